@@ -1,0 +1,1 @@
+"""The driver: command line, recipe, pipeline, search, emitters."""

@@ -1,0 +1,1 @@
+"""Emitters translate the canonical graph into files and decide nothing."""

@@ -1,0 +1,32 @@
+"""edgec: compile a trained convolutional network for small machines.
+
+The public face. Everything is imported on first use, so that `import edgec` stays instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgec.compiler.api import bench, compile  # noqa: A004  (the verb of the product)
+    from edgec.compiler.recipe import Recipe
+    from edgec.graph.load import load
+    from edgec.targets import Target
+
+__version__ = "0.1.0"
+__all__ = ["Recipe", "Target", "__version__", "bench", "compile", "load"]
+
+_HOME = {
+    "bench": "edgec.compiler.api",
+    "compile": "edgec.compiler.api",
+    "load": "edgec.graph.load",
+    "Recipe": "edgec.compiler.recipe",
+    "Target": "edgec.targets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'edgec' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

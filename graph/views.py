@@ -1,0 +1,295 @@
+"""Thin typed views over onnx_ir nodes, and the few edits of constants that passes make.
+
+A view reads the attributes of one node in ONNX's own terms (group, strides, pads, dilations) with their defaults filled
+in, and gives its constant operands as numpy arrays. It holds no state of its own: it can be thrown away and made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.errors import UnsupportedError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def constant(value: ir.Value | None) -> Array | None:
+    """The array behind an initialiser or a Constant node; None for everything that is computed."""
+    if value is None:
+        return None
+    producer = value.producer()
+    if producer is None:
+        return None if value.const_value is None else np.asarray(value.const_value.numpy())
+    if producer.op_type == "Constant" and producer.domain in ("", "ai.onnx"):
+        tensor = value.const_value or ir.convenience.get_const_tensor(value)
+        return None if tensor is None else np.asarray(tensor.numpy())
+    return None
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """True for initialisers and Constant nodes."""
+    if value is None or value.is_graph_input():
+        return False
+    producer = value.producer()
+    return value.const_value is not None if producer is None else producer.op_type == "Constant"
+
+
+def set_constant(value: ir.Value, array: Array) -> None:
+    """Replace the array behind an initialiser, its type and its shape."""
+    tensor = ir.tensor(np.ascontiguousarray(array).reshape(np.shape(array)), name=value.name)
+    value.const_value = tensor
+    value.shape = tensor.shape  # type: ignore[assignment]
+    value.dtype = tensor.dtype
+
+
+def fresh_name(graph: ir.Graph, stem: str) -> str:
+    """``stem``, or ``stem_2``, ``stem_3``... where that name is taken by a value or a node."""
+    taken = set(graph.initializers) | {v.name for v in graph.inputs}
+    for node in graph:
+        taken.add(node.name or "")
+        taken.update(v.name or "" for v in node.outputs)
+    name, count = stem, 1
+    while name in taken:
+        count += 1
+        name = f"{stem}_{count}"
+    return name
+
+
+def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    """A new initialiser; the name is made unique."""
+    name = fresh_name(graph, name)
+    tensor = ir.tensor(np.ascontiguousarray(array).reshape(np.shape(array)), name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)  # type: ignore[arg-type]
+    graph.register_initializer(value)
+    return value
+
+
+def own_constant(graph: ir.Graph, node: ir.Node, index: int, array: Array, suffix: str = "") -> ir.Value:
+    """Give input ``index`` of ``node`` a new array without touching other readers of the old one."""
+    old = node.inputs[index] if index < len(node.inputs) else None
+    if old is not None and old.is_initializer() and len(old.uses()) == 1 and not old.is_graph_output():
+        set_constant(old, array)
+        return old
+    stem = old.name if old is not None and old.name else f"{node.name}{suffix}"
+    value = add_initializer(graph, stem, array)
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
+    return value
+
+
+def shape_of(value: ir.Value | None) -> tuple[int | None, ...]:
+    """The static shape, with None where a dimension is symbolic (the batch axis).
+
+    Raises UnsupportedError where not even the rank is known.
+    """
+    if value is None or value.shape is None:
+        name = "?" if value is None else value.name
+        raise UnsupportedError("the shape is not known", where=f"value {name!r}", why="its rank is undefined")
+    return tuple(d if isinstance(d, int) else None for d in value.shape)
+
+
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """The attribute's plain Python value (lists become tuples), or ``default``."""
+    attr = node.attributes.get(name)
+    if attr is None or attr.is_ref():
+        return default
+    value = attr.value
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
+def set_attribute(node: ir.Node, name: str, value: int | float | str | Sequence[int]) -> None:
+    """Set an attribute from a plain Python value."""
+    node.attributes[name] = ir.convenience.convert_attribute(
+        name, value if isinstance(value, (int, float, str)) else list(value)
+    )
+
+
+def nodes_of(model: ir.Model, *op_types: str) -> Iterable[ir.Node]:
+    """Nodes of these types in topological order, as a snapshot that edits do not disturb."""
+    return [node for node in model.graph if node.op_type in op_types]
+
+
+def sole_consumer(value: ir.Value) -> ir.Node | None:
+    """The one node that reads ``value``, when exactly one does and it is no graph output."""
+    uses = tuple(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    return uses[0].node
+
+
+@dataclass(frozen=True)
+class ConvView:
+    """A Conv with constant weights.
+
+    ``weight`` is (out, in/group, *kernel); ``bias`` is (out,) or None; ``pads`` are begin then end, as in ONNX.
+    """
+
+    node: ir.Node
+
+    @staticmethod
+    def of(node: ir.Node | None) -> ConvView | None:
+        """The view, or None where ``node`` is no Conv or its weight or bias is computed."""
+        if node is None or node.op_type != "Conv" or constant(node.inputs[1]) is None:
+            return None
+        if len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None:
+            return None
+        return ConvView(node)
+
+    @property
+    def x(self) -> ir.Value:
+        """The input activation."""
+        value = self.node.inputs[0]
+        if value is None:
+            raise UnsupportedError("Conv without an input", where=f"node {self.node.name!r}")
+        return value
+
+    @property
+    def y(self) -> ir.Value:
+        """The output activation."""
+        return self.node.outputs[0]
+
+    @property
+    def weight(self) -> Array:
+        """(out, in/group, *kernel)."""
+        array = constant(self.node.inputs[1])
+        if array is None:
+            raise UnsupportedError("the weight is computed", where=f"node {self.node.name!r}")
+        return array
+
+    @property
+    def bias(self) -> Array | None:
+        """(out,) or None."""
+        return constant(self.node.inputs[2]) if len(self.node.inputs) > 2 else None
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        return tuple(self.weight.shape[2:])
+
+    @property
+    def group(self) -> int:
+        return int(attribute(self.node, "group", 1))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return tuple(attribute(self.node, "strides", (1,) * len(self.kernel)))
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        return tuple(attribute(self.node, "dilations", (1,) * len(self.kernel)))
+
+    @property
+    def pads(self) -> tuple[int, ...]:
+        """Begin of every spatial axis, then end. The canonical graph has no ``auto_pad``."""
+        return tuple(attribute(self.node, "pads", (0,) * 2 * len(self.kernel)))
+
+    @property
+    def out_channels(self) -> int:
+        return int(self.weight.shape[0])
+
+    @property
+    def in_channels(self) -> int:
+        return int(self.weight.shape[1]) * self.group
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Every input channel has filters of its own (a channel multiplier above 1 counts too)."""
+        return self.group > 1 and self.weight.shape[1] == 1
+
+    @property
+    def is_pointwise(self) -> bool:
+        """A dense 1x1 convolution, stride 1, no padding."""
+        ones = all(k == 1 for k in self.kernel) and all(s == 1 for s in self.strides)
+        return ones and self.group == 1 and not any(self.pads)
+
+    def set(self, *, weight: Array | None = None, bias: Array | None = None) -> None:
+        """Replace weight and bias; initialisers that other nodes share stay as they are for those."""
+        graph = self.node.graph
+        if not isinstance(graph, ir.Graph):
+            raise UnsupportedError("the node belongs to no graph", where=f"node {self.node.name!r}")
+        if weight is not None:
+            own_constant(graph, self.node, 1, weight, "_weight")
+        if bias is not None:
+            own_constant(graph, self.node, 2, bias, "_bias")
+
+
+@dataclass(frozen=True)
+class GemmView:
+    """A fully connected layer: Gemm with alpha = beta = 1 and constant weight, or MatMul by a constant matrix.
+
+    ``weight`` is (out, in) whatever the node's transB says.
+    """
+
+    node: ir.Node
+
+    @staticmethod
+    def of(node: ir.Node | None) -> GemmView | None:
+        """The view, or None where ``node`` is no such layer."""
+        if node is None or node.op_type not in ("Gemm", "MatMul"):
+            return None
+        weight = constant(node.inputs[1])
+        if weight is None or weight.ndim != 2:
+            return None
+        if node.op_type == "Gemm":
+            plain = attribute(node, "alpha", 1.0) == 1.0 and attribute(node, "beta", 1.0) == 1.0
+            if not plain or attribute(node, "transA", 0):
+                return None
+            if len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None:
+                return None
+        return GemmView(node)
+
+    @property
+    def x(self) -> ir.Value:
+        value = self.node.inputs[0]
+        if value is None:
+            raise UnsupportedError("Gemm without an input", where=f"node {self.node.name!r}")
+        return value
+
+    @property
+    def y(self) -> ir.Value:
+        return self.node.outputs[0]
+
+    @property
+    def _transposed(self) -> bool:
+        return self.node.op_type == "Gemm" and bool(attribute(self.node, "transB", 0))
+
+    @property
+    def weight(self) -> Array:
+        """(out, in)."""
+        array = constant(self.node.inputs[1])
+        if array is None:
+            raise UnsupportedError("the weight is computed", where=f"node {self.node.name!r}")
+        return array if self._transposed else array.T
+
+    @property
+    def bias(self) -> Array | None:
+        """(out,), or None (a MatMul never has one)."""
+        if self.node.op_type == "MatMul" or len(self.node.inputs) < 3:
+            return None
+        array = constant(self.node.inputs[2])
+        return None if array is None else np.broadcast_to(array, (1, self.weight.shape[0]))[0].copy()
+
+    @property
+    def out_channels(self) -> int:
+        return int(self.weight.shape[0])
+
+    @property
+    def in_channels(self) -> int:
+        return int(self.weight.shape[1])
+
+    def set(self, *, weight: Array | None = None, bias: Array | None = None) -> None:
+        """Replace weight (out, in) and bias (out,). A MatMul takes no bias."""
+        graph = self.node.graph
+        if not isinstance(graph, ir.Graph):
+            raise UnsupportedError("the node belongs to no graph", where=f"node {self.node.name!r}")
+        if bias is not None and self.node.op_type == "MatMul":
+            raise UnsupportedError("MatMul has no bias to set", where=f"node {self.node.name!r}")
+        if weight is not None:
+            own_constant(graph, self.node, 1, weight if self._transposed else weight.T, "_weight")
+        if bias is not None:
+            own_constant(graph, self.node, 2, bias, "_bias")

@@ -1,0 +1,120 @@
+"""The pass contract (design section 2).
+
+A pass is a frozen dataclass: its fields are its options, its ``name`` is what ``--passes`` takes. It declares what it
+needs and whether it changes the function computed; `compiler.pipeline` checks both. The shape of the contract follows
+onnx_ir's PassBase (requires, call, ensures) and xDSL's ModulePass (a dataclass that prints back to its own text).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgec.graph.data import Dataset
+    from edgec.targets import Target
+
+T = TypeVar("T")
+
+
+class Need(str, enum.Enum):
+    """What a pass cannot run without."""
+
+    DATA = "data"
+    LABELS = "labels"
+    TORCH = "torch"
+    TARGET = "target"
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that a pass has to say; ``node`` where it speaks of one."""
+
+    text: str
+    level: Literal["info", "warning", "reverted"] = "info"
+    node: str | None = None
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One fitted layer.
+
+    Errors are relative to the energy of the target, on calibration rows that the fit did not see; ``condition`` is the
+    condition number of the solved system; ``kept`` is False where the guard put the old weights back.
+    """
+
+    node: str
+    rows: int
+    unknowns: int
+    condition: float
+    error_before: float
+    error_after: float
+    kept: bool
+    note: str = ""
+
+
+class Progress:
+    """Where long work says how far it is. This base class stays silent."""
+
+    def step(self, label: str, done: int, total: int) -> None:
+        """``done`` of ``total`` steps of ``label`` are finished."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that a pass may look at besides the model.
+
+    ``data`` are the unlabelled calibration inputs; ``teacher`` is the canonical source model, before any pass, and must
+    not be changed; ``scratch`` is a folder that the pass may fill and that is removed afterwards.
+    """
+
+    teacher: ir.Model
+    scratch: Path
+    data: Dataset | None = None
+    target: Target | None = None
+    seed: int = 0
+    threads: int = 1
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass did. ``data`` holds further figures for the report, JSON types only."""
+
+    model: ir.Model
+    modified: bool
+    notes: tuple[Note, ...] = ()
+    layers: tuple[LayerReport, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def option(default: T, help: str) -> T:  # noqa: A002  (the word that every option table uses)
+    """A dataclass field with a default and one line of help, which the command line prints."""
+    return field(default=default, metadata={"help": help})  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Base of all passes."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One line: what the pass does."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    changes_function: ClassVar[bool] = True
+    """False: the pipeline verifies to 1e-5 relative on random input that outputs stay the same."""
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Transform ``model``, which is the pass's own copy; raise PassError where that cannot be done."""
+        raise NotImplementedError
+
+    def requires(self, model: ir.Model) -> None:
+        """Raise PassError when ``model`` is not something this pass can start from."""
+
+    def ensures(self, before: ir.Model, result: PassResult) -> None:
+        """Raise PassError when the result is not what this pass promises."""

@@ -1,0 +1,1 @@
+"""Pure mathematics on arrays: no graph, no file, no state."""

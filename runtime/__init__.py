@@ -1,0 +1,1 @@
+"""Measuring: engines, protocol, devices, and the report."""

@@ -1,0 +1,1 @@
+"""Device classes as data files, and the latency estimator."""

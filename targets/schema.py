@@ -1,0 +1,166 @@
+"""What a target file may say: typed, closed (unknown keys are errors), and with a source for every number.
+
+A target is a class of device ("a Raspberry Pi 4"), not one board: what a board in hand really has is read by
+``edgec targets check`` and compared with this description (:mod:`edgec.targets.check`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Precision = Literal["fp32", "fp16", "int8"]
+Arch = Literal["aarch64", "armv7l", "x86_64"]
+Engine = Literal["onnxruntime", "ai-edge-litert", "tflite-runtime", "tensorrt"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CoreGroup(_Closed):
+    """Cores of one kind; a big.LITTLE chip has several groups, fastest first."""
+
+    core: str
+    count: Annotated[int, Field(ge=1)]
+    clock_mhz: Annotated[int, Field(ge=1)] | None = None
+
+
+class PrecisionSupport(_Closed):
+    """Whether a numeric type runs, whether it is faster than fp32, and the sentence that says why."""
+
+    supported: bool
+    pays: bool = False
+    why: str
+
+    @model_validator(mode="after")
+    def _only_what_runs_pays(self) -> PrecisionSupport:
+        if self.pays and not self.supported:
+            raise ValueError("a precision that is not supported cannot pay")
+        return self
+
+
+class Precisions(_Closed):
+    """Support per precision on the CPU (or on the accelerator that this belongs to)."""
+
+    fp32: PrecisionSupport
+    fp16: PrecisionSupport
+    int8: PrecisionSupport
+
+    def of(self, precision: Precision) -> PrecisionSupport:
+        """The entry of ``precision``."""
+        support: PrecisionSupport = getattr(self, precision)
+        return support
+
+
+class Accelerator(_Closed):
+    """A GPU or NPU that a runtime can use instead of the CPU."""
+
+    name: str
+    api: Literal["cuda", "vulkan", "rknn"]
+    runtimes: tuple[Engine, ...] = ()
+    precisions: Precisions
+    note: str = ""
+
+
+class Runtime(_Closed):
+    """An inference engine as it can be installed on one system: the newest version that really loads."""
+
+    engine: Engine
+    version: str
+    install: Literal["pip", "preinstalled"] = "pip"
+    trap: str = ""
+
+
+class System(_Closed):
+    """An operating system image: what pip may install there, and what it may not."""
+
+    name: Name
+    title: str
+    arch: Arch
+    python: Annotated[str, Field(pattern=r"^3\.\d+$")]
+    glibc: Annotated[str, Field(pattern=r"^2\.\d+$")] | None
+    runtimes: tuple[Runtime, ...] = ()
+    traps: tuple[str, ...] = ()
+    source: str
+
+    def runtime(self, engine: str) -> Runtime | None:
+        """The entry of ``engine``, or None where it cannot be installed on this system."""
+        return next((r for r in self.runtimes if r.engine == engine), None)
+
+
+class Throttle(_Closed):
+    """When the device slows down, and where that can be read."""
+
+    soft_c: float | None = None
+    hard_c: float | None = None
+    readings: tuple[Literal["vcgencmd", "thermal-zones", "cpufreq", "tegrastats", "nvpmodel"], ...]
+    rules: tuple[str, ...] = ()
+
+
+class Target(_Closed):
+    """A class of devices: what compiling, estimating, measuring, and deploying need to know of it."""
+
+    name: Name
+    title: str
+    arch: Arch
+    soc: str
+    core_groups: Annotated[tuple[CoreGroup, ...], Field(min_length=1)]
+    isa: tuple[str, ...]
+    memory_mb: Annotated[int, Field(ge=1)] | None
+    activation_dtype: Literal["uint8", "int8"]
+    channel_multiple: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    precisions: Precisions
+    accelerators: tuple[Accelerator, ...] = ()
+    systems: tuple[System, ...] = ()
+    throttle: Throttle
+    default_engine: Engine = "onnxruntime"
+    device_tree: tuple[str, ...] = ()
+    estimates_from: str | None = None
+    notes: tuple[str, ...] = ()
+    sources: dict[str, str]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Target:
+        if self.threads > self.cores:
+            raise ValueError(f"threads is {self.threads}, but there are {self.cores} cores")
+        known = set(type(self).model_fields) | {"clock_mhz", "cores"}
+        if stray := sorted(set(self.sources) - known):
+            raise ValueError(f"sources names {', '.join(stray)}, which is not a field")
+        numbers = {
+            "cores": True,
+            "clock_mhz": self.clock_mhz is not None,
+            "memory_mb": self.memory_mb is not None,
+            "channel_multiple": True,
+            "threads": True,
+            "activation_dtype": True,
+            "isa": True,
+            "throttle": self.throttle.soft_c is not None or self.throttle.hard_c is not None,
+        }
+        if missing := sorted(k for k, stated in numbers.items() if stated and k not in self.sources):
+            raise ValueError(
+                f"sources lacks {', '.join(missing)}: every number needs one line that says where it is from"
+            )
+        return self
+
+    @property
+    def cores(self) -> int:
+        """Number of CPU cores, of all kinds together."""
+        return sum(group.count for group in self.core_groups)
+
+    @property
+    def clock_mhz(self) -> int | None:
+        """Highest clock of the fastest cores in MHz; None when unknown."""
+        return self.core_groups[0].clock_mhz
+
+    @property
+    def dot_product(self) -> bool:
+        """Whether the CPU multiplies int8 in groups of four (Arm dotprod, x86 VNNI)."""
+        return bool({"asimddp", "avx512_vnni", "avx_vnni"} & set(self.isa))
+
+    def system(self, name: str) -> System | None:
+        """The system called ``name``, or None when this target does not run it."""
+        return next((s for s in self.systems if s.name == name), None)

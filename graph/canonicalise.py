@@ -1,0 +1,299 @@
+"""Bring any ONNX model to the canonical graph (design section 2).
+
+The steps, each a library's work where one does it well:
+1. refuse what cannot be taken, by name: subgraphs, recurrent and random ops, custom domains, non-tensor inputs;
+2. name every node, inline functions, take initialisers off the input list, fix open dimensions;
+3. opset 18 or newer (onnx.version_converter), constants and shape arithmetic folded (onnxsim);
+4. BatchNorm, affine and pad chains fused into convolutions (onnxscript's rewrite rules);
+5. free a batch axis fixed at 1 where the graph allows it (`batch.free_batch`);
+6. names, order, shapes, and a numeric check against the source model on random input.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+from onnx import version_converter
+
+from edgec.graph.batch import BATCH, can_free, fix_batch, free_batch
+from edgec.graph.equivalence import Reference
+from edgec.graph.errors import ModelError, UnsupportedError
+from edgec.graph.spec import KNOWN_DOMAINS, MIN_OPSET, REFUSED
+from edgec.graph.verify import verify
+
+NAME_KEY = "edgec.name"
+TOLERANCE = 1e-4
+"""Of an output's range: what float32 rounding may change when layers are fused."""
+
+
+def canonicalise(source: onnx.ModelProto, *, input_shape: Sequence[int] | None = None) -> ir.Model:
+    """The canonical graph of ``source``, which is left as it is.
+
+    Raises UnsupportedError with the node for what cannot be taken, ModelError for a model that is broken.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(source)
+    _refuse(model)
+    _name_nodes(model)
+    _drop_initialiser_inputs(model)
+    _fix_shapes(model, input_shape)
+    original = onnx.ModelProto()
+    original.CopyFrom(model)
+    model = _modern_opset(_simplify(model))
+    graph = _to_ir(model)
+    _refuse_nodes(graph)
+    fuse(graph)
+    tidy(graph)
+    reference = Reference.of(original)
+    graph = _with_free_batch(graph, reference)
+    verify(graph)
+    return graph
+
+
+def _with_free_batch(model: ir.Model, reference: Reference) -> ir.Model:
+    """``model`` with a free batch axis where that is right, else fixed at 1; checked against ``reference`` either way."""
+    if can_free(model):
+        free = model.clone()
+        free_batch(free)
+        infer_shapes(free)
+        if reference.matches_batched(free, TOLERANCE):
+            return free
+        fix_batch(model)
+        infer_shapes(model)
+    reference.check(model, TOLERANCE)
+    return model
+
+
+def fuse(model: ir.Model) -> bool:
+    """Fold constants and fuse BatchNorm, affine and pad chains in place; True when anything changed."""
+    from onnxscript import optimizer
+    from onnxscript.rewriter import RewriteRuleSet
+    from onnxscript.rewriter.rules import common as rules
+
+    before = model.graph.num_nodes()
+    for node in model.graph:
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            node.metadata_props[NAME_KEY] = node.name or ""
+    rule_set = RewriteRuleSet(
+        [
+            rules.fuse_batchnorm_into_conv_rule,
+            rules.fuse_batchnorm_into_conv_transpose_rule,
+            rules.fuse_batchnorm_into_gemm_rule,
+            rules.conv_affine_fusion_rule,
+            rules.affine_conv_fusion_rule,
+            rules.normalize_pad_format_conv_rule,
+            rules.fuse_pad_into_conv_rule,
+        ]
+    )
+    with _quiet():
+        optimizer.optimize_ir(model)
+        fired = rule_set.apply_to_model(model)
+        if fired:
+            optimizer.optimize_ir(model)
+    _restore_names(model)
+    return bool(fired) or model.graph.num_nodes() != before
+
+
+def tidy(model: ir.Model) -> None:
+    """Names, topological order, unused things removed, shapes inferred afresh; in place."""
+    from onnx_ir.passes import Sequential
+
+    with _quiet():
+        Sequential(
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            common.RemoveUnusedNodesPass(),
+            common.TopologicalSortPass(),
+            common.NameFixPass(),
+        )(model)
+    _name_ir_nodes(model)
+    infer_shapes(model)
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Forget the shapes of inner values and infer them again; in place."""
+    outputs = {id(value) for value in model.graph.outputs}
+    for node in model.graph:
+        for value in node.outputs:
+            value.shape = None
+            if id(value) not in outputs:
+                value.type = None
+    with _quiet():
+        common.ShapeInferencePass(data_prop=True)(model)
+    _name_batch_axis(model)
+
+
+def _name_batch_axis(model: ir.Model) -> None:
+    """Inference invents a symbol wherever a Reshape hides the batch; they all are the one batch axis."""
+    if not all(v.shape is not None and len(v.shape) and v.shape[0] == BATCH for v in model.graph.inputs):
+        return
+    for value in (*model.graph.outputs, *(v for node in model.graph for v in node.outputs)):
+        if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
+            value.shape = ir.Shape([BATCH, *list(value.shape)[1:]])
+
+
+def _refuse(model: onnx.ModelProto) -> None:
+    if not model.graph.node and not model.graph.output:
+        raise ModelError("the model is empty")
+    for value in model.graph.input:
+        kind = value.type.WhichOneof("value")
+        if kind not in ("tensor_type", None):
+            what = f"an input of type {kind} is not supported"
+            raise UnsupportedError(what, where=f"input {value.name!r}")
+    functions = {(f.domain, f.name) for f in model.functions}
+    for node in model.graph.node:
+        where = f"node {node.name or node.output[0]!r} ({node.op_type})"
+        if node.domain not in KNOWN_DOMAINS and (node.domain, node.op_type) not in functions:
+            hint = "Replace it by standard ONNX ops, or export with functions included."
+            raise UnsupportedError(f"custom op of domain {node.domain!r}", where=where, hint=hint)
+        if node.domain in ("", "ai.onnx") and node.op_type in (*_RECURRENT_AND_RANDOM,):
+            raise UnsupportedError("this op is not supported", where=where, why=REFUSED[node.op_type])
+
+
+_RECURRENT_AND_RANDOM = frozenset(REFUSED) - {"If"}  # an If on a constant may still fold away
+
+
+def _refuse_nodes(model: ir.Model) -> None:
+    for node in model.graph:
+        if node.op_type in REFUSED and node.domain in ("", "ai.onnx"):
+            where = f"node {node.name!r} ({node.op_type})"
+            raise UnsupportedError("this op is not supported", where=where, why=REFUSED[node.op_type])
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Give nameless nodes the name of their op and position, so that messages and reports can speak of them."""
+    taken: set[str] = set()
+    for index, node in enumerate(model.graph.node):
+        name = node.name or f"{node.op_type}_{index}"
+        unique, count = name, 1
+        while unique in taken:
+            count += 1
+            unique = f"{name}_{count}"
+        node.name = unique
+        taken.add(unique)
+
+
+def _drop_initialiser_inputs(model: onnx.ModelProto) -> None:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    kept = [value for value in model.graph.input if value.name not in constants]
+    if len(kept) < len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+        model.ir_version = max(model.ir_version, 4)
+
+
+def _fix_shapes(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> None:
+    """Every axis but the leading one must have a size; ``input_shape`` gives those of the first input."""
+    for index, value in enumerate(model.graph.input):
+        tensor = value.type.tensor_type
+        if not tensor.HasField("shape"):
+            if input_shape is None or index:
+                raise UnsupportedError("its rank is unknown", where=f"input {value.name!r}")
+            for size in (1, *input_shape):
+                tensor.shape.dim.add().dim_value = size
+            continue
+        dims = tensor.shape.dim
+        if input_shape is not None and index == 0:
+            if len(dims) != len(input_shape) + 1:
+                why = f"the model's input has {len(dims)} axes, --input-shape gives {len(input_shape)} and the batch"
+                raise ModelError("--input-shape does not fit", where=f"input {value.name!r}", why=why)
+            for dim, size in zip(list(dims)[1:], input_shape, strict=True):
+                dim.ClearField("dim_param")
+                dim.dim_value = size
+        for axis, dim in enumerate(dims):
+            if axis and dim.WhichOneof("value") != "dim_value":
+                hint = "Give the sizes behind the batch axis, e.g. --input-shape 3,224,224."
+                what = f"axis {axis} has no fixed size"
+                raise UnsupportedError(what, where=f"input {value.name!r}", hint=hint)
+
+
+def _modern_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version < MIN_OPSET:
+            try:
+                return version_converter.convert_version(model, MIN_OPSET)
+            except (RuntimeError, onnx.checker.ValidationError) as error:
+                why = str(error).strip().splitlines()[0]
+                what = f"opset {entry.version} cannot be brought to {MIN_OPSET}"
+                raise UnsupportedError(what, why=why) from error
+    return model
+
+
+def _onnxsim() -> Any:
+    """onnxsim, without the torch that its import pulls in (two seconds) and that nothing here uses."""
+    if "torch" in sys.modules:
+        import onnxsim
+
+        return onnxsim
+    sys.modules["torch"] = None  # type: ignore[assignment]  # makes `import torch` fail while onnxsim is read
+    try:
+        import onnxsim
+    finally:
+        del sys.modules["torch"]
+    return onnxsim
+
+
+def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        simple, _ = _onnxsim().simplify(model)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        # onnxsim validates first: what it refuses is a broken model or an op that it cannot infer.
+        try:
+            onnx.checker.check_model(model)
+        except onnx.checker.ValidationError as invalid:
+            why = str(invalid).strip().splitlines()[0]
+            raise ModelError("the model is not valid ONNX", why=why) from error
+        return model
+    return simple if isinstance(simple, onnx.ModelProto) else model
+
+
+def _to_ir(model: onnx.ModelProto) -> ir.Model:
+    graph = ir.from_proto(model)
+    with _quiet():
+        common.InlinePass()(graph)
+        common.RemoveUnusedFunctionsPass()(graph)
+        common.ClearMetadataAndDocStringPass()(graph)
+    return graph
+
+
+def _restore_names(model: ir.Model) -> None:
+    taken = {node.name for node in model.graph if NAME_KEY not in node.metadata_props}
+    for node in model.graph:
+        name = node.metadata_props.pop(NAME_KEY, "").split(",")[0].strip()
+        if name and name not in taken:
+            node.name = name
+            taken.add(name)
+        node.metadata_props.clear()
+
+
+def _name_ir_nodes(model: ir.Model) -> None:
+    """Nodes made by rewriting get the name of what they write, which comes from the source model."""
+    taken: set[str] = set()
+    for node in model.graph:
+        name = node.name or node.outputs[0].name or node.op_type
+        unique, count = name, 1
+        while unique in taken:
+            count += 1
+            unique = f"{name}_{count}"
+        node.name = unique
+        taken.add(unique)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries log each step of theirs as a warning; none of it concerns the user."""
+    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,110 @@
+"""Does a transformed graph still compute the source model's function? Checked by running both on random input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from edgec.graph.errors import ModelError, UnsupportedError
+from edgec.graph.execute import Executor, session
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+SAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Random inputs and what the source model makes of them, one sample at a time."""
+
+    inputs: tuple[dict[str, Array], ...]
+    outputs: tuple[list[Array], ...]
+
+    @staticmethod
+    def of(source: onnx.ModelProto) -> Reference:
+        """Run ``source`` on ``SAMPLES`` random inputs. Raises UnsupportedError where onnxruntime cannot."""
+        runner = session(source)
+        inputs = tuple(random_inputs(source.graph.input, seed) for seed in range(SAMPLES))
+        try:
+            outputs = tuple(list(runner.run(None, feeds)) for feeds in inputs)
+        except Exception as error:  # the runtime's exceptions have no common base of their own
+            why = " ".join(str(error).split())[:300]
+            raise UnsupportedError("onnxruntime cannot run the model", why=why) from error
+        return Reference(inputs, outputs)
+
+    def matches_batched(self, model: ir.Model, tolerance: float) -> bool:
+        """Does ``model``, fed all samples as one batch, give the samples' outputs stacked?"""
+        feeds = {name: np.concatenate([sample[name] for sample in self.inputs]) for name in self.inputs[0]}
+        try:
+            got = list(Executor(model).run(feeds).values())
+        except ModelError:
+            return False
+        for index, value in enumerate(got):
+            parts = [sample[index] for sample in self.outputs]
+            if any(part.ndim == 0 for part in parts) or value.ndim == 0:
+                return False
+            if worst_difference(np.concatenate(parts), value) > tolerance:
+                return False
+        return True
+
+    def check(self, model: ir.Model, tolerance: float) -> None:
+        """Raise ModelError, naming the output and the difference, unless ``model`` gives the same sample by sample."""
+        executor = Executor(model)
+        for feeds, expected in zip(self.inputs, self.outputs, strict=True):
+            got = executor.run(feeds)
+            for (name, value), reference in zip(got.items(), expected, strict=True):
+                difference = worst_difference(reference, value)
+                if not difference <= tolerance:
+                    why = f"it differs by {difference:.2g} of its range from what the model gave before"
+                    raise ModelError("the function changed", where=f"output {name!r}", why=why)
+
+
+def random_inputs(values: Any, seed: int) -> dict[str, Array]:
+    """Random feeds for the inputs of an ONNX graph; open dimensions become 1."""
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, Array] = {}
+    for value in values:
+        tensor = value.type.tensor_type
+        shape = [dim.dim_value if dim.WhichOneof("value") == "dim_value" else 1 for dim in tensor.shape.dim]
+        try:
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        except KeyError:
+            raise UnsupportedError("its element type is unknown", where=f"input {value.name!r}") from None
+        feeds[value.name] = _random(rng, shape, np.dtype(dtype))
+    return feeds
+
+
+def _random(rng: np.random.Generator, shape: list[int], dtype: np.dtype[Any]) -> Array:
+    if dtype.kind == "f":
+        return np.asarray(rng.standard_normal(shape)).astype(dtype)
+    if dtype.kind == "b":
+        return np.asarray(rng.integers(0, 2, shape)).astype(dtype)
+    if dtype.kind in "iu":
+        return np.asarray(rng.integers(0, 2, shape)).astype(dtype)
+    raise UnsupportedError(f"inputs of type {dtype} are not supported")
+
+
+def worst_difference(reference: Array, value: Array) -> float:
+    """The largest difference over the range of ``reference``; infinite where the shapes differ.
+
+    Values that are not numbers must agree; of whole numbers and booleans the fraction that differs is given.
+    """
+    if reference.shape != value.shape:
+        return float("inf")
+    if not reference.size:
+        return 0.0
+    if reference.dtype.kind != "f":
+        return float(np.mean(reference != value))
+    wide, got = reference.astype(np.float64), value.astype(np.float64)
+    finite = np.isfinite(wide)
+    same_special = np.array_equal(wide[~finite], got[~finite], equal_nan=True)
+    if not same_special:
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    scale = float(np.abs(wide[finite]).max())
+    return float(np.abs(wide[finite] - got[finite]).max()) / (scale or 1.0)

@@ -1,0 +1,140 @@
+"""Run a graph, or any part of it, in onnxruntime, and stream a data set through it in constant memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from edgec.graph.errors import ModelError, UnsupportedError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from edgec.graph.data import Dataset
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# The official wheels send telemetry from 1.29 on unless this stands before the import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+@lru_cache(maxsize=1)
+def has_exact_int8() -> bool:
+    """False on x86 processors without VNNI, whose 16-bit sums saturate for uint8 x int8 products."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return "vnni" in text or "flags" not in text
+
+
+def session(model: onnx.ModelProto | bytes, *, threads: int = 1) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU. Raises UnsupportedError with the runtime's reason."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not has_exact_int8():
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions have no common base of their own
+        raise UnsupportedError("onnxruntime cannot load the model", why=_reason(error)) from error
+
+
+class Executor:
+    """A graph, or the part of it between ``inputs`` and ``outputs``, ready to run.
+
+    Any values may be named: ``inputs`` defaults to the graph's inputs, ``outputs`` to its outputs. Where the graph's batch
+    axis is fixed at 1, larger batches are run one by one.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        *,
+        inputs: Sequence[str] | None = None,
+        outputs: Sequence[str] | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.inputs = tuple(inputs) if inputs is not None else tuple(v.name or "" for v in model.graph.inputs)
+        wanted = tuple(outputs) if outputs is not None else tuple(v.name or "" for v in model.graph.outputs)
+        self.outputs = tuple(dict.fromkeys(wanted))
+        self._computed = [name for name in self.outputs if name not in self.inputs]
+        self._session = None
+        if not self._computed:
+            return
+        proto = extract(model, self.inputs, self._computed)
+        self._session = session(proto, threads=threads)
+        self._fed = [value.name for value in self._session.get_inputs()]
+        self._one_by_one = any(value.shape and value.shape[0] == 1 for value in self._session.get_inputs())
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Values of ``outputs`` for a batch. Raises ModelError where the runtime fails."""
+        results = {name: feeds[name] for name in self.outputs if name in self.inputs}
+        if self._session is not None:
+            needed = {name: feeds[name] for name in self._fed}
+            size = max((len(array) for array in needed.values() if array.ndim), default=1)
+            if self._one_by_one and size > 1:
+                rows = [self._run({k: v[i : i + 1] for k, v in needed.items()}) for i in range(size)]
+                computed = [np.concatenate(column) for column in zip(*rows, strict=True)]
+            else:
+                computed = self._run(needed)
+            results.update(zip(self._computed, computed, strict=True))
+        return results
+
+    def _run(self, feeds: dict[str, Array]) -> list[Array]:
+        if self._session is None:
+            return []
+        try:
+            return list(self._session.run(self._computed, feeds))
+        except Exception as error:  # the runtime's exceptions have no common base of their own
+            raise ModelError("onnxruntime failed while running the model", why=_reason(error)) from error
+
+
+def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """The part of ``model`` between two sets of named values as a model of its own."""
+    graph_inputs = [value.name for value in model.graph.inputs]
+    if list(inputs) == graph_inputs and list(outputs) == [value.name for value in model.graph.outputs]:
+        return ir.to_proto(model)
+    try:
+        part = ir.convenience.extract(model.graph, list(inputs), list(outputs))
+    except ValueError as error:
+        raise ModelError("this part cannot be cut out of the graph", why=str(error).splitlines()[0]) from error
+    produced = {value.name for value in part.outputs}
+    kept = {value.name for node in part for value in node.inputs if value is not None} | produced
+    for value in list(part.inputs):
+        if value.name not in kept:
+            part.inputs.remove(value)
+    return ir.to_proto(ir.Model(part, ir_version=model.ir_version))
+
+
+def stream(
+    model: ir.Model, data: Dataset, tensors: Sequence[str], *, batch_size: int = 16, threads: int = 1
+) -> Iterator[dict[str, Array]]:
+    """Values of ``tensors`` (any names in the graph) batch by batch; nothing but one batch is held."""
+    executor = Executor(model, outputs=tensors, threads=threads)
+    for feeds in data.batches(batch_size):
+        yield executor.run(feeds)
+
+
+def _reason(error: BaseException) -> str:
+    """The runtime's message without its code prefix and source location."""
+    line = " ".join(str(error).split())
+    for marker in ("Exception during initialization:", "Status Message:", "failed:"):
+        if marker in line:
+            line = line.split(marker, 1)[1].strip()
+    if line.startswith("[ONNXRuntimeError]"):
+        line = line.split(":", 3)[-1].strip()
+    return line[:400]

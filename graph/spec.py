@@ -1,0 +1,63 @@
+"""What the canonical graph may hold, as a table.
+
+``CANONICAL`` are the ops that edgec reads and reasons about; a node of any other type is *opaque*: it runs, it is
+emitted to ONNX untouched, and no pass changes anything that it reads or writes. ``REFUSED`` are the ops that `load`
+turns away, each with the reason.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+MIN_OPSET = 18
+
+CONV = frozenset({"Conv", "ConvTranspose"})
+LINEAR = frozenset({"Gemm", "MatMul"})
+ACTIVATION = frozenset(
+    {
+        "Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Gelu", "Mish", "Elu",
+        "Selu", "Celu", "Softplus", "Softsign", "ThresholdedRelu", "Swish",
+    }
+)  # fmt: skip
+UNARY = frozenset(
+    {"Exp", "Log", "Sqrt", "Reciprocal", "Abs", "Neg", "Erf", "Floor", "Ceil", "Round", "Sign", "Identity", "Cast"}
+)
+BINARY = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"})
+POOL = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
+REDUCE = frozenset({"ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin"})
+LAYOUT = frozenset(
+    {
+        "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Gather", "Pad",
+        "Resize", "DepthToSpace", "SpaceToDepth", "Expand",
+    }
+)  # fmt: skip
+NORMALISATION = frozenset({"BatchNormalization"})
+HEAD = frozenset({"Softmax", "LogSoftmax", "ArgMax", "TopK"})
+QUANTISATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+CANONICAL = (
+    CONV | LINEAR | ACTIVATION | UNARY | BINARY | POOL | REDUCE | LAYOUT | NORMALISATION | HEAD | QUANTISATION
+)
+
+SUBGRAPH = {op: "it holds a graph of its own" for op in ("If", "Loop", "Scan", "SequenceMap")}
+RECURRENT = {op: "recurrent layers are not supported" for op in ("RNN", "GRU", "LSTM")}
+RANDOM = {
+    op: "its output is random"
+    for op in (
+        "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli",
+    )
+}  # fmt: skip
+REFUSED: dict[str, str] = {**SUBGRAPH, **RECURRENT, **RANDOM}
+
+KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+
+_FLOATS = (ir.DataType.FLOAT, None)
+
+
+def is_opaque(node: ir.Node) -> bool:
+    """True where edgec does not understand ``node``: another op, another domain, or not float32 at its output."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in CANONICAL:
+        return True
+    if node.op_type in QUANTISATION or node.op_type in ("Cast", "ArgMax", "TopK"):
+        return False
+    return any(output.dtype not in _FLOATS for output in node.outputs)

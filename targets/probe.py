@@ -86,9 +86,7 @@ def _precisions(arch: str, isa: tuple[str, ...]) -> dict[str, Any]:
             "int8": {"supported": True, "pays": True, "why": int8},
         }
     dot, half = "asimddp" in isa, "asimdhp" in isa
-    why_half = (
-        "computed in fp16 where the engine does" if half else "as storage only: no fp16 arithmetic here"
-    )
+    why_half = "computed in fp16 where the engine does" if half else "as storage only: no fp16 arithmetic"
     why_int8 = "pays: this machine has the int8 dot product" if dot else "pays a little: no int8 dot product"
     return {
         "fp32": {"supported": True, "why": "NEON"},

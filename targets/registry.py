@@ -60,7 +60,7 @@ def load_target_file(path: str | Path) -> Target:
 
 
 def add_target(path: str | Path) -> Target:
-    """Validate a target file and copy it to a person's own targets; a name that ships with edgec is refused."""
+    """Validate a target file and copy it to a person's own targets. One that ships is refused."""
     found = load_target_file(path)
     if (resources.files("edgec.targets") / f"{found.name}.yaml").is_file():
         raise UsageError(

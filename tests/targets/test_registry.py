@@ -127,12 +127,23 @@ def test_a_missing_file_and_a_shipped_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_number_without_a_source_is_refused(tmp_path: Path) -> None:
-    text = (
-        "name: x\ntitle: x\narch: aarch64\nsoc: x\ncore_groups: [{core: x, count: 1}]\nisa: []\nmemory_mb: 100\n"
-        "activation_dtype: int8\nchannel_multiple: 8\nthreads: 1\nthrottle: {readings: []}\nsources: {cores: box}\n"
-        "precisions: {fp32: {supported: true, why: a}, fp16: {supported: true, why: a}, int8: {supported: true, why: a}}\n"
-    )
-    with pytest.raises(
-        UsageError, match="sources lacks activation_dtype, channel_multiple, isa, memory_mb, threads"
-    ):
+    text = """
+name: x
+title: x
+arch: aarch64
+soc: x
+core_groups: [{core: x, count: 1}]
+isa: []
+memory_mb: 100
+activation_dtype: int8
+channel_multiple: 8
+threads: 1
+throttle: {readings: []}
+sources: {cores: the box}
+precisions:
+  fp32: &runs {supported: true, why: it does}
+  fp16: *runs
+  int8: *runs
+"""
+    with pytest.raises(UsageError, match="sources lacks activation_dtype, channel_multiple, isa, memory_mb"):
         load_target_file(write(tmp_path / "x.yaml", text))

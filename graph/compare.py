@@ -1,0 +1,169 @@
+"""How far two graphs, or two arrays, are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.data import Dataset
+from edgec.graph.errors import ModelError
+from edgec.graph.execute import Executor
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass
+class Difference:
+    """Running sums over batches of a reference and a value; the figures are properties. Memory is constant."""
+
+    name: str
+    node: str = ""
+    op: str = ""
+    largest: float = 0.0
+    _reference_energy: float = 0.0
+    _value_energy: float = 0.0
+    _error_energy: float = 0.0
+    _product: float = 0.0
+    _peak: float = 0.0
+    _finite: bool = field(default=True)
+
+    def add(self, reference: Array, value: Array) -> None:
+        """Account for one batch. Raises ModelError where the shapes differ."""
+        if reference.shape != value.shape:
+            why = f"{reference.shape} against {value.shape}"
+            raise ModelError("the shapes differ", where=f"value {self.name!r}", why=why)
+        a, b = reference.astype(np.float64).ravel(), value.astype(np.float64).ravel()
+        error = a - b
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            self._finite = False
+        if not error.size:
+            return
+        self.largest = max(self.largest, float(np.abs(error).max()))
+        self._peak = max(self._peak, float(np.abs(a).max()))
+        self._reference_energy += float(a @ a)
+        self._value_energy += float(b @ b)
+        self._error_energy += float(error @ error)
+        self._product += float(a @ b)
+
+    @property
+    def relative(self) -> float:
+        """The largest difference over the reference's largest magnitude."""
+        if not self._finite:
+            return float("inf")
+        return self.largest / self._peak if self._peak else self.largest
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal to quantisation-noise ratio in dB: 10 log10(|reference|^2 / |reference - value|^2)."""
+        if not self._finite:
+            return float("-inf")
+        if not self._error_energy:
+            return float("inf")
+        if not self._reference_energy:
+            return float("-inf")
+        return 10 * float(np.log10(self._reference_energy / self._error_energy))
+
+    @property
+    def cosine(self) -> float:
+        """Cosine between all values of both."""
+        scale = (self._reference_energy * self._value_energy) ** 0.5
+        return self._product / scale if scale else float(self._reference_energy == self._value_energy)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able figures; infinities become None."""
+        figures = {"max": self.largest, "relative": self.relative, "sqnr_db": self.sqnr_db, "cosine": self.cosine}
+        clean = {key: value if np.isfinite(value) else None for key, value in figures.items()}
+        return {"value": self.name, "node": self.node, "op": self.op, **clean, "equal": self._error_energy == 0}
+
+
+def sqnr_db(reference: Array, value: Array) -> float:
+    """Signal to noise of ``value`` in dB."""
+    difference = Difference("")
+    difference.add(np.asarray(reference), np.asarray(value))
+    return difference.sqnr_db
+
+
+def cosine(reference: Array, value: Array) -> float:
+    """Cosine between two arrays taken as vectors."""
+    difference = Difference("")
+    difference.add(np.asarray(reference), np.asarray(value))
+    return difference.cosine
+
+
+def relative_error(reference: Array, value: Array) -> float:
+    """|reference - value|^2 / |reference|^2."""
+    a, b = np.asarray(reference, np.float64), np.asarray(value, np.float64)
+    energy = float((a * a).sum())
+    error = float(((a - b) ** 2).sum())
+    return error / energy if energy else float(error > 0)
+
+
+def kl_divergence(reference: Array, value: Array) -> float:
+    """Mean KL(softmax(reference) || softmax(value)) over samples, in nats; arrays are (n, classes) logits or probabilities.
+
+    Rows that already are probabilities (non-negative, summing to 1) are taken as they are.
+    """
+    p, q = _probabilities(np.asarray(reference, np.float64)), _probabilities(np.asarray(value, np.float64))
+    tiny = 1e-12
+    return float(np.mean(np.sum(p * (np.log(p + tiny) - np.log(q + tiny)), axis=-1)))
+
+
+def _probabilities(logits: Array) -> Array:
+    flat = logits.reshape(len(logits), -1)
+    if (flat >= 0).all() and np.allclose(flat.sum(axis=1), 1.0, atol=1e-3):
+        return flat
+    shifted = np.exp(flat - flat.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
+def common_values(a: ir.Model, b: ir.Model) -> list[tuple[str, str, str]]:
+    """(value, node, op) of the float values that both graphs compute under one name, in the order of ``a``."""
+    theirs = {v.name: v for node in b.graph for v in node.outputs}
+    pairs = []
+    for node in a.graph:
+        for value in node.outputs:
+            other = theirs.get(value.name)
+            both_float = value.dtype == ir.DataType.FLOAT and other is not None and other.dtype == ir.DataType.FLOAT
+            same_shape = other is not None and _static(value) == _static(other)
+            if both_float and same_shape:
+                pairs.append((value.name or "", node.name or "", node.op_type))
+    return pairs
+
+
+def _static(value: ir.Value) -> tuple[int, ...] | None:
+    if value.shape is None:
+        return None
+    return tuple(size for size in list(value.shape)[1:] if isinstance(size, int))
+
+
+def compare(
+    a: ir.Model, b: ir.Model, data: Dataset, *, batch_size: int = 8, threads: int = 1
+) -> tuple[Difference, ...]:
+    """Differences at every value that both graphs share by name, and at the outputs (matched by position), in order.
+
+    Raises ModelError where the graphs do not have the same inputs or number of outputs.
+    """
+    shared = common_values(a, b)
+    outputs = [(v.name or "", w.name or "") for v, w in zip(a.graph.outputs, b.graph.outputs, strict=False)]
+    if len(a.graph.outputs) != len(b.graph.outputs) or len(a.graph.inputs) != len(b.graph.inputs):
+        raise ModelError("the graphs have different numbers of inputs or outputs")
+    renamed = dict(zip([v.name for v in a.graph.inputs], [v.name for v in b.graph.inputs], strict=True))
+    left = Executor(a, outputs=[*(n for n, _, _ in shared), *(n for n, _ in outputs)], threads=threads)
+    right = Executor(b, outputs=[*(n for n, _, _ in shared), *(n for _, n in outputs)], threads=threads)
+    pairs = {name: (name, Difference(name, node, op)) for name, node, op in shared}
+    for mine, theirs in outputs:
+        pairs[mine] = (theirs, pairs[mine][1] if mine in pairs else Difference(mine, op="output"))
+    for feeds in data.batches(batch_size):
+        x, y = left.run(feeds), right.run({renamed[name] or name: array for name, array in feeds.items()})
+        for name, (other, difference) in pairs.items():
+            difference.add(x[name], y[other])
+    return tuple(difference for _, difference in pairs.values())
+
+
+def first_divergence(differences: Iterable[Difference], limit_db: float) -> Difference | None:
+    """The first value, in graph order, whose SQNR is below ``limit_db``."""
+    return next((difference for difference in differences if difference.sqnr_db < limit_db), None)

@@ -1,0 +1,141 @@
+"""From a picture or a stored array to the network's input, the same way here and on the device.
+
+Order: decode, channels (RGB, BGR, grey), resize, crop, then ``(pixel * scale - mean) / std``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from edgec.graph.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Layout = Literal["auto", "nchw", "nhwc"]
+Channels = Literal["rgb", "bgr", "gray"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What happens to raw pixels. Floating-point arrays are taken as already preprocessed; only ``layout`` applies to them.
+
+    ``mean`` and ``std`` have one entry, or one per channel, in the order of ``channels``. ``resize`` is one number (the short
+    side) or height and width; ``crop`` is the centre crop's height and width. With ``letterbox``, resizing keeps the aspect
+    ratio and fills the rest with that grey level, at the bottom and the right.
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    scale: float = 1.0
+    layout: Layout = "auto"
+    resize: tuple[int, ...] | None = None
+    crop: tuple[int, int] | None = None
+    channels: Channels = "rgb"
+    letterbox: int | None = None
+
+    def __post_init__(self) -> None:
+        if any(value == 0 for value in self.std):
+            raise UsageError(f"--std {self.std} divides by zero")
+        if self.layout not in ("auto", "nchw", "nhwc"):
+            raise UsageError(f"unknown layout {self.layout!r}", hint="Known: auto, nchw, nhwc.")
+        if self.channels not in ("rgb", "bgr", "gray"):
+            raise UsageError(f"unknown channel order {self.channels!r}", hint="Known: rgb, bgr, gray.")
+        for what, sizes in (("resize", self.resize), ("crop", self.crop)):
+            if sizes is not None and (not sizes or len(sizes) > 2 or any(size < 1 for size in sizes)):
+                raise UsageError(f"--{what} takes one or two sizes above 0, got {sizes}")
+        if self.letterbox is not None and (self.resize is None or len(self.resize) != 2):
+            raise UsageError("--letterbox needs --resize HEIGHTxWIDTH")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form, as in the recipe."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Preprocess:
+        """The inverse of `to_dict`."""
+        known = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return Preprocess(**known)
+
+    def picture(self, image: Image.Image) -> Array:
+        """Decode one picture to uint8 (height, width, channels)."""
+        from PIL import Image as Pillow
+        from PIL import ImageOps
+
+        image = ImageOps.exif_transpose(image)
+        image = image.convert("L" if self.channels == "gray" else "RGB")
+        if self.resize is not None:
+            image = self._resized(image, Pillow.Resampling.BILINEAR)
+        pixels = np.asarray(image)
+        if pixels.ndim == 2:
+            pixels = pixels[:, :, None]
+        if self.crop is not None:
+            pixels = self._cropped(pixels)
+        return pixels[:, :, ::-1] if self.channels == "bgr" else pixels
+
+    def normalise(self, pixels: Array) -> Array:
+        """Raw values (..., channels) to float32, channels last."""
+        out = pixels.astype(np.float32)
+        if self.scale != 1.0:
+            out *= np.float32(self.scale)
+        if any(self.mean):
+            out -= np.asarray(self.mean, np.float32)
+        if any(value != 1.0 for value in self.std):
+            out /= np.asarray(self.std, np.float32)
+        return out
+
+    def _resized(self, image: Image.Image, how: Any) -> Image.Image:
+        from PIL import Image as Pillow
+
+        sizes = cast("tuple[int, ...]", self.resize)
+        if len(sizes) == 1:
+            short = sizes[0]
+            ratio = short / min(image.size)
+            return image.resize((max(short, round(image.width * ratio)), max(short, round(image.height * ratio))), how)
+        height, width = sizes
+        if self.letterbox is None:
+            return image.resize((width, height), how)
+        ratio = min(width / image.width, height / image.height)
+        inner = image.resize((max(1, int(image.width * ratio)), max(1, int(image.height * ratio))), how)
+        grey = self.letterbox if image.mode == "L" else (self.letterbox,) * 3
+        canvas = Pillow.new(image.mode, (width, height), grey)
+        canvas.paste(inner, (0, 0))
+        return canvas
+
+    def _cropped(self, pixels: Array) -> Array:
+        height, width = cast("tuple[int, int]", self.crop)
+        if pixels.shape[0] < height or pixels.shape[1] < width:
+            from edgec.graph.errors import DataError
+
+            why = f"the picture has {pixels.shape[0]}x{pixels.shape[1]}, the crop needs {height}x{width}"
+            raise DataError("too small to crop", why=why, hint="Add --resize.")
+        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+        return pixels[top : top + height, left : left + width]
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """``224`` or ``224x320`` (height x width)."""
+    try:
+        sizes = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise UsageError(f"not a size: {text!r}", hint="Write 224 or 224x320.") from None
+    return sizes
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """``0.485,0.456,0.406``; a fraction such as ``1/255`` is a number too."""
+    try:
+        return tuple(_number(part) for part in text.split(","))
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"not numbers: {text!r}", hint="Write 0.485,0.456,0.406 or 1/255.") from None
+
+
+def _number(text: str) -> float:
+    top, _, bottom = text.partition("/")
+    return float(top) / float(bottom) if bottom else float(top)

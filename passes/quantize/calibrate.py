@@ -1,0 +1,134 @@
+"""Find ranges by streaming calibration data through the float graph, in constant memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+from edgec.graph.errors import DataError, PassError
+from edgec.graph.execute import Executor
+from edgec.graph.views import shape_of
+from edgec.passes.base import Context, Note
+from edgec.passes.quantize.histogram import Histogram, merge
+from edgec.passes.quantize.plan import Plan
+from edgec.passes.quantize.ranges import choose
+
+if TYPE_CHECKING:
+    from edgec.graph.data import Dataset
+
+BATCH_BYTES = 64 << 20
+"""Inner tensors of one calibration batch take no more than this."""
+FEW_SAMPLES = 16
+OUTLIER_RATIO = 8.0
+"""A range this many times wider than that of 99.9% of the values is set by outliers."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Histograms of the tensors that decide ranges, and what was odd about the data."""
+
+    histograms: Mapping[str, Histogram]
+    samples: int
+    notes: tuple[Note, ...]
+
+
+def batch_size(model: ir.Model, tensors: Sequence[str]) -> int:
+    """How many samples at once keep ``tensors`` within `BATCH_BYTES`."""
+    values = {v.name: v for node in model.graph for v in node.outputs}
+    bytes_per_sample = 1
+    for name in tensors:
+        value = values.get(name)
+        if value is not None:
+            size = 4
+            for axis in shape_of(value):
+                size *= axis or 1
+            bytes_per_sample += size
+    return max(1, min(32, BATCH_BYTES // bytes_per_sample))
+
+
+def observe(model: ir.Model, data: Dataset, tensors: Sequence[str], context: Context) -> Calibration:
+    """Histograms of ``tensors`` over all of ``data``.
+
+    Raises DataError for an empty data set, PassError naming the first node whose output holds NaN or
+    infinity.
+    """
+    executor = Executor(model, outputs=tensors, threads=context.threads)
+    histograms = {name: Histogram() for name in tensors}
+    seen: set[bytes] = set()
+    samples = constant = duplicates = 0
+    for feeds in data.batches(batch_size(model, tensors)):
+        for name, values in executor.run(feeds).items():
+            histograms[name].add(values)
+        first = next(iter(feeds.values()))
+        for row in first:
+            digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+            duplicates += digest in seen
+            seen.add(digest)
+            constant += bool(row.min() == row.max())
+        samples += len(first)
+        context.progress.step("calibrate", samples, len(data))
+    if not samples:
+        raise DataError("no calibration data", where="quantize", hint="Give --data with at least one input.")
+    _check_finite(model, histograms)
+    return Calibration(histograms, samples, _data_notes(samples, constant, duplicates))
+
+
+def ranges(
+    calibration: Calibration, plan: Plan, method: str, *, percentile: float = 99.99, bits: int = 8
+) -> dict[str, tuple[float, float]]:
+    """A range for every source tensor of ``plan``; tensors of one group get one."""
+    found: dict[str, tuple[float, float]] = {}
+    for group in plan.groups:
+        if group.fixed is not None or not group.sources:
+            continue
+        merged = merge([calibration.histograms[name] for name in group.sources])
+        ends = choose(merged, method, percentile=percentile, bits=bits)
+        found.update(dict.fromkeys(group.sources, ends))
+    return found
+
+
+def outlier_notes(calibration: Calibration, plan: Plan) -> tuple[Note, ...]:
+    """A warning for every tensor whose range a few outliers set."""
+    notes = []
+    for name in plan.sources:
+        histogram = calibration.histograms[name]
+        if histogram.reach == 0.0:
+            continue
+        typical = max(abs(histogram.quantile(0.0005)), abs(histogram.quantile(0.9995)))
+        widest = max(-histogram.low, histogram.high)
+        if typical > 0 and widest > OUTLIER_RATIO * typical:
+            text = (
+                f"the range of {name!r} is set by outliers: {widest:.3g}, but 99.9% lie within {typical:.3g}"
+            )
+            notes.append(Note(text, "warning", name))
+    return tuple(notes)
+
+
+def _check_finite(model: ir.Model, histograms: Mapping[str, Histogram]) -> None:
+    bad = {name for name, histogram in histograms.items() if not histogram.finite}
+    if not bad:
+        return
+    for value in model.graph.inputs:
+        if value.name in bad:
+            raise DataError("the data holds NaN or infinity", where=f"input {value.name!r}")
+    for node in model.graph:
+        if any(value.name in bad for value in node.outputs):
+            raise PassError(
+                "its output holds NaN or infinity on the calibration data",
+                where=f"quantize: node {node.name!r} ({node.op_type})",
+                hint="Check the preprocessing and the weights, or exclude the node.",
+            )
+
+
+def _data_notes(samples: int, constant: int, duplicates: int) -> tuple[Note, ...]:
+    notes = []
+    if samples < FEW_SAMPLES:
+        notes.append(Note(f"only {samples} calibration samples: ranges may be too narrow", "warning"))
+    if constant:
+        notes.append(Note(f"{constant} of {samples} calibration inputs are constant", "warning"))
+    if duplicates:
+        notes.append(Note(f"{duplicates} of {samples} calibration inputs are duplicates", "warning"))
+    return tuple(notes)

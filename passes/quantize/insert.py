@@ -1,0 +1,212 @@
+"""Write a plan and its table into the graph as QDQ pairs.
+
+A quantised tensor ``t`` becomes ``t -> QuantizeLinear -> t_codes -> DequantizeLinear -> t_quantised``. All of
+its readers read ``t_quantised``, except the float ones where ``t`` itself is computed in float. A graph
+output keeps its name: there the tensor in front of the pair is renamed to ``t_float``. Weights are int8
+initialisers behind a DequantizeLinear, biases int32 ones at ``s_x * s_w``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from edgec.graph.views import add_initializer, constant, fresh_name
+from edgec.passes.quantize.plan import Plan, Table
+from edgec.passes.quantize.qparams import QParams, affine
+from edgec.passes.quantize.rules import weight_axis
+from edgec.passes.quantize.weights import guard_bias, quantise_bias, quantise_weight, weight_scales
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How codes are written: activation type, range of weight codes, scales per channel or per tensor."""
+
+    activations: str = "uint8"
+    weight_limit: int = 127
+    per_channel: bool = True
+    bits: int = 8
+
+    def code_dtype(self) -> np.dtype[Any]:
+        return np.dtype({8: self.activations, 16: "int16"}[self.bits])
+
+    def stored(self, params: QParams, codes: Array | int) -> Array:
+        """Signed codes in the type of the file."""
+        shift = 128 if self.code_dtype() == np.uint8 else 0
+        return np.asarray(np.asarray(codes, np.int32) + shift, self.code_dtype())
+
+
+def insert(model: ir.Model, plan: Plan, table: Table, form: Form) -> None:
+    """Quantise ``model`` in place."""
+    _Writer(model, plan, table, form).write()
+
+
+class _Writer:
+    def __init__(self, model: ir.Model, plan: Plan, table: Table, form: Form) -> None:
+        self.graph = model.graph
+        self.plan = plan
+        self.table = table
+        self.form = form
+        self.inputs = {value.name or "": value for value in model.graph.inputs}
+
+    def write(self) -> None:
+        nodes = {node.name or "": node for node in self.graph}
+        for name in self.plan.nodes:
+            self._constants(nodes[name])
+        for (name, index), target in self.plan.conversions.items():
+            self._convert(nodes[name], index, target)
+        for name in self.plan.absorbed:
+            if name in self.table.void:
+                continue
+            self._pair(nodes[name].inputs[0])
+        values = {v.name or "": v for node in nodes.values() for v in node.outputs} | self.inputs
+        for name in self.plan.tensors:
+            self._pair(values[name])
+
+    def _constants(self, node: ir.Node) -> None:
+        rule = self.plan.nodes[node.name or ""]
+        if rule.weight is not None:
+            self._weight(node)
+        for index in range(len(node.inputs)):
+            key = (node.name or "", index)
+            if key in self.plan.constants:
+                self._operand(node, index, self.plan.constants[key])
+
+    def _operand(self, node: ir.Node, index: int, target: str | None) -> None:
+        """A constant operand (of Add, Mul, Concat...) as codes with one scale."""
+        value = node.inputs[index]
+        array = constant(value)
+        if value is None or array is None:
+            return
+        ends = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+        params = affine(*ends, self.form.bits) if target is None else self.table.tensors[target]
+        codes = self.form.stored(params, params.quantise(array))
+        quantised = self._dequantise(
+            node, value.name or "", codes, *self._params(value.name or "constant", params)
+        )
+        node.replace_input_with(index, quantised)
+
+    def _weight(self, node: ir.Node) -> None:
+        value, weight = node.inputs[1], constant(node.inputs[1])
+        if value is None or weight is None:
+            return
+        axis = weight_axis(node) if self.form.per_channel else None
+        bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+        bias = constant(bias_value)
+        x = node.inputs[0]
+        x_scale = self.table.tensors[x.name or ""].scale if x is not None else 1.0
+        scales = weight_scales(weight, axis, self.form.weight_limit)
+        if bias is not None:
+            channels = weight.shape[weight_axis(node) or 0]
+            bias = np.broadcast_to(bias.reshape(-1), (channels,))
+            scales = guard_bias(scales, bias, x_scale)
+        quantised = quantise_weight(weight, scales, axis, self.form.weight_limit)
+        stem = value.name or f"{node.name}_weight"
+        scale = add_initializer(self.graph, f"{stem}_scale", quantised.scales)
+        zero = add_initializer(self.graph, f"{stem}_zero_point", np.zeros(quantised.scales.shape, np.int8))
+        node.replace_input_with(1, self._dequantise(node, stem, quantised.codes, scale, zero, axis))
+        if bias_value is None or bias is None:
+            return
+        codes, product = quantise_bias(bias, x_scale, quantised.scales)
+        stem = bias_value.name or f"{node.name}_bias"
+        scale = add_initializer(self.graph, f"{stem}_scale", product)
+        node.replace_input_with(
+            2, self._dequantise(node, stem, codes, scale, None, None if axis is None else 0)
+        )
+
+    def _dequantise(
+        self,
+        node: ir.Node,
+        stem: str,
+        codes: Array,
+        scale: ir.Value,
+        zero: ir.Value | None,
+        axis: int | None = None,
+    ) -> ir.Value:
+        """An initialiser of codes behind a DequantizeLinear in front of ``node``."""
+        stored = add_initializer(self.graph, f"{stem}_codes", codes)
+        attributes = {} if axis is None else {"axis": axis}
+        inputs = [stored, scale] if zero is None else [stored, scale, zero]
+        dequantise = self._node("DequantizeLinear", inputs, f"{stem}_quantised", stored, attributes)
+        self.graph.insert_before(node, dequantise)
+        return dequantise.outputs[0]
+
+    def _params(self, stem: str, params: QParams) -> tuple[ir.Value, ir.Value]:
+        scale = add_initializer(self.graph, f"{stem}_scale", np.asarray(params.scale, np.float32))
+        zero = self.form.stored(params, params.zero_point)
+        return scale, add_initializer(self.graph, f"{stem}_zero_point", zero)
+
+    def _convert(self, node: ir.Node, index: int, target: str) -> None:
+        """A second pair in front of one input: from the tensor's own parameters to those of ``target``."""
+        value = node.inputs[index]
+        if value is None:
+            return
+        params = self._params(f"{node.name}_input{index}", self.table.tensors[target])
+        quantise, dequantise = self._pair_nodes(value, f"{node.name}_input{index}", params)
+        self.graph.insert_before(node, [quantise, dequantise])
+        node.replace_input_with(index, dequantise.outputs[0])
+
+    def _pair(self, value: ir.Value | None) -> None:
+        """The Q/DQ pair of a tensor."""
+        if value is None:
+            return
+        name = value.name or ""
+        producer = value.producer()
+        quantised_producer = producer is not None and producer.name in self.plan.nodes
+        uses = [
+            use
+            for use in value.uses()
+            if quantised_producer or producer is None or self._reads_codes(use.node, use.idx)
+        ]
+        if producer is None:
+            uses = [use for use in uses if self._reads_codes(use.node, use.idx)]
+        is_output = value.is_graph_output() and quantised_producer
+        quantise, dequantise = self._pair_nodes(value, name, self._params(name, self.table.tensors[name]))
+        if producer is None:
+            self.graph.insert_before(self.graph[0], [quantise, dequantise])
+        else:
+            self.graph.insert_after(producer, [quantise, dequantise])
+        result = dequantise.outputs[0]
+        for use in uses:
+            use.node.replace_input_with(use.idx, result)
+        if is_output:
+            self._take_output(value, result)
+
+    def _reads_codes(self, node: ir.Node, index: int) -> bool:
+        """True where this input of a node belongs to the quantised region (its conversions included)."""
+        if node.op_type == "QuantizeLinear":
+            return True
+        return node.name in self.plan.nodes
+
+    def _take_output(self, value: ir.Value, result: ir.Value) -> None:
+        name = value.name
+        for index, output in enumerate(self.graph.outputs):
+            if output is value:
+                self.graph.outputs[index] = result
+        value.name = fresh_name(self.graph, f"{name}_float")
+        result.name = name
+        result.shape, result.type = value.shape, value.type
+
+    def _pair_nodes(
+        self, value: ir.Value, stem: str, params: tuple[ir.Value, ir.Value]
+    ) -> tuple[ir.Node, ir.Node]:
+        quantise = self._node("QuantizeLinear", [value, *params], f"{stem}_codes", value, {})
+        codes = quantise.outputs[0]
+        codes.type = ir.TensorType(ir.DataType.from_numpy(self.form.code_dtype()))
+        dequantise = self._node("DequantizeLinear", [codes, *params], f"{stem}_quantised", value, {})
+        return quantise, dequantise
+
+    def _node(
+        self, op: str, inputs: list[ir.Value], output: str, like: ir.Value, attributes: dict[str, int]
+    ) -> ir.Node:
+        node = ir.node(
+            op, inputs=inputs, attributes=attributes, name=fresh_name(self.graph, f"{output}_{op}")
+        )
+        node.outputs[0].name = fresh_name(self.graph, output)
+        node.outputs[0].shape = like.shape
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        return node

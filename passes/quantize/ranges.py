@@ -1,0 +1,92 @@
+"""From the histogram of a tensor to the range that the quantiser covers.
+
+Methods: ``minmax``; ``percentile`` (the given share of values is covered, the rest saturates); ``mse`` (least
+mean square error of quantised values, saturation included: Sung et al. 2015, the objective of TensorRT's and
+NNCF's searches); and ``entropy`` (least Kullback-Leibler divergence between the histogram and its quantised
+form: Migacz, GTC 2017).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from edgec.passes.quantize.histogram import Histogram
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Method = Literal["minmax", "percentile", "mse", "entropy"]
+
+STEPS = 96
+FINEST = 0.02
+"""The search never shrinks a range below this share of the observed one."""
+
+
+def choose(
+    histogram: Histogram, method: str, *, percentile: float = 99.99, bits: int = 8
+) -> tuple[float, float]:
+    """The range for one tensor; always within what was observed, widened to hold zero."""
+    low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    if method == "minmax" or histogram.reach == 0.0 or low == high:
+        return low, high
+    if method == "percentile":
+        share = percentile / 100.0
+        return min(histogram.quantile(1.0 - share), 0.0), max(histogram.quantile(share), 0.0)
+    if method == "mse":
+        return _search(histogram, low, high, bits, _square_error)
+    return _search(histogram, low, high, bits, _divergence)
+
+
+def _search(histogram: Histogram, low: float, high: float, bits: int, cost: Any) -> tuple[float, float]:
+    """Shrink both ends by turns along a geometric grid, keeping what lowers the cost."""
+    factors = np.geomspace(1.0, FINEST, STEPS)
+    best = (low, high)
+    least = cost(histogram, low, high, bits)
+    for _ in range(2):
+        before = least
+        for side in (0, 1):
+            if (low, high)[side] == 0.0:
+                continue
+            for factor in factors:
+                ends = list(best)
+                ends[side] = (low, high)[side] * factor
+                value = cost(histogram, ends[0], ends[1], bits)
+                if value < least:
+                    least, best = value, (ends[0], ends[1])
+        if least == before or low == 0.0 or high == 0.0:
+            break
+    return best
+
+
+def _square_error(histogram: Histogram, low: float, high: float, bits: int) -> float:
+    """Sum of squared errors of the histogram's values quantised to [low, high]."""
+    used = np.flatnonzero(histogram.counts)
+    values, counts = histogram.centres[used], histogram.counts[used].astype(np.float64)
+    step = (high - low) / ((1 << bits) - 1)
+    inside = (values >= low) & (values <= high)
+    outside = np.where(values > high, values - high, np.where(values < low, low - values, 0.0))
+    # Uniform error within the range: evaluating the rounding at bin centres would alias.
+    return float(np.sum(counts * np.where(inside, step * step / 12.0, outside * outside)))
+
+
+def _divergence(histogram: Histogram, low: float, high: float, bits: int) -> float:
+    """Kullback-Leibler divergence of the saturated histogram from its quantised form."""
+    half = len(histogram.counts) // 2
+    width = histogram.reach / half
+    first, last = half + int(np.floor(low / width)), half + int(np.ceil(high / width))
+    first, last = max(first, 0), min(last, len(histogram.counts))
+    levels = 1 << bits
+    if last - first < levels:
+        return np.inf
+    inside = histogram.counts[first:last].astype(np.float64)
+    clipped = inside.copy()
+    clipped[0] += histogram.counts[:first].sum()
+    clipped[-1] += histogram.counts[last:].sum()
+    group = (np.arange(last - first) * levels) // (last - first)
+    sums = np.bincount(group, weights=inside, minlength=levels)
+    used = np.bincount(group, weights=(inside > 0).astype(np.float64), minlength=levels)
+    spread = np.where(inside > 0, (sums / np.maximum(used, 1.0))[group], 0.0)
+    p = clipped / max(clipped.sum(), 1.0)
+    q = spread / max(spread.sum(), 1.0)
+    q = np.where((p > 0) & (q == 0), 1e-9, q)
+    mask = p > 0
+    return float(np.sum(p[mask] * np.log(p[mask] / q[mask])))

@@ -7,6 +7,7 @@ onnx_ir's PassBase (requires, call, ensures) and xDSL's ModulePass (a dataclass 
 
 from __future__ import annotations
 
+import abc
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ def option(default: T, help: str) -> T:  # noqa: A002  (the word that every opti
 
 
 @dataclass(frozen=True)
-class Pass:
+class Pass(abc.ABC):
     """Base of all passes."""
 
     name: ClassVar[str]
@@ -109,12 +110,12 @@ class Pass:
     changes_function: ClassVar[bool] = True
     """False: the pipeline verifies to 1e-5 relative on random input that outputs stay the same."""
 
+    @abc.abstractmethod
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Transform ``model``, which is the pass's own copy; raise PassError where that cannot be done."""
-        raise NotImplementedError
 
-    def requires(self, model: ir.Model) -> None:
+    def requires(self, model: ir.Model) -> None:  # noqa: B027  (most passes can start from any canonical graph)
         """Raise PassError when ``model`` is not something this pass can start from."""
 
-    def ensures(self, before: ir.Model, result: PassResult) -> None:
+    def ensures(self, before: ir.Model, result: PassResult) -> None:  # noqa: B027  (the pipeline's checks suffice for most)
         """Raise PassError when the result is not what this pass promises."""

@@ -1,0 +1,26 @@
+"""All passes, by name. Each is imported when it is first used, so that listing names stays instant."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from edgec.graph.errors import UsageError, did_you_mean
+from edgec.passes.base import Pass
+
+PASSES: dict[str, str] = {
+    "normalise": "edgec.passes.normalise:Normalise",
+    "fold": "edgec.passes.fold:Fold",
+    "fold-pointwise": "edgec.passes.fold_pointwise:FoldPointwise",
+    "quantize": "edgec.passes.quantize:Quantize",
+    "cast-fp16": "edgec.passes.cast_fp16:CastFp16",
+}
+"""name -> module:class, in the order in which a user would meet them."""
+
+
+def pass_class(name: str) -> type[Pass]:
+    """The class behind a name. Raises UsageError with a did-you-mean."""
+    if name not in PASSES:
+        raise UsageError(f"unknown pass {name!r}", hint=did_you_mean(name, PASSES))
+    module, _, attribute = PASSES[name].partition(":")
+    cls: type[Pass] = getattr(import_module(module), attribute)
+    return cls

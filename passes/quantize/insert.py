@@ -18,6 +18,7 @@ from edgec.passes.quantize.plan import Plan, Table
 from edgec.passes.quantize.qparams import QParams, affine
 from edgec.passes.quantize.rules import weight_axis
 from edgec.passes.quantize.weights import guard_bias, quantise_bias, quantise_weight, weight_scales
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -43,6 +44,7 @@ class Form:
 def insert(model: ir.Model, plan: Plan, table: Table, form: Form) -> None:
     """Quantise ``model`` in place."""
     _Writer(model, plan, table, form).write()
+    RemoveUnusedNodesPass()(model)
 
 
 class _Writer:

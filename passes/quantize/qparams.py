@@ -52,7 +52,8 @@ class QParams:
     def quantise(self, x: Array) -> Array:
         """Signed codes of ``x`` (round half to even, saturating), as ONNX's QuantizeLinear does it."""
         codes = np.rint(np.asarray(x, np.float32) / np.float32(self.scale)) + self.zero_point
-        return np.clip(codes, self.code_min, self.code_max).astype(np.int8 if self.bits == 8 else np.int16)
+        clipped: Array = np.clip(codes, self.code_min, self.code_max)
+        return clipped.astype(np.int8 if self.bits == 8 else np.int16)
 
     def dequantise(self, codes: Array) -> Array:
         """Real numbers (float32) of signed ``codes``."""

@@ -1,0 +1,140 @@
+"""Run passes in order: check, run, verify, measure, remember."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from edgec.compiler.cache import PassCache, model_hash, pass_key
+from edgec.compiler.checks import check_needs, check_result
+from edgec.compiler.resources import measured
+from edgec.graph.cost import cost
+from edgec.graph.errors import EdgecError, PassError
+from edgec.passes.base import Context, LayerReport, Note, Pass, PassResult
+from edgec.passes.pipeline_string import options_of, print_pass
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finished pass: the model it left, what it said, and what it cost."""
+
+    one: Pass
+    model: ir.Model
+    modified: bool
+    notes: tuple[Note, ...]
+    layers: tuple[LayerReport, ...]
+    data: dict[str, Any]
+    seconds: float
+    peak_rss_mb: float
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    cached: bool = False
+
+    @property
+    def reverted(self) -> bool:
+        """The pass undid itself because it did not help."""
+        return not self.modified and any(note.level == "reverted" for note in self.notes)
+
+    def figures(self) -> dict[str, Any]:
+        """JSON-able figures, for the cache, the log, and the report."""
+        return {
+            "name": self.one.name,
+            "options": options_of(self.one),
+            "modified": self.modified,
+            "notes": [asdict(note) for note in self.notes],
+            "layers": [asdict(layer) for layer in self.layers],
+            "data": self.data,
+            "seconds": self.seconds,
+            "peak_rss_mb": self.peak_rss_mb,
+            "macs": list(self.macs),
+            "params": list(self.params),
+        }
+
+
+def run_pipeline(
+    passes: Sequence[Pass],
+    model: ir.Model,
+    context: Context,
+    *,
+    cache: PassCache | None = None,
+    resume: bool = False,
+    after: Callable[[Step], None] | None = None,
+) -> tuple[Step, ...]:
+    """Run ``passes`` on ``model``, which stays as it is; every pass gets a copy of its own.
+
+    With ``cache``, finished passes are stored; with ``resume``, stored ones are taken instead of run. ``after`` is called
+    with each step. Raises what a pass raises (its name added) and PassError where a pass breaks its contract.
+    """
+    for one in passes:
+        check_needs(one, context)
+    teacher_hash = model_hash(context.teacher) if cache is not None else ""
+    steps: list[Step] = []
+    for index, one in enumerate(passes):
+        context.progress.step("passes", index, len(passes))
+        key = pass_key(model, one, context, teacher_hash) if cache is not None else ""
+        step = _from_cache(one, cache.read(key)) if cache is not None and resume else None
+        if step is None:
+            step = _run_one(one, model, context)
+            if cache is not None:
+                cache.write(key, step.model, step.figures())
+        steps.append(step)
+        model = step.model
+        if after is not None:
+            after(step)
+    context.progress.step("passes", len(passes), len(passes))
+    return tuple(steps)
+
+
+def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:
+    before = cost(model)
+    with measured() as spent:
+        try:
+            one.requires(model)
+            result = one.run(model.clone(), context)
+        except EdgecError as error:
+            if error.where is None:
+                error.where = f"pass {one.name}"
+            raise
+        if not isinstance(result, PassResult):
+            raise PassError("it returned no PassResult", where=f"pass {one.name}")
+        check_result(one, model, result)
+    now = cost(result.model)
+    return Step(
+        one=one,
+        model=result.model,
+        modified=result.modified,
+        notes=tuple(result.notes),
+        layers=tuple(result.layers),
+        data=dict(result.data),
+        seconds=spent.seconds,
+        peak_rss_mb=spent.peak_rss_mb,
+        macs=(before.macs, now.macs),
+        params=(before.params, now.params),
+    )
+
+
+def _from_cache(one: Pass, entry: tuple[ir.Model, dict[str, Any]] | None) -> Step | None:
+    if entry is None:
+        return None
+    model, figures = entry
+    return Step(
+        one=one,
+        model=model,
+        modified=figures["modified"],
+        notes=tuple(Note(**note) for note in figures["notes"]),
+        layers=tuple(LayerReport(**layer) for layer in figures["layers"]),
+        data=figures["data"],
+        seconds=figures["seconds"],
+        peak_rss_mb=figures["peak_rss_mb"],
+        macs=(figures["macs"][0], figures["macs"][1]),
+        params=(figures["params"][0], figures["params"][1]),
+        cached=True,
+    )
+
+
+def describe(passes: Sequence[Pass]) -> str:
+    """The pipeline as text, one pass a line."""
+    return "\n".join(print_pass(one) for one in passes)

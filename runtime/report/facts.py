@@ -1,0 +1,269 @@
+"""What a report says in one breath: the headline, before -> after, as numbers and as words.
+
+The page, the terminal, Markdown, and comparisons all take their words from here, so that they agree.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Gate, Latency, Quality, Ratio, Report
+
+_PRECISIONS = ("int8", "mixed", "fp16", "fp32")
+_STAGE = {"int8": "int8", "mixed": "int8", "fp16": "fp16", "fp32": "float"}
+MINUS = "\u2212"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One tile of the headline. ``before`` and ``after`` are in the unit of the texts; ``good`` None is neutral."""
+
+    label: str
+    before_text: str
+    after_text: str
+    verdict: str
+    good: bool | None
+    share: float | None
+    """After over before, for the bar; None where a ratio means nothing."""
+    basis: str = ""
+    """Where the figure comes from: 'measured on …', 'estimated, ±8%', 'on 1000 labelled images'."""
+    estimated: bool = False
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The best measure of quality that a report has: top-1, else agreement with the teacher, else SQNR."""
+
+    label: str
+    key: str
+    percent: bool
+
+    def value(self, quality: Quality | None) -> float | None:
+        """The figure of ``quality``; None where it has none."""
+        if quality is None:
+            return None
+        found: float | None = getattr(quality, self.key)
+        return found
+
+    def text(self, value: float | None) -> str:
+        """The figure in words, ``–`` where there is none."""
+        if value is None:
+            return "–"
+        if self.percent:
+            return f"{100 * value:.1f}%"
+        return "exact" if value >= IDENTICAL_DB else f"{value:.1f} dB"
+
+
+TOP1 = Accuracy("Top-1 accuracy", "top1", percent=True)
+AGREEMENT = Accuracy("Same answer as the original", "agreement", percent=True)
+SQNR = Accuracy("Signal to error (SQNR)", "sqnr_db", percent=False)
+
+
+def accuracy_of(qualities: Sequence[Quality | None]) -> Accuracy | None:
+    """The first measure that any of ``qualities`` has."""
+    known = [quality for quality in qualities if quality is not None]
+    for measure in (TOP1, AGREEMENT, SQNR):
+        if any(measure.value(quality) is not None for quality in known):
+            return measure
+    return None
+
+
+def measure_of(report: Report) -> Accuracy | None:
+    """The measure of quality that this report speaks in."""
+    return accuracy_of([*report.quality.values(), *(artifact.quality for artifact in report.artifacts)])
+
+
+def headline_artifact(report: Report) -> Artifact | None:
+    """The artifact that the headline speaks of: the one named, else smallest precision, with a latency if any has."""
+    for artifact in report.artifacts:
+        if artifact.path == report.headline:
+            return artifact
+    if not report.artifacts:
+        return None
+    return min(report.artifacts, key=lambda a: (_PRECISIONS.index(a.precision), a.latency is None, a.format != "onnx"))
+
+
+def quality_of(report: Report, artifact: Artifact) -> Quality | None:
+    """The artifact's own quality, else that of its precision."""
+    if artifact.quality is not None:
+        return artifact.quality
+    stage = _STAGE[artifact.precision]
+    return next((quality for key, quality in report.quality.items() if key == stage), None)
+
+
+def ratio_of(report: Report, artifact: Artifact) -> Ratio | None:
+    """The interleaved ratio of ``artifact`` to the source model, where one was measured."""
+    section = report.latency
+    if section is None or section.comparison is None or section.comparison.baseline != "source":
+        return None
+    return next((ratio for ratio in section.comparison.ratios if ratio.path == artifact.path), None)
+
+
+def changes(report: Report) -> list[Change]:
+    """The tiles of the headline: size, MACs, latency, accuracy, as far as the run has them."""
+    artifact = headline_artifact(report)
+    found = [_size(report, artifact), _macs(report), _latency(report, artifact), _accuracy(report, artifact)]
+    return [change for change in found if change is not None]
+
+
+def _size(report: Report, artifact: Artifact | None) -> Change | None:
+    if artifact is None:
+        return None
+    before, after = report.model.bytes, artifact.bytes
+    text, good = times(before, after, "smaller", "larger")
+    return Change("Size", size(before), size(after), text, good, _share(before, after), f"{artifact.path} on disk")
+
+
+def _macs(report: Report) -> Change:
+    before, after = report.model.macs, report.compressed.macs
+    saved = 1 - after / before if before else 0.0
+    word = f"{abs(saved):.0%} {'fewer' if saved > 0 else 'more'}" if abs(saved) >= 0.005 else "unchanged"
+    good = True if saved >= 0.005 else False if saved <= -0.005 else None
+    basis = f"{count(report.model.params)} → {count(report.compressed.params)} parameters"
+    return Change("Multiply-adds", count(before), count(after), word, good, _share(before, after), basis)
+
+
+def _latency(report: Report, artifact: Artifact | None) -> Change | None:
+    after = artifact.latency if artifact is not None else None
+    before = report.model.latency
+    if artifact is None or after is None:
+        return None
+    estimated = not after.measured
+    basis = latency_basis(after)
+    if before is None:
+        return Change("Latency", "", milliseconds(after.median_ms), "", None, None, basis, estimated)
+    ratio = ratio_of(report, artifact)
+    if ratio is not None:
+        share = ratio.ratio
+        basis += ", sides interleaved"
+    else:
+        share = after.median_ms / before.median_ms if before.median_ms else 0.0
+    text, good = times(1.0, share, "faster", "slower")
+    old, new = milliseconds(before.median_ms), milliseconds(after.median_ms)
+    return Change("Latency", old, new, text, good, share, basis, estimated)
+
+
+def _accuracy(report: Report, artifact: Artifact | None) -> Change | None:
+    quality = quality_of(report, artifact) if artifact is not None else report.quality.get("float")
+    measure = accuracy_of([quality])
+    if quality is None or measure is None:
+        return None
+    after = measure.value(quality) or 0.0
+    images = f"{quality.images:,} {'labelled ' if measure is TOP1 else ''}inputs".replace(",", "\u202f")
+    if measure is SQNR:
+        return Change(measure.label, "", measure.text(after), "", None, None, f"on {images}")
+    teacher = measure.value(report.quality.get("teacher")) if measure is TOP1 else 1.0
+    if teacher is None:
+        return Change(measure.label, "", measure.text(after), "", None, None, f"on {images}")
+    word, good = points(teacher, after)
+    old = measure.text(teacher) if measure is TOP1 else ""
+    return Change(measure.label, old, measure.text(after), word, good, None, f"on {images}")
+
+
+def _share(before: float, after: float) -> float | None:
+    return after / before if before else None
+
+
+def times(before: float, after: float, better: str, worse: str) -> tuple[str, bool | None]:
+    """``(8, 2, 'smaller', …) -> ('4.0× smaller', True)``; within half a percent it is 'unchanged'."""
+    if not before or not after or abs(after / before - 1) < 0.005:
+        return "unchanged", None
+    ratio, word = (before / after, better) if after < before else (after / before, worse)
+    digits = 0 if ratio >= 20 else 1 if ratio >= 1.95 else 2
+    return f"{ratio:.{digits}f}× {word}", after < before
+
+
+def points(before: float, after: float) -> tuple[str, bool | None]:
+    """The difference of two fractions in percentage points, in words."""
+    gap = 100 * (after - before)
+    if abs(gap) < 0.05:
+        return "no loss", True
+    return (f"+{gap:.1f} points", True) if gap > 0 else (f"{MINUS}{-gap:.1f} points", gap > -1.0)
+
+
+def latency_basis(latency: Latency) -> str:
+    """Where a latency comes from, never without the error of an estimate."""
+    where = f"{latency.device}, {latency.threads} thread{'s' if latency.threads != 1 else ''}"
+    where = f"{latency.runtime}, {where}" if latency.runtime else where
+    if not latency.measured:
+        error = f"±{latency.error_pct:.0f}%" if latency.error_pct is not None else "error unknown"
+        return f"estimated ({error}): {where}"
+    if latency.emulated:
+        return f"emulated, not a latency: {where}"
+    return f"measured: {where}" if latency.valid else f"INVALID: {where}"
+
+
+def sentence(report: Report) -> str:
+    """The headline: '4.1× smaller, 2.9× faster, −0.4 points'."""
+    said = [change.verdict for change in changes(report) if change.verdict and change.label != "Multiply-adds"]
+    return ", ".join(word for word in said if word != "unchanged") or "Nothing changed"
+
+
+def problems(report: Report) -> list[str]:
+    """What a reader must see first: noise as data, failed gates, invalid or emulated times."""
+    said = []
+    if report.data is not None and report.data.random:
+        said.append("Calibrated on random noise, as asked: accuracy figures say nothing about real inputs.")
+    said += [f"Gate failed: {gate_text(gate)}" for gate in report.gates if not gate.passed]
+    latencies = [artifact.latency for artifact in report.artifacts if artifact.latency is not None]
+    reasons = {reason for latency in latencies if not latency.valid for reason in latency.invalid}
+    said += [f"Invalid measurement: {reason}" for reason in sorted(reasons)]
+    if any(latency.emulated for latency in latencies):
+        said.append("Times are from an emulated board: not a latency.")
+    return said
+
+
+def gate_text(gate: Gate) -> str:
+    """A gate in one line."""
+    figures = " against ".join(plain_value(value) for value in (gate.value, gate.limit) if value is not None)
+    return " – ".join(part for part in (gate.name, figures, gate.why) if part)
+
+
+def plain_value(value: float | str | None) -> str:
+    """A gate's value or limit, as short as it can be said."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def command(report: Report) -> str:
+    """The command that reproduces the run, to be pasted into a shell in the run folder's parent."""
+    if report.command:
+        return report.command
+    name = PurePosixPath(report.model.name).name
+    return f"edgec compile {shlex.quote(name)} --recipe recipe.yaml -o again/"
+
+
+def size(number: float) -> str:
+    """Bytes in decimal units, as disks and shops count them."""
+    for unit, scale, digits in (("GB", 1e9, 2), ("MB", 1e6, 2), ("kB", 1e3, 0)):
+        if number >= scale:
+            value = number / scale
+            return f"{value:.{digits if value < 100 else 0}f} {unit}"
+    return f"{number:.0f} B"
+
+
+def count(number: float) -> str:
+    """A count to three digits: 325 M."""
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= scale:
+            value = number / scale
+            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
+    return f"{number:.0f}"
+
+
+def milliseconds(value: float) -> str:
+    """A latency to three digits."""
+    if value >= 1000:
+        return f"{value / 1000:.2f} s"
+    return f"{value:.{3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f} ms"
+
+
+def seconds(value: float) -> str:
+    """A duration: 0.42 s, 12.3 s, 2 min 05 s."""
+    if value >= 60:
+        return f"{int(value // 60)} min {int(value % 60):02d} s"
+    return f"{value:.{2 if value < 1 else 1}f} s"

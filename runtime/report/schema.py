@@ -1,0 +1,340 @@
+"""The object in ``report.json``: every figure of one run (design section 6).
+
+Units: bytes, milliseconds for latencies, seconds for passes and runs, MiB for memory, decibels for SQNR. ``top1``,
+``agreement``, shares, and predicted errors are fractions (0.786, not 78.6). Paths are relative to the run folder. Parts
+that a run does not have are None or empty, and the page leaves them out.
+
+Figures may come as numpy scalars. A figure that is not finite becomes None, except an SQNR: identical outputs have an
+infinite one, which is stored as `IDENTICAL_DB` because JSON has no infinity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+
+SCHEMA = 1
+IDENTICAL_DB = 200.0
+"""What an SQNR of this height or more is stored as: the outputs are the same to the last float32 bit."""
+
+
+def plain(value: Any) -> Any:
+    """``value`` in JSON types: numpy scalars and arrays, tuples, and paths converted; not finite becomes None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, str):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return str(value)
+
+
+def _decibels(value: Any) -> Any:
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return None if math.isnan(value) else min(value, IDENTICAL_DB) if value > 0 else plain(value)
+    return value
+
+
+def _relative(path: str) -> str:
+    if not path or PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"{path!r} is not a path inside the run folder")
+    return path
+
+
+Figure = Annotated[float | None, BeforeValidator(plain)]
+Decibels = Annotated[float | None, BeforeValidator(_decibels)]
+Options = Annotated[dict[str, JsonValue], BeforeValidator(plain)]
+RunPath = Annotated[str, BeforeValidator(_relative)]
+Stage = Literal["teacher", "float", "fp16", "int8"]
+
+
+class Part(BaseModel):
+    """Base of all parts: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+
+class Quality(Part):
+    """How well outputs match: ``top1`` against labels, the others against the teacher, over ``images`` inputs."""
+
+    images: int
+    top1: Figure = None
+    agreement: Figure = None
+    """Share of inputs with the same top-1 answer as the teacher."""
+    sqnr_db: Decibels = None
+    kl: Figure = None
+    """Mean Kullback-Leibler divergence from the teacher's softmax, in nats."""
+    cosine: Figure = None
+    outputs: dict[str, Decibels] = {}
+    """SQNR of each output by name, where the model has several."""
+
+
+class LatencySample(Part):
+    """One window of a sustained run, ``t`` seconds after its start."""
+
+    t: float
+    median_ms: float
+    p90_ms: Figure = None
+    temperature_c: Figure = None
+    clock_mhz: Figure = None
+
+
+class Latency(Part):
+    """Latency of one artifact, measured or estimated.
+
+    An estimate carries its validation error (``error_pct``), its ``basis``, and where known a range
+    (``low_ms``, ``high_ms``). A measurement that is not ``valid`` says why in ``invalid``.
+    """
+
+    measured: bool
+    median_ms: float
+    device: str = "host"
+    runtime: str = ""
+    """Engine and version, such as 'onnxruntime 1.31.1'."""
+    threads: int = 1
+    p10_ms: Figure = None
+    p90_ms: Figure = None
+    p99_ms: Figure = None
+    runs: int | None = None
+    load_ms: Figure = None
+    first_ms: Figure = None
+    peak_rss_mb: Figure = None
+    valid: bool = True
+    invalid: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    emulated: bool = False
+    """On an emulated board: the time is no latency, whatever it says."""
+    error_pct: Figure = None
+    basis: str = ""
+    low_ms: Figure = None
+    high_ms: Figure = None
+    samples: tuple[LatencySample, ...] = ()
+    machine: Options = {}
+    """Clock, governor, temperature, and throttling, before and after."""
+
+
+class SourceModel(Part):
+    """The model that came in."""
+
+    name: str
+    sha256: str
+    macs: int
+    params: int
+    bytes: int
+    latency: Latency | None = None
+
+
+class Compressed(Part):
+    """The float network after all passes, before quantisation changes its number format."""
+
+    macs: int
+    params: int
+
+
+class Artifact(Part):
+    """One file of the run. ``latency`` is on the run's target; ``others`` are on further devices or runtimes."""
+
+    path: RunPath
+    format: str
+    precision: Literal["fp32", "fp16", "int8", "mixed"]
+    bytes: int
+    sha256: str
+    quality: Quality | None = None
+    latency: Latency | None = None
+    others: tuple[Latency, ...] = ()
+
+
+class Size(Part):
+    """What a network costs at one point of the pipeline."""
+
+    macs: int
+    params: int
+    nodes: int | None = None
+
+
+class PassNote(Part):
+    """One thing that a pass said; ``reverted`` notes say what was put back and why."""
+
+    text: str
+    level: Literal["info", "warning", "reverted"] = "info"
+    node: str | None = None
+
+
+class FittedLayer(Part):
+    """One fitted layer, as in `passes.base.LayerReport`: errors relative to the target's energy on held-out rows."""
+
+    node: str
+    rows: int
+    unknowns: int
+    condition: Figure = None
+    error_before: Figure = None
+    error_after: Figure = None
+    kept: bool = True
+    note: str = ""
+
+
+class PassRun(Part):
+    """One pass of the pipeline, in order."""
+
+    name: str
+    options: Options = {}
+    seconds: float = 0.0
+    peak_rss_mb: Figure = None
+    notes: tuple[PassNote, ...] = ()
+    layers: tuple[FittedLayer, ...] = ()
+    data: Options = {}
+    reverted: bool = False
+    cached: bool = False
+    before: Size | None = None
+    after: Size | None = None
+
+
+class Gate(Part):
+    """One condition on the run: what was asked (``limit``), what came out (``value``)."""
+
+    name: str
+    passed: bool
+    value: float | str | None = None
+    limit: float | str | None = None
+    why: str = ""
+
+
+class Ratio(Part):
+    """Time of ``path`` over the time of the baseline: median and spread over interleaved rounds."""
+
+    path: str
+    ratio: float
+    p10: Figure = None
+    p90: Figure = None
+    rounds: int | None = None
+
+
+class Comparison(Part):
+    """An interleaved session. ``baseline`` names an artifact of the run, or 'source' for the model that came in."""
+
+    baseline: str
+    ratios: tuple[Ratio, ...]
+    runtime: str = ""
+    device: str = "host"
+    threads: int = 1
+
+
+class LatencySection(Part):
+    """How latencies of this run were found."""
+
+    measured: bool
+    comparison: Comparison | None = None
+    note: str = ""
+
+
+class Layer(Part):
+    """One node, before and after; a node that is gone has zeros after, a new one zeros before.
+
+    ``latency_share`` is the share of the artifact's latency; ``sqnr_db`` the signal-to-quantisation-noise ratio of the
+    node's output in the int8 artifact; ``error`` the relative squared error of the float network's output there.
+    """
+
+    name: str
+    op: str
+    macs_before: int = 0
+    macs_after: int = 0
+    params_before: int = 0
+    params_after: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    latency_ms: Figure = None
+    latency_share: Figure = None
+    sqnr_db: Decibels = None
+    error: Figure = None
+
+
+class TradeoffPoint(Part):
+    """A network that the search could have made."""
+
+    macs: int
+    predicted_error: float
+    latency_ms: Figure = None
+
+
+class Tradeoff(Part):
+    """Predicted error against MACs, and where this run sits on the curve."""
+
+    points: tuple[TradeoffPoint, ...]
+    this: TradeoffPoint | None = None
+    budget: str = ""
+
+
+class DataInfo(Part):
+    """The calibration data (``random``: noise that was asked for), and the evaluation data where there is some."""
+
+    name: str
+    samples: int
+    fingerprint: str
+    random: bool = False
+    eval_name: str | None = None
+    eval_samples: int | None = None
+    eval_fingerprint: str | None = None
+
+
+class Report(Part):
+    """All figures of one run."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    edgec: str
+    """Version of edgec."""
+    model: SourceModel
+    target: str
+    target_title: str = ""
+    compressed: Compressed
+    quality: dict[Stage, Quality] = {}
+    artifacts: tuple[Artifact, ...] = ()
+    headline: str | None = None
+    """Path of the artifact that the headline speaks of; None picks the smallest precision."""
+    passes: tuple[PassRun, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    latency: LatencySection | None = None
+    layers: tuple[Layer, ...] = ()
+    tradeoff: Tradeoff | None = None
+    recipe: Options = {}
+    command: str = ""
+    """The command that reproduces the run, to be pasted into a shell; empty: one is made from ``recipe.yaml``."""
+    environment: Options = {}
+    data: DataInfo | None = None
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+    peak_rss_mb: Figure = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate passed."""
+        return all(gate.passed for gate in self.gates)
+
+    def to_json(self) -> str:
+        """The text of ``report.json``: every key present, None where the run has no such part."""
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"
+
+
+def latency_of(record: Mapping[str, Any], device: str = "host") -> Latency:
+    """One record of the on-device agent (``runtime/agent.py``) as a `Latency`."""
+    engine, version = record.get("engine", ""), record.get("engine_version", "")
+    same = ("threads", "median_ms", "p10_ms", "p90_ms", "p99_ms", "runs", "load_ms", "first_ms", "valid", "emulated")
+    return Latency(
+        measured=True,
+        device=device,
+        runtime=f"{engine} {version}".strip(),
+        peak_rss_mb=record.get("peak_mb"),
+        invalid=tuple(record.get("invalid", ())),
+        notices=tuple(record.get("notices", ())),
+        machine={key: record[key] for key in ("before", "after") if record.get(key)},
+        **{key: record[key] for key in same if key in record},
+    )

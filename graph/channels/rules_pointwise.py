@@ -1,0 +1,177 @@
+"""Operators that keep channels where they are: activations, broadcasting arithmetic, pooling, reductions,
+softmax.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.channels.atoms import Dims, Labels, UntraceableError, along, as_ints, varying
+from edgec.graph.channels.trace import Rule, Trace
+from edgec.graph.views import attribute, constant, is_constant
+
+UNARY = (
+    "Abs", "Cast", "Ceil", "Celu", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu",
+    "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal",
+    "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tan",
+    "Tanh", "ThresholdedRelu",
+)  # fmt: skip
+ARITHMETIC = (
+    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean",
+    "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
+)  # fmt: skip
+POOLS = (
+    "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "LpPool", "MaxPool",
+)  # fmt: skip
+REDUCTIONS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
+    "ReduceProd", "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
+
+
+def _unary(trace: Trace, node: ir.Node) -> None:
+    """Further operands (the bounds of Clip, the ratio of Dropout) are scalars."""
+    labels = trace.labels(node.inputs[0])
+    for value in node.inputs[1:]:
+        if value is not None and not is_constant(value):
+            raise UntraceableError("one of its settings is computed")
+    for value in node.outputs:
+        trace.set(value, labels)
+
+
+def _arithmetic(trace: Trace, node: ir.Node) -> None:
+    """Numpy broadcasting. Constants are sliced along; computed operands have their channels united."""
+    out_dims = trace.dims(node.outputs[0])
+    rank = len(out_dims)
+    operands: list[tuple[int, Labels, Dims]] = []
+    for index, value in enumerate(node.inputs):
+        if value is not None and not is_constant(value):
+            dims = trace.dims(value)
+            pad = (1,) * (rank - len(dims))
+            operands.append((index, trace.labels(value).reshape(pad + trace.labels(value).shape), pad + dims))
+    if not operands:
+        raise UntraceableError("all of its inputs are constant")
+    _, labels, dims = operands[0]
+    for _, other, other_dims in operands[1:]:
+        labels, dims = _join(trace, node, (labels, dims), (other, other_dims))
+    for index, value in enumerate(node.inputs):
+        if value is not None and is_constant(value):
+            _slice_constant(trace, node, index, labels)
+    trace.set(node.outputs[0], labels)
+
+
+def _join(
+    trace: Trace, node: ir.Node, one: tuple[Labels, Dims], two: tuple[Labels, Dims]
+) -> tuple[Labels, Dims]:
+    """Unite the atoms of two computed operands, and freeze an operand that is broadcast over channels."""
+    (a, a_dims), (b, b_dims) = one, two
+    dims = tuple(q if p == 1 else p for p, q in zip(a_dims, b_dims, strict=True))
+    a_over_b = any(a_dims[axis] == 1 != b_dims[axis] for axis in varying(b))
+    b_over_a = any(b_dims[axis] == 1 != a_dims[axis] for axis in varying(a))
+    if a_over_b:
+        trace.freeze(a, node, "broadcasts it over channels")
+        if b_over_a:
+            trace.freeze(b, node, "broadcasts it over channels")
+            raise UntraceableError("its inputs are broadcast over each other")
+        return b, dims
+    if b_over_a:
+        trace.freeze(b, node, "broadcasts it over channels")
+        return a, dims
+    if len(set(varying(a)) | set(varying(b))) > 1:
+        raise UntraceableError("its inputs have channels on different axes")
+    trace.atoms.unite(a, b)
+    return (a if a.size >= b.size else b), dims
+
+
+def _slice_constant(trace: Trace, node: ir.Node, operand: int, labels: Labels) -> None:
+    shape = tuple(node.inputs[operand].shape)  # type: ignore[union-attr, arg-type]
+    skipped = labels.ndim - len(shape)
+    for axis in varying(labels):
+        if axis >= skipped and shape[axis - skipped] != 1:
+            trace.slot(node, operand, axis - skipped, along(labels, axis, labels.shape[axis]), "parameter")
+
+
+def _pool(trace: Trace, node: ir.Node) -> None:
+    """Pools work on axes 2 and up, each channel for itself."""
+    if len(node.outputs) > 1:
+        raise UntraceableError("its second output holds positions")
+    labels = trace.labels(node.inputs[0])
+    if any(axis > 1 for axis in varying(labels)):
+        raise UntraceableError("channels lie on an axis that it pools")
+    trace.set(node.outputs[0], labels)
+
+
+def _reduce(trace: Trace, node: ir.Node) -> None:
+    labels, rank = trace.labels(node.inputs[0]), len(trace.dims(node.inputs[0]))
+    axes = attribute(node, "axes", None)
+    if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
+        given = constant(node.inputs[1])
+        if given is None:
+            raise UntraceableError("its axes are computed")
+        axes = as_ints(given)
+    if not axes:
+        axes = () if attribute(node, "noop_with_empty_axes", 0) else tuple(range(rank))
+    axes = {axis % rank for axis in axes}
+    if axes & set(varying(labels)):
+        raise UntraceableError("it sums over channels")
+    if not attribute(node, "keepdims", 1):
+        labels = labels.reshape([size for axis, size in enumerate(labels.shape) if axis not in axes])
+    trace.set(node.outputs[0], labels)
+
+
+def _normalise_axis(trace: Trace, node: ir.Node) -> None:
+    """Softmax and its kin: every element along the axis depends on all others."""
+    labels, rank = trace.labels(node.inputs[0]), len(trace.dims(node.inputs[0]))
+    if attribute(node, "axis", -1) % rank in varying(labels):
+        raise UntraceableError("it mixes channels")
+    trace.set(node.outputs[0], labels)
+
+
+def _layer_norm(trace: Trace, node: ir.Node) -> None:
+    labels, rank = trace.labels(node.inputs[0]), len(trace.dims(node.inputs[0]))
+    first = attribute(node, "axis", -1) % rank
+    if any(axis >= first for axis in varying(labels)) or len(node.outputs) > 1:
+        raise UntraceableError("it mixes channels")
+    trace.set(node.outputs[0], labels)
+
+
+def _resize(trace: Trace, node: ir.Node) -> None:
+    """The channel axis keeps its size; a ``sizes`` operand that names it is rewritten on removal."""
+    labels = trace.labels(node.inputs[0])
+    old, new = trace.dims(node.inputs[0]), trace.dims(node.outputs[0])
+    for value in node.inputs[1:]:
+        if value is not None and not is_constant(value):
+            raise UntraceableError("its size is computed")
+    if any(old[axis] != new[axis] for axis in varying(labels)) or len(old) != len(new):
+        raise UntraceableError("it resizes the channel axis")
+    trace.set(node.outputs[0], labels)
+
+
+def _expand(trace: Trace, node: ir.Node) -> None:
+    labels, new = trace.labels(node.inputs[0]), trace.dims(node.outputs[0])
+    if constant(node.inputs[1]) is None:
+        raise UntraceableError("its shape is computed")
+    trace.set(node.outputs[0], labels.reshape((1,) * (len(new) - labels.ndim) + labels.shape))
+
+
+def _tile(trace: Trace, node: ir.Node) -> None:
+    repeats = constant(node.inputs[1])
+    if repeats is None:
+        raise UntraceableError("its repeats are computed")
+    labels = trace.labels(node.inputs[0])
+    times = [int(r) if size > 1 else 1 for r, size in zip(repeats, labels.shape, strict=True)]
+    trace.set(node.outputs[0], np.tile(labels, times))
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(UNARY, _unary),
+    **dict.fromkeys(ARITHMETIC, _arithmetic),
+    **dict.fromkeys(POOLS, _pool),
+    **dict.fromkeys(REDUCTIONS, _reduce),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization"), _normalise_axis),
+    "LayerNormalization": _layer_norm,
+    "Resize": _resize,
+    "Expand": _expand,
+    "Tile": _tile,
+}

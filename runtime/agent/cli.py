@@ -1,0 +1,130 @@
+"""Command line of the agent."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any, List, Sequence, Tuple
+
+from .base import VERSION, AgentError, Json, say
+from .engines import engine_names
+
+
+def arguments() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--engine", choices=engine_names(), help="default: by the file's type")
+    common.add_argument("--threads", type=int, default=1)
+    common.add_argument(
+        "--no-pin", dest="pin", action="store_false", help="leave the choice of cores to the system"
+    )
+    common.add_argument(
+        "--inputs", help=".npz with one array per input, samples first (default: seeded noise)"
+    )
+    common.add_argument("--shape", action="append", default=[], metavar="INPUT=1x3x320x240", type=named_shape)
+    common.add_argument("--seconds", type=float, default=2.0, help="least seconds of inference (default 2)")
+    common.add_argument("--output", help="also write the JSON line to this file, by rename")
+    common.add_argument("--root", default="/", help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(prog="edgec-agent", description="edgec's measuring agent")
+    commands = parser.add_subparsers(dest="command", required=True)
+    bench = commands.add_parser("bench", parents=[common], help="measure latency")
+    bench.add_argument("artifacts", nargs="+", metavar="MODEL[@ENGINE]")
+    bench.add_argument("--interleave", action="store_true", help="take turns, and give ratios to the first")
+    bench.add_argument(
+        "--restarts", type=int, default=3, help="generations of processes of a comparison (default 3)"
+    )
+    bench.add_argument("--runs", type=int, default=50, help="least number of inferences (default 50)")
+    bench.add_argument("--warmup", type=float, default=1.0, help="least seconds of warm-up (default 1)")
+    bench.add_argument(
+        "--warmup-most", type=float, default=10.0, help="stop waiting for a stable median after this"
+    )
+    bench.add_argument(
+        "--sustained", type=float, default=0.0, metavar="SECONDS", help="run for so long, sampled"
+    )
+    bench.add_argument("--samples", action="store_true", help="put every single time into the JSON")
+    bench.add_argument(
+        "--timeout", type=float, default=600.0, help="seconds to wait for one answer of the engine"
+    )
+    bench.add_argument("--text", action="store_true", help="a table for people instead of JSON")
+    profile = commands.add_parser("profile", parents=[common], help="time per layer")
+    profile.add_argument("artifact", metavar="MODEL[@ENGINE]")
+    profile.add_argument(
+        "--layers", help='JSON list of {"name", "op", "path"}: one single-op model per layer'
+    )
+    outputs = commands.add_parser("outputs", parents=[common], help="run inputs, save outputs")
+    outputs.add_argument("artifact", metavar="MODEL[@ENGINE]")
+    outputs.add_argument("--save", required=True, help=".npz to write")
+    info = commands.add_parser("info", help="what this machine is, and which engines work")
+    info.add_argument("--root", default="/", help=argparse.SUPPRESS)
+    info.add_argument("--output", help="also write the JSON line to this file, by rename")
+    commands.add_parser("worker")
+    check = commands.add_parser("check-engine")
+    check.add_argument("engine", choices=engine_names())
+    return parser
+
+
+def named_shape(text: str) -> Tuple[str, List[int]]:
+    name, sign, value = text.rpartition("=")
+    if not sign or not re.fullmatch(r"\d+(x\d+)*", value):
+        raise argparse.ArgumentTypeError("expected INPUT=1x3x320x240")
+    return name, [int(n) for n in value.split("x")]
+
+
+def interrupted(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def run(args: argparse.Namespace) -> Json:
+    if args.command == "bench":
+        from .measure import bench
+
+        return bench(args)
+    if args.command == "info":
+        from .probe import info
+
+        return info(args.root)
+    from .layers import outputs, profile
+
+    return profile(args) if args.command == "profile" else outputs(args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments().parse_args(argv)
+    if args.command == "worker":
+        from .worker import serve
+
+        return serve()
+    if args.command == "check-engine":
+        from .probe import check_engine
+
+        return check_engine(args.engine)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(
+            number, interrupted
+        )  # so that workers are ended and temporary files removed on the way out
+    try:
+        result, code = run(args), 0
+    except AgentError as error:
+        result = {"agent": VERSION, "error": str(error), "kind": error.kind}
+        code = 2 if error.kind == "usage" else 3
+        say(f"error: {error}")
+    except KeyboardInterrupt:
+        return 130
+    if args.output:
+        part = Path(args.output + ".part")
+        part.write_text(json.dumps(result), encoding="utf-8")
+        part.replace(args.output)
+    if getattr(args, "text", False) and code == 0:
+        from .measure import table
+
+        print(table(result), flush=True)
+    else:
+        print(json.dumps(result), flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

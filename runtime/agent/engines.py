@@ -1,0 +1,261 @@
+"""Inference engines behind one small interface: load, feed, invoke, read the outputs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, Iterator, Sequence
+
+# From 1.29 on onnxruntime's wheels start telemetry (a thread, a data base) unless told not to, before import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+from .base import AgentError, Json, first_line
+from .machine import Machine
+
+ORT_PROVIDERS = {
+    "onnxruntime": "CPUExecutionProvider",
+    "onnxruntime-cuda": "CUDAExecutionProvider",
+    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+}
+TFLITE_RESOLVERS = {
+    "litert": ("ai_edge_litert", "AUTO"),
+    "litert-builtin": ("ai_edge_litert", "BUILTIN_WITHOUT_DEFAULT_DELEGATES"),
+    "litert-reference": ("ai_edge_litert", "BUILTIN_REF"),
+    "tflite-runtime": ("tflite_runtime", "AUTO"),
+    "tflite-runtime-builtin": ("tflite_runtime", "BUILTIN_WITHOUT_DEFAULT_DELEGATES"),
+    "tflite-runtime-reference": ("tflite_runtime", "BUILTIN_REF"),
+}
+PREFERRED = {".onnx": ["onnxruntime"], ".tflite": ["litert", "tflite-runtime"]}
+_ORT_TYPES = {"float": "float32", "double": "float64"}
+
+
+def engine_names() -> list[str]:
+    return list(ORT_PROVIDERS) + list(TFLITE_RESOLVERS)
+
+
+class Engine:
+    """One model in one engine. ``inputs`` holds (name, shape, numpy dtype) of each input; batch is 1."""
+
+    name = ""
+    version = ""
+    delegate = ""
+    notices: list[str]
+    inputs: list[tuple[str, tuple[int, ...], Any]]
+
+    def feed(self, feeds: Json) -> None:
+        """Set the inputs, arrays of exactly the declared shapes and types."""
+        raise NotImplementedError
+
+    def invoke(self) -> None:
+        """One inference: what is timed."""
+        raise NotImplementedError
+
+    def outputs(self) -> Json:
+        """Arrays of the last inference by output name."""
+        raise NotImplementedError
+
+
+def saturates(machine: str, cpuinfo: str) -> bool:
+    """Whether onnxruntime's U8S8 kernels saturate here: x86 without VNNI adds two products in 16 bits."""
+    return machine in ("x86_64", "AMD64", "i686") and "vnni" not in cpuinfo
+
+
+class OnnxRuntime(Engine):
+    """onnxruntime through an I/O binding, so that no array is copied in the timed call."""
+
+    def __init__(self, name: str, path: str, threads: int, shapes: Json, profile: str | None = None) -> None:
+        numpy, ort = _import("onnxruntime")
+        self.name, self.version, self.notices = name, ort.__version__, []
+        provider = ORT_PROVIDERS[name]
+        if provider not in ort.get_available_providers():
+            have = ", ".join(ort.get_available_providers())
+            raise AgentError("engine", f"onnxruntime {self.version} here has no {provider}; it has {have}")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        if saturates(platform.machine(), Machine().read("/proc/cpuinfo")):
+            options.add_session_config_entry("session.x64quantprecision", "1")
+            self.notices.append(
+                "x86 without VNNI: session.x64quantprecision=1 keeps int8 exact and makes it slower"
+            )
+        if profile:
+            options.enable_profiling, options.profile_file_prefix = True, profile
+        try:
+            self.session = ort.InferenceSession(path, options, providers=[provider])
+        except Exception as error:  # onnxruntime raises a dozen classes with no common base but Exception
+            text = f"onnxruntime {self.version} cannot load it: {first_line(error)}"
+            raise AgentError("model", text) from error
+        self.delegate = self.session.get_providers()[0].replace("ExecutionProvider", "")
+        self.inputs = []
+        for value in self.session.get_inputs():
+            kind = re.sub(r"tensor\((\w+)\)", r"\1", value.type)
+            shape = concrete_shape(value.name, value.shape, shapes)
+            self.inputs.append((value.name, shape, numpy.dtype(_ORT_TYPES.get(kind, kind))))
+        self.output_names = [value.name for value in self.session.get_outputs()]
+        self.binding = self.session.io_binding()
+
+    def feed(self, feeds: Json) -> None:
+        self.kept = feeds  # the binding points into these arrays
+        self.binding.clear_binding_inputs()
+        for name, array in feeds.items():
+            self.binding.bind_cpu_input(name, array)
+        self.binding.clear_binding_outputs()
+        for name in self.output_names:
+            self.binding.bind_output(name)
+
+    def invoke(self) -> None:
+        self.session.run_with_iobinding(self.binding)
+
+    def outputs(self) -> Json:
+        return dict(zip(self.output_names, self.binding.copy_outputs_to_cpu()))
+
+
+class TfLite(Engine):
+    """LiteRT (ai_edge_litert) or tflite_runtime: the same interface, and kernels that differ much."""
+
+    def __init__(self, name: str, path: str, threads: int, shapes: Json) -> None:
+        package, resolver = TFLITE_RESOLVERS[name]
+        numpy, module = _import(package + ".interpreter")
+        self.name, self.version, self.notices = name, package_version(package), []
+        kernels = getattr(module.OpResolverType, resolver)
+        try:
+            self.interpreter = module.Interpreter(
+                model_path=path, num_threads=threads, experimental_op_resolver_type=kernels
+            )
+            for detail in self.interpreter.get_input_details():
+                if detail["name"] in shapes:
+                    self.interpreter.resize_tensor_input(detail["index"], shapes[detail["name"]])
+            self.interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            text = f"{package} {self.version} cannot load it: {first_line(error)}"
+            raise AgentError("model", text) from error
+        except (SystemError, AttributeError, ImportError) as error:
+            # tflite_runtime 2.14 imports under numpy 2 and only then fails, here, with a bare SystemError.
+            text = (
+                f"{package} {self.version} does not work with numpy {numpy.__version__} ({first_line(error)})"
+            )
+            raise AgentError("engine", text + "; install 'numpy<2'") from error
+        self.details = self.interpreter.get_input_details()
+        self.inputs = [
+            (detail["name"], tuple(int(n) for n in detail["shape"]), numpy.dtype(detail["dtype"]))
+            for detail in self.details
+        ]
+        operators = [op["op_name"] for op in self.interpreter._get_ops_details()]
+        self.delegate = "XNNPACK" if "DELEGATE" in operators else "none (built-in kernels)"
+        if resolver == "AUTO" and self.delegate != "XNNPACK" and platform.machine() == "x86_64":
+            self.notices.append(
+                f"{package} {self.version} runs this model without XNNPACK on x86: "
+                "slower than LiteRT on the same file, and no guide to Arm"
+            )
+
+    def feed(self, feeds: Json) -> None:
+        for detail in self.details:
+            self.interpreter.set_tensor(detail["index"], feeds[detail["name"]])
+
+    def invoke(self) -> None:
+        self.interpreter.invoke()
+
+    def outputs(self) -> Json:
+        details = self.interpreter.get_output_details()
+        return {detail["name"]: self.interpreter.get_tensor(detail["index"]) for detail in details}
+
+
+def _import(module: str) -> tuple[Any, Any]:
+    """numpy and the engine's module."""
+    try:
+        return import_module("numpy"), import_module(module)
+    except (ImportError, AttributeError) as error:  # a build for numpy 1 dies in either way under numpy 2
+        raise AgentError(
+            "engine", f"{module.split('.')[0]} is not usable here: {first_line(error)}"
+        ) from error
+
+
+def package_version(package: str) -> str:
+    """Installed version of the distribution of an import package; '' where none is recorded."""
+    try:
+        return metadata.version(package.replace("_", "-"))
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def concrete_shape(name: str, declared: Sequence[Any], shapes: Json) -> tuple[int, ...]:
+    """A declared shape, batch 1; other free axes must be given (``--shape name=1x3x320x240``)."""
+    if name in shapes:
+        return tuple(shapes[name])
+    shape = [1 if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(declared)]
+    if any(not isinstance(n, int) for n in shape):
+        raise AgentError("usage", f"input {name!r} has free axes {list(declared)}: give --shape {name}=...")
+    return tuple(shape)
+
+
+def open_engine(
+    path: str, engine: str | None, threads: int, shapes: Json, profile: str | None = None
+) -> Engine:
+    """The named engine, or the first that works for the file's type, with the model loaded into it."""
+    if not Path(path).is_file():
+        raise AgentError("model", f"no such file: {path}")
+    suffix = Path(path).suffix
+    names = [engine] if engine else PREFERRED.get(suffix, [])
+    if not names:
+        raise AgentError("usage", f"{path}: not an .onnx or .tflite file")
+    failures = []
+    for name in names:
+        if (name in TFLITE_RESOLVERS) != (suffix == ".tflite"):
+            raise AgentError("usage", f"{name} does not read {suffix} files")
+        try:
+            if name in TFLITE_RESOLVERS:
+                return TfLite(name, path, threads, shapes)
+            return OnnxRuntime(name, path, threads, shapes, profile)
+        except AgentError as error:
+            if error.kind == "model":
+                raise AgentError("model", f"{Path(path).name}: {error}") from error
+            if error.kind != "engine":
+                raise
+            failures.append(str(error))
+    raise AgentError("engine", "; ".join(failures))
+
+
+def made_up_feeds(engine: Engine) -> Json:
+    """Seeded inputs of the right shape and type: normal floats, all codes of 8-bit types, else zeros."""
+    numpy = import_module("numpy")
+    random = numpy.random.RandomState(0)
+    feeds = {}
+    for name, shape, dtype in engine.inputs:
+        if dtype.kind == "f":
+            feeds[name] = random.standard_normal(shape).astype(dtype)
+        elif dtype.itemsize == 1 and dtype.kind in "iu":
+            codes = numpy.iinfo(dtype)
+            feeds[name] = random.randint(codes.min, codes.max + 1, shape).astype(dtype)
+        else:
+            feeds[name] = numpy.zeros(shape, dtype)
+    return feeds
+
+
+def read_feeds(path: str, engine: Engine) -> Iterator[Json]:
+    """Feeds of one sample each from an .npz: one array per input, samples along the first axis."""
+    numpy = import_module("numpy")
+    try:
+        with numpy.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError) as error:
+        raise AgentError("data", f"{path}: {first_line(error)}") from error
+    if len(engine.inputs) == 1 and len(arrays) == 1:
+        arrays = {
+            engine.inputs[0][0]: next(iter(arrays.values()))
+        }  # the only input needs no name in the file
+    for name, shape, dtype in engine.inputs:
+        if name not in arrays:
+            raise AgentError(
+                "data", f"{path}: no array for input {name!r}; it has {', '.join(sorted(arrays))}"
+            )
+        array = arrays[name]
+        if tuple(array.shape[1:]) != shape[1:] or array.dtype != dtype:
+            want = f"{dtype} [N, {', '.join(map(str, shape[1:]))}]"
+            raise AgentError(
+                "data", f"{path}: input {name!r} must be {want}, not {array.dtype} {list(array.shape)}"
+            )
+    for i in range(min(len(arrays[name]) for name, _, _ in engine.inputs)):
+        yield {name: numpy.ascontiguousarray(arrays[name][i : i + 1]) for name, _, _ in engine.inputs}

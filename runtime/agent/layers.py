@@ -1,0 +1,102 @@
+"""Time per layer, and outputs for given inputs: both run in this very process, which holds one engine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from .base import VERSION, AgentError, Json
+from .engines import made_up_feeds, open_engine, read_feeds
+from .machine import Machine
+from .measure import split_artifact
+from .worker import burst
+
+
+def profile(args: argparse.Namespace) -> Json:
+    """Microseconds per layer: onnxruntime's own profiler, or one single-op model per layer (``--layers``)."""
+    cores = Machine(args.root).choose_cores(args.threads) if args.pin else []
+    if cores:
+        os.sched_setaffinity(0, cores)
+    path, engine = split_artifact(args.artifact)
+    if args.layers:
+        try:
+            layers = json.loads(Path(args.layers).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise AgentError("usage", f"{args.layers}: {error}") from error
+        rows = _single_ops(layers, engine or args.engine, args.threads)
+    elif path.endswith(".onnx"):
+        rows = _session(path, engine or args.engine, args)
+    else:
+        raise AgentError("usage", f"{path}: times per layer of a .tflite need --layers (single-op models)")
+    total = sum(row["us"] for row in rows) or 1.0
+    return {"agent": VERSION, "layers": [{**row, "share": round(row["us"] / total, 5)} for row in rows]}
+
+
+def _session(path: str, engine_name: str | None, args: argparse.Namespace) -> List[Json]:
+    """onnxruntime's profiler, per node of its optimised graph (fused nodes keep the name of the first)."""
+    with tempfile.TemporaryDirectory() as folder:
+        engine: Any = open_engine(
+            path, engine_name, args.threads, dict(args.shape), str(Path(folder) / "profile")
+        )
+        engine.feed(made_up_feeds(engine))
+        burst(engine.invoke, 3, 0.3, 0)
+        runs = len(burst(engine.invoke, 10, min(2.0, args.seconds), 0))
+        events = json.loads(Path(engine.session.end_profiling()).read_text(encoding="utf-8"))
+    ops: Dict[str, str] = {}
+    times: Dict[str, List[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name = event["name"][: -len("_kernel_time")]
+            ops[name] = event["args"]["op_name"]
+            times.setdefault(name, []).append(event["dur"])
+    return [{"name": name, "op": ops[name], "us": round(middle_mean(times[name][-runs:]), 3)} for name in ops]
+
+
+def middle_mean(values: Sequence[float]) -> float:
+    """Mean of the middle half: robust like the median, and finer than the profiler's whole microseconds."""
+    ordered = sorted(values)
+    quarter = len(ordered) // 4
+    kept = ordered[quarter : len(ordered) - quarter]
+    return sum(kept) / len(kept)
+
+
+def _single_ops(layers: Sequence[Json], engine_name: str | None, threads: int) -> List[Json]:
+    """Median of each single-op model, the lower of two passes over all of them."""
+    best: Dict[int, float] = {}
+    for _ in range(2):
+        for i, layer in enumerate(layers):
+            engine = open_engine(layer["path"], engine_name, threads, {})
+            engine.feed(made_up_feeds(engine))
+            burst(engine.invoke, 5, 0.02, 0)
+            found = statistics.median(burst(engine.invoke, 20, 0.06, 0)) / 1e3
+            best[i] = min(found, best.get(i, found))
+    return [
+        {"name": layer["name"], "op": layer["op"], "us": round(best[i], 3)} for i, layer in enumerate(layers)
+    ]
+
+
+def outputs(args: argparse.Namespace) -> Json:
+    """Run every sample of ``--inputs`` and write all outputs, samples along the first axis, to ``--save``."""
+    numpy = import_module("numpy")
+    path, engine_name = split_artifact(args.artifact)
+    engine = open_engine(path, engine_name or args.engine, args.threads, dict(args.shape))
+    collected: Dict[str, List[Any]] = {}
+    for feeds in read_feeds(args.inputs, engine) if args.inputs else [made_up_feeds(engine)]:
+        engine.feed(feeds)
+        engine.invoke()
+        for name, array in engine.outputs().items():
+            collected.setdefault(name, []).append(numpy.array(array))
+    arrays = {name: numpy.concatenate(parts) for name, parts in collected.items()}
+    part = Path(args.save + ".part")
+    with part.open("wb") as file:
+        numpy.savez(file, **arrays)
+    part.replace(args.save)
+    facts = {"engine": engine.name, "engine_version": engine.version, "delegate": engine.delegate}
+    shown = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
+    return {"agent": VERSION, **facts, "notices": engine.notices, "outputs": shown}

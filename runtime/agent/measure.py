@@ -1,0 +1,269 @@
+"""The measuring protocol: warm up, measure alone, sustained, or in turns."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import List, Sequence, Tuple
+
+from .base import VERSION, AgentError, Json, say
+from .engines import engine_names
+from .machine import Machine
+from .watch import Watch
+from .worker import Worker
+
+WINDOW = 0.2  # seconds per warm-up window
+BURST = 0.25  # seconds per measuring burst: short, so that the machine is watched and an orphan ends soon
+TURN = 0.1  # seconds per turn of an interleaved comparison
+STABLE = 0.02  # warm-up ends when the medians of three windows agree to this
+
+
+def percentile(ordered: Sequence[float], q: float) -> float:
+    """Linear interpolation between order statistics, q in 0..1."""
+    place = q * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def figures(times: Sequence[float]) -> Json:
+    """Latency figures of times in ms."""
+    ordered = sorted(times)
+    quantiles = {"p10": 0.1, "median": 0.5, "p90": 0.9, "p99": 0.99}
+    result: Json = {f"{name}_ms": round(percentile(ordered, q), 5) for name, q in quantiles.items()}
+    result["min_ms"] = round(ordered[0], 5)
+    result["mean_ms"] = round(sum(ordered) / len(ordered), 5)
+    return {**result, "runs": len(times), "seconds": round(sum(times) / 1e3, 3)}
+
+
+def ratio_figures(ratios: Sequence[float]) -> Json:
+    """Median ratio of the rounds of a comparison, with its spread."""
+    ordered = sorted(ratios)
+    quantiles = {"ratio": 0.5, "p10": 0.1, "p90": 0.9}
+    return {
+        **{name: round(percentile(ordered, q), 5) for name, q in quantiles.items()},
+        "rounds": len(ordered),
+    }
+
+
+def warm_up(worker: Worker, least: float, most: float) -> Json:
+    """Infer until three windows' medians agree to 2%: ``least`` seconds at least, about ``most`` at most."""
+    medians: List[float] = []
+    runs, start = 0, time.monotonic()
+    while True:
+        times = worker.burst(1, WINDOW)
+        runs += len(times)
+        medians.append(statistics.median(times))
+        spent, last = time.monotonic() - start, medians[-3:]
+        settled = len(last) == 3 and max(last) - min(last) <= STABLE * min(last)
+        if (settled and spent >= least) or spent >= most:
+            return {"warmup_runs": runs, "warmup_seconds": round(spent, 2), "settled": settled}
+
+
+def measure_alone(worker: Worker, watch: Watch, runs: int, seconds: float) -> List[float]:
+    """Times in ms of at least ``runs`` inferences that took ``seconds`` seconds together."""
+    times: List[float] = []
+    while len(times) < runs or sum(times) < seconds * 1e3:
+        times += worker.burst(1, min(BURST, seconds))
+        watch.sample()
+    return times
+
+
+def sustain(worker: Worker, watch: Watch, seconds: float) -> Tuple[List[float], List[Json]]:
+    """Infer back to back for ``seconds``: times in ms, and per window the speed and the machine's state."""
+    times: List[float] = []
+    samples: List[Json] = []
+    start, window = time.monotonic(), max(0.5, min(5.0, seconds / 240))
+    while time.monotonic() - start < seconds:
+        part = worker.burst(1, window)
+        state = watch.read()
+        times += part
+        samples.append(
+            {
+                "t": round(time.monotonic() - start, 2),
+                "median_ms": round(statistics.median(part), 5),
+                "p90_ms": round(percentile(sorted(part), 0.9), 5),
+                "runs": len(part),
+                **{key: state[key] for key in ("clock_mhz", "temperature_c", "throttled", "power_w")},
+            }
+        )
+    return times, samples
+
+
+def take_turns(
+    workers: Sequence[Worker], watch: Watch, runs: int, seconds: float
+) -> Tuple[List[List[float]], List[List[float]]]:
+    """Short bursts in the order A B, B A, A B ...: times per side, and per side its ratio to A in each round.
+
+    Both sides of a round meet the same clock and the same noise. The first inference of every turn is not
+    counted: the caches still hold the other side's weights.
+    """
+    times: List[List[float]] = [[] for _ in workers]
+    ratios: List[List[float]] = [[] for _ in workers]
+    order = list(range(len(workers)))
+    while any(len(part) < runs or sum(part) < seconds * 1e3 for part in times):
+        medians = [0.0] * len(workers)
+        for i in order:
+            part = workers[i].burst(1, TURN, discard=1)
+            medians[i] = statistics.median(part)
+            times[i] += part
+        for i, median in enumerate(medians):
+            ratios[i].append(median / medians[0])
+        order.reverse()
+        watch.sample()
+    return times, ratios
+
+
+def bench(args: argparse.Namespace) -> Json:
+    """Measure the artifacts one after the other, or in turns."""
+    cores = Machine(args.root).choose_cores(args.threads) if args.pin else []
+    if cores:
+        others = os.sched_getaffinity(0) - set(cores)
+        if others:
+            os.sched_setaffinity(
+                0, others
+            )  # this process keeps off the measured cores; workers pin themselves
+    if args.interleave:
+        records, ratios = _compare(args, cores)
+    else:
+        records, ratios = [_measure(artifact, args, cores) for artifact in args.artifacts], []
+    return {"agent": VERSION, "artifacts": records, "ratios": ratios}
+
+
+def _measure(artifact: str, args: argparse.Namespace, cores: Sequence[int]) -> Json:
+    say(f"{artifact}: loading")
+    worker = Worker(_config(artifact, args, cores), args.timeout)
+    try:
+        say(f"{artifact}: warming up")
+        warm = warm_up(worker, args.warmup, args.warmup_most)
+        say(f"{artifact}: measuring")
+        watch, used = Watch(Machine(args.root), cores), worker.cpu
+        samples = None
+        if args.sustained:
+            times, samples = sustain(worker, watch, args.sustained)
+        else:
+            times = measure_alone(worker, watch, args.runs, args.seconds)
+        watch.read()
+        record = _record(worker, watch, watch.noise(worker.cpu - used), warm, times)
+    finally:
+        worker.close()
+    return {**record, "sustained": samples, "samples_ms": _kept(times, args)}
+
+
+def _compare(args: argparse.Namespace, cores: Sequence[int]) -> Tuple[List[Json], List[Json]]:
+    """Turns, in several generations of fresh processes.
+
+    Where a process happens to be laid out in memory is worth a per cent or two of a small model's time, for
+    its whole life; the median over generations is free of most of that.
+    """
+    sides: List[List[float]] = [[] for _ in args.artifacts]
+    rounds: List[List[float]] = [[] for _ in args.artifacts]
+    watch, used = Watch(Machine(args.root), cores), 0.0
+    workers: List[Worker] = []
+    warm: List[Json] = []
+    for generation in range(args.restarts):
+        say(f"comparing: generation {generation + 1} of {args.restarts}")
+        workers = []
+        try:
+            for artifact in args.artifacts:
+                workers.append(Worker(_config(artifact, args, cores), args.timeout))
+            least = args.warmup if generation == 0 else min(args.warmup, 3 * WINDOW)
+            warm = [warm_up(worker, least, args.warmup_most) for worker in workers]
+            runs, seconds = -(-args.runs // args.restarts), args.seconds / args.restarts
+            times, ratios = take_turns(workers, watch, runs, seconds)
+        finally:
+            for worker in workers:
+                worker.close()
+        used += sum(worker.cpu for worker in workers)
+        for i in range(len(workers)):
+            sides[i] += times[i]
+            rounds[i] += ratios[i]
+    watch.read()
+    noise = watch.noise(used)
+    records = [
+        {**_record(worker, watch, noise, first, times), "sustained": None, "samples_ms": _kept(times, args)}
+        for worker, first, times in zip(workers, warm, sides)
+    ]
+    return records, [ratio_figures(part) for part in rounds[1:]]
+
+
+def _kept(times: Sequence[float], args: argparse.Namespace) -> List[float] | None:
+    return [round(t, 5) for t in times] if args.samples else None
+
+
+def _record(worker: Worker, watch: Watch, noise: Json, warm: Json, times: Sequence[float]) -> Json:
+    """Everything known about one artifact's run."""
+    config = worker.config
+    content = Path(config["path"]).read_bytes()
+    invalid = watch.invalid()
+    if worker.swap_mb > 0:
+        invalid.append(f"{worker.swap_mb:.1f} MB of the process were swapped out")
+    facts = dict(worker.facts)
+    notices = [*facts.pop("notices"), *watch.notices(noise)]
+    if not warm["settled"]:
+        notices.append(f"latency had not settled after {warm['warmup_seconds']:.0f} s of warm-up")
+    emulated = watch.machine.emulated()
+    if emulated:
+        notices.append("emulated: not a latency")
+    return {
+        "name": Path(config["path"]).name,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "threads": config["threads"],
+        "cores": config["cores"],
+        **facts,
+        **figures(times),
+        **warm,
+        "peak_rss_mb": worker.peak_rss_mb,
+        "hard_faults": worker.faults,
+        "valid": not invalid,
+        "invalid": invalid,
+        "notices": notices,
+        "noise": noise,
+        "emulated": emulated,
+        "before": watch.before,
+        "after": watch.after,
+    }
+
+
+def _config(artifact: str, args: argparse.Namespace, cores: Sequence[int]) -> Json:
+    """What a worker needs to know."""
+    path, engine = split_artifact(artifact)
+    if not Path(path).is_file():
+        raise AgentError("model", f"no such file: {path}")
+    return {
+        "path": path,
+        "engine": engine or args.engine,
+        "threads": args.threads,
+        "cores": list(cores),
+        "inputs": args.inputs,
+        "shapes": dict(args.shape),
+    }
+
+
+def split_artifact(text: str) -> Tuple[str, str | None]:
+    """'model.tflite@tflite-runtime' is a file and the engine to run it with."""
+    path, at, engine = text.rpartition("@")
+    return (path, engine) if at and engine in engine_names() else (text, None)
+
+
+def table(result: Json) -> str:
+    """The result for people."""
+    head = ("artifact", "engine", "p10 ms", "median", "p90", "p99", "peak MB")
+    lines = ["{:<34} {:<22} {:>9} {:>9} {:>9} {:>9} {:>8}".format(*head)]
+    for row in result["artifacts"]:
+        engine = f"{row['engine']} {row['engine_version']}"
+        values = [row[key] for key in ("p10_ms", "median_ms", "p90_ms", "p99_ms")]
+        numbers = " ".join(f"{value:9.3f}" for value in values)
+        lines.append(f"{row['name']:<34} {engine:<22} {numbers} {row['peak_rss_mb']:8.1f}")
+        lines += [f"  INVALID: {text}" for text in row["invalid"]]
+        lines += [f"  note: {text}" for text in row["notices"]]
+    first = result["artifacts"][0]["name"]
+    for row, ratio in zip(result["artifacts"][1:], result["ratios"]):
+        spread = f"p10 {ratio['p10']:.3f}, p90 {ratio['p90']:.3f}, {ratio['rounds']} rounds"
+        lines.append(f"{row['name']} takes {ratio['ratio']:.3f} of the time of {first} ({spread})")
+    return "\n".join(lines)

@@ -1,0 +1,247 @@
+"""Measure artifacts on a device, one by one or against each other (design section 8).
+
+>>> from edgec.runtime.bench import BenchOptions, bench
+>>> from edgec.runtime.devices import open_device
+>>> with open_device("local") as device:
+...     (m,) = bench([Path("model.onnx")], BenchOptions(threads=1), device)
+>>> m.median_ms, m.valid
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgec.graph.errors import DataError, DeviceError, EdgecError, ModelError, UsageError
+from edgec.runtime.devices.base import Completed, Device, run_job
+from edgec.runtime.measurement import Comparison, LayerTime, Measurement, Ratio
+
+_ERRORS: Mapping[str, type[EdgecError]] = {
+    "model": ModelError,
+    "data": DataError,
+    "usage": UsageError,
+    "engine": DeviceError,
+    "worker": DeviceError,
+}
+_HINTS = {
+    "engine": "Install an engine there: pip install onnxruntime (.onnx) or ai-edge-litert (.tflite).",
+}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file and the engine to run it with (None: the preferred one for its type).
+
+    Engines: onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, litert, litert-builtin, litert-reference,
+    tflite-runtime, tflite-runtime-builtin, tflite-runtime-reference.
+    """
+
+    path: Path
+    engine: str | None = None
+
+
+@dataclass(frozen=True)
+class LayerModel:
+    """A single-op model that stands for one layer of a .tflite, for times per layer."""
+
+    name: str
+    op: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How to measure; times in seconds."""
+
+    engine: str | None = None
+    threads: int = 1
+    runs: int = 50
+    seconds: float = 2.0
+    warmup: float = 1.0
+    warmup_most: float = 10.0
+    sustained: float = 0.0
+    restarts: int = 3
+    pin: bool = True
+    samples: bool = False
+    inputs: Path | None = None
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    timeout: float = 3600.0
+    wait: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "runs", "restarts"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("seconds", "warmup", "warmup_most", "sustained", "wait"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
+
+
+def bench(
+    artifacts: Sequence[Path | Artifact],
+    options: BenchOptions,
+    device: Device,
+    notify: Callable[[str], None] = lambda text: None,
+) -> tuple[Measurement, ...]:
+    """Measure each artifact by itself, one after the other, in the given order.
+
+    A Measurement whose ``valid`` is False must not be used; it says why. ``notify`` gets progress lines.
+    Raises ModelError for a file that cannot be loaded, DeviceError for a device or engine that does not work.
+    """
+    with device.lock(options.wait, notify):
+        result = _agent(["bench", *_bench_flags(options)], artifacts, options, device, notify)
+    return _measurements(result, artifacts, device)
+
+
+def compare(
+    artifacts: Sequence[Path | Artifact],
+    options: BenchOptions,
+    device: Device,
+    notify: Callable[[str], None] = lambda text: None,
+) -> Comparison:
+    """Measure artifacts in turns in one session: ratios of the others to the first.
+
+    Each lives in a process of its own and is asked for short bursts in the order A B, B A, A B, so that
+    clock, heat, and noise meet all sides alike. ``options.restarts`` generations of processes average out
+    what memory layout is worth.
+    """
+    if len(artifacts) < 2:
+        raise UsageError("a comparison needs at least two artifacts")
+    flags = ["bench", "--interleave", "--restarts", str(options.restarts), *_bench_flags(options)]
+    with device.lock(options.wait, notify):
+        result = _agent(flags, artifacts, options, device, notify)
+    measurements = _measurements(result, artifacts, device)
+    first = measurements[0].artifact
+    ratios = [
+        Ratio(m.artifact, first, **found) for m, found in zip(measurements[1:], result["ratios"], strict=True)
+    ]
+    return Comparison(measurements, tuple(ratios))
+
+
+def profile(
+    artifact: Path | Artifact,
+    options: BenchOptions,
+    device: Device,
+    layers: Sequence[LayerModel] = (),
+    notify: Callable[[str], None] = lambda text: None,
+) -> tuple[LayerTime, ...]:
+    """Time per layer, in execution order.
+
+    An .onnx is measured by onnxruntime's profiler, per node of its optimised graph. A .tflite needs
+    ``layers``, one single-op model per layer; each is timed by itself in the same engine.
+    """
+    with device.lock(options.wait, notify), tempfile.TemporaryDirectory() as folder:
+        flags = ["profile", *_common_flags(options)]
+        if layers:
+            rows = [{"name": layer.name, "op": layer.op, "path": device.push(layer.path)} for layer in layers]
+            listing = Path(folder) / "layers.json"
+            listing.write_text(json.dumps(rows), encoding="utf-8")
+            flags += ["--layers", device.push(listing)]
+        result = _agent(flags, [artifact], options, device, notify)
+    return tuple(LayerTime(**row) for row in result["layers"])
+
+
+def outputs(
+    artifact: Path | Artifact,
+    inputs: Path | None,
+    save: Path,
+    options: BenchOptions,
+    device: Device,
+    notify: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Run every sample of ``inputs`` (.npz, samples first; None: one seeded) and put all outputs in ``save``.
+
+    Returns which engine, version, and delegate computed them.
+    """
+    remote = device.temporary("outputs.npz")
+    flags = ["outputs", "--save", remote, *_common_flags(options)]
+    if inputs is not None:
+        flags += ["--inputs", device.push(inputs)]
+    result = _agent(flags, [artifact], options, device, notify)
+    device.pull(remote, save)
+    return result
+
+
+def device_info(device: Device) -> dict[str, Any]:
+    """What the device is and which engines work there (see :mod:`edgec.runtime.agent.probe`)."""
+    return _result(device.run([*device.agent_command(), "info"], timeout=300.0), device)
+
+
+def _common_flags(options: BenchOptions) -> list[str]:
+    flags = ["--threads", str(options.threads), "--seconds", str(options.seconds)]
+    if options.engine:
+        flags += ["--engine", options.engine]
+    if not options.pin:
+        flags.append("--no-pin")
+    for name, shape in options.shapes.items():
+        flags += ["--shape", f"{name}={'x'.join(map(str, shape))}"]
+    return flags
+
+
+def _bench_flags(options: BenchOptions) -> list[str]:
+    flags = [*_common_flags(options), "--runs", str(options.runs)]
+    flags += ["--warmup", str(options.warmup), "--warmup-most", str(options.warmup_most)]
+    if options.sustained:
+        flags += ["--sustained", str(options.sustained)]
+    if options.samples:
+        flags.append("--samples")
+    return flags
+
+
+def _agent(
+    flags: Sequence[str],
+    artifacts: Sequence[Path | Artifact],
+    options: BenchOptions,
+    device: Device,
+    notify: Callable[[str], None],
+) -> dict[str, Any]:
+    """Bring the files there, run the agent as a job, and return its JSON object."""
+    named = [item if isinstance(item, Artifact) else Artifact(item) for item in artifacts]
+    for item in named:
+        if not item.path.is_file():
+            raise ModelError("no such file", where=str(item.path))
+    command = [*device.agent_command(), *flags]
+    if flags[0] == "bench" and options.inputs is not None:
+        command += ["--inputs", device.push(options.inputs)]
+    for item in named:
+        remote = device.push(item.path)
+        command.append(f"{remote}@{item.engine}" if item.engine else remote)
+    return _result(
+        run_job(device, command, timeout=options.timeout + options.sustained, notify=notify), device
+    )
+
+
+def _result(done: Completed, device: Device) -> dict[str, Any]:
+    """The agent's JSON object, or the error it stands for."""
+    lines = done.stdout.strip().splitlines()
+    try:
+        result: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    except ValueError:
+        result = {}
+    if "error" in result:
+        kind = result["kind"]
+        where = None if device.name == "local" and kind not in ("engine", "worker") else device.name
+        raise _ERRORS[kind](result["error"], where=where, hint=_HINTS.get(kind))
+    if done.returncode != 0 or not result:
+        tail = " | ".join(line for line in done.stderr.strip().splitlines()[-3:])
+        how = (
+            f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        )
+        raise DeviceError(
+            "the measuring agent failed", where=device.name, why=f"{how}: {tail}" if tail else how
+        )
+    return result
+
+
+def _measurements(
+    result: Mapping[str, Any], artifacts: Sequence[Path | Artifact], device: Device
+) -> tuple[Measurement, ...]:
+    paths = [str(item.path if isinstance(item, Artifact) else item) for item in artifacts]
+    return tuple(
+        Measurement.from_agent(record, artifact=path, device=device.name)
+        for record, path in zip(result["artifacts"], paths, strict=True)
+    )

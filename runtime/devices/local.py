@@ -1,0 +1,130 @@
+"""This machine as a device: the same agent, in a process group of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgec.graph.errors import DeviceError
+from edgec.runtime.devices.base import TIMED_OUT, Completed, JobState
+from edgec.runtime.devices.locking import file_lock
+from edgec.runtime.pack import cached_agent
+
+_GRACE = 3.0  # seconds between asking a process group to end and killing it
+
+
+@dataclass
+class _Job:
+    process: subprocess.Popen[bytes]
+    folder: Path
+    deadline: float
+
+
+class LocalDevice:
+    """This machine. Files stay where they are: ``push`` returns the path itself."""
+
+    name = "local"
+
+    def __init__(self, python: str = sys.executable) -> None:
+        self._python = python
+        self._jobs: dict[str, _Job] = {}
+        self._folder: Path | None = None
+
+    def __enter__(self) -> LocalDevice:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def agent_command(self) -> tuple[str, ...]:
+        return (self._python, str(cached_agent()))
+
+    def push(self, path: Path) -> str:
+        return str(path.resolve())
+
+    def pull(self, remote: str, path: Path) -> None:
+        if Path(remote).resolve() != path.resolve():
+            part = path.with_name(path.name + ".part")
+            shutil.copyfile(remote, part)
+            part.replace(path)
+
+    def temporary(self, name: str) -> str:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="edgec-"))
+        return str(self._folder / f"{len(list(self._folder.iterdir()))}-{name}")
+
+    def run(self, command: Sequence[str], *, timeout: float = 60.0) -> Completed:
+        job = self.start(command, timeout=timeout)
+        try:
+            while (done := self.poll(job).completed) is None:
+                time.sleep(0.02)
+            return done
+        finally:
+            self.stop(job)
+
+    def start(self, command: Sequence[str], *, timeout: float) -> str:
+        folder = Path(tempfile.mkdtemp(prefix="edgec-job-"))
+        try:
+            with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+                # A session of its own: Ctrl-C reaches only us, and we end the whole group in order.
+                process = subprocess.Popen(
+                    list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+                )
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise DeviceError(f"cannot start {command[0]}", where=self.name, why=str(error)) from error
+        self._jobs[str(process.pid)] = _Job(process, folder, time.monotonic() + timeout)
+        return str(process.pid)
+
+    def poll(self, job: str) -> JobState:
+        entry = self._jobs[job]
+        code = entry.process.poll()
+        if code is None and time.monotonic() > entry.deadline:
+            _end_group(entry.process)
+            code = TIMED_OUT
+        stderr = (entry.folder / "err").read_text(encoding="utf-8", errors="replace")
+        progress = stderr.strip().rpartition("\n")[2]
+        if code is None:
+            return JobState(None, progress)
+        stdout = (entry.folder / "out").read_text(encoding="utf-8", errors="replace")
+        return JobState(Completed(code, stdout, stderr), progress)
+
+    def stop(self, job: str) -> None:
+        entry = self._jobs.pop(job, None)
+        if entry is not None:
+            _end_group(entry.process)
+            shutil.rmtree(entry.folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lock(self, wait: float, notify: Callable[[str], None]) -> Iterator[None]:
+        with file_lock("local", self.name, wait, notify):
+            yield
+
+    def close(self) -> None:
+        for job in list(self._jobs):
+            self.stop(job)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process's group to end, then kill what is left of it; also when the leader is gone already."""
+    for number, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
+        try:
+            os.killpg(process.pid, number)
+        except (ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
+            break
+        end = time.monotonic() + patience
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+    process.wait()

@@ -1,0 +1,109 @@
+"""What a measurement is: frozen records with a JSON form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Latency of one artifact on one device, by the protocol in docs/measuring.md; ms and MB."""
+
+    artifact: str
+    device: str
+    bytes: int
+    sha256: str
+    engine: str
+    engine_version: str
+    delegate: str
+    """What ran the model inside the engine: CPU, CUDA, XNNPACK, or 'none (built-in kernels)'."""
+    threads: int
+    cores: tuple[int, ...]
+    """Cores that the process was pinned to; empty where it was not."""
+    runs: int
+    seconds: float
+    min_ms: float
+    p10_ms: float
+    median_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    import_ms: float
+    load_ms: float
+    first_ms: float
+    warmup_runs: int
+    warmup_seconds: float
+    settled: bool
+    engine_rss_mb: float
+    """Resident memory once the engine was imported, before the model was loaded."""
+    peak_rss_mb: float
+    hard_faults: int
+    valid: bool
+    invalid: tuple[str, ...]
+    """Why the numbers must not be used (throttled, swapped); empty when they may."""
+    notices: tuple[str, ...]
+    emulated: bool
+    noise: Mapping[str, float | None]
+    """Work of others meanwhile, in cores: other_cores, measured_cores, steal."""
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    """Clock, governor, temperature, throttle bits, swap, load, power before and after the run."""
+    inputs: tuple[tuple[str, tuple[int, ...], str], ...] = ()
+    sustained: tuple[Mapping[str, Any], ...] = ()
+    """Of a sustained run, per window: t (s), median_ms, p90_ms, runs, clock_mhz, temperature_c, ..."""
+    samples_ms: tuple[float, ...] = ()
+
+    @classmethod
+    def from_agent(cls, record: Mapping[str, Any], *, artifact: str, device: str) -> Measurement:
+        """From the agent's record of one artifact."""
+        values = {f.name: record[f.name] for f in fields(cls) if f.name in record}
+        for name in ("cores", "invalid", "notices", "sustained", "samples_ms"):
+            values[name] = tuple(values.get(name) or ())
+        values["inputs"] = tuple((name, tuple(shape), dtype) for name, shape, dtype in record["inputs"])
+        return cls(**(values | {"artifact": artifact, "device": device}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+    @property
+    def runtime(self) -> str:
+        """Engine, version, and delegate for people: 'litert 2.3.0 (XNNPACK)'."""
+        extra = "" if self.delegate == "CPU" else f" ({self.delegate})"
+        return f"{self.engine} {self.engine_version}{extra}"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Time of ``artifact`` over that of ``baseline``: median, 10th, and 90th percentile of the rounds."""
+
+    artifact: str
+    baseline: str
+    ratio: float
+    p10: float
+    p90: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An interleaved session: the sides, and the ratios of all but the first to the first."""
+
+    measurements: tuple[Measurement, ...]
+    ratios: tuple[Ratio, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """Microseconds of one layer, and its share of the sum over all layers."""
+
+    name: str
+    op: str
+    us: float
+    share: float

@@ -237,8 +237,8 @@ def _slice_rows(node: ir.Node, rank: int) -> dict[int, tuple[int, int, int]]:
 
 def renumber(mask: Mask, places: Labels) -> Labels:
     """The survivors among ``places``, at their positions among all survivors."""
-    numbers: Labels = np.cumsum(mask) - 1
-    return numbers[places[mask[places]]]
+    renumbered: Labels = (np.cumsum(mask) - 1)[places[mask[places]]]
+    return renumbered
 
 
 def _to_gather(removal: Removal, shuffle: Shuffle) -> None:

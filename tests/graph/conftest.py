@@ -20,8 +20,8 @@ Removals = Mapping[str, Sequence[int]]
 def build(text: str, seed: int = 0) -> ir.Model:
     """A model from ONNX text.
 
-    ``text`` is a graph, without a header; of its inputs those whose names begin with ``x`` stay, all others become
-    initialisers with random values (positive where the name begins with ``p``).
+    ``text`` is a graph, without a header; of its inputs those whose names begin with ``x`` stay, all others
+    become initialisers with random values (positive where the name begins with ``p``).
     """
     proto = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]>\n{text}')
     rng = np.random.default_rng(seed)

@@ -16,7 +16,8 @@ HEAD = "g = GlobalAveragePool({0})  f = Flatten(g)  y = Gemm<transB=1>(f, wy, by
 
 def network(body: str, width: int, weights: str, *, size: int = 8) -> str:
     """A graph from a 3-channel image to 5 logits; ``body`` ends in a value ``z`` with ``width`` channels."""
-    return f"""net (float[batch,3,{size},{size}] x, {weights}, float[5,{width}] wy, float[5] by) => (float[batch,5] y) {{
+    inputs = f"float[batch,3,{size},{size}] x, {weights}, float[5,{width}] wy, float[5] by"
+    return f"""net ({inputs}) => (float[batch,5] y) {{
         {body}
         {HEAD.format("z")}
     }}"""
@@ -83,7 +84,8 @@ CASES: dict[str, tuple[str, int, str, set[int]]] = {
         "float[6,4,1,1] wa, float[6,4,1,1] wb", {4, 6},
     ),
     "split with sizes": (
-        "sz = Constant<value_ints=[3,5]>()  a, b = Split<axis=-3>(r1, sz)  k = Concat<axis=1>(b, a)  z = Conv(k, w2)",
+        "sz = Constant<value_ints=[3,5]>()  a, b = Split<axis=-3>(r1, sz)  k = Concat<axis=1>(b, a)"
+        "  z = Conv(k, w2)",
         6, "float[6,8,1,1] w2", {3, 5, 6},
     ),
     "slice": (
@@ -135,7 +137,8 @@ CASES: dict[str, tuple[str, int, str, set[int]]] = {
         "s = DepthToSpace<blocksize=2, mode=\"CRD\">(r1)  z = Conv(s, w2)", 6, "float[6,2,1,1] w2", {2, 6},
     ),
     "channels last": (
-        "t = Transpose<perm=[0,2,3,1]>(r1)  m = MatMul(t, w2)  a = Add(m, b2)  z = Transpose<perm=[0,3,1,2]>(a)",
+        "t = Transpose<perm=[0,2,3,1]>(r1)  m = MatMul(t, w2)  a = Add(m, b2)"
+        "  z = Transpose<perm=[0,3,1,2]>(a)",
         6, "float[8,6] w2, float[6] b2", {8, 6},
     ),
     "matmul over space": ("z = MatMul(r1, w2)", 8, "float[8,4] w2", {8}),
@@ -174,7 +177,8 @@ def node(model: ir.Model, op_type: str) -> ir.Node:
 def test_members_map_units_to_positions(build):
     body = "c1 = Conv(x, w1, b1)  k = Concat<axis=1>(c1, c1)  f = Flatten(k)  y = Gemm(f, wg)"
     model = build(
-        f"net (float[1,2,4,4] x, float[3,2,3,3] w1, float[3] b1, float[24,5] wg) => (float[1,5] y) {{ {body} }}"
+        "net (float[1,2,4,4] x, float[3,2,3,3] w1, float[3] b1, float[24,5] wg)"
+        f" => (float[1,5] y) {{ {body} }}"
     )
     group = by_name(model)["conv_0"]
     assert group.prunable
@@ -254,11 +258,15 @@ def test_constant_shared_by_unlike_readers_is_split(build, assert_exact):
 
 REASONS = {
     "graph output": ("y = Conv(c1, w2)", "graph output 'y'", "conv_1"),
-    "softmax": ("s = Softmax<axis=1>(c1)  y = Conv(s, w2)", "Softmax 'softmax_1' is not traced: it mixes channels", "conv_0"),
+    "softmax": (
+        "s = Softmax<axis=1>(c1)  y = Conv(s, w2)", "Softmax 'softmax_1' is not traced: it mixes channels",
+        "conv_0",
+    ),
     "reduce": ("s = ReduceMean(c1, ax)  y = Mul(x0, s)", "it sums over channels", "conv_0"),
     "unknown op": ("s = LRN<size=3>(c1)  y = Conv(s, w2)", "LRN 'lrn_1' is not traced", "conv_0"),
     "two activations multiplied": (
-        "t = Transpose<perm=[0,1,3,2]>(c1)  s = MatMul(c1, t)  y = Conv(s, w2)", "its weight is computed", "conv_0"
+        "t = Transpose<perm=[0,1,3,2]>(c1)  s = MatMul(c1, t)  y = Conv(s, w2)",
+        "its weight is computed", "conv_0",
     ),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Random small graphs: whatever is prunable, removal equals masking, and the cost model foretells the cost."""
+"""Random small graphs: whatever is prunable, removal equals masking, and the cost model tells the cost."""
 
 from __future__ import annotations
 
@@ -163,7 +163,8 @@ def shuffle(b: Builder) -> None:
 
 
 STEPS: list[Callable[[Builder], None]] = [
-    conv, conv, conv, depthwise, grouped, unary, scale, join, excite, concat, split, slice_, gather, pad, shuffle,
+    conv, conv, conv, depthwise, grouped, unary, scale, join, excite, concat, split, slice_, gather,
+    pad, shuffle,
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Channel groups of real networks: random removals equal masking, costs are foretold, and groups are found fast."""
+"""Channel groups of real networks: random removals equal masking, costs are foretold, groups come fast."""
 
 from __future__ import annotations
 

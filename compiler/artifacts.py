@@ -1,0 +1,92 @@
+"""Emit a run's models: which files, under which names, in which precision."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgec.compiler.defaults import PRECISION_PASSES
+from edgec.compiler.pipeline import Step
+from edgec.compiler.recipe import Recipe
+from edgec.compiler.run_folder import RunFolder
+
+NAMES = {
+    ("onnx", "fp32"): "model.onnx",
+    ("onnx", "fp16"): "model.fp16.onnx",
+    ("onnx", "int8"): "model.int8.onnx",
+    ("tflite", "fp32"): "model.tflite",
+    ("tflite", "fp16"): "model.fp16.tflite",
+    ("tflite", "int8"): "model.int8.tflite",
+}
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """One artifact: its file name in the run folder, and where it lies while the run is not finished."""
+
+    name: str
+    format: str
+    precision: str
+    path: Path
+    bytes: int
+    sha256: str
+
+
+def stages(source: ir.Model, steps: tuple[Step, ...]) -> dict[str, ir.Model]:
+    """The network by precision: fp32 as it is before the first precision pass, and what the precision passes made."""
+    found = {"fp32": source}
+    for step in steps:
+        if step.one.name in PRECISION_PASSES:
+            found[PRECISION_PASSES[step.one.name]] = step.model
+        elif len(found) == 1:
+            found["fp32"] = step.model
+        else:
+            found[list(found)[-1]] = step.model
+    return found
+
+
+def emit_all(models: Mapping[str, ir.Model], recipe: Recipe, folder: RunFolder) -> tuple[Emitted, ...]:
+    """Write every artifact that the recipe asks for into the folder's ``part``."""
+    emitted = []
+    for file_format in recipe.formats:
+        for precision, model in models.items():
+            name = NAMES[file_format, precision]
+            # A float16 TFLite file is made from the float32 graph: the emitter stores the constants in half precision.
+            source = models["fp32"] if file_format == "tflite" and precision == "fp16" else model
+            data = emit_bytes(source, file_format, precision, recipe)
+            path = folder.write(name, data)
+            digest = hashlib.sha256(data).hexdigest()
+            emitted.append(Emitted(name, file_format, precision, path, len(data), digest))
+    return tuple(emitted)
+
+
+def emit_bytes(model: ir.Model, file_format: str, precision: str, recipe: Recipe) -> bytes:
+    """One artifact's bytes."""
+    metadata = preprocessing_metadata(recipe)
+    if file_format == "onnx":
+        from edgec.compiler.emit.onnx import emit
+
+        return emit(model, metadata=metadata)
+    from edgec.compiler.emit import tflite
+
+    return tflite.emit(
+        model,
+        precision=precision,
+        io_layout=recipe.io_layout,
+        batch=recipe.batch,
+        metadata=metadata,
+    )
+
+
+def preprocessing_metadata(recipe: Recipe) -> dict[str, str]:
+    """What the file itself says of its preprocessing, so that the device does the same."""
+    import json
+
+    from edgec import __version__
+
+    settings = recipe.preprocess.build().to_dict()
+    return {"edgec.version": __version__, "edgec.preprocess": json.dumps(settings, sort_keys=True)}

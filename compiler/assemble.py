@@ -1,0 +1,169 @@
+"""From a run's facts to the object of report.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+import edgec
+from edgec.compiler.artifacts import Emitted
+from edgec.compiler.gates import GateResult
+from edgec.compiler.latency import Timings
+from edgec.compiler.layer_table import LayerRow
+from edgec.compiler.pipeline import Step
+from edgec.compiler.prepare import Prepared
+from edgec.graph.cost import cost
+
+if TYPE_CHECKING:
+    from edgec.runtime.report.schema import Report
+
+STAGES = {"fp32": "float", "fp16": "fp16", "int8": "int8"}
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """All that a finished run knows."""
+
+    ready: Prepared
+    steps: tuple[Step, ...]
+    models: Mapping[str, ir.Model]
+    emitted: tuple[Emitted, ...]
+    quality: Mapping[str, Mapping[str, Any]]
+    artifact_quality: Mapping[str, Mapping[str, Any]]
+    timings: Timings
+    layers: tuple[LayerRow, ...]
+    gates: tuple[GateResult, ...]
+    command: str
+    environment: Mapping[str, Any]
+    seconds: float
+    peak_rss_mb: float
+
+
+def assemble(facts: RunFacts) -> Report:
+    """The report. Nothing is computed here but costs; missing parts stay missing."""
+    from edgec.runtime.report.schema import Report
+
+    ready = facts.ready
+    before, after = cost(ready.model), cost(facts.models["fp32"])
+    values: dict[str, Any] = {
+        "edgec": edgec.__version__,
+        "model": {
+            "name": Path(ready.recipe.model.path).name,
+            "sha256": ready.sha256,
+            "macs": before.macs,
+            "params": before.params,
+            "bytes": ready.source_bytes,
+            "latency": facts.timings.source,
+        },
+        "target": ready.target.name,
+        "target_title": ready.target.title,
+        "compressed": {"macs": after.macs, "params": after.params},
+        "quality": dict(facts.quality),
+        "artifacts": [_artifact(facts, one) for one in facts.emitted],
+        "passes": [_pass(step) for step in facts.steps],
+        "gates": [asdict(gate) for gate in facts.gates],
+        "latency": facts.timings.section,
+        "layers": [_layer(row, facts.timings) for row in facts.layers],
+        "tradeoff": _tradeoff(facts),
+        "recipe": json.loads(ready.recipe.model_dump_json(exclude_none=True)),
+        "command": facts.command,
+        "environment": dict(facts.environment),
+        "data": _data(ready),
+        "warnings": _warnings(facts),
+        "seconds": facts.seconds,
+        "peak_rss_mb": facts.peak_rss_mb,
+    }
+    return Report.model_validate(values)
+
+
+def _artifact(facts: RunFacts, one: Emitted) -> dict[str, Any]:
+    quality = facts.artifact_quality.get(one.name) or facts.quality.get(STAGES[one.precision])
+    return {
+        "path": one.name,
+        "format": one.format,
+        "precision": one.precision,
+        "bytes": one.bytes,
+        "sha256": one.sha256,
+        "quality": quality,
+        "latency": facts.timings.artifacts.get(one.name),
+    }
+
+
+def _pass(step: Step) -> dict[str, Any]:
+    figures = step.figures()
+    (macs_before, macs_after), (params_before, params_after) = figures.pop("macs"), figures.pop("params")
+    figures.pop("modified")
+    return {
+        **figures,
+        "reverted": step.reverted,
+        "cached": step.cached,
+        "before": {"macs": macs_before, "params": params_before},
+        "after": {"macs": macs_after, "params": params_after},
+    }
+
+
+def _layer(row: LayerRow, timings: Timings) -> dict[str, Any]:
+    total = sum(timings.per_node_ms.values())
+    share = row.latency_ms / total if row.latency_ms is not None and total else None
+    return {
+        "name": row.name,
+        "op": row.op,
+        "macs_before": row.before.macs if row.before else 0,
+        "macs_after": row.after.macs if row.after else 0,
+        "params_before": row.before.params if row.before else 0,
+        "params_after": row.after.params if row.after else 0,
+        "bytes_before": row.before.weight_bytes if row.before else 0,
+        "bytes_after": row.after.weight_bytes if row.after else 0,
+        "latency_ms": row.latency_ms,
+        "latency_share": share,
+        "sqnr_db": row.sqnr_db,
+        "error": row.error,
+    }
+
+
+def _tradeoff(facts: RunFacts) -> dict[str, Any] | None:
+    """The curve of the first pass that searched, as it left it in its data."""
+    for step in facts.steps:
+        if "tradeoff" in step.data:
+            curve: dict[str, Any] = dict(step.data["tradeoff"])
+            curve.setdefault("budget", facts.ready.recipe.budget or "")
+            return curve
+    return None
+
+
+def _data(ready: Prepared) -> dict[str, Any] | None:
+    if ready.data is None and ready.evaluation is None:
+        return None
+    data, evaluation = ready.data, ready.evaluation
+    return {
+        "name": data.name if data is not None else "none",
+        "samples": len(data) if data is not None else 0,
+        "fingerprint": data.fingerprint if data is not None else "",
+        "random": data is not None and data.is_random,
+        "eval_name": evaluation.name if evaluation is not None else None,
+        "eval_samples": len(evaluation) if evaluation is not None else None,
+        "eval_fingerprint": evaluation.fingerprint if evaluation is not None else None,
+    }
+
+
+def _warnings(facts: RunFacts) -> list[str]:
+    found = [
+        f"{step.one.name}: {note.text}" for step in facts.steps for note in step.notes if note.level == "warning"
+    ]
+    data = facts.ready.data
+    if data is not None:
+        found.extend(f"skipped {name}" for name in data.skipped)
+        if data.is_random:
+            found.append("calibrated on random noise, as asked: accuracy after this means nothing")
+    evaluated = facts.ready.evaluation is not None
+    if not evaluated and data is not None:
+        found.append("judged on calibration samples: give --eval for figures on data that no pass has seen")
+    support = facts.ready.target.precisions.of(facts.ready.recipe.precision)
+    if facts.ready.recipe.precision != "fp32" and not support.pays:
+        found.append(f"{facts.ready.recipe.precision} on {facts.ready.target.title}: {support.why}")
+    return [*found, *facts.timings.warnings]

@@ -1,0 +1,123 @@
+"""`edgec inspect`."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgec.compiler.cli.options import parse_shape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgec.graph.cost import ModelCost
+
+
+@click.command("inspect")
+@click.argument("model")
+@click.option("--layers", is_flag=True, help="Every node with its cost.")
+@click.option("--groups", "show_groups", is_flag=True, help="Channel groups: what must be pruned together, and what cannot be.")
+@click.option("--target", default=None, help="Add the estimated latency on this target.")
+@click.option("--weights", metavar="FILE", help="state_dict for a MODEL given as file.py:factory.")
+@click.option("--input-shape", metavar="SHAPE", help="Shape of one input without the batch.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(
+    model: str,
+    layers: bool,
+    show_groups: bool,
+    target: str | None,
+    weights: str | None,
+    input_shape: str | None,
+    as_json: bool,
+) -> None:
+    """What MODEL costs: MACs, parameters, bytes; with --groups, what can be pruned and why not the rest."""
+    from edgec.compiler.cli.output import print_json
+    from edgec.graph.channels import groups as find_groups
+    from edgec.graph.cost import cost
+    from edgec.graph.load import load
+
+    graph = load(model, weights=weights, input_shape=parse_shape(input_shape))
+    spent = cost(graph)
+    facts = _facts(graph, spent)
+    if target is not None:
+        facts["estimate"] = _estimate(graph, spent, target)
+    groups = find_groups(graph) if show_groups else ()
+    if as_json:
+        facts["layers"] = [vars(node) for node in spent.nodes]
+        if show_groups:
+            facts["groups"] = [group.to_dict() for group in groups]
+        print_json(facts)
+        return
+    _print_summary(model, facts)
+    if layers:
+        _print_layers(spent, facts.get("estimate"))
+    if show_groups:
+        from edgec.graph.channels import describe
+
+        click.echo()
+        click.echo(describe(groups))
+
+
+def _facts(graph: ir.Model, spent: ModelCost) -> dict[str, Any]:
+    from edgec.graph.views import shape_of
+
+    kinds = sorted(((n.kind, n.macs, n.params) for n in spent.nodes), key=lambda item: item[0])
+    return {
+        "inputs": {v.name: list(shape_of(v)) for v in graph.graph.inputs},
+        "outputs": {v.name: list(shape_of(v)) for v in graph.graph.outputs},
+        "opset": graph.opset_imports.get(""),
+        "nodes": len(spent.nodes),
+        "macs": spent.macs,
+        "params": spent.params,
+        "weight_bytes": spent.weight_bytes,
+        "peak_activation_bytes": spent.peak_activation_bytes,
+        "kinds": {
+            kind: {"nodes": len(members), "macs": sum(m[1] for m in members), "params": sum(m[2] for m in members)}
+            for kind, members in ((k, list(g)) for k, g in itertools.groupby(kinds, key=lambda item: item[0]))
+        },
+    }
+
+
+def _estimate(graph: ir.Model, spent: ModelCost, name: str) -> dict[str, Any]:
+    from edgec.targets import target as find_target
+    from edgec.targets.estimator import estimate
+
+    found = estimate(spent, find_target(name))
+    return found.to_dict()
+
+
+def _print_summary(path: str, facts: dict[str, Any]) -> None:
+    from edgec.compiler.cli.output import count, size, stdout, table
+
+    for what in ("inputs", "outputs"):
+        shapes = ", ".join(f"{n} {['N' if d is None else d for d in s]}".replace("'", "") for n, s in facts[what].items())
+        click.echo(f"{what:8} {shapes}")
+    click.echo(f"cost     {count(facts['macs'])}MACs, {count(facts['params'])} parameters, {size(facts['weight_bytes'])} of weights")
+    click.echo(f"memory   {size(facts['peak_activation_bytes'])} of activations at the peak")
+    click.echo(f"graph    {facts['nodes']} nodes, opset {facts['opset']}")
+    if "estimate" in facts:
+        click.echo(f"latency  {facts['estimate']['text']}")
+    rows = [
+        (kind, str(item["nodes"]), count(item["macs"]), f"{100 * item['macs'] / max(1, facts['macs']):.1f}%", count(item["params"]))
+        for kind, item in facts["kinds"].items()
+    ]
+    console = stdout()
+    console.print()
+    console.print(table(None, ("kind", "nodes", "MACs", "share", "params"), rows, right=(1, 2, 3, 4)))
+
+
+def _print_layers(spent: ModelCost, estimate: dict[str, Any] | None) -> None:
+    from edgec.compiler.cli.output import count, size, stdout, table
+
+    per_node = (estimate or {}).get("per_node_ms") or {}
+    rows = []
+    for node in spent.nodes:
+        shape = "x".join(str(k) for k in node.kernel) + ("/" + str(node.stride[0]) if node.stride and node.stride[0] > 1 else "")
+        row = [node.name, node.op, shape, count(node.macs), count(node.params), size(node.activation_bytes)]
+        rows.append([*row, f"{per_node[node.name]:.3f}" if node.name in per_node else ""] if per_node else row)
+    columns = ["layer", "op", "kernel", "MACs", "params", "activations"] + (["ms (estimated)"] if per_node else [])
+    console = stdout()
+    console.print()
+    console.print(table(None, columns, rows, right=(3, 4, 5, 6)))

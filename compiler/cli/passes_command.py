@@ -1,0 +1,58 @@
+"""`edgec passes list|show`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+
+import click
+
+
+@click.group("passes")
+def command() -> None:
+    """List the passes, or explain one."""
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def list_passes(as_json: bool) -> None:
+    """All passes with one line each."""
+    from edgec.compiler.cli.output import print_json, stdout, table
+    from edgec.passes.table import PASSES, pass_class
+
+    classes = [pass_class(name) for name in PASSES]
+    if as_json:
+        print_json({"passes": [{"name": c.name, "summary": c.summary, "needs": _needs(c)} for c in classes]})
+        return
+    rows = [(c.name, ", ".join(_needs(c)) or "-", "no" if not c.changes_function else "yes", c.summary) for c in classes]
+    stdout().print(table(None, ("pass", "needs", "changes the function", "what it does"), rows))
+
+
+@command.command("show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def show(name: str, as_json: bool) -> None:
+    """Method, source, cases, and options of a pass."""
+    from edgec.compiler.cli.output import print_json, stdout, table
+    from edgec.passes.pipeline_string import option_table
+    from edgec.passes.table import pass_class
+
+    cls = pass_class(name)
+    method = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or cls.__doc__ or "")
+    options = option_table(cls)
+    if as_json:
+        keys = ("name", "type", "default", "help")
+        listed = [dict(zip(keys, option, strict=True)) for option in options]
+        facts = {"name": name, "summary": cls.summary, "needs": _needs(cls), "changes_function": cls.changes_function}
+        print_json({**facts, "method": method, "options": listed})
+        return
+    click.echo(f"{name}: {cls.summary}\n\n{method}\n")
+    click.echo(f"needs: {', '.join(_needs(cls)) or 'nothing but the model'}")
+    if options:
+        console = stdout()
+        console.print()
+        console.print(table(None, ("option", "type", "default", "meaning"), options))
+
+
+def _needs(cls: type) -> list[str]:
+    return sorted(need.value for need in cls.needs)  # type: ignore[attr-defined]

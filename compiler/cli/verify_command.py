@@ -1,0 +1,64 @@
+"""`edgec verify`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edgec.compiler.cli.options import data_options, parse_shape, preprocessing
+
+
+@click.command("verify")
+@click.argument("a")
+@click.argument("b")
+@data_options
+@click.option("--input-shape", metavar="SHAPE", help="Shape of one input without the batch.")
+@click.option("--seed", type=int, default=0, help="For --samples and --data random.")
+@click.option("--bisect", is_flag=True, help="Name the first layer that goes wrong.")
+@click.option("--min-sqnr", type=float, default=None, metavar="DB", help="What 'wrong' means. [default: 20 for --bisect]")
+@click.option("--threads", type=click.IntRange(min=1), default=1)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(a: str, b: str, **values: Any) -> int:
+    """How far model B is from model A: per layer that both have, and at the outputs.
+
+    Exit code 1 when --min-sqnr (or --bisect) finds a layer or output below it.
+    """
+    from edgec.compiler.cli.output import print_json, stdout, table
+    from edgec.graph.compare import compare, first_divergence
+    from edgec.graph.data import open_data
+    from edgec.graph.load import load
+    from edgec.graph.preprocess import Preprocess
+
+    shape = parse_shape(values["input_shape"])
+    first, second = load(a, input_shape=shape), load(b, input_shape=shape)
+    preprocess = Preprocess(**preprocessing(values))
+    data = open_data(
+        values["data"] or "random",
+        first,
+        preprocess,
+        samples=values["samples"] or (None if values["data"] else 8),
+        seed=values["seed"],
+        skip_bad=values["skip_bad"],
+    )
+    differences = compare(first, second, data, threads=values["threads"])
+    limit = values["min_sqnr"] if values["min_sqnr"] is not None else (20.0 if values["bisect"] else None)
+    wrong = first_divergence(differences, limit) if limit is not None else None
+    if values["as_json"]:
+        found = {"data": data.name, "samples": len(data), "layers": [d.to_dict() for d in differences]}
+        found["first_divergence"] = wrong.to_dict() if wrong is not None else None
+        print_json(found)
+        return 1 if wrong is not None else 0
+    rows = [(d.name, d.op, f"{d.largest:.3g}", f"{d.relative:.2e}", f"{d.sqnr_db:.1f}", f"{d.cosine:.6f}") for d in differences]
+    console = stdout()
+    if not values["bisect"]:
+        console.print(table(None, ("value", "op", "max", "relative", "SQNR dB", "cosine"), rows, right=(2, 3, 4, 5)))
+    if not values["data"]:
+        click.echo("compared on random noise; give --data for real inputs", err=True)
+    if wrong is not None:
+        before = differences[max(0, differences.index(wrong) - 1)]
+        click.echo(f"first below {limit:g} dB: {wrong.name} ({wrong.op}), {wrong.sqnr_db:.1f} dB; the value before it has {before.sqnr_db:.1f} dB")
+        return 1
+    if limit is not None:
+        click.echo(f"no value is below {limit:g} dB")
+    return 0

@@ -1,0 +1,55 @@
+"""Which passes a run takes when nobody names them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from edgec.compiler.budget import Budget, parse_budget
+from edgec.compiler.recipe import Recipe
+from edgec.graph.errors import UsageError
+from edgec.passes.base import Pass
+from edgec.passes.pipeline_string import make_pass, parse_pipeline
+
+PRECISION_PASSES = {"quantize": "int8", "cast-fp16": "fp16"}
+"""Passes after which the graph is no longer plain float32, and what it is then."""
+
+
+def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
+    """The recipe's passes, or the default ones for its budget; then what its precision needs, unless it is there already.
+
+    A budget goes to the first named pass that has an option for it and leaves it open.
+    """
+    budget = None if recipe.budget is None else parse_budget(recipe.budget)
+    passes = recipe.build_passes()
+    if passes is None:
+        passes = () if budget is None else _compression(budget)
+    elif budget is not None:
+        passes = _with_budget(passes, budget)
+    return passes + _quantisation(recipe.precision, passes)
+
+
+def _compression(budget: Budget) -> tuple[Pass, ...]:
+    return (make_pass("prune-channels", dict([budget.option])), *parse_pipeline("recover-lsq"))
+
+
+def _with_budget(passes: tuple[Pass, ...], budget: Budget) -> tuple[Pass, ...]:
+    name, value = budget.option
+    if any(getattr(one, name, None) == value for one in passes):
+        return passes
+    for index, one in enumerate(passes):
+        if name in {item.name for item in dataclasses.fields(one)} and not getattr(one, name):
+            filled = dataclasses.replace(one, **{name: value})
+            return (*passes[:index], filled, *passes[index + 1 :])
+    why = f"none of the named passes has an open option {name!r}"
+    raise UsageError("--budget has no effect here", why=why, hint="Leave out --passes, or name prune-channels.")
+
+
+def _quantisation(precision: str, passes: tuple[Pass, ...]) -> tuple[Pass, ...]:
+    present = {PRECISION_PASSES[one.name] for one in passes if one.name in PRECISION_PASSES}
+    if present and precision not in present and precision != "fp32":
+        raise UsageError(f"--precision {precision} and the named passes disagree", why=f"they end in {present.pop()}")
+    if precision == "int8" and not present:
+        return parse_pipeline("quantize")
+    if precision == "fp16" and not present:
+        return parse_pipeline("cast-fp16")
+    return ()

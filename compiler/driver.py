@@ -1,0 +1,129 @@
+"""`edgec compile`, from a recipe to a run folder: load, run the passes, emit, judge, measure, report."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from edgec.compiler.artifacts import NAMES, emit_all, stages
+from edgec.compiler.assemble import RunFacts, assemble
+from edgec.compiler.cache import PassCache
+from edgec.compiler.gates import check_gates
+from edgec.compiler.latency import time_run
+from edgec.compiler.layer_table import layer_table
+from edgec.compiler.pipeline import Step, run_pipeline
+from edgec.compiler.quality import judge
+from edgec.compiler.prepare import Prepared, prepare, versions
+from edgec.compiler.recipe import Recipe, relative_to
+from edgec.compiler.resources import peak_rss_mb
+from edgec.compiler.run_folder import RunFolder
+from edgec.passes.base import Context, Progress
+
+if TYPE_CHECKING:
+    from edgec.runtime.report.schema import Report
+
+HELD_OUT = 0.2
+"""Share of the calibration data that scores the run when there is no evaluation data."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run, as opposed to what to make: nothing here changes an artifact."""
+
+    out: Path
+    force: bool = False
+    resume: bool = False
+    measure: bool = True
+    progress: Progress = field(default_factory=Progress)
+    after_pass: Callable[[Step], None] | None = None
+    command: str = ""
+
+
+def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
+    """Run ``recipe`` into ``settings.out``. Gates that fail are in the report; everything else raises EdgecError."""
+    start = time.perf_counter()
+    with RunFolder(settings.out, force=settings.force) as folder, tempfile.TemporaryDirectory() as scratch:
+        ready = prepare(recipe)
+        cache = PassCache(folder.cache)
+        if not settings.resume:
+            cache.clear()
+            (folder.path / "log.jsonl").unlink(missing_ok=True)
+        steps = _run_passes(ready, settings, folder, cache, Path(scratch))
+        models = stages(ready.model, steps)
+        emitted = emit_all(models, ready.recipe, folder)
+        settings.progress.step("judging", 0, 1)
+        quality = _judge(ready, models)
+        timings = time_run(ready, models, emitted, measure=settings.measure, progress=settings.progress)
+        data = ready.evaluation if ready.evaluation is not None else ready.data
+        facts = RunFacts(
+            ready=ready,
+            steps=steps,
+            models=models,
+            emitted=emitted,
+            quality=quality,
+            artifact_quality={},
+            timings=timings,
+            layers=layer_table(ready.model, models, data, timings.per_node_ms, ready.recipe.threads),
+            gates=check_gates(ready.recipe, ready.model, models, quality, steps, timings),
+            command=settings.command,
+            environment=environment(),
+            seconds=time.perf_counter() - start,
+            peak_rss_mb=max([peak_rss_mb(), *(step.peak_rss_mb for step in steps)]),
+        )
+        return _publish(facts, folder)
+
+
+def _run_passes(
+    ready: Prepared, settings: Settings, folder: RunFolder, cache: PassCache, scratch: Path
+) -> tuple[Step, ...]:
+    context = Context(
+        teacher=ready.model,
+        scratch=scratch,
+        data=ready.data,
+        target=ready.target,
+        seed=ready.recipe.seed,
+        threads=ready.recipe.threads,
+        progress=settings.progress,
+    )
+
+    def after(step: Step) -> None:
+        folder.log({"time": time.time(), "cached": step.cached, **step.figures()})
+        if settings.after_pass is not None:
+            settings.after_pass(step)
+
+    return run_pipeline(ready.passes, ready.model, context, cache=cache, resume=settings.resume, after=after)
+
+
+def _judge(ready: Prepared, models: dict[str, ir.Model]) -> dict[str, dict[str, Any]]:
+    """Quality by stage: teacher, float, and the last precision; on evaluation data, else on held-out calibration data."""
+    data = ready.evaluation
+    if data is None and ready.data is not None:
+        data = ready.data.split(HELD_OUT, ready.recipe.seed)[1]
+    if data is None or not len(data):
+        return {}
+    named = {"float" if precision == "fp32" else precision: model for precision, model in models.items()}
+    offset = ready.recipe.eval.label_offset if ready.recipe.eval is not None else 0
+    return judge(ready.model, named, data, threads=ready.recipe.threads, label_offset=offset)
+
+
+def _publish(facts: RunFacts, folder: RunFolder) -> Report:
+    from edgec.runtime.report import write
+
+    report = assemble(facts)
+    folder.write("recipe.yaml", relative_to(facts.ready.recipe, folder.path).to_yaml())
+    write(folder.part, report)
+    folder.publish(stale=tuple(NAMES.values()))
+    return report
+
+
+def environment() -> dict[str, Any]:
+    """Where the run took place."""
+    from edgec.runtime.host import describe_host
+
+    return {**versions(), **describe_host()}

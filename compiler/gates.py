@@ -1,0 +1,87 @@
+"""Conditions on a run's result. A gate that fails is exit code 1; the artifacts are there, the report says why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from edgec.compiler.budget import parse_budget
+from edgec.compiler.latency import Timings
+from edgec.compiler.pipeline import Step
+from edgec.compiler.recipe import Recipe
+from edgec.graph.cost import cost
+
+SLACK = 0.005
+"""Half a percent: budgets are met in whole channels."""
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One condition: what was asked, what came out."""
+
+    name: str
+    passed: bool
+    value: float | str
+    limit: float | str
+    why: str = ""
+
+
+def drop_gate(recipe: Recipe, quality: Mapping[str, Mapping[str, Any]]) -> GateResult | None:
+    """``--max-drop``: of top-1 where there are labels, else the share of samples that the teacher answers otherwise."""
+    limit = recipe.gates.max_drop
+    if limit is None:
+        return None
+    last = list(quality)[-1] if quality else None
+    if last is None:
+        return GateResult("max-drop", False, "not measured", limit, "there is no data to judge on; add --eval or --data")
+    teacher, student = quality["teacher"], quality[last]
+    if "top1" in student:
+        drop = float(teacher["top1"] - student["top1"])
+        return GateResult("max-drop", drop <= limit + 1e-9, drop, limit, f"top-1 of {last} against the teacher")
+    if "agreement" in student:
+        drop = 1.0 - float(student["agreement"])
+        return GateResult("max-drop", drop <= limit + 1e-9, drop, limit, f"{last} answers otherwise than the teacher")
+    return GateResult("max-drop", False, "no classes", limit, "the outputs are no class scores; top-1 has no meaning")
+
+
+def budget_gate(
+    recipe: Recipe, source: ir.Model, models: Mapping[str, ir.Model], steps: Sequence[Step], timings: Timings
+) -> GateResult | None:
+    """``--budget``, relative to the source or absolute, against what the passes reached."""
+    if recipe.budget is None:
+        return None
+    budget = parse_budget(recipe.budget)
+    reached = {
+        "macs": lambda model: cost(model).macs,
+        "params": lambda model: cost(model).params,
+        "size": lambda model: cost(model).weight_bytes,
+    }
+    if budget.unit == "latency":
+        old, new = timings.source_ms, timings.headline_ms
+        if old is None or new is None:
+            return GateResult(f"budget {recipe.budget}", False, "unknown", recipe.budget, "no latency is known")
+    else:
+        # A size budget is about the file that is shipped, so it counts the last precision's weights.
+        last = list(models.values())[-1] if budget.unit == "size" else models["fp32"]
+        old, new = reached[budget.unit](source), reached[budget.unit](last)
+    limit = budget.limit(old)
+    passed = new <= limit + SLACK * old
+    reasons = [note.text for step in steps for note in step.notes if note.level == "warning"]
+    why = "" if passed else ("; ".join(reasons) or "the passes could not go lower")
+    return GateResult(f"budget {recipe.budget}", passed, float(new), float(limit), why)
+
+
+def check_gates(
+    recipe: Recipe,
+    source: ir.Model,
+    models: Mapping[str, ir.Model],
+    quality: Mapping[str, Mapping[str, Any]],
+    steps: Sequence[Step],
+    timings: Timings,
+) -> tuple[GateResult, ...]:
+    """Every gate of the recipe."""
+    gates = (budget_gate(recipe, source, models, steps, timings), drop_gate(recipe, quality))
+    return tuple(gate for gate in gates if gate is not None)

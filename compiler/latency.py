@@ -1,0 +1,197 @@
+"""How fast the run's artifacts are: measured where the target is this host, estimated elsewhere, never a bare number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from edgec.compiler.artifacts import Emitted
+from edgec.compiler.prepare import Prepared
+from edgec.graph.cost import cost
+from edgec.graph.errors import EdgecError
+from edgec.passes.base import Progress
+
+if TYPE_CHECKING:
+    from edgec.runtime.measurement import Comparison, Measurement
+
+SOURCE = "source"
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Latency objects of report.json, by artifact; ``source`` is the model that came in."""
+
+    source: Mapping[str, Any] | None = None
+    artifacts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    section: Mapping[str, Any] | None = None
+    per_node_ms: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    headline: str | None = None
+
+    @property
+    def source_ms(self) -> float | None:
+        """Median latency of the source model."""
+        return None if self.source is None else float(self.source["median_ms"])
+
+    @property
+    def headline_ms(self) -> float | None:
+        """Median latency of the artifact that the run is about: the last one in the asked precision."""
+        found = self.artifacts.get(self.headline or "")
+        return None if found is None else float(found["median_ms"])
+
+
+def time_run(
+    ready: Prepared,
+    models: Mapping[str, ir.Model],
+    emitted: Sequence[Emitted],
+    *,
+    measure: bool,
+    progress: Progress,
+) -> Timings:
+    """Measure on this host, or estimate for another target. A failure to do so is a warning, not the end of the run."""
+    headline = next((one.name for one in emitted if one.precision == ready.recipe.precision), None)
+    if ready.target.name == "host":
+        if not measure:
+            return Timings(section={"measured": False, "note": "not measured: --no-bench"}, headline=headline)
+        return _measured(ready, models, emitted, headline, progress)
+    return _estimated(ready, models, emitted, headline)
+
+
+def _measured(
+    ready: Prepared,
+    models: Mapping[str, ir.Model],
+    emitted: Sequence[Emitted],
+    headline: str | None,
+    progress: Progress,
+) -> Timings:
+    from edgec.runtime.bench import BenchOptions, compare
+    from edgec.runtime.devices import open_device
+
+    source = Path(ready.recipe.model.path)
+    paths = [source] if source.suffix == ".onnx" and source.is_file() else []
+    paths += [one.path for one in emitted if one.path.suffix == ".onnx" or _has_litert()]
+    warnings = [] if len(paths) == len(emitted) + 1 else _unmeasured(paths, emitted)
+    if len(paths) < 2:
+        paths = paths * 2
+    progress.step("measuring", 0, 1)
+    try:
+        with open_device("local") as device:
+            found = compare(paths, BenchOptions(seconds=1.0, restarts=2), device)
+            layers = _profile(ready, emitted, headline, device)
+    except EdgecError as error:
+        return Timings(
+            section={"measured": False, "note": f"not measured: {error}"},
+            warnings=(*warnings, f"latency was not measured: {error}"),
+            headline=headline,
+        )
+    progress.step("measuring", 1, 1)
+    records = {Path(m.artifact).name: _record(m) for m in found.measurements}
+    names = {one.name for one in emitted}
+    first = found.measurements[0]
+    return Timings(
+        source=_record(first),
+        artifacts={name: record for name, record in records.items() if name in names},
+        section={"measured": True, "comparison": _comparison(found)},
+        per_node_ms=layers,
+        warnings=tuple(warnings),
+        headline=headline,
+    )
+
+
+def _unmeasured(paths: Sequence[Path], emitted: Sequence[Emitted]) -> list[str]:
+    if all(one.path in paths for one in emitted):
+        return []
+    return ["TFLite files were not measured: no TFLite runtime is installed (pip install 'edgec[tflite]')"]
+
+
+def _has_litert() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("ai_edge_litert") is not None or find_spec("tflite_runtime") is not None
+
+
+def _profile(ready: Prepared, emitted: Sequence[Emitted], headline: str | None, device: Any) -> dict[str, float]:
+    """Milliseconds per node of the headline's ONNX twin; nodes that the runtime fused into others are absent."""
+    from edgec.runtime.bench import BenchOptions, profile
+
+    precision = ready.recipe.precision
+    twin = next((one for one in emitted if one.format == "onnx" and one.precision == precision), None)
+    if twin is None:
+        return {}
+    return {layer.name: layer.us / 1000 for layer in profile(twin.path, BenchOptions(seconds=0.5), device)}
+
+
+def _record(measurement: Measurement) -> dict[str, Any]:
+    keys = (
+        "median_ms", "p10_ms", "p90_ms", "p99_ms", "runs", "load_ms", "first_ms", "peak_rss_mb", "valid", "threads",
+        "emulated",
+    )  # fmt: skip
+    values = measurement.to_dict()
+    return {
+        "measured": True,
+        "device": "host" if measurement.device == "local" else measurement.device,
+        "runtime": measurement.runtime,
+        "invalid": list(measurement.invalid),
+        "notices": list(measurement.notices),
+        "machine": {"before": dict(measurement.before), "after": dict(measurement.after)},
+        **{key: values[key] for key in keys},
+    }
+
+
+def _comparison(found: Comparison) -> dict[str, Any]:
+    first = found.measurements[0]
+    return {
+        "baseline": SOURCE,
+        "ratios": [
+            {"path": Path(r.artifact).name, "ratio": r.ratio, "p10": r.p10, "p90": r.p90, "rounds": r.rounds}
+            for r in found.ratios
+        ],
+        "runtime": first.runtime,
+        "device": "host",
+        "threads": first.threads,
+    }
+
+
+def _estimated(
+    ready: Prepared, models: Mapping[str, ir.Model], emitted: Sequence[Emitted], headline: str | None
+) -> Timings:
+    from edgec.targets.estimator import estimate
+
+    runtimes = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+    found: dict[str, Mapping[str, Any]] = {}
+    per_node: Mapping[str, float] = {}
+    warnings: list[str] = []
+    source: Mapping[str, Any] | None = None
+    try:
+        default = runtimes[emitted[0].format] if emitted else "onnxruntime"
+        source = _estimate_record(estimate(cost(ready.model), ready.target, runtime=default, precision="fp32"))
+        for one in emitted:
+            # Costs are counted on the float graph: QDQ pairs are number formats, not work.
+            guess = estimate(
+                cost(models["fp32"]), ready.target, runtime=runtimes[one.format], precision=one.precision
+            )
+            found[one.name] = _estimate_record(guess)
+            if one.name == headline:
+                per_node = guess.per_node_ms
+    except EdgecError as error:
+        warnings.append(f"no latency estimate: {error}")
+    section = {"measured": False, "note": "estimated" if found else "no estimate"}
+    return Timings(source, found, section, per_node, tuple(warnings), headline)
+
+
+def _estimate_record(guess: Any) -> dict[str, Any]:
+    return {
+        "measured": False,
+        "median_ms": guess.ms,
+        "device": guess.target,
+        "runtime": guess.runtime,
+        "threads": guess.threads,
+        "low_ms": guess.low_ms,
+        "high_ms": guess.high_ms,
+        "error_pct": guess.validation_error_pct,
+        "basis": guess.basis,
+    }

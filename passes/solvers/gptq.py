@@ -1,0 +1,101 @@
+"""Rounding weights to a grid so that the layer's output, not the weight, errs least.
+
+For one output channel with weights ``w``, grid values ``q`` and the inputs' second moments ``H`` the error of the output is
+``(w - q)' H (w - q)``. `gptq` rounds one input after the other and lets the ones not yet rounded absorb the error (Frantar
+et al., GPTQ, arXiv 2210.17323; the update is OBQ's and Optimal Brain Surgeon's). `descend` then changes single codes while
+that lowers the error (cyclic coordinate descent: Behdin et al., QuantEase, arXiv 2309.01885).
+
+All arrays carry a leading axis of groups, since a grouped convolution has one ``H`` per group: ``H`` (g, d, d), ``W``
+(g, o, d), ``scales`` (g, o).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Codes = np.ndarray[Any, np.dtype[np.int8]]
+
+BLOCK = 64
+
+
+def damped(H: Array, damping: float) -> Array:
+    """``H`` plus ``damping`` times the mean of its diagonal; inputs that are never on get a unit diagonal."""
+    size = H.shape[-1]
+    diagonal = np.einsum("gii->gi", H)
+    mean = np.maximum(diagonal.mean(axis=1), np.finfo(np.float64).tiny)
+    dead = diagonal <= 0
+    extra = damping * mean[:, None] + np.where(dead, mean[:, None], 0.0)
+    return H + extra[:, :, None] * np.eye(size)
+
+
+def round_to_nearest(W: Array, scales: Array, limit: int) -> Codes:
+    """The nearest codes."""
+    return np.clip(np.rint(W / scales[..., None]), -limit, limit).astype(np.int8)
+
+
+def gptq(H: Array, W: Array, scales: Array, limit: int, *, damping: float = 0.01) -> Codes:
+    """Codes by successive rounding with error feedback, inputs of most energy first."""
+    groups, size = H.shape[0], H.shape[-1]
+    order = np.argsort(-np.einsum("gii->gi", H), axis=1, kind="stable")
+    rows = np.arange(groups)[:, None]
+    H = damped(H, damping)[rows[:, :, None], order[:, :, None], order[:, None, :]]
+    W = np.take_along_axis(W, order[:, None, :], axis=2).copy()
+    # The upper Cholesky factor of the inverse holds, row by row, the inverse of what is left to round.
+    upper = np.linalg.cholesky(np.linalg.inv(H)).transpose(0, 2, 1)
+    codes = np.zeros(W.shape, np.int8)
+    for start in range(0, size, BLOCK):
+        stop = min(start + BLOCK, size)
+        errors = np.zeros((*W.shape[:2], stop - start))
+        for j in range(start, stop):
+            column = W[:, :, j]
+            code = np.clip(np.rint(column / scales), -limit, limit)
+            codes[:, :, j] = code
+            error = (column - code * scales) / upper[:, j, j][:, None]
+            errors[:, :, j - start] = error
+            W[:, :, j + 1 : stop] -= error[:, :, None] * upper[:, None, j, j + 1 : stop]
+        W[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
+    inverse = np.argsort(order, axis=1, kind="stable")
+    return np.take_along_axis(codes, inverse[:, None, :], axis=2)
+
+
+def descend(H: Array, W: Array, scales: Array, codes: Codes, limit: int, *, sweeps: int = 4) -> Codes:
+    """Improve ``codes`` one input at a time; never raises the error."""
+    diagonal = np.maximum(np.einsum("gii->gi", H), np.finfo(np.float64).tiny)
+    current = codes.astype(np.float64)
+    gradient = (current * scales[..., None] - W) @ H
+    for _ in range(sweeps):
+        changed = False
+        for j in range(H.shape[-1]):
+            best = current[:, :, j] - gradient[:, :, j] / (diagonal[:, j][:, None] * scales)
+            step = np.clip(np.rint(best), -limit, limit) - current[:, :, j]
+            if step.any():
+                changed = True
+                current[:, :, j] += step
+                gradient += (step * scales)[:, :, None] * H[:, None, j, :]
+        if not changed:
+            break
+    return current.astype(np.int8)
+
+
+def error(H: Array, W: Array, scales: Array, codes: Codes) -> Array:
+    """``(w - q)' H (w - q)`` per group and output channel, (g, o)."""
+    difference = W - codes * scales[..., None]
+    return np.einsum("god,god->go", difference @ H, difference)
+
+
+def search_scales(H: Array, W: Array, limit: int, factors: Array) -> Array:
+    """Per output channel the scale, among ``factors`` times the min/max one, whose nearest codes err least."""
+    base = np.abs(W).max(axis=2) / limit
+    base = np.where(base > 0, base, 1.0)
+    best = np.full(base.shape, np.inf)
+    scales = base.copy()
+    for factor in factors:
+        trial = (base * factor).astype(np.float32).astype(np.float64)
+        value = error(H, W, trial, round_to_nearest(W, trial, limit))
+        better = value < best
+        best = np.where(better, value, best)
+        scales = np.where(better, trial, scales)
+    return scales

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
+
 from edgec.graph.errors import UsageError, did_you_mean
 from edgec.targets.probe import host_fields
 from edgec.targets.schema import System, Target
-from pydantic import ValidationError
 
 _SYSTEMS = "systems"
 

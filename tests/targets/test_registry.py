@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from edgec.graph.errors import UsageError
 from edgec.targets import add_target, load_target_file, target, target_names, targets
 from edgec.targets.probe import host_fields
@@ -13,6 +14,7 @@ SHIPPED = {
     "generic-arm64",
     "host",
     "jetson-agx-orin",
+    "jetson-agx-xavier",
     "jetson-nano",
     "jetson-orin-nano",
     "rk3588",

@@ -149,6 +149,28 @@ CASES: dict[str, tuple[str, int, str, set[int]]] = {
     ),
     "spatial attention": ("s = Conv(r1, ws)  h = Sigmoid(s)  z = Mul(r1, h)", 8, "float[1,8,1,1] ws", {8}),
     "softmax over space": ("z = Softmax<axis=3>(r1)", 8, "float[1] unused", {8}),
+    "resize to a size": (
+        "sz = Constant<value_ints=[1,8,12,12]>()  z = Resize<mode=\"nearest\">(r1, , , sz)", 8,
+        "float[1] unused", {8},
+    ),
+    "resize of some axes": (
+        "sz = Constant<value_ints=[8,12,12]>()  z = Resize<axes=[1,2,3]>(r1, , , sz)", 8,
+        "float[1] unused", {8},
+    ),
+    "mean without axes kept": (
+        "o = Constant<value_ints=[2,3]>()  m = ReduceMean<keepdims=0>(r1, o)"
+        "  u = Unsqueeze(m, o)  q = Squeeze(u, o)  h = MatMul(q, w2)  z = Unsqueeze(h, o)",
+        6, "float[8,6] w2", {8, 6},
+    ),
+    "instance norm": ("z = InstanceNormalization(r1, s, b)", 8, "float[8] s, float[8] b", {8}),
+    "where": (
+        "t = Constant<value_floats=[0.5]>()  q = Greater(r1, t)  z = Where(q, c1, k)", 8,
+        "float[8,1,1] k", {8},
+    ),
+    "sum of three": (
+        "c2 = Conv<pads=[1,1,1,1]>(x, w2)  c3 = Conv(x, w3)  z = Sum(c1, c2, c3)", 8,
+        "float[8,3,3,3] w2, float[8,3,1,1] w3", {8},
+    ),
     "tile and expand": (
         "n = Constant<value_ints=[1,2,1,1]>()  t = Tile(r1, n)  g0 = GlobalMaxPool(t)"
         "  sh = Constant<value_ints=[1,16,4,4]>()  e = Expand(g0, sh)  z = Conv(e, w2)",
@@ -164,6 +186,18 @@ def test_removal_equals_masking(name, build, assert_exact, some_removals):
     assert {group.size for group in groups(model) if group.prunable} == sizes
     for seed in range(4):
         assert_exact(model, some_removals(model, seed))
+
+
+def test_constant_channels_stay(build, assert_exact, some_removals):
+    """CoordConv: coordinates joined to a feature map. Nothing makes them, so nobody prunes them."""
+    body = "c1 = Conv(x, w1)  k = Concat<axis=1>(c1, coordinates)  y = Conv(k, w2)"
+    model = build(
+        "net (float[1,3,4,4] x, float[6,3,1,1] w1, float[1,2,4,4] coordinates, float[2,8,1,1] w2)"
+        f" => (float[1,2,4,4] y) {{ {body} }}"
+    )
+    stuck = by_name(model)["concat_1"]
+    assert (stuck.size, stuck.reason) == (2, "no layer makes these channels")
+    assert_exact(model, some_removals(model, 0))
 
 
 def by_name(model: ir.Model) -> dict[str, ChannelGroup]:

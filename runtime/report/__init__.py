@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgec.runtime.report.compare import RunComparison, compare
+    from edgec.runtime.report.comparison import RunComparison, compare
     from edgec.runtime.report.html import page
     from edgec.runtime.report.schema import Report, latency_of
     from edgec.runtime.report.store import read, write, write_text
@@ -35,8 +35,8 @@ __all__ = [
 
 _HOME = {
     "Report": "schema",
-    "RunComparison": "compare",
-    "compare": "compare",
+    "RunComparison": "comparison",
+    "compare": "comparison",
     "latency_of": "schema",
     "page": "html",
     "read": "store",

@@ -19,7 +19,7 @@ MINUS = "\u2212"
 
 @dataclass(frozen=True)
 class Change:
-    """One tile of the headline. ``before`` and ``after`` are in the unit of the texts; ``good`` None is neutral."""
+    """One tile of the headline; ``good`` None is neutral."""
 
     label: str
     before_text: str
@@ -31,6 +31,8 @@ class Change:
     basis: str = ""
     """Where the figure comes from: 'measured on …', 'estimated, ±8%', 'on 1000 labelled images'."""
     estimated: bool = False
+    phrase: str = ""
+    """The verdict as part of the headline; empty where the headline has nothing to say of it."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,16 @@ def measure_of(report: Report) -> Accuracy | None:
 
 
 def headline_artifact(report: Report) -> Artifact | None:
-    """The artifact that the headline speaks of: the one named, else smallest precision, with a latency if any has."""
+    """The artifact of the headline: the one named, else the smallest precision, timed if any is."""
     for artifact in report.artifacts:
         if artifact.path == report.headline:
             return artifact
     if not report.artifacts:
         return None
-    return min(report.artifacts, key=lambda a: (_PRECISIONS.index(a.precision), a.latency is None, a.format != "onnx"))
+    return min(
+        report.artifacts,
+        key=lambda a: (_PRECISIONS.index(a.precision), a.latency is None, a.format != "onnx"),
+    )
 
 
 def quality_of(report: Report, artifact: Artifact) -> Quality | None:
@@ -114,7 +119,9 @@ def _size(report: Report, artifact: Artifact | None) -> Change | None:
         return None
     before, after = report.model.bytes, artifact.bytes
     text, good = times(before, after, "smaller", "larger")
-    return Change("Size", size(before), size(after), text, good, _share(before, after), f"{artifact.path} on disk")
+    basis = f"{artifact.path} on disk"
+    share = _share(before, after)
+    return Change("Size", size(before), size(after), text, good, share, basis, phrase=_changed(text))
 
 
 def _macs(report: Report) -> Change:
@@ -143,7 +150,10 @@ def _latency(report: Report, artifact: Artifact | None) -> Change | None:
         share = after.median_ms / before.median_ms if before.median_ms else 0.0
     text, good = times(1.0, share, "faster", "slower")
     old, new = milliseconds(before.median_ms), milliseconds(after.median_ms)
-    return Change("Latency", old, new, text, good, share, basis, estimated)
+    phrase = f"estimated {_changed(text)}" if estimated and _changed(text) else _changed(text)
+    if after.emulated or not after.valid:
+        phrase = ""
+    return Change("Latency", old, new, text, good, share, basis, estimated, phrase)
 
 
 def _accuracy(report: Report, artifact: Artifact | None) -> Change | None:
@@ -152,15 +162,23 @@ def _accuracy(report: Report, artifact: Artifact | None) -> Change | None:
     if quality is None or measure is None:
         return None
     after = measure.value(quality) or 0.0
-    images = f"{quality.images:,} {'labelled ' if measure is TOP1 else ''}inputs".replace(",", "\u202f")
+    new, on = measure.text(after), f"on {quality.images:,} ".replace(",", "\u202f")
     if measure is SQNR:
-        return Change(measure.label, "", measure.text(after), "", None, None, f"on {images}")
-    teacher = measure.value(report.quality.get("teacher")) if measure is TOP1 else 1.0
+        return Change(measure.label, "", new, "", None, None, f"{on}inputs, against the original")
+    if measure is AGREEMENT:
+        return Change(measure.label, "", new, "", None, after, f"{on}inputs", phrase=f"same answer on {new}")
+    teacher = measure.value(report.quality.get("teacher"))
     if teacher is None:
-        return Change(measure.label, "", measure.text(after), "", None, None, f"on {images}")
-    word, good = points(teacher, after)
-    old = measure.text(teacher) if measure is TOP1 else ""
-    return Change(measure.label, old, measure.text(after), word, good, None, f"on {images}")
+        return Change(measure.label, "", new, "", None, after, f"{on}labelled inputs")
+    verdict, good, phrase = points(teacher, after)
+    share = _share(teacher, after)
+    return Change(
+        measure.label, measure.text(teacher), new, verdict, good, share, f"{on}labelled inputs", phrase=phrase
+    )
+
+
+def _changed(verdict: str) -> str:
+    return "" if verdict == "unchanged" else verdict
 
 
 def _share(before: float, after: float) -> float | None:
@@ -176,12 +194,17 @@ def times(before: float, after: float, better: str, worse: str) -> tuple[str, bo
     return f"{ratio:.{digits}f}× {word}", after < before
 
 
-def points(before: float, after: float) -> tuple[str, bool | None]:
-    """The difference of two fractions in percentage points, in words."""
+def points(before: float, after: float) -> tuple[str, bool | None, str]:
+    """The difference of two accuracies in points: as a verdict, whether it is good, and as a phrase.
+
+    A loss of up to two points is neither good nor bad: whether it is worth it is the reader's to say.
+    """
     gap = 100 * (after - before)
     if abs(gap) < 0.05:
-        return "no loss", True
-    return (f"+{gap:.1f} points", True) if gap > 0 else (f"{MINUS}{-gap:.1f} points", gap > -1.0)
+        return "no loss", True, "no accuracy lost"
+    if gap > 0:
+        return f"+{gap:.1f} points", True, f"{gap:.1f} points more accurate"
+    return f"{MINUS}{-gap:.1f} points", None if gap > -2.0 else False, f"{-gap:.1f} points less accurate"
 
 
 def latency_basis(latency: Latency) -> str:
@@ -196,21 +219,38 @@ def latency_basis(latency: Latency) -> str:
     return f"measured: {where}" if latency.valid else f"INVALID: {where}"
 
 
+def phrases(report: Report) -> list[str]:
+    """The headline in phrases: '4.1× smaller', '2.9× faster', '0.4 points less accurate'."""
+    said = [change.phrase for change in changes(report) if change.phrase]
+    return said or ["Nothing changed"]
+
+
 def sentence(report: Report) -> str:
-    """The headline: '4.1× smaller, 2.9× faster, −0.4 points'."""
-    said = [change.verdict for change in changes(report) if change.verdict and change.label != "Multiply-adds"]
-    return ", ".join(word for word in said if word != "unchanged") or "Nothing changed"
+    """The headline in one line."""
+    return ", ".join(phrases(report))
 
 
 def problems(report: Report) -> list[str]:
     """What a reader must see first: noise as data, failed gates, invalid or emulated times."""
-    said = []
-    if report.data is not None and report.data.random:
-        said.append("Calibrated on random noise, as asked: accuracy figures say nothing about real inputs.")
-    said += [f"Gate failed: {gate_text(gate)}" for gate in report.gates if not gate.passed]
+    failed = [f"Gate failed: {gate_text(gate)}" for gate in report.gates if not gate.passed]
+    return [*_noise(report), *failed, *_bad_times(report)]
+
+
+def doubts(report: Report) -> list[str]:
+    """The problems that are no gates, for where the gates are listed anyway."""
+    return [*_noise(report), *_bad_times(report)]
+
+
+def _noise(report: Report) -> list[str]:
+    if report.data is None or not report.data.random:
+        return []
+    return ["Calibrated on random noise, as asked: accuracy figures say nothing about real inputs."]
+
+
+def _bad_times(report: Report) -> list[str]:
     latencies = [artifact.latency for artifact in report.artifacts if artifact.latency is not None]
     reasons = {reason for latency in latencies if not latency.valid for reason in latency.invalid}
-    said += [f"Invalid measurement: {reason}" for reason in sorted(reasons)]
+    said = [f"Invalid measurement: {reason}" for reason in sorted(reasons)]
     if any(latency.emulated for latency in latencies):
         said.append("Times are from an emulated board: not a latency.")
     return said
@@ -218,8 +258,9 @@ def problems(report: Report) -> list[str]:
 
 def gate_text(gate: Gate) -> str:
     """A gate in one line."""
-    figures = " against ".join(plain_value(value) for value in (gate.value, gate.limit) if value is not None)
-    return " – ".join(part for part in (gate.name, figures, gate.why) if part)
+    value = "" if gate.value is None else f" {plain_value(gate.value)}"
+    limit = "" if gate.limit is None else f" (limit {plain_value(gate.limit)})"
+    return f"{gate.name}{value}{limit}{f': {gate.why}' if gate.why else ''}"
 
 
 def plain_value(value: float | str | None) -> str:
@@ -239,7 +280,7 @@ def command(report: Report) -> str:
 
 def size(number: float) -> str:
     """Bytes in decimal units, as disks and shops count them."""
-    for unit, scale, digits in (("GB", 1e9, 2), ("MB", 1e6, 2), ("kB", 1e3, 0)):
+    for unit, scale, digits in (("GB", 1e9, 2), ("MB", 1e6, 2), ("kB", 1e3, 1)):
         if number >= scale:
             value = number / scale
             return f"{value:.{digits if value < 100 else 0}f} {unit}"
@@ -248,8 +289,8 @@ def size(number: float) -> str:
 
 def count(number: float) -> str:
     """A count to three digits: 325 M."""
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= scale:
+    for unit, scale, least in (("G", 1e9, 1e9), ("M", 1e6, 1e6), ("k", 1e3, 1e4)):
+        if number >= least:
             value = number / scale
             return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
     return f"{number:.0f}"
@@ -260,6 +301,11 @@ def milliseconds(value: float) -> str:
     if value >= 1000:
         return f"{value / 1000:.2f} s"
     return f"{value:.{3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f} ms"
+
+
+def format_name(name: str) -> str:
+    """A file format as people write it."""
+    return {"onnx": "ONNX", "tflite": "TFLite"}.get(name, name)
 
 
 def seconds(value: float) -> str:

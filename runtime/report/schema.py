@@ -1,11 +1,11 @@
 """The object in ``report.json``: every figure of one run (design section 6).
 
-Units: bytes, milliseconds for latencies, seconds for passes and runs, MiB for memory, decibels for SQNR. ``top1``,
-``agreement``, shares, and predicted errors are fractions (0.786, not 78.6). Paths are relative to the run folder. Parts
-that a run does not have are None or empty, and the page leaves them out.
+Units: bytes, milliseconds for latencies, seconds for passes and runs, MiB for memory, decibels for SQNR.
+``top1``, ``agreement``, shares, and predicted errors are fractions (0.786, not 78.6). Paths are relative to
+the run folder. Parts that a run does not have are None or empty, and the page leaves them out.
 
-Figures may come as numpy scalars. A figure that is not finite becomes None, except an SQNR: identical outputs have an
-infinite one, which is stored as `IDENTICAL_DB` because JSON has no infinity.
+Figures may come as numpy scalars. A figure that is not finite becomes None, except an SQNR: identical
+outputs have an infinite one, which is stored as `IDENTICAL_DB` because JSON has no infinity.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IDENTICAL_DB = 200.0
 
 
 def plain(value: Any) -> Any:
-    """``value`` in JSON types: numpy scalars and arrays, tuples, and paths converted; not finite becomes None."""
+    """``value`` in JSON types: numpy, tuples, and paths are converted; what is not finite becomes None."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float):
@@ -46,7 +46,12 @@ def _decibels(value: Any) -> Any:
 
 
 def _relative(path: str) -> str:
-    if not path or PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive or ".." in PurePosixPath(path).parts:
+    if (
+        not path
+        or PurePosixPath(path).is_absolute()
+        or PureWindowsPath(path).drive
+        or ".." in PurePosixPath(path).parts
+    ):
         raise ValueError(f"{path!r} is not a path inside the run folder")
     return path
 
@@ -65,7 +70,7 @@ class Part(BaseModel):
 
 
 class Quality(Part):
-    """How well outputs match: ``top1`` against labels, the others against the teacher, over ``images`` inputs."""
+    """How well outputs match over ``images`` inputs: ``top1`` with labels, the others with the teacher."""
 
     images: int
     top1: Figure = None
@@ -142,7 +147,7 @@ class Compressed(Part):
 
 
 class Artifact(Part):
-    """One file of the run. ``latency`` is on the run's target; ``others`` are on further devices or runtimes."""
+    """One file of the run. ``latency`` is on the run's target, ``others`` on further devices or runtimes."""
 
     path: RunPath
     format: str
@@ -171,7 +176,7 @@ class PassNote(Part):
 
 
 class FittedLayer(Part):
-    """One fitted layer, as in `passes.base.LayerReport`: errors relative to the target's energy on held-out rows."""
+    """One fitted layer: errors relative to the energy of the fit's target, on held-out rows."""
 
     node: str
     rows: int
@@ -220,7 +225,7 @@ class Ratio(Part):
 
 
 class Comparison(Part):
-    """An interleaved session. ``baseline`` names an artifact of the run, or 'source' for the model that came in."""
+    """An interleaved session. ``baseline`` is an artifact's path, or 'source': the model that came in."""
 
     baseline: str
     ratios: tuple[Ratio, ...]
@@ -240,8 +245,9 @@ class LatencySection(Part):
 class Layer(Part):
     """One node, before and after; a node that is gone has zeros after, a new one zeros before.
 
-    ``latency_share`` is the share of the artifact's latency; ``sqnr_db`` the signal-to-quantisation-noise ratio of the
-    node's output in the int8 artifact; ``error`` the relative squared error of the float network's output there.
+    ``latency_share`` is the share of the artifact's latency; ``sqnr_db`` the
+    signal-to-quantisation-noise ratio of the node's output in the int8 artifact; ``error`` the relative
+    squared error of the float network there.
     """
 
     name: str
@@ -275,7 +281,7 @@ class Tradeoff(Part):
 
 
 class DataInfo(Part):
-    """The calibration data (``random``: noise that was asked for), and the evaluation data where there is some."""
+    """The calibration data (``random``: noise that was asked for), and the evaluation data if any."""
 
     name: str
     samples: int
@@ -307,7 +313,7 @@ class Report(Part):
     tradeoff: Tradeoff | None = None
     recipe: Options = {}
     command: str = ""
-    """The command that reproduces the run, to be pasted into a shell; empty: one is made from ``recipe.yaml``."""
+    """The command that reproduces the run, to be pasted; empty: one is made from ``recipe.yaml``."""
     environment: Options = {}
     data: DataInfo | None = None
     warnings: tuple[str, ...] = ()
@@ -327,7 +333,18 @@ class Report(Part):
 def latency_of(record: Mapping[str, Any], device: str = "host") -> Latency:
     """One record of the on-device agent (``runtime/agent.py``) as a `Latency`."""
     engine, version = record.get("engine", ""), record.get("engine_version", "")
-    same = ("threads", "median_ms", "p10_ms", "p90_ms", "p99_ms", "runs", "load_ms", "first_ms", "valid", "emulated")
+    same = (
+        "threads",
+        "median_ms",
+        "p10_ms",
+        "p90_ms",
+        "p99_ms",
+        "runs",
+        "load_ms",
+        "first_ms",
+        "valid",
+        "emulated",
+    )
     return Latency(
         measured=True,
         device=device,

@@ -1,4 +1,4 @@
-"""``report.json`` and ``report.html`` in a run folder: written whole or not at all, read with clear errors."""
+"""``report.json`` and ``report.html`` in a run folder: written whole or not at all, read strictly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HTML_NAME = "report.html"
 
 
 def write(run_folder: Path, report: Report) -> None:
-    """Write ``report.json`` and ``report.html`` into ``run_folder``, each under a temporary name, then renamed.
+    """Write ``report.json`` and ``report.html`` into ``run_folder``, each to a temporary name, then renamed.
 
     Raises EdgecError where the folder cannot be written; old reports are then untouched.
     """
@@ -59,7 +59,9 @@ def read(run_folder: Path) -> Report:
         raw = json.loads(text)
     except json.JSONDecodeError as error:
         why = f"line {error.lineno}: {error.msg}"
-        raise DataError("damaged report", where=str(path), why=why, hint="Run `edgec compile` again.") from error
+        raise DataError(
+            "damaged report", where=str(path), why=why, hint="Run `edgec compile` again."
+        ) from error
     _check_version(raw, path)
     try:
         return Report.model_validate_json(text)

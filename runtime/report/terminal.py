@@ -1,0 +1,92 @@
+"""What a finished run says on the terminal: a few plain lines, or the same as a table in colour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgec.runtime.report import facts
+from edgec.runtime.report.schema import Artifact, Latency, Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def summary_lines(report: Report) -> list[str]:
+    """The run in plain lines: headline, before -> after, artifacts, problems."""
+    lines = [f"{report.model.name} for {report.target}: {facts.sentence(report)}"]
+    for change in facts.changes(report):
+        arrow = f"{change.before_text} → {change.after_text}" if change.before_text else change.after_text
+        verdict = f"  {change.verdict}" if change.verdict else ""
+        lines.append(f"  {change.label:<28} {arrow}{verdict}  ({change.basis})")
+    measure = facts.measure_of(report)
+    for artifact in report.artifacts:
+        words = [facts.size(artifact.bytes)]
+        if measure is not None:
+            words.append(measure.text(measure.value(facts.quality_of(report, artifact))))
+        if artifact.latency is not None:
+            words.append(_latency(artifact.latency))
+        lines.append(f"  {artifact.path:<28} {', '.join(words)}")
+    lines += [f"  ! {text}" for text in (*facts.problems(report), *report.warnings)]
+    return lines
+
+
+def render_terminal(report: Report, console: Console) -> None:
+    """Print the run in colour: headline, table of artifacts, what was put back, gates, and problems."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(Text(facts.sentence(report), style="bold"))
+    console.print(Text(f"{report.model.name} for {report.target_title or report.target}", style="dim"))
+    changes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for change in facts.changes(report):
+        arrow = f"{change.before_text} → {change.after_text}" if change.before_text else change.after_text
+        style = {True: "green", False: "red", None: ""}[change.good]
+        basis = Text(change.basis, style="dim")
+        changes.add_row(Text(change.label), Text(arrow), Text(change.verdict, style=style), basis)
+    console.print(changes)
+    if report.artifacts:
+        console.print(_artifacts(report))
+    reverted = [f"{run.name}: {n.text}" for run in report.passes for n in run.notes if n.level == "reverted"]
+    for line in reverted:
+        console.print(Text(f"put back  {line}", style="yellow"))
+    for gate in report.gates:
+        style = "green" if gate.passed else "bold red"
+        console.print(
+            Text.assemble(("ok    " if gate.passed else "FAILED", style), "  ", facts.gate_text(gate))
+        )
+    for text in facts.doubts(report):
+        console.print(Text(text, style="bold red"))
+    for text in report.warnings:
+        console.print(Text(text, style="yellow"))
+
+
+def _artifacts(report: Report) -> object:
+    from rich.table import Table
+    from rich.text import Text
+
+    measure = facts.measure_of(report)
+    main = facts.headline_artifact(report)
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name in ("file", "precision", "size", *([measure.label] if measure else []), "latency"):
+        table.add_column(name, justify="left" if name in ("file", "precision") else "right")
+    for artifact in report.artifacts:
+        row = [artifact.path, artifact.precision, facts.size(artifact.bytes)]
+        if measure is not None:
+            row.append(measure.text(measure.value(facts.quality_of(report, artifact))))
+        row.append(_artifact_latency(artifact))
+        table.add_row(*(Text(cell) for cell in row), style="bold" if artifact is main else "")
+    return table
+
+
+def _artifact_latency(artifact: Artifact) -> str:
+    return _latency(artifact.latency) if artifact.latency is not None else "–"
+
+
+def _latency(latency: Latency) -> str:
+    text = facts.milliseconds(latency.median_ms)
+    if not latency.measured:
+        error = f"±{latency.error_pct:.0f}%" if latency.error_pct is not None else "error unknown"
+        return f"{text} estimated, {error}"
+    if latency.emulated:
+        return f"{text} emulated: not a latency"
+    return f"{text} measured" if latency.valid else f"{text} INVALID"

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import onnx_ir as ir
 
 from edgec.compiler.defaults import PRECISION_PASSES
 from edgec.compiler.pipeline import Step
-from edgec.compiler.recipe import Recipe
+from edgec.compiler.recipe import Precision, Recipe
 from edgec.compiler.run_folder import RunFolder
 
 NAMES = {
@@ -75,7 +76,7 @@ def emit_bytes(model: ir.Model, file_format: str, precision: str, recipe: Recipe
 
     return tflite.emit(
         model,
-        precision=precision,
+        precision=cast("Precision", precision),
         io_layout=recipe.io_layout,
         batch=recipe.batch,
         metadata=metadata,

@@ -153,7 +153,10 @@ def _data(ready: Prepared) -> dict[str, Any] | None:
 
 def _warnings(facts: RunFacts) -> list[str]:
     found = [
-        f"{step.one.name}: {note.text}" for step in facts.steps for note in step.notes if note.level == "warning"
+        f"{step.one.name}: {note.text}"
+        for step in facts.steps
+        for note in step.notes
+        if note.level == "warning"
     ]
     data = facts.ready.data
     if data is not None:

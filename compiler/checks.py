@@ -23,7 +23,9 @@ def check_needs(one: Pass, context: Context) -> None:
         hint = "Add --data FOLDER (unlabelled inputs), or ask for noise with --data random."
         raise UsageError("needs calibration data", where=where, hint=hint)
     if Need.LABELS in one.needs and (context.data is None or context.data.labels is None):
-        raise UsageError("needs labelled data", where=where, hint="Give an .npz with x and y, or a labels CSV.")
+        raise UsageError(
+            "needs labelled data", where=where, hint="Give an .npz with x and y, or a labels CSV."
+        )
     if Need.TARGET in one.needs and context.target is None:
         raise UsageError("needs a target", where=where, hint="Add --target; see `edgec targets list`.")
     if Need.TORCH in one.needs:
@@ -40,7 +42,9 @@ def check_result(one: Pass, before: ir.Model, result: PassResult) -> None:
     interface = [(v.name, str(v.shape)) for v in (*before.graph.inputs, *before.graph.outputs)]
     after = [(v.name, str(v.shape)) for v in (*result.model.graph.inputs, *result.model.graph.outputs)]
     if interface != after:
-        raise PassError("it changed the model's inputs or outputs", where=where, why=f"{interface} -> {after}")
+        raise PassError(
+            "it changed the model's inputs or outputs", where=where, why=f"{interface} -> {after}"
+        )
     one.ensures(before, result)
     if not one.changes_function:
         _check_same_function(where, before, result.model)

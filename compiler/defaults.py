@@ -41,13 +41,17 @@ def _with_budget(passes: tuple[Pass, ...], budget: Budget) -> tuple[Pass, ...]:
             filled = dataclasses.replace(one, **{name: value})
             return (*passes[:index], filled, *passes[index + 1 :])
     why = f"none of the named passes has an open option {name!r}"
-    raise UsageError("--budget has no effect here", why=why, hint="Leave out --passes, or name prune-channels.")
+    raise UsageError(
+        "--budget has no effect here", why=why, hint="Leave out --passes, or name prune-channels."
+    )
 
 
 def _quantisation(precision: str, passes: tuple[Pass, ...]) -> tuple[Pass, ...]:
     present = {PRECISION_PASSES[one.name] for one in passes if one.name in PRECISION_PASSES}
     if present and precision not in present and precision != "fp32":
-        raise UsageError(f"--precision {precision} and the named passes disagree", why=f"they end in {present.pop()}")
+        raise UsageError(
+            f"--precision {precision} and the named passes disagree", why=f"they end in {present.pop()}"
+        )
     if precision == "int8" and not present:
         return parse_pipeline("quantize")
     if precision == "fp16" and not present:

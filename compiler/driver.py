@@ -18,8 +18,8 @@ from edgec.compiler.gates import check_gates
 from edgec.compiler.latency import time_run
 from edgec.compiler.layer_table import layer_table
 from edgec.compiler.pipeline import Step, run_pipeline
-from edgec.compiler.quality import judge
 from edgec.compiler.prepare import Prepared, prepare, versions
+from edgec.compiler.quality import judge
 from edgec.compiler.recipe import Recipe, relative_to
 from edgec.compiler.resources import peak_rss_mb
 from edgec.compiler.run_folder import RunFolder

@@ -36,15 +36,23 @@ def drop_gate(recipe: Recipe, quality: Mapping[str, Mapping[str, Any]]) -> GateR
         return None
     last = list(quality)[-1] if quality else None
     if last is None:
-        return GateResult("max-drop", False, "not measured", limit, "there is no data to judge on; add --eval or --data")
+        return GateResult(
+            "max-drop", False, "not measured", limit, "there is no data to judge on; add --eval or --data"
+        )
     teacher, student = quality["teacher"], quality[last]
     if "top1" in student:
         drop = float(teacher["top1"] - student["top1"])
-        return GateResult("max-drop", drop <= limit + 1e-9, drop, limit, f"top-1 of {last} against the teacher")
+        return GateResult(
+            "max-drop", drop <= limit + 1e-9, drop, limit, f"top-1 of {last} against the teacher"
+        )
     if "agreement" in student:
         drop = 1.0 - float(student["agreement"])
-        return GateResult("max-drop", drop <= limit + 1e-9, drop, limit, f"{last} answers otherwise than the teacher")
-    return GateResult("max-drop", False, "no classes", limit, "the outputs are no class scores; top-1 has no meaning")
+        return GateResult(
+            "max-drop", drop <= limit + 1e-9, drop, limit, f"{last} answers otherwise than the teacher"
+        )
+    return GateResult(
+        "max-drop", False, "no classes", limit, "the outputs are no class scores; top-1 has no meaning"
+    )
 
 
 def budget_gate(
@@ -62,7 +70,9 @@ def budget_gate(
     if budget.unit == "latency":
         old, new = timings.source_ms, timings.headline_ms
         if old is None or new is None:
-            return GateResult(f"budget {recipe.budget}", False, "unknown", recipe.budget, "no latency is known")
+            return GateResult(
+                f"budget {recipe.budget}", False, "unknown", recipe.budget, "no latency is known"
+            )
     else:
         # A size budget is about the file that is shipped, so it counts the last precision's weights.
         last = list(models.values())[-1] if budget.unit == "size" else models["fp32"]

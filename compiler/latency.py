@@ -114,7 +114,9 @@ def _has_litert() -> bool:
     return find_spec("ai_edge_litert") is not None or find_spec("tflite_runtime") is not None
 
 
-def _profile(ready: Prepared, emitted: Sequence[Emitted], headline: str | None, device: Any) -> dict[str, float]:
+def _profile(
+    ready: Prepared, emitted: Sequence[Emitted], headline: str | None, device: Any
+) -> dict[str, float]:
     """Milliseconds per node of the headline's ONNX twin; nodes that the runtime fused into others are absent."""
     from edgec.runtime.bench import BenchOptions, profile
 
@@ -168,7 +170,9 @@ def _estimated(
     source: Mapping[str, Any] | None = None
     try:
         default = runtimes[emitted[0].format] if emitted else "onnxruntime"
-        source = _estimate_record(estimate(cost(ready.model), ready.target, runtime=default, precision="fp32"))
+        source = _estimate_record(
+            estimate(cost(ready.model), ready.target, runtime=default, precision="fp32")
+        )
         for one in emitted:
             # Costs are counted on the float graph: QDQ pairs are number formats, not work.
             guess = estimate(

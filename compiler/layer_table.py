@@ -43,7 +43,11 @@ def layer_table(
     if data is not None and len(data):
         few = data.take(SAMPLES)
         moved = models["fp32"] is not source
-        error = {n: 10 ** (-db / 10) for n, db in _sqnr(source, models["fp32"], few, threads).items()} if moved else {}
+        error = (
+            {n: 10 ** (-db / 10) for n, db in _sqnr(source, models["fp32"], few, threads).items()}
+            if moved
+            else {}
+        )
         quantised = list(models.values())[-1]
         sqnr = _sqnr(models["fp32"], quantised, few, threads) if len(models) > 1 else {}
     rows = []

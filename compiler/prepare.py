@@ -26,6 +26,7 @@ from edgec.targets import target as find_target
 if TYPE_CHECKING:
     from edgec.targets import Target
 
+
 @dataclass(frozen=True)
 class Prepared:
     """A recipe whose parts are all there: loaded, opened, resolved."""
@@ -57,7 +58,9 @@ def prepare(recipe: Recipe) -> Prepared:
             spec.path, model, preprocess, samples=spec.samples, seed=recipe.seed, skip_bad=spec.skip_bad
         )
     if recipe.eval is not None:
-        evaluation = open_data(recipe.eval.path, model, preprocess, seed=recipe.seed, labels=recipe.eval.labels)
+        evaluation = open_data(
+            recipe.eval.path, model, preprocess, seed=recipe.seed, labels=recipe.eval.labels
+        )
     resolved = _resolved(recipe, passes, sha256, data, evaluation)
     return Prepared(resolved, model, size, sha256, data, evaluation, target, passes)
 
@@ -66,7 +69,9 @@ def check_precision(recipe: Recipe, target: Target) -> None:
     """Raise UsageError where the target has no arithmetic for the recipe's precision."""
     support = target.precisions.of(recipe.precision)
     if not support.supported:
-        raise UsageError(f"{target.title} does not run {recipe.precision}", where="--precision", why=support.why)
+        raise UsageError(
+            f"{target.title} does not run {recipe.precision}", where="--precision", why=support.why
+        )
 
 
 def _resolved(
@@ -103,7 +108,17 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
-    for package in ("numpy", "scipy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxsim", "flatbuffers", "torch"):
+    for package in (
+        "numpy",
+        "scipy",
+        "onnx",
+        "onnx-ir",
+        "onnxscript",
+        "onnxruntime",
+        "onnxsim",
+        "flatbuffers",
+        "torch",
+    ):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -116,7 +131,12 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
     ready = prepare(recipe)
     spent = cost(ready.model)
     return {
-        "model": {"path": recipe.model.path, "macs": spent.macs, "params": spent.params, "sha256": ready.sha256},
+        "model": {
+            "path": recipe.model.path,
+            "macs": spent.macs,
+            "params": spent.params,
+            "sha256": ready.sha256,
+        },
         "target": ready.target.name,
         "data": None if ready.data is None else {"name": ready.data.name, "samples": len(ready.data)},
         "passes": [print_pass(one) for one in ready.passes],

@@ -117,7 +117,9 @@ class Recipe(_Closed):
             return None
         built: list[Pass] = []
         for item in self.passes:
-            built.extend(parse_pipeline(item) if isinstance(item, str) else [make_pass(item.name, item.options)])
+            built.extend(
+                parse_pipeline(item) if isinstance(item, str) else [make_pass(item.name, item.options)]
+            )
         return tuple(built)
 
     def to_yaml(self) -> str:
@@ -178,7 +180,9 @@ def _with_paths(recipe: Recipe, move: Any) -> Recipe:
             return f"{move(head)}:{function}" if head.endswith(".py") else text
         return str(move(text))
 
-    model = recipe.model.model_copy(update={"path": path(recipe.model.path), "weights": path(recipe.model.weights)})
+    model = recipe.model.model_copy(
+        update={"path": path(recipe.model.path), "weights": path(recipe.model.weights)}
+    )
     update: dict[str, Any] = {"model": model}
     if recipe.data is not None:
         update["data"] = recipe.data.model_copy(update={"path": path(recipe.data.path)})
@@ -202,11 +206,11 @@ def _explain(error: ValidationError, path: Path, tree: yaml.Node | None) -> Usag
 
 
 def _known_keys(parents: list[str]) -> list[str]:
-    sections = {
+    sections: dict[str, type[BaseModel]] = {
         "model": ModelSource, "data": DataSource, "eval": EvalSource, "preprocess": Preprocessing, "gates": Gates,
         "passes": PassSpec,
     }  # fmt: skip
-    cls: type[BaseModel] = sections.get(parents[0], Recipe) if parents else Recipe
+    cls = sections.get(parents[0], Recipe) if parents else Recipe
     return list(cls.model_fields)
 
 

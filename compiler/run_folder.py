@@ -38,9 +38,16 @@ class RunFolder:
         """Create and lock. Raises UsageError for a folder that is no run, EdgecError where it cannot be written."""
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("this is a file, not a folder", where=str(self.path))
-        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / MARK).exists() and not self._force:
+        if (
+            self.path.is_dir()
+            and any(self.path.iterdir())
+            and not (self.path / MARK).exists()
+            and not self._force
+        ):
             why = "it is not empty and is not a run of edgec"
-            raise UsageError("output folder refused", where=str(self.path), why=why, hint="Choose another, or add --force.")
+            raise UsageError(
+                "output folder refused", where=str(self.path), why=why, hint="Choose another, or add --force."
+            )
         with disk_errors(self.path):
             self._created = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
@@ -108,7 +115,11 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reasons = {errno.ENOSPC: "the disk is full", errno.EACCES: "permission denied", errno.EROFS: "it is read-only"}
+        reasons = {
+            errno.ENOSPC: "the disk is full",
+            errno.EACCES: "permission denied",
+            errno.EROFS: "it is read-only",
+        }
         why = reasons.get(error.errno or 0, str(error.strerror or error))
         hint = "Free some space and run again with --resume." if error.errno == errno.ENOSPC else None
         raise EdgecError("cannot write", where=str(error.filename or path), why=why, hint=hint) from error

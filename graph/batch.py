@@ -21,7 +21,8 @@ def can_free(model: ir.Model) -> bool:
     if not shapes:
         return False
     return all(
-        shape is not None and len(shape) >= 2 and (shape[0] == 1 or not isinstance(shape[0], int)) for shape in shapes
+        shape is not None and len(shape) >= 2 and (shape[0] == 1 or not isinstance(shape[0], int))
+        for shape in shapes
     )
 
 

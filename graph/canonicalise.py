@@ -257,7 +257,7 @@ def _to_ir(model: onnx.ModelProto) -> ir.Model:
     graph = ir.from_proto(model)
     with _quiet():
         common.InlinePass()(graph)
-        common.RemoveUnusedFunctionsPass()(graph)
+        common.RemoveUnusedFunctionsPass()(graph)  # type: ignore[no-untyped-call]
         common.ClearMetadataAndDocStringPass()(graph)
     return graph
 

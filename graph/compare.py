@@ -75,9 +75,20 @@ class Difference:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able figures; infinities become None."""
-        figures = {"max": self.largest, "relative": self.relative, "sqnr_db": self.sqnr_db, "cosine": self.cosine}
+        figures = {
+            "max": self.largest,
+            "relative": self.relative,
+            "sqnr_db": self.sqnr_db,
+            "cosine": self.cosine,
+        }
         clean = {key: value if np.isfinite(value) else None for key, value in figures.items()}
-        return {"value": self.name, "node": self.node, "op": self.op, **clean, "equal": self._error_energy == 0}
+        return {
+            "value": self.name,
+            "node": self.node,
+            "op": self.op,
+            **clean,
+            "equal": self._error_energy == 0,
+        }
 
 
 def sqnr_db(reference: Array, value: Array) -> float:
@@ -127,7 +138,9 @@ def common_values(a: ir.Model, b: ir.Model) -> list[tuple[str, str, str]]:
     for node in a.graph:
         for value in node.outputs:
             other = theirs.get(value.name)
-            both_float = value.dtype == ir.DataType.FLOAT and other is not None and other.dtype == ir.DataType.FLOAT
+            both_float = (
+                value.dtype == ir.DataType.FLOAT and other is not None and other.dtype == ir.DataType.FLOAT
+            )
             same_shape = other is not None and _static(value) == _static(other)
             if both_float and same_shape:
                 pairs.append((value.name or "", node.name or "", node.op_type))

@@ -70,7 +70,9 @@ def _node_cost(node: ir.Node, seen: set[int]) -> NodeCost:
             continue
         seen.add(id(value))
         size = elements(value)
-        if value.dtype is not None and (value.dtype.is_floating_point() or value.dtype.bitwidth <= 8 or size > 8):
+        if value.dtype is not None and (
+            value.dtype.is_floating_point() or value.dtype.bitwidth <= 8 or size > 8
+        ):
             weight_bytes += size * value.dtype.bitwidth // 8
             if _is_weight(node, value):
                 params += size

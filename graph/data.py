@@ -155,7 +155,9 @@ class PictureSource:
                 pixels = self.preprocess.picture(image)
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             hint = "Remove it, or skip damaged pictures with --skip-bad."
-            raise DataError("the picture cannot be read", where=str(path), why=str(error), hint=hint) from error
+            raise DataError(
+                "the picture cannot be read", where=str(path), why=str(error), hint=hint
+            ) from error
         except DataError as error:
             raise DataError(error.what, where=str(path), why=error.why, hint=error.hint) from None
         return _fit_picture(self.preprocess.normalise(pixels), self.spec, str(path))
@@ -222,7 +224,9 @@ def open_data(
     elif path.suffix in (".npz", ".npy"):
         data = _open_arrays(path, specs, preprocess)
     else:
-        raise DataError("not a data set", where=str(path), hint="Give a folder of pictures, an .npz or an .npy file.")
+        raise DataError(
+            "not a data set", where=str(path), hint="Give a folder of pictures, an .npz or an .npy file."
+        )
     if samples is not None:
         data = data.take(samples, seed)
     return _checked(data, skip_bad)
@@ -262,7 +266,9 @@ def _open_folder(
     if len(specs) > 1:
         names = ", ".join(spec.name for spec in specs)
         raise DataError(
-            f"the model has {len(specs)} inputs", where=str(path), hint=f"Give an .npz with the arrays {names}."
+            f"the model has {len(specs)} inputs",
+            where=str(path),
+            hint=f"Give an .npz with the arrays {names}.",
         )
     if pictures:
         if len(specs[0].shape) != 3:
@@ -278,7 +284,11 @@ def _open_folder(
 
 
 def _read_labels(folder: Path, files: Sequence[Path], labels: str | Path | None) -> Array | None:
-    beside = [folder / "labels.csv", folder.with_name(folder.name + ".csv"), folder.with_name(folder.name + "_labels.csv")]
+    beside = [
+        folder / "labels.csv",
+        folder.with_name(folder.name + ".csv"),
+        folder.with_name(folder.name + "_labels.csv"),
+    ]
     table = Path(labels) if labels is not None else next((p for p in beside if p.is_file()), None)
     if table is None:
         return None
@@ -319,7 +329,9 @@ def _open_arrays(path: Path, specs: tuple[InputSpec, ...], preprocess: Preproces
         raise DataError("no samples", where=str(path))
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
-            raise DataError(f"array {name!r} has the type {array.dtype}", where=str(path), why="numbers are needed")
+            raise DataError(
+                f"array {name!r} has the type {array.dtype}", where=str(path), why="numbers are needed"
+            )
     if labels is not None and (labels.ndim != 1 or len(labels) != count or labels.dtype.kind not in "iu"):
         why = f"{count} samples, labels of shape {labels.shape} and type {labels.dtype}"
         raise DataError("the labels do not fit the samples", where=str(path), why=why)
@@ -328,7 +340,9 @@ def _open_arrays(path: Path, specs: tuple[InputSpec, ...], preprocess: Preproces
         source.read([0])
     except DataError as error:
         raise DataError(error.what, where=str(path), why=error.why, hint=error.hint) from None
-    return Dataset(path.name, source, tuple(range(count)), None if labels is None else labels.astype(np.int64))
+    return Dataset(
+        path.name, source, tuple(range(count)), None if labels is None else labels.astype(np.int64)
+    )
 
 
 def _load_npz(path: Path) -> dict[str, Array]:
@@ -339,14 +353,18 @@ def _load_npz(path: Path) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError("not a readable .npz file", where=str(path), why=str(error).splitlines()[0]) from error
+        raise DataError(
+            "not a readable .npz file", where=str(path), why=str(error).splitlines()[0]
+        ) from error
 
 
 def _load_npy(path: Path) -> Array:
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (ValueError, OSError, EOFError) as error:
-        raise DataError("not a readable .npy file", where=str(path), why=str(error).splitlines()[0]) from error
+        raise DataError(
+            "not a readable .npy file", where=str(path), why=str(error).splitlines()[0]
+        ) from error
 
 
 def _noise(specs: tuple[InputSpec, ...], count: int, seed: int) -> Dataset:
@@ -366,7 +384,9 @@ def _raw_to_input(raw: Array, spec: InputSpec, preprocess: Preprocess) -> Array:
     last = raw.transpose(0, 2, 3, 1) if first else raw
     if preprocess.channels == "bgr":
         last = last[..., ::-1]
-    return np.ascontiguousarray(preprocess.normalise(last).transpose(0, 3, 1, 2)).reshape(len(raw), *spec.shape)
+    return np.ascontiguousarray(preprocess.normalise(last).transpose(0, 3, 1, 2)).reshape(
+        len(raw), *spec.shape
+    )
 
 
 def _pictures_to_input(raw: Array, spec: InputSpec, preprocess: Preprocess) -> Array:
@@ -407,7 +427,9 @@ def _is_channels_first(shape: tuple[int, ...], spec: InputSpec, preprocess: Prep
         return preprocess.layout == "nchw"
     hint = "Set --layout, --resize or --crop."
     raise DataError(
-        "the data's shape does not fit the model", why=f"samples are {shape}, the model takes {spec.shape}", hint=hint
+        "the data's shape does not fit the model",
+        why=f"samples are {shape}, the model takes {spec.shape}",
+        hint=hint,
     )
 
 

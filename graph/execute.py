@@ -111,7 +111,9 @@ def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> o
     try:
         part = ir.convenience.extract(model.graph, list(inputs), list(outputs))
     except ValueError as error:
-        raise ModelError("this part cannot be cut out of the graph", why=str(error).splitlines()[0]) from error
+        raise ModelError(
+            "this part cannot be cut out of the graph", why=str(error).splitlines()[0]
+        ) from error
     produced = {value.name for value in part.outputs}
     kept = {value.name for node in part for value in node.inputs if value is not None} | produced
     for value in list(part.inputs):

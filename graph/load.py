@@ -45,7 +45,9 @@ def read(
     if ":" in text and not path.exists():
         return _from_factory(text, weights, input_shape)
     if weights is not None:
-        raise UsageError("--weights goes with a factory only", where=text, hint="Write file.py:factory as MODEL.")
+        raise UsageError(
+            "--weights goes with a factory only", where=text, hint="Write file.py:factory as MODEL."
+        )
     if not path.exists():
         raise ModelError("no such file", where=text)
     if path.is_dir():
@@ -70,7 +72,9 @@ def _from_onnx(path: Path) -> onnx.ModelProto:
         raise ModelError("the file is empty", where=str(path))
     if data[4:8] == b"TFL3":
         raise ModelError(
-            "this is a TFLite file", where=str(path), hint="compile takes ONNX; inspect, bench and verify read TFLite."
+            "this is a TFLite file",
+            where=str(path),
+            hint="compile takes ONNX; inspect, bench and verify read TFLite.",
         )
     try:
         model = onnx.load_model_from_string(data)

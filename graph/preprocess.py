@@ -60,7 +60,9 @@ class Preprocess:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Preprocess:
         """The inverse of `to_dict`."""
-        known = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        known: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         return Preprocess(**known)
 
     def picture(self, image: Image.Image) -> Array:
@@ -97,7 +99,9 @@ class Preprocess:
         if len(sizes) == 1:
             short = sizes[0]
             ratio = short / min(image.size)
-            return image.resize((max(short, round(image.width * ratio)), max(short, round(image.height * ratio))), how)
+            return image.resize(
+                (max(short, round(image.width * ratio)), max(short, round(image.height * ratio))), how
+            )
         height, width = sizes
         if self.letterbox is None:
             return image.resize((width, height), how)

@@ -96,7 +96,7 @@ class PassResult:
 
 def option(default: T, help: str) -> T:  # noqa: A002  (the word that every option table uses)
     """A dataclass field with a default and one line of help, which the command line prints."""
-    return field(default=default, metadata={"help": help})  # type: ignore[return-value]
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,9 @@ class CastFp16(Pass):
         return PassResult(model, modified=count > 0, notes=tuple(notes))
 
 
-def _store_half(graph: ir.Graph, value: ir.Value, half: np.ndarray[tuple[int, ...], np.dtype[np.float16]]) -> None:
+def _store_half(
+    graph: ir.Graph, value: ir.Value, half: np.ndarray[tuple[int, ...], np.dtype[np.float16]]
+) -> None:
     stored = add_initializer(graph, f"{value.name}_fp16", half)
     cast = ir.node("Cast", [stored], attributes={"to": ir.DataType.FLOAT.value})
     cast.name = fresh_name(graph, f"{value.name}_cast")

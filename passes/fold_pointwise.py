@@ -200,7 +200,10 @@ def _averages_plainly(node: ir.Node) -> bool:
     """An average pooling in which every output averages the same number of true pixels."""
     if node.op_type == "GlobalAveragePool":
         return True
-    padded = any(attribute(node, "pads", ())) or attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    padded = any(attribute(node, "pads", ())) or attribute(node, "auto_pad", "NOTSET") not in (
+        "NOTSET",
+        "VALID",
+    )
     return node.op_type == "AveragePool" and not padded and not attribute(node, "ceil_mode", 0)
 
 

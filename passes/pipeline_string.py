@@ -122,7 +122,9 @@ def _options(name: str, text: str) -> dict[str, str]:
     while text[position:].strip(" ,"):
         match = _OPTION.match(text, position)
         if match is None:
-            raise UsageError(f"{name}: cannot read the option at {text[position:].strip()[:30]!r}; write key=value")
+            raise UsageError(
+                f"{name}: cannot read the option at {text[position:].strip()[:30]!r}; write key=value"
+            )
         if match["key"] in options:
             raise UsageError(f"{name}: option {match['key']!r} is given twice")
         value = match["value"].rstrip(",") if not match["value"].startswith('"') else match["value"][1:-1]

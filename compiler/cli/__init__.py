@@ -51,7 +51,9 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(edgec.__version__, prog_name="edgec")
 def cli() -> None:
     """Compile a trained convolutional network for small machines.
@@ -92,7 +94,10 @@ def main() -> None:
     except Exception as error:  # the last door: what comes here is a defect of edgec, and is said to be one
         if verbose:
             raise
-        _fail(f"internal error: {type(error).__name__}: {error}\nThis is a defect of edgec; -vv shows where.", 70)
+        _fail(
+            f"internal error: {type(error).__name__}: {error}\nThis is a defect of edgec; -vv shows where.",
+            70,
+        )
     sys.exit(result if isinstance(result, int) else 0)
 
 

@@ -20,25 +20,58 @@ if TYPE_CHECKING:
 
 @click.command("compile")
 @click.argument("model", required=False)
-@click.option("-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="The run's folder. [required]")
+@click.option(
+    "-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="The run's folder. [required]"
+)
 @click.option("--weights", metavar="FILE", help="state_dict for a MODEL given as file.py:factory.")
 @click.option("--input-shape", metavar="SHAPE", help="Shape of one input without the batch, e.g. 3,224,224.")
 @data_options
-@click.option("--eval", "eval_path", metavar="PATH", help="For scoring: .npz with x and y, or a folder of pictures (labels: a CSV beside it).")
+@click.option(
+    "--eval",
+    "eval_path",
+    metavar="PATH",
+    help="For scoring: .npz with x and y, or a folder of pictures (labels: a CSV beside it).",
+)
 @click.option("--eval-labels", metavar="CSV", help="Lines of file,label for --eval.")
-@click.option("--label-offset", type=int, default=0, help="Added to each label (1 where class 0 is 'background').")
+@click.option(
+    "--label-offset", type=int, default=0, help="Added to each label (1 where class 0 is 'background')."
+)
 @click.option("--target", default=None, help="Device class; see `edgec targets list`. [default: host]")
 @click.option("--budget", metavar="UNIT=AMOUNT", help="macs=50%, params=40%, size=4MB, or latency=25ms.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Of the artifact to ship (fp32 is always written too). [default: fp32]")
-@click.option("--format", "formats", metavar="LIST", help="onnx, tflite, or both: onnx,tflite. [default: onnx]")
-@click.option("--passes", metavar="STR", help="The pipeline, e.g. 'prune-channels{macs=50%} recover-lsq'; see `edgec passes list`.")
-@click.option("--recipe", "recipe_path", metavar="FILE", help="Run this recipe; the other options override it.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    help="Of the artifact to ship (fp32 is always written too). [default: fp32]",
+)
+@click.option(
+    "--format", "formats", metavar="LIST", help="onnx, tflite, or both: onnx,tflite. [default: onnx]"
+)
+@click.option(
+    "--passes",
+    metavar="STR",
+    help="The pipeline, e.g. 'prune-channels{macs=50%} recover-lsq'; see `edgec passes list`.",
+)
+@click.option(
+    "--recipe", "recipe_path", metavar="FILE", help="Run this recipe; the other options override it."
+)
 @click.option("--max-drop", metavar="SHARE", help="Gate: top-1 may drop by that much, e.g. 1%.")
 @click.option("--seed", type=int, default=None, help="For every random choice. [default: 0]")
-@click.option("--threads", type=click.IntRange(min=1), default=None, help="Threads that compiling may use. [default: all cores]")
-@click.option("--io-layout", type=click.Choice(["nchw", "nhwc"]), default=None, help="Layout of TFLite inputs and outputs. [default: nhwc]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Threads that compiling may use. [default: all cores]",
+)
+@click.option(
+    "--io-layout",
+    type=click.Choice(["nchw", "nhwc"]),
+    default=None,
+    help="Layout of TFLite inputs and outputs. [default: nhwc]",
+)
 @click.option("--batch", type=click.IntRange(min=1), default=None, help="Fix the batch size of TFLite files.")
-@click.option("--bench/--no-bench", "measure", default=True, help="Measure latency when the target is this host.")
+@click.option(
+    "--bench/--no-bench", "measure", default=True, help="Measure latency when the target is this host."
+)
 @click.option("--force", is_flag=True, help="Write into a folder that is not empty and is no run.")
 @click.option("--resume", is_flag=True, help="Take finished passes from the folder's last, interrupted run.")
 @click.option("--dry-run", is_flag=True, help="Load and check everything, print the plan, write nothing.")
@@ -116,7 +149,8 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
         base["passes"] = [values["passes"]]
     elif changed and base.get("passes") is not None:
         raise UsageError(
-            f"--{changed[0]} cannot change a recipe that names its passes", hint="Give --passes too, or edit the recipe."
+            f"--{changed[0]} cannot change a recipe that names its passes",
+            hint="Give --passes too, or edit the recipe.",
         )
     drop = parse_percent(values["max_drop"])
     if drop is not None:
@@ -131,7 +165,9 @@ def _dry_run(recipe: Recipe, as_json: bool) -> int:
     if as_json:
         print_json(plan)
         return 0
-    click.echo(f"model    {plan['model']['path']}: {count(plan['model']['macs'])}MACs, {count(plan['model']['params'])}params")
+    click.echo(
+        f"model    {plan['model']['path']}: {count(plan['model']['macs'])}MACs, {count(plan['model']['params'])}params"
+    )
     click.echo(f"target   {plan['target']}")
     if plan["data"]:
         click.echo(f"data     {plan['data']['name']}: {plan['data']['samples']} samples")

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 @click.command("inspect")
 @click.argument("model")
 @click.option("--layers", is_flag=True, help="Every node with its cost.")
-@click.option("--groups", "show_groups", is_flag=True, help="Channel groups: what must be pruned together, and what cannot be.")
+@click.option(
+    "--groups",
+    "show_groups",
+    is_flag=True,
+    help="Channel groups: what must be pruned together, and what cannot be.",
+)
 @click.option("--target", default=None, help="Add the estimated latency on this target.")
 @click.option("--weights", metavar="FILE", help="state_dict for a MODEL given as file.py:factory.")
 @click.option("--input-shape", metavar="SHAPE", help="Shape of one input without the batch.")
@@ -74,7 +79,11 @@ def _facts(graph: ir.Model, spent: ModelCost) -> dict[str, Any]:
         "weight_bytes": spent.weight_bytes,
         "peak_activation_bytes": spent.peak_activation_bytes,
         "kinds": {
-            kind: {"nodes": len(members), "macs": sum(m[1] for m in members), "params": sum(m[2] for m in members)}
+            kind: {
+                "nodes": len(members),
+                "macs": sum(m[1] for m in members),
+                "params": sum(m[2] for m in members),
+            }
             for kind, members in ((k, list(g)) for k, g in itertools.groupby(kinds, key=lambda item: item[0]))
         },
     }
@@ -92,15 +101,25 @@ def _print_summary(path: str, facts: dict[str, Any]) -> None:
     from edgec.compiler.cli.output import count, size, stdout, table
 
     for what in ("inputs", "outputs"):
-        shapes = ", ".join(f"{n} {['N' if d is None else d for d in s]}".replace("'", "") for n, s in facts[what].items())
+        shapes = ", ".join(
+            f"{n} {['N' if d is None else d for d in s]}".replace("'", "") for n, s in facts[what].items()
+        )
         click.echo(f"{what:8} {shapes}")
-    click.echo(f"cost     {count(facts['macs'])}MACs, {count(facts['params'])} parameters, {size(facts['weight_bytes'])} of weights")
+    click.echo(
+        f"cost     {count(facts['macs'])}MACs, {count(facts['params'])} parameters, {size(facts['weight_bytes'])} of weights"
+    )
     click.echo(f"memory   {size(facts['peak_activation_bytes'])} of activations at the peak")
     click.echo(f"graph    {facts['nodes']} nodes, opset {facts['opset']}")
     if "estimate" in facts:
         click.echo(f"latency  {facts['estimate']['text']}")
     rows = [
-        (kind, str(item["nodes"]), count(item["macs"]), f"{100 * item['macs'] / max(1, facts['macs']):.1f}%", count(item["params"]))
+        (
+            kind,
+            str(item["nodes"]),
+            count(item["macs"]),
+            f"{100 * item['macs'] / max(1, facts['macs']):.1f}%",
+            count(item["params"]),
+        )
         for kind, item in facts["kinds"].items()
     ]
     console = stdout()
@@ -114,10 +133,16 @@ def _print_layers(spent: ModelCost, estimate: dict[str, Any] | None) -> None:
     per_node = (estimate or {}).get("per_node_ms") or {}
     rows = []
     for node in spent.nodes:
-        shape = "x".join(str(k) for k in node.kernel) + ("/" + str(node.stride[0]) if node.stride and node.stride[0] > 1 else "")
+        shape = "x".join(str(k) for k in node.kernel) + (
+            "/" + str(node.stride[0]) if node.stride and node.stride[0] > 1 else ""
+        )
         row = [node.name, node.op, shape, count(node.macs), count(node.params), size(node.activation_bytes)]
-        rows.append([*row, f"{per_node[node.name]:.3f}" if node.name in per_node else ""] if per_node else row)
-    columns = ["layer", "op", "kernel", "MACs", "params", "activations"] + (["ms (estimated)"] if per_node else [])
+        rows.append(
+            [*row, f"{per_node[node.name]:.3f}" if node.name in per_node else ""] if per_node else row
+        )
+    columns = ["layer", "op", "kernel", "MACs", "params", "activations"] + (
+        ["ms (estimated)"] if per_node else []
+    )
     console = stdout()
     console.print()
     console.print(table(None, columns, rows, right=(3, 4, 5, 6)))

@@ -44,7 +44,9 @@ def preprocessing(values: dict[str, Any]) -> dict[str, Any]:
     if values.get("scale") is not None:
         numbers = parse_numbers(values["scale"])
         if len(numbers) != 1:
-            raise UsageError(f"--scale takes one number, got {values['scale']!r}", hint="Use --std for one per channel.")
+            raise UsageError(
+                f"--scale takes one number, got {values['scale']!r}", hint="Use --std for one per channel."
+            )
         found["scale"] = numbers[0]
     if values.get("resize") is not None:
         found["resize"] = parse_sizes(values["resize"])

@@ -24,7 +24,10 @@ def list_passes(as_json: bool) -> None:
     if as_json:
         print_json({"passes": [{"name": c.name, "summary": c.summary, "needs": _needs(c)} for c in classes]})
         return
-    rows = [(c.name, ", ".join(_needs(c)) or "-", "no" if not c.changes_function else "yes", c.summary) for c in classes]
+    rows = [
+        (c.name, ", ".join(_needs(c)) or "-", "no" if not c.changes_function else "yes", c.summary)
+        for c in classes
+    ]
     stdout().print(table(None, ("pass", "needs", "changes the function", "what it does"), rows))
 
 
@@ -43,7 +46,12 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         keys = ("name", "type", "default", "help")
         listed = [dict(zip(keys, option, strict=True)) for option in options]
-        facts = {"name": name, "summary": cls.summary, "needs": _needs(cls), "changes_function": cls.changes_function}
+        facts = {
+            "name": name,
+            "summary": cls.summary,
+            "needs": _needs(cls),
+            "changes_function": cls.changes_function,
+        }
         print_json({**facts, "method": method, "options": listed})
         return
     click.echo(f"{name}: {cls.summary}\n\n{method}\n")

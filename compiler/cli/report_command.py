@@ -12,7 +12,13 @@ import click
 @click.option("--md", "form", flag_value="md", help="Markdown, for a pull request.")
 @click.option("--csv", "form", flag_value="csv", help="CSV.")
 @click.option("--json", "form", flag_value="json", help="JSON.")
-@click.option("-o", "--out", metavar="FILE", type=click.Path(path_type=Path), help="Write a page (one run: report.html; several: a comparison).")
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write a page (one run: report.html; several: a comparison).",
+)
 def command(runs: tuple[Path, ...], form: str | None, out: Path | None) -> None:
     """Show a run's report, or compare several runs."""
     from edgec.compiler.cli.output import print_json, stdout
@@ -21,7 +27,7 @@ def command(runs: tuple[Path, ...], form: str | None, out: Path | None) -> None:
     reports = [(run.name or str(run), read(run)) for run in runs]
     comparison = compare(reports)
     if out is not None:
-        write_text(out, page(reports[0][1]) if len(reports) == 1 else comparison.html())
+        write_text(out, page(reports[0][1], reports[0][0]) if len(reports) == 1 else comparison.html())
         click.echo(f"wrote {out}", err=True)
     if form == "md":
         click.echo(comparison.markdown())

@@ -19,10 +19,19 @@ def list_targets(as_json: bool) -> None:
 
     found = targets()
     if as_json:
-        print_json({"targets": [{"name": t.name, "title": t.title, "soc": t.soc, "cores": t.cores} for t in found]})
+        print_json(
+            {"targets": [{"name": t.name, "title": t.title, "soc": t.soc, "cores": t.cores} for t in found]}
+        )
         return
     rows = [
-        (t.name, t.title, str(t.cores), str(t.clock_mhz or "?"), "yes" if t.precisions.int8.pays else "no", t.default_engine)
+        (
+            t.name,
+            t.title,
+            str(t.cores),
+            str(t.clock_mhz or "?"),
+            "yes" if t.precisions.int8.pays else "no",
+            t.default_engine,
+        )
         for t in found
     ]
     stdout().print(table(None, ("target", "what", "cores", "MHz", "int8 pays", "engine"), rows, right=(2, 3)))

@@ -16,7 +16,13 @@ from edgec.compiler.cli.options import data_options, parse_shape, preprocessing
 @click.option("--input-shape", metavar="SHAPE", help="Shape of one input without the batch.")
 @click.option("--seed", type=int, default=0, help="For --samples and --data random.")
 @click.option("--bisect", is_flag=True, help="Name the first layer that goes wrong.")
-@click.option("--min-sqnr", type=float, default=None, metavar="DB", help="What 'wrong' means. [default: 20 for --bisect]")
+@click.option(
+    "--min-sqnr",
+    type=float,
+    default=None,
+    metavar="DB",
+    help="What 'wrong' means. [default: 20 for --bisect]",
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(a: str, b: str, **values: Any) -> int:
@@ -49,15 +55,22 @@ def command(a: str, b: str, **values: Any) -> int:
         found["first_divergence"] = wrong.to_dict() if wrong is not None else None
         print_json(found)
         return 1 if wrong is not None else 0
-    rows = [(d.name, d.op, f"{d.largest:.3g}", f"{d.relative:.2e}", f"{d.sqnr_db:.1f}", f"{d.cosine:.6f}") for d in differences]
+    rows = [
+        (d.name, d.op, f"{d.largest:.3g}", f"{d.relative:.2e}", f"{d.sqnr_db:.1f}", f"{d.cosine:.6f}")
+        for d in differences
+    ]
     console = stdout()
     if not values["bisect"]:
-        console.print(table(None, ("value", "op", "max", "relative", "SQNR dB", "cosine"), rows, right=(2, 3, 4, 5)))
+        console.print(
+            table(None, ("value", "op", "max", "relative", "SQNR dB", "cosine"), rows, right=(2, 3, 4, 5))
+        )
     if not values["data"]:
         click.echo("compared on random noise; give --data for real inputs", err=True)
     if wrong is not None:
         before = differences[max(0, differences.index(wrong) - 1)]
-        click.echo(f"first below {limit:g} dB: {wrong.name} ({wrong.op}), {wrong.sqnr_db:.1f} dB; the value before it has {before.sqnr_db:.1f} dB")
+        click.echo(
+            f"first below {limit:g} dB: {wrong.name} ({wrong.op}), {wrong.sqnr_db:.1f} dB; the value before it has {before.sqnr_db:.1f} dB"
+        )
         return 1
     if limit is not None:
         click.echo(f"no value is below {limit:g} dB")

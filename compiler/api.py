@@ -1,0 +1,71 @@
+"""The verbs of the package, for Python: what the command line does, with the same defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgec.compiler.driver import Settings, compile_recipe
+from edgec.compiler.recipe import Recipe
+
+if TYPE_CHECKING:
+    from edgec.runtime.measurement import Measurement
+    from edgec.runtime.report.schema import Report
+
+
+def compile(  # noqa: A001  (the verb of the product)
+    model: str | Path | Recipe,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    samples: int | None = None,
+    eval: str | Path | None = None,  # noqa: A002  (as on the command line)
+    force: bool = False,
+    resume: bool = False,
+    measure: bool = True,
+    **options: Any,
+) -> Report:
+    """Compile ``model`` (a file, a factory, or a whole `Recipe`) into the folder ``out``.
+
+    ``options`` are the recipe's keys: ``target``, ``budget``, ``precision``, ``formats``, ``passes``, ``preprocess``, ``seed``,
+    ``threads``. Raises EdgecError; gates that fail are in the report (``report.passed``).
+    """
+    recipe = model if isinstance(model, Recipe) else _recipe(model, data, samples, eval, options)
+    return compile_recipe(recipe, Settings(Path(out), force=force, resume=resume, measure=measure))
+
+
+def _recipe(
+    model: str | Path,
+    data: str | Path | None,
+    samples: int | None,
+    evaluation: str | Path | None,
+    options: dict[str, Any],
+) -> Recipe:
+    from pydantic import ValidationError
+
+    from edgec.graph.errors import UsageError
+
+    values: dict[str, Any] = {"threads": os.cpu_count() or 1, **options, "model": {"path": str(model)}}
+    if data is not None:
+        values["data"] = {"path": str(data), "samples": samples}
+    if evaluation is not None:
+        values["eval"] = {"path": str(evaluation)}
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UsageError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+
+
+def bench(
+    artifacts: Sequence[str | Path], *, device: str = "local", threads: int = 1
+) -> tuple[Measurement, ...]:
+    """Measure artifacts one by one on a device: ``local`` or ``ssh://user@host``. Raises EdgecError."""
+    from edgec.runtime.bench import BenchOptions
+    from edgec.runtime.bench import bench as run
+    from edgec.runtime.devices import open_device
+
+    with open_device(device) as opened:
+        return run([Path(artifact) for artifact in artifacts], BenchOptions(threads=threads), opened)

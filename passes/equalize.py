@@ -1,0 +1,255 @@
+"""Cross-layer equalisation: give the channels of a feature map like ranges, without changing the function.
+
+Between a layer that makes channels and the layers that read them, channel ``c`` may be multiplied by any ``s_c > 0`` and
+the readers' weights divided by it, as long as everything in between commutes with a positive factor (Relu, pools, residual
+sums, concatenation...). One scale per tensor then serves all channels (Nagel et al., Data-Free Quantization Through Weight
+Equalization and Bias Correction, arXiv 1906.04721). The factors come from the observed activation ranges, moderated by the
+exponent ``strength``, because readers with dense weights pay for what the feature map gains (as in SmoothQuant, arXiv
+2211.10438); where all readers are depthwise they pay nothing, and the ranges become equal.
+
+Unlike the original, factors are found for whole channel groups (`graph.channels`), so that residual streams are equalised
+too. A depthwise convolution reads with one factor and writes with another. A Clip takes part as far as its bound allows:
+a channel that reached the bound on calibration data keeps its scale, another may grow up to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.channels import ChannelGroup, Member, groups
+from edgec.graph.errors import DataError
+from edgec.graph.execute import Executor
+from edgec.graph.views import attribute, constant, own_constant
+from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+HOMOGENEOUS = frozenset(
+    {
+        "Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean",
+        "ReduceMax", "ReduceSum", "Add", "Sub", "Concat", "Slice", "Split", "Pad", "Reshape", "Flatten", "Transpose",
+        "Squeeze", "Unsqueeze", "Resize", "Identity", "Max", "Min",
+    }
+)  # fmt: skip
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LARGEST = 64.0
+"""No factor leaves [1/LARGEST, LARGEST]."""
+BOUND_MARGIN = 0.98
+
+
+@dataclass
+class Segment:
+    """Feature maps of one group that share factors: those between two layers."""
+
+    group: ChannelGroup
+    activations: list[Member] = field(default_factory=list)
+    bounds: list[tuple[Member, float]] = field(default_factory=list)
+    """Feature maps in front of a Clip, and its upper bound."""
+    pinned: bool = False
+    dense_readers: bool = False
+
+    def factors(self, peaks: dict[str, Array], strength: float) -> Array:
+        """One factor per unit, 1 on the geometric mean of what the map can use."""
+        peak = np.zeros(self.group.size)
+        for member in self.activations:
+            peak = np.maximum(peak, unit_peaks(peaks[member.value], member))
+        if self.pinned or not peak.max():
+            return np.ones(self.group.size)
+        live = peak > 0
+        power = strength if self.dense_readers else 1.0
+        factor = np.ones(self.group.size)
+        factor[live] = (peak.max() / peak[live]) ** power
+        factor = np.clip(factor, 1.0 / LARGEST, LARGEST)
+        for member, bound in self.bounds:
+            before = unit_peaks(peaks[member.value], member)
+            room = np.where(before > 0, BOUND_MARGIN * bound / np.maximum(before, 1e-30), LARGEST)
+            factor = np.where(before >= bound, 1.0, np.minimum(factor, np.maximum(room, 1.0)))
+        return factor
+
+
+def unit_peaks(channel_peaks: Array, member: Member) -> Array:
+    """From one peak per position of the channel axis to one per unit."""
+    peaks: Array = channel_peaks[member.index].max(axis=1)
+    return peaks
+
+
+def segments(model: ir.Model, found: Iterable[ChannelGroup]) -> list[Segment]:
+    """Cut every group at its depthwise convolutions."""
+    nodes = {node.name or "": node for node in model.graph}
+    result: list[Segment] = []
+    for group in found:
+        if group.prunable:
+            result.extend(_cut(group, nodes))
+    return result
+
+
+def _cut(group: ChannelGroup, nodes: dict[str, ir.Node]) -> list[Segment]:
+    members = {member.value: member for member in group.activations}
+    parent = {name: name for name in members}
+
+    def find(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    touching = [
+        node for node in nodes.values() if any(v is not None and v.name in members for v in node.inputs)
+    ]
+    for node in touching:
+        if node.op_type in LAYERS:
+            continue
+        names = [v.name or "" for v in (*node.inputs, *node.outputs) if v is not None and v.name in members]
+        for other in names[1:]:
+            parent[find(other)] = find(names[0])
+    cut: dict[str, Segment] = {}
+    for name, member in members.items():
+        cut.setdefault(find(name), Segment(group)).activations.append(member)
+    for node in touching:
+        for value in node.inputs:
+            if value is not None and value.name in members:
+                _judge(node, cut[find(value.name)], members[value.name])
+    for member in members.values():
+        if nodes.get(member.node) is not None and nodes[member.node].op_type not in (
+            *LAYERS,
+            *HOMOGENEOUS,
+            "Clip",
+        ):
+            cut[find(member.value)].pinned = True
+        if member.axis >= 0 and not member.node:
+            cut[find(member.value)].pinned = True
+    return list(cut.values())
+
+
+def _judge(node: ir.Node, segment: Segment, member: Member) -> None:
+    """What a reader of one of the segment's maps means for its factors."""
+    if node.op_type in LAYERS:
+        weight = constant(node.inputs[1])
+        depthwise = node.op_type == "Conv" and weight is not None and weight.shape[1] == 1
+        segment.dense_readers |= not (depthwise and attribute(node, "group", 1) > 1)
+        segment.pinned |= weight is None
+    elif node.op_type == "Clip":
+        low = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        high = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        if low is None or float(low) != 0.0 or (len(node.inputs) > 2 and high is None):
+            segment.pinned = True
+        elif high is not None:
+            segment.bounds.append((member, float(high)))
+    elif node.op_type not in HOMOGENEOUS:
+        segment.pinned = True
+    elif any(constant(value) is not None for value in node.inputs) and node.op_type in (
+        "Add",
+        "Sub",
+        "Max",
+        "Min",
+        "Concat",
+    ):
+        segment.pinned = True
+
+
+def channel_peaks(
+    model: ir.Model, wanted: dict[str, int], context: Context, batch: int = 8
+) -> dict[str, Array]:
+    """Largest magnitude per position of the channel axis (name -> axis) over the calibration data."""
+    if context.data is None:
+        raise DataError("no calibration data", where="equalize")
+    executor = Executor(model, outputs=list(wanted), threads=context.threads)
+    peaks: dict[str, Array] = {}
+    done = 0
+    for feeds in context.data.batches(batch):
+        for name, values in executor.run(feeds).items():
+            axes = tuple(axis for axis in range(values.ndim) if axis != wanted[name])
+            peak = np.abs(values).max(axis=axes)
+            peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
+        done += len(next(iter(feeds.values())))
+        context.progress.step("equalize", done, len(context.data))
+    return peaks
+
+
+@dataclass(frozen=True)
+class Equalize(Pass):
+    """Cross-layer equalisation over channel groups."""
+
+    name: ClassVar[str] = "equalize"
+    summary: ClassVar[str] = "bring the channels of each feature map to like ranges, the function unchanged"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    changes_function: ClassVar[bool] = True
+
+    strength: float = option(0.5, "0 leaves maps read by dense layers alone, 1 makes their ranges equal")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        cut = segments(model, groups(model))
+        wanted = {member.value: member.axis for segment in cut for member in segment.activations}
+        if not wanted:
+            return PassResult(model, False, (Note("no channels to equalise"),))
+        peaks = channel_peaks(model, wanted, context)
+        count = equalise(model, cut, peaks, self.strength)
+        return PassResult(model, count > 0, (Note(f"{count} of {len(cut)} feature map segments equalised"),))
+
+
+def equalise(model: ir.Model, cut: list[Segment], peaks: dict[str, Array], strength: float) -> int:
+    """Scale weights in place; the number of segments that changed."""
+    nodes = {node.name or "": node for node in model.graph}
+    count = 0
+    for segment in cut:
+        factors = segment.factors(peaks, strength)
+        if np.allclose(factors, 1.0):
+            continue
+        _apply(model.graph, nodes, segment, factors)
+        count += 1
+    return count
+
+
+def _apply(graph: ir.Graph, nodes: dict[str, ir.Node], segment: Segment, factors: Array) -> None:
+    values = {member.value: member for member in segment.activations}
+    for name, member in values.items():
+        per_position = np.ones(member.index.size)
+        per_position[member.index] = factors[:, None]
+        producer = nodes.get(member.node)
+        if producer is not None and producer.op_type in LAYERS:
+            _scale_outputs(graph, producer, per_position)
+        for node in nodes.values():
+            if node.op_type in LAYERS and node.inputs[0] is not None and node.inputs[0].name == name:
+                _scale_inputs(graph, node, 1.0 / per_position)
+
+
+def _scale_outputs(graph: ir.Graph, node: ir.Node, factors: Array) -> None:
+    weight = constant(node.inputs[1])
+    if weight is None:
+        return
+    axis = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}.get(
+        node.op_type, 0 if attribute(node, "transB", 0) else 1
+    )
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    own_constant(graph, node, 1, (weight * factors.reshape(shape)).astype(np.float32))
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if bias is not None:
+        own_constant(graph, node, 2, (bias * factors).astype(np.float32))
+
+
+def _scale_inputs(graph: ir.Graph, node: ir.Node, factors: Array) -> None:
+    weight = constant(node.inputs[1])
+    if weight is None:
+        return
+    if node.op_type == "Conv":
+        group = attribute(node, "group", 1)
+        scaled = weight * _per_group(factors, group, weight.shape)
+    elif node.op_type == "ConvTranspose":
+        scaled = weight * factors.reshape(-1, *[1] * (weight.ndim - 1))
+    else:
+        transposed = node.op_type == "Gemm" and attribute(node, "transB", 0)
+        scaled = weight * (factors[None, :] if transposed else factors[:, None])
+    own_constant(graph, node, 1, scaled.astype(np.float32))
+
+
+def _per_group(factors: Array, group: int, shape: tuple[int, ...]) -> Array:
+    """Factors of input channels laid out for a (out, in/group, ...) weight."""
+    table = factors.reshape(group, 1, shape[1])
+    return np.broadcast_to(table, (group, shape[0] // group, shape[1])).reshape(
+        shape[0], shape[1], *[1] * (len(shape) - 2)
+    )

@@ -92,8 +92,7 @@ def bench(
     A Measurement whose ``valid`` is False must not be used; it says why. ``notify`` gets progress lines.
     Raises ModelError for a file that cannot be loaded, DeviceError for a device or engine that does not work.
     """
-    with device.lock(options.wait, notify):
-        result = _agent(["bench", *_bench_flags(options)], artifacts, options, device, notify)
+    result = _agent(["bench", *_bench_flags(options)], artifacts, options, device, notify)
     return _measurements(result, artifacts, device)
 
 
@@ -112,8 +111,7 @@ def compare(
     if len(artifacts) < 2:
         raise UsageError("a comparison needs at least two artifacts")
     flags = ["bench", "--interleave", "--restarts", str(options.restarts), *_bench_flags(options)]
-    with device.lock(options.wait, notify):
-        result = _agent(flags, artifacts, options, device, notify)
+    result = _agent(flags, artifacts, options, device, notify)
     measurements = _measurements(result, artifacts, device)
     first = measurements[0].artifact
     ratios = [
@@ -134,7 +132,7 @@ def profile(
     An .onnx is measured by onnxruntime's profiler, per node of its optimised graph. A .tflite needs
     ``layers``, one single-op model per layer; each is timed by itself in the same engine.
     """
-    with device.lock(options.wait, notify), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         flags = ["profile", *_common_flags(options)]
         if layers:
             rows = [{"name": layer.name, "op": layer.op, "path": device.push(layer.path)} for layer in layers]

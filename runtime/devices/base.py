@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -55,8 +54,15 @@ class Device(Protocol):
     def run(self, command: Sequence[str], *, timeout: float = 60.0) -> Completed:
         """Run a short command and wait for it."""
 
-    def start(self, command: Sequence[str], *, timeout: float) -> str:
-        """Start a job that outlives the connection and is ended after ``timeout`` seconds; its identifier."""
+    def start(
+        self, command: Sequence[str], *, timeout: float, wait: float | None, notify: Callable[[str], None]
+    ) -> str:
+        """Start a job that outlives the connection and is ended after ``timeout`` seconds; its identifier.
+
+        With ``wait`` the job is the only one of its kind on the device: it waits that many seconds for
+        another to end (``notify`` or the job's progress tells whose), and then ends with BUSY, or DeviceError
+        is raised.
+        """
 
     def poll(self, job: str) -> JobState:
         """Look at a job."""
@@ -64,15 +70,15 @@ class Device(Protocol):
     def stop(self, job: str) -> None:
         """End a job with all its processes and remove its files; nothing happens when it is gone."""
 
-    def lock(self, wait: float, notify: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Be the only one who measures there.
-
-        Waits up to ``wait`` seconds for another holder (``notify`` is told who that is), then raises
-        DeviceError naming the holder.
-        """
+    def cancel(self) -> None:
+        """Make a ``poll`` of another thread raise DeviceError, so that it ends its job."""
 
     def close(self) -> None:
         """Give up the connection."""
+
+
+TIMED_OUT = 124  # what timeout(1) exits with
+BUSY = 75  # EX_TEMPFAIL: another job held the device for as long as this one would wait
 
 
 def run_job(
@@ -80,14 +86,16 @@ def run_job(
     command: Sequence[str],
     *,
     timeout: float,
+    wait: float | None = None,
     notify: Callable[[str], None] = lambda text: None,
     period: float = 0.2,
 ) -> Completed:
     """Run a job to its end; an interrupt or an error here ends it there too.
 
-    ``notify`` gets each new progress line. Raises DeviceError when the job took longer than ``timeout``.
+    ``notify`` gets each new progress line. Raises DeviceError when the job took longer than ``timeout`` seconds
+    or when, with ``wait``, another job held the device for longer than that.
     """
-    job = device.start(command, timeout=timeout)
+    job = device.start(command, timeout=timeout, wait=wait, notify=notify)
     said = ""
     try:
         while True:
@@ -101,12 +109,13 @@ def run_job(
     finally:
         device.stop(job)
     if state.completed.returncode == TIMED_OUT:
-        raise DeviceError(
-            f"the run took longer than {timeout:.0f} s and was ended",
-            where=device.name,
-            hint="Raise --timeout.",
-        )
+        text = f"the run took longer than {timeout:.0f} s and was ended"
+        raise DeviceError(text, where=device.name, hint="Raise --timeout.")
+    if wait is not None and state.completed.returncode == BUSY:
+        raise busy(device.name, said)
     return state.completed
 
 
-TIMED_OUT = 124  # what timeout(1) exits with
+def busy(name: str, why: str) -> DeviceError:
+    """Another job holds the device."""
+    return DeviceError("the device is in use", where=name, why=why, hint="Try again later, or raise --wait.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -10,13 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgec.graph.errors import DeviceError
 from edgec.runtime.devices.base import TIMED_OUT, Completed, JobState
-from edgec.runtime.devices.locking import file_lock
+from edgec.runtime.devices.locking import FileLock
 from edgec.runtime.pack import cached_agent
 
 _GRACE = 3.0  # seconds between asking a process group to end and killing it
@@ -27,6 +26,7 @@ class _Job:
     process: subprocess.Popen[bytes]
     folder: Path
     deadline: float
+    lock: FileLock | None
 
 
 class LocalDevice:
@@ -38,6 +38,7 @@ class LocalDevice:
         self._python = python
         self._jobs: dict[str, _Job] = {}
         self._folder: Path | None = None
+        self._cancelled = False
 
     def __enter__(self) -> LocalDevice:
         return self
@@ -63,7 +64,7 @@ class LocalDevice:
         return str(self._folder / f"{len(list(self._folder.iterdir()))}-{name}")
 
     def run(self, command: Sequence[str], *, timeout: float = 60.0) -> Completed:
-        job = self.start(command, timeout=timeout)
+        job = self.start(command, timeout=timeout, wait=None, notify=lambda text: None)
         try:
             while (done := self.poll(job).completed) is None:
                 time.sleep(0.02)
@@ -71,7 +72,10 @@ class LocalDevice:
         finally:
             self.stop(job)
 
-    def start(self, command: Sequence[str], *, timeout: float) -> str:
+    def start(
+        self, command: Sequence[str], *, timeout: float, wait: float | None, notify: Callable[[str], None]
+    ) -> str:
+        lock = FileLock(self.name, wait, notify) if wait is not None else None
         folder = Path(tempfile.mkdtemp(prefix="edgec-job-"))
         try:
             with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
@@ -81,11 +85,15 @@ class LocalDevice:
                 )
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if lock is not None:
+                lock.release()
             raise DeviceError(f"cannot start {command[0]}", where=self.name, why=str(error)) from error
-        self._jobs[str(process.pid)] = _Job(process, folder, time.monotonic() + timeout)
+        self._jobs[str(process.pid)] = _Job(process, folder, time.monotonic() + timeout, lock)
         return str(process.pid)
 
     def poll(self, job: str) -> JobState:
+        if self._cancelled:
+            raise DeviceError("the run was cancelled", where=self.name)
         entry = self._jobs[job]
         code = entry.process.poll()
         if code is None and time.monotonic() > entry.deadline:
@@ -103,11 +111,11 @@ class LocalDevice:
         if entry is not None:
             _end_group(entry.process)
             shutil.rmtree(entry.folder, ignore_errors=True)
+            if entry.lock is not None:
+                entry.lock.release()
 
-    @contextlib.contextmanager
-    def lock(self, wait: float, notify: Callable[[str], None]) -> Iterator[None]:
-        with file_lock("local", self.name, wait, notify):
-            yield
+    def cancel(self) -> None:
+        self._cancelled = True
 
     def close(self) -> None:
         for job in list(self._jobs):

@@ -1,0 +1,121 @@
+"""The shell scripts that run on a device: POSIX sh and coreutils, each safe to run twice."""
+
+from __future__ import annotations
+
+import shlex
+
+ROOT = '"$HOME"/.cache/edgec'
+_LOCK = f"{ROOT}/lock"
+
+# Prepare the folder, print its absolute path, drop what nobody used for two weeks and what a dead host left.
+PREPARE = f"""
+umask 077
+mkdir -p {ROOT}/files {ROOT}/jobs {ROOT}/tmp && cd {ROOT} && pwd || exit 1
+find files -mindepth 1 -maxdepth 1 -mtime +14 -exec rm -rf {{}} + 2>/dev/null
+find files -name '*.part*' -mmin +60 -exec rm -f {{}} + 2>/dev/null
+find tmp jobs -mindepth 1 -maxdepth 1 -mtime +2 -exec rm -rf {{}} + 2>/dev/null
+true
+"""
+
+# A virtual environment that edgec made comes first: it has an engine. Python 2 and 3.7 do not count.
+FIND_PYTHON = f"""
+for python in {ROOT}/venv/bin/python3 python3; do
+  path=$(command -v "$python") || continue
+  "$path" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null || continue
+  printf %s "$path"
+  exit 0
+done
+exit 1
+"""
+
+
+def present(remote: str) -> str:
+    """Whether the file is there (it was checked when it was uploaded); mark it as used."""
+    quoted = shlex.quote(remote)
+    return f'[ -f {quoted} ] && touch {quoted} "$(dirname {quoted})"'
+
+
+def upload(remote: str, digest: str, part: str, seconds: float) -> str:
+    """Take stdin as ``remote``: under another name, checked, then renamed; never half of it.
+
+    A try whose link broke may still hang in ``cat`` on the device: the next try ends it by its recorded pid.
+    """
+    target, partial, pid = shlex.quote(remote), shlex.quote(part), shlex.quote(part + ".pid")
+    return f"""
+mkdir -p "$(dirname {target})" || exit 1
+if [ -f {pid} ]; then kill -KILL "$(cat {pid})" 2>/dev/null; rm -f {partial} {pid}; fi
+timeout -k 5 {seconds:.0f} sh -c 'echo $$ >"$0"; exec cat' {pid} >{partial} &&
+  [ "$(sha256sum <{partial} | cut -c1-64)" = {digest} ] && mv -f {partial} {target}
+code=$?
+rm -f {partial} {pid}
+exit $code
+"""
+
+
+# Whether the leader of the job in this folder lives; its start time guards against a number used again.
+_ALIVE = """
+alive() {
+  pid=$(cat pid 2>/dev/null) && [ -n "$pid" ] || return 1
+  now=$(cut -d' ' -f22 "/proc/$pid/stat" 2>/dev/null)
+  [ -n "$now" ] && [ "$now" = "$(cat born)" ]
+}
+"""
+
+
+def start(job: str, command: str, seconds: float, wait: float | None, owner: str) -> str:
+    """Start ``command`` as a session of its own with its output, pid, and at the end exit code in jobs/<job>.
+
+    With ``wait`` it first takes the device's lock, which the kernel frees however the job ends; exit code 75
+    when it is not free within so many seconds.
+    """
+    body = f"timeout --foreground -k 5 {seconds:.0f} {command} </dev/null >>out 2>>err 9>&-\ncode=$?"
+    if wait is not None:
+        body = f"""code=75
+exec 9>>{_LOCK}
+waiting() {{
+  echo "waiting up to {wait:.0f} s: $(cat {_LOCK}.owner 2>/dev/null || echo another run) measures on it" >>err
+  flock -w {wait:.0f} 9
+}}
+if flock -n 9 || waiting; then
+printf '%s since %s' {shlex.quote(owner)} "$(date +%H:%M:%S)" >{_LOCK}.owner
+{body}
+fi"""
+    runner = f"""{body}
+echo $code >rc.part && mv rc.part rc
+trap '' TERM
+kill -TERM 0
+"""
+    return f"""
+cd {ROOT}/jobs || exit 1
+mkdir {job} 2>/dev/null || sleep 1
+[ -s {job}/pid ] && exit 0
+cd {job} && : >out && : >err && printf %s {shlex.quote(runner)} >run.sh || exit 1
+setsid sh run.sh </dev/null >/dev/null 2>&1 &
+cut -d' ' -f22 /proc/$!/stat >born
+echo $! >pid.part && mv pid.part pid
+"""
+
+
+def poll(job: str) -> str:
+    """Print 'done CODE', 'running', or 'gone', and on the next line the last line of the job's stderr."""
+    return f"""{_ALIVE}
+cd {ROOT}/jobs/{job} 2>/dev/null || {{ echo gone; exit 0; }}
+if alive; then state=running; else state=gone; fi
+[ -f rc ] && state="done $(cat rc)"
+echo "$state"
+tail -c 400 err | tail -n 1
+"""
+
+
+def stop(job: str) -> str:
+    """End the job's whole group, gently and then not, and remove its files."""
+    return f"""{_ALIVE}
+cd {ROOT}/jobs/{job} 2>/dev/null || exit 0
+pid=$(cat pid 2>/dev/null)
+if alive || [ ! -f rc ]; then
+  kill -TERM -- "-$pid" 2>/dev/null
+  for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do kill -0 -- "-$pid" 2>/dev/null || break; sleep 0.2; done
+  kill -KILL -- "-$pid" 2>/dev/null
+fi
+cd .. && rm -rf {job}
+"""

@@ -1,0 +1,83 @@
+"""Least squares through a clipping activation, as a convex problem.
+
+Behind ReLU (or ReLU6) it does not matter how far below 0 (above 6) a pre-activation lies that the teacher clips too. So instead
+of ``sum (s - t)^2`` minimise
+
+    sum over 0 < t < 6 of (s - t)^2  +  sum over t <= 0 of max(s, 0)^2  +  sum over t >= 6 of min(s - 6, 0)^2,
+
+which is convex in the weights, bounds the error behind the activation from above, and is 0 where that error is. With
+``z = t``, or the nearest clipped value where both clip, it is ``min_z (s - z)^2``, so alternating between z and the weights is a
+majorise-minimise method in which the normal matrix never changes: one factorisation serves all iterations (Zhang et al.,
+arXiv 1505.06798, alternate likewise for a harder, non-convex loss). Nesterov's extrapolation speeds it up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgec.passes.solvers.ridge import Factor
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Tile = tuple[Array, Array, "Array | None"]
+"""Patches (group, r, n), targets (group, r, out), and the part of the sum that the layer does not make (None: nothing)."""
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """The activation's bounds: ``low`` 0 and ``high`` None for ReLU, 0 and 6 for ReLU6."""
+
+    low: float | None = 0.0
+    high: float | None = None
+
+    def nearest(self, prediction: Array, target: Array, offset: Array | None) -> Array:
+        """z: the target, or the prediction where both are clipped to the same bound (``offset`` is added before clipping)."""
+        rest = np.float32(0) if offset is None else offset
+        found = target
+        if self.low is not None:
+            bound = np.float32(self.low) - rest
+            found = np.where(target > bound, found, np.minimum(prediction, bound))
+        if self.high is not None:
+            bound = np.float32(self.high) - rest
+            found = np.where(target < bound, found, np.maximum(prediction, bound))
+        return found
+
+    def apply(self, value: Array) -> Array:
+        """The activation itself."""
+        return np.clip(value, self.low, self.high)
+
+    def error(self, prediction: Array, target: Array, offset: Array | None) -> tuple[float, float]:
+        """(squared error, energy of the target) behind the activation."""
+        if offset is not None:
+            prediction, target = prediction + offset, target + offset
+        wanted = self.apply(target)
+        return float(np.square(self.apply(prediction) - wanted, dtype=np.float64).sum()), float(
+            np.square(wanted, dtype=np.float64).sum()
+        )
+
+
+def fit_clipped(
+    tiles: Callable[[], Iterable[Tile]],
+    factors: tuple[Factor, ...],
+    start: Array,
+    w0: Array,
+    clipping: Clipping,
+    iterations: int,
+) -> Array:
+    """``iterations`` majorise-minimise steps from ``start`` (group, n, out); each reads all tiles once.
+
+    ``factors`` belong to the same rows, and ``w0`` is what the ridge falls back to.
+    """
+    now, before = start, start
+    for step in range(iterations):
+        at = now + step / (step + 3) * (now - before)
+        s = np.zeros_like(start)
+        w = at.astype(np.float32)
+        for p, t, offset in tiles():
+            z = clipping.nearest(p @ w, t, offset)
+            s += np.swapaxes(p, 1, 2) @ z
+        before, now = now, np.stack([f.ridge(si, wi) for f, si, wi in zip(factors, s, w0, strict=True)])
+    return now

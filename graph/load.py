@@ -136,7 +136,10 @@ def _from_factory(
     factory = getattr(_import(module_name, source), function, None)
     if not callable(factory):
         raise UsageError(f"no function {function!r} in {module_name}", where=source)
-    module = factory()
+    try:
+        module = factory()
+    except Exception as error:  # the factory is the user's code: whatever it raises is theirs to read
+        raise UsageError("the factory failed", where=source, why=_first_line(error)) from error
     if not isinstance(module, torch.nn.Module):
         why = f"the factory returned {type(module).__name__}"
         raise UsageError("a factory must return a torch.nn.Module", where=source, why=why)

@@ -32,9 +32,9 @@ FEATURES = (
     "nodes",  # thousands of nodes
 )
 _INDEX = {name: i for i, name in enumerate(FEATURES)}
-_FREE = frozenset(
-    "Relu Clip Identity Dropout Flatten Reshape Squeeze Unsqueeze Constant QuantizeLinear DequantizeLinear".split()
-)
+_FUSED = ("Relu", "Clip", "Identity", "Dropout")
+_RENAMED = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Constant")
+_FREE = frozenset([*_FUSED, *_RENAMED, "QuantizeLinear", "DequantizeLinear"])
 _WINOGRAD_CHANNELS = 8
 _FEW_CHANNELS = 4
 

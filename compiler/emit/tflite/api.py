@@ -10,7 +10,14 @@ from typing import Literal
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.context import NeedsFixedBatch
-from edgec.compiler.emit.tflite.emitter import Lowered, Options, Unsupported, live_nodes, lower, runnable_nodes
+from edgec.compiler.emit.tflite.emitter import (
+    Lowered,
+    Options,
+    Unsupported,
+    live_nodes,
+    lower,
+    runnable_nodes,
+)
 from edgec.compiler.emit.tflite.half import halve_constants
 from edgec.graph.errors import UnsupportedError, UsageError
 from edgec.graph.views import is_constant

@@ -65,7 +65,7 @@ class Call:
         self.tail = tail
         outputs = node.outputs if tail is None else tail.outputs
         self.sinks = [find_sink(ctx, value, fuse and len(outputs) == 1, coded) for value in outputs]
-        live = [s for s in self.sinks if s.value.uses() or s.value.is_graph_output()]
+        live = [s for s in self.sinks if is_read(s.value)]
         self.quantised = coded and (moves or all(sink.codes for sink in live))
 
     def _has_codes(self, value: ir.Value) -> bool:
@@ -196,6 +196,11 @@ def find_sink(ctx: Lowering, value: ir.Value, fuse: bool, coded: bool) -> Sink:
         if bounds[0] <= low and high <= bounds[1]:
             return Sink(behind.value, behind.codes, behind.form, Activation.NONE, consumer)
     return plain
+
+
+def is_read(value: ir.Value) -> bool:
+    """True when a node or the graph's caller reads ``value``."""
+    return value.is_graph_output() or bool(value.uses())
 
 
 def clip_bounds(node: ir.Node) -> tuple[float, float] | None:

@@ -13,7 +13,7 @@ from edgec.compiler.emit.tflite.layout import Layout, channels_last, identity
 from edgec.compiler.emit.tflite.ops import HANDLERS
 from edgec.compiler.emit.tflite.program import Program, Tensor
 from edgec.compiler.emit.tflite.schema import TensorType
-from edgec.graph.errors import UsageError
+from edgec.graph.errors import UnsupportedError, UsageError
 from edgec.graph.views import attribute
 
 _SHAPE_ONLY = {"Reshape": 1, "Expand": 1, "Resize": 1, "Upsample": 1, "Squeeze": 1, "Unsqueeze": 1}
@@ -146,7 +146,11 @@ class _Driver:
     def finish(self) -> Lowered:
         """Bind the outputs and drop what nobody reads."""
         for value in self.model.graph.outputs:
-            self._output(value)
+            try:
+                self._output(value)
+            except Refusal as refusal:
+                where = f"output {value.name!r}"
+                raise UnsupportedError("it cannot be emitted", where=where, why=refusal.why) from refusal
         self.ctx.program.prune()
         return Lowered(self.ctx.program, self.layouts, self.options.batch)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.emit.tflite.call import Call
+from edgec.compiler.emit.tflite.call import Call, is_read
 from edgec.compiler.emit.tflite.context import Lowering, Refusal
 from edgec.compiler.emit.tflite.layout import Layout
 from edgec.compiler.emit.tflite.ops.elementwise import binary_tensors
@@ -47,11 +47,13 @@ class Formula:
         self.ctx.program.add("MEAN", [x, self.ctx.ints(positions)], [y], {"keep_dims": True})
         return y
 
-    def normalised(self, x: Tensor, positions: list[int], epsilon: float) -> Tensor:
-        """Zero mean and unit variance over these physical axes."""
-        centred = self.binary("SUB", x, self.mean(x, positions))
+    def normalised(self, x: Tensor, positions: list[int], epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Zero mean and unit variance over these physical axes; also the mean and 1 / deviation."""
+        mean = self.mean(x, positions)
+        centred = self.binary("SUB", x, mean)
         variance = self.mean(self.unary("SQUARE", centred), positions)
-        return self.binary("MUL", centred, self.unary("RSQRT", self.binary("ADD", variance, epsilon)))
+        inverse = self.unary("RSQRT", self.binary("ADD", variance, epsilon))
+        return self.binary("MUL", centred, inverse), mean, inverse
 
 
 def _start(ctx: Lowering, node: ir.Node) -> tuple[Call, Formula, Tensor, Layout]:
@@ -159,7 +161,7 @@ def _over_channels(vector: Array, rank: int) -> Array:
 @COMPOSITE.register("BatchNormalization")
 def batch_normalization(ctx: Lowering, node: ir.Node) -> None:
     """MUL and ADD by constants; load folds it into a convolution where there is one."""
-    if attribute(node, "training_mode", 0) or any(value.uses() for value in node.outputs[1:]):
+    if attribute(node, "training_mode", 0) or any(is_read(value) for value in node.outputs[1:]):
         raise Refusal("it is in training mode", "Export the network in inference mode.")
     call, f, x, layout = _start(ctx, node)
     names = ("scale", "bias", "mean", "variance")
@@ -177,7 +179,7 @@ def instance_normalization(ctx: Lowering, node: ir.Node) -> None:
     call, f, x, layout = _start(ctx, node)
     rank = len(call.in_shape())
     positions = sorted(layout.position(a) for a in range(2, rank))
-    y = f.normalised(x, positions, float(attribute(node, "epsilon", 1e-5)))
+    y, _, _ = f.normalised(x, positions, float(attribute(node, "epsilon", 1e-5)))
     y = f.binary("MUL", y, _laid(ctx, "scale", layout, _over_channels(call.constant(1, "scale"), rank)))
     y = f.binary("ADD", y, _laid(ctx, "bias", layout, _over_channels(call.constant(2, "bias"), rank)))
     call.finish(y, layout)
@@ -186,14 +188,16 @@ def instance_normalization(ctx: Lowering, node: ir.Node) -> None:
 @COMPOSITE.register("LayerNormalization")
 def layer_normalization(ctx: Lowering, node: ir.Node) -> None:
     """The trailing axes to mean 0 and variance 1, then scale and bias."""
-    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
-        raise Refusal("its mean or deviation is read")
     call, f, x, layout = _start(ctx, node)
     rank = len(call.in_shape())
     axis = int(attribute(node, "axis", -1)) % rank
-    y = f.normalised(x, sorted(layout.position(a) for a in range(axis, rank)), float(attribute(node, "epsilon", 1e-5)))
+    positions = sorted(layout.position(a) for a in range(axis, rank))
+    y, *statistics = f.normalised(x, positions, float(attribute(node, "epsilon", 1e-5)))
     for index, code, what in ((1, "MUL", "scale"), (2, "ADD", "bias")):
         array = call.optional(index, what)
         if array is not None:
             y = f.binary(code, y, _laid(ctx, what, layout, array.reshape((1,) * (rank - array.ndim) + array.shape)))
     call.finish(y, layout)
+    kept = layout.with_orders({a: o for a, o in layout.orders if a < axis})
+    for output, tensor in zip(range(1, len(node.outputs)), statistics, strict=False):
+        call.finish(tensor, kept, output)

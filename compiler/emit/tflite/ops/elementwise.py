@@ -226,12 +226,20 @@ def plain_binary(ctx: Lowering, node: ir.Node) -> None:
     call = Call(ctx, node, data=(0, 1), real=True)
     placed, layout = align(ctx, [call.home(0), call.home(1)], call.out_shape())
     a, b = (p.tensor for p in placed)
+    if code == "POW" and a.type != b.type:
+        b = _cast(ctx, b, a.type, call.name)
     _check_types(code, [a, b])
     if a.type != b.type:
         raise Refusal(f"its operands are of types {a.type.name} and {b.type.name}", "Cast one to the other.")
     y = call.tensor(layout)
     emit_broadcast(ctx, code, [a, b], y)
     call.finish(y, layout)
+
+
+def _cast(ctx: Lowering, x: Tensor, kind: TensorType, name: str) -> Tensor:
+    y = ctx.program.tensor(name, kind, x.shape)
+    ctx.program.add("CAST", [x], [y], {"in_data_type": int(x.type), "out_data_type": int(kind)})
+    return y
 
 
 @ELEMENTWISE.register("Where")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.emit.tflite.call import Call
+from edgec.compiler.emit.tflite.call import Call, is_read
 from edgec.compiler.emit.tflite.context import Lowering, Refusal
 from edgec.compiler.emit.tflite.layout import channels_last
 from edgec.compiler.emit.tflite.ops.conv import spatial_windows
@@ -42,7 +42,7 @@ def _pooled(ctx: Lowering, call: Call, code: str, x: Tensor, found: Sequence[Win
 @POOL.register("MaxPool")
 def max_pool(ctx: Lowering, node: ir.Node) -> None:
     """MAX_POOL_2D; other paddings than TFLite's are filled with the lowest value."""
-    if len(node.outputs) > 1 and node.outputs[1].uses():
+    if any(is_read(value) for value in node.outputs[1:]):
         raise Refusal("it returns indices")
     call = Call(ctx, node, moves=True, fuse=True)
     rank = len(call.in_shape())
@@ -103,7 +103,8 @@ def average_pool(ctx: Lowering, node: ir.Node) -> None:
     shape_in, shape_out = ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0])
     found = spatial_windows(node, shape_in, shape_out, kernel)
     if any(w.dilation > 1 and w.kernel > 1 for w in found):
-        raise Refusal("it is dilated, TFLite's average pool is not")
+        _dilated_average(ctx, node, found)
+        return
     counts = _counts(node, found)
     cells = found[0].kernel * found[1].kernel
     rule, pads = scheme(found)
@@ -120,6 +121,34 @@ def average_pool(ctx: Lowering, node: ir.Node) -> None:
         z = call.tensor(layout)
         ctx.program.add("MUL", [y, factor], [z], {"fused_activation_function": int(Activation.NONE)})
         y = z
+    call.finish(y, layout)
+
+
+def _dilated_average(ctx: Lowering, node: ir.Node, found: Sequence[Window]) -> None:
+    """TFLite's windows have no dilation: a depthwise convolution with weights of 1 sums, a MUL divides."""
+    call = Call(ctx, node, real=True)
+    rank, channels = len(call.in_shape()), call.in_shape()[1]
+    if channels is None:
+        raise Refusal("its channels are open", "Fix them with --input-shape.")
+    x = call.take(0, channels_last(rank), free=(1,))
+    tensor = pad_spatial(ctx, x.tensor, [(w.begin, max(w.end, 0)) for w in found], call.name)
+    ones = ctx.program.constant("ones", np.ones((1, found[0].kernel, found[1].kernel, channels), np.float32))
+    bias = ctx.program.constant("zeros", np.zeros(channels, np.float32))
+    layout = channels_last(rank).with_orders({1: x.layout.order_of(1)})
+    total = call.tensor(layout)
+    options = {
+        "padding": int(Padding.VALID),
+        "stride_w": found[1].stride,
+        "stride_h": found[0].stride,
+        "depth_multiplier": 1,
+        "fused_activation_function": int(Activation.NONE),
+        "dilation_w_factor": found[1].dilation,
+        "dilation_h_factor": found[0].dilation,
+    }
+    ctx.program.add("DEPTHWISE_CONV_2D", [tensor, ones, bias], [total], options)
+    share = ctx.program.constant("counts", (1 / _counts(node, found)).astype(np.float32)[None, :, :, None])
+    y = call.tensor(layout)
+    ctx.program.add("MUL", [total, share], [y], {"fused_activation_function": int(Activation.NONE)})
     call.finish(y, layout)
 
 

@@ -1,4 +1,4 @@
-"""Resize: by TFLite's operators where one of their coordinate rules gives the same map, nearest by GATHER otherwise.
+"""Resize: by TFLite's operators where one of their coordinate rules gives the same map, by GATHER otherwise.
 
 ONNX has six coordinate rules and four roundings, TFLite three rules. Which of them coincide depends on the sizes too,
 so the maps themselves are compared: source cells for nearest, interpolation weights for linear.
@@ -14,6 +14,8 @@ import onnx_ir as ir
 from edgec.compiler.emit.tflite.call import Call
 from edgec.compiler.emit.tflite.context import Lowering, Refusal
 from edgec.compiler.emit.tflite.layout import channels_last
+from edgec.compiler.emit.tflite.ops.elementwise import binary_tensors
+from edgec.compiler.emit.tflite.program import Tensor
 from edgec.compiler.emit.tflite.registry import Registry
 from edgec.graph.views import attribute, constant
 
@@ -71,17 +73,43 @@ def _nearest(call: Call, maps: list[Array | None], changed: list[int]) -> None:
 
 
 def _linear(call: Call, maps: list[Array | None], changed: list[int]) -> None:
-    if not _spatial(call, changed):
-        raise Refusal("it interpolates other axes than height and width")
-    for rule in _RULES:
+    for rule in _RULES if _spatial(call, changed) else ():
         if all(np.allclose(maps[a], _tflite_linear(*_sizes(call, a), rule), atol=1e-5) for a in changed):
             _emit(call, "RESIZE_BILINEAR", rule)
             return
-    coordinates = attribute(call.node, "coordinate_transformation_mode", "half_pixel")
-    raise Refusal(
-        f"TFLite has no linear interpolation with coordinates {coordinates!r} at these sizes",
-        "Use half_pixel, align_corners or asymmetric coordinates with sizes that divide.",
-    )
+    _interpolated(call, maps, changed)
+
+
+def _interpolated(call: Call, maps: list[Array | None], changed: list[int]) -> None:
+    """Any other linear map: two GATHERs along each axis, weighted and added, on real numbers."""
+    ctx = call.ctx
+    if call.quantised:
+        call = Call(ctx, call.node, real=True)
+    x = call.take(0)
+    if any(axis in changed for axis, _ in x.layout.orders):
+        x = call.take(0, x.layout.without_orders())
+    tensor = x.tensor
+    for axis in changed:
+        matrix = maps[axis]
+        if matrix is None:
+            continue
+        position = x.layout.position(axis)
+        low = np.argmax(matrix > 0, axis=1)
+        high = np.minimum(low + 1, matrix.shape[1] - 1)
+        share = np.where(high > low, matrix[np.arange(len(low)), high], 0.0)
+        parts = [
+            binary_tensors(
+                ctx, "MUL", ctx.gather(tensor, position, cells, call.name), _along(ctx, weight, position, tensor), call.name
+            )
+            for cells, weight in ((low, 1 - share), (high, share))
+        ]
+        tensor = binary_tensors(ctx, "ADD", parts[0], parts[1], call.name)
+    call.finish(tensor, x.layout)
+
+
+def _along(ctx: Lowering, weight: Array, position: int, like: Tensor) -> Tensor:
+    shape = [-1 if p == position else 1 for p in range(len(like.shape))]
+    return ctx.program.constant("weights", weight.astype(np.float32).reshape(shape))
 
 
 def _sizes(call: Call, axis: int) -> tuple[int, int]:
@@ -129,6 +157,7 @@ def _scales(call: Call) -> list[float]:
     given = constant(node.inputs[index]) if len(node.inputs) > index else None
     if given is not None and given.size:
         for axis, scale in zip(axes, given.reshape(-1), strict=True):
+            _check_length(node, shape[axis], out_shape[axis], float(scale))
             ratio[axis] = float(scale)
         return ratio
     policy = attribute(node, "keep_aspect_ratio_policy", "stretch")
@@ -139,6 +168,13 @@ def _scales(call: Call) -> list[float]:
         for axis in axes:
             ratio[axis] = common
     return ratio
+
+
+def _check_length(node: ir.Node, size: int | None, out: int | None, scale: float) -> None:
+    """With align_corners ONNX's text and onnxruntime part where a scale gives a broken length."""
+    aligned = attribute(node, "coordinate_transformation_mode", "half_pixel") == "align_corners"
+    if aligned and size is not None and out is not None and abs(size * scale - out) > 1e-3:
+        raise Refusal(f"a scale of {scale} gives {size * scale:g} cells, {out} after rounding", "Resize by sizes.")
 
 
 def _source(x: Array, size: int, out: int, scale: np.float32, rule: str, axis: int) -> Array:

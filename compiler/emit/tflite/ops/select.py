@@ -10,9 +10,10 @@ import onnx_ir as ir
 from edgec.compiler.emit.tflite.call import Call
 from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, Refusal
 from edgec.compiler.emit.tflite.layout import UNIT, Layout
-from edgec.compiler.emit.tflite.ops.elementwise import align
-from edgec.compiler.emit.tflite.program import Tensor
+from edgec.compiler.emit.tflite.ops.elementwise import align, binary_tensors
+from edgec.compiler.emit.tflite.program import NUMPY_TYPE, Tensor
 from edgec.compiler.emit.tflite.registry import Registry
+from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.graph.views import attribute, constant
 
 SELECT = Registry()
@@ -190,10 +191,21 @@ def _gathered_layout(layout: Layout, axis: int, added: int) -> Layout:
 
 
 def _gather_computed(ctx: Lowering, call: Call, axis: int) -> None:
-    """Computed indices must not be negative: TFLite does not count from the end."""
+    """TFLite does not count from the end: computed negative indices are shifted first."""
     x = ctx.take_identity(call.home(0))
     index = ctx.take_identity(ctx.real(call.operand(1)))
     layout = Layout(tuple(range(len(call.out_shape()))))
+    size = call.in_shape()[axis]
+    if size is None or index.tensor.type not in (TensorType.INT32, TensorType.INT64):
+        raise Refusal("its indices are computed")
+    limits = [
+        ctx.program.constant(name, np.full((1,) * len(index.tensor.shape), value, NUMPY_TYPE[index.tensor.type]))
+        for name, value in (("size", size), ("zero", 0))
+    ]
+    shifted = binary_tensors(ctx, "ADD", index.tensor, limits[0], call.name)
+    negative = binary_tensors(ctx, "LESS", index.tensor, limits[1], call.name)
+    rows = ctx.program.tensor(call.name, index.tensor.type, index.tensor.shape)
+    ctx.program.add("SELECT_V2", [negative, shifted, index.tensor], [rows])
     y = call.tensor(layout, like=x.tensor)
-    ctx.program.add("GATHER", [x.tensor, index.tensor], [y], {"axis": axis, "batch_dims": 0})
+    ctx.program.add("GATHER", [x.tensor, rows], [y], {"axis": axis, "batch_dims": 0})
     call.finish(y, layout)

@@ -113,10 +113,16 @@ def depth_to_space(ctx: Lowering, node: ir.Node) -> None:
 
 @SHAPE.register("SpaceToDepth")
 def space_to_depth(ctx: Lowering, node: ir.Node) -> None:
-    """SPACE_TO_DEPTH."""
+    """SPACE_TO_DEPTH, whose blocks are ONNX's DCR; CRD leaves the channels shuffled."""
     call = Call(ctx, node, moves=True)
+    block, channels = int(attribute(node, "blocksize", 1)), call.in_shape()[1]
+    if channels is None:
+        raise Refusal("its channels are open", "Fix them with --input-shape.")
+    layout = channels_last(4)
+    if attribute(node, "mode", "DCR") == "CRD":
+        grid = np.arange(channels * block**2).reshape(channels, block**2)
+        layout = layout.with_orders({1: tuple(int(i) for i in grid.T.reshape(-1))})
     x = call.take(0, channels_last(4))
-    y = call.tensor(channels_last(4), like=x.tensor)
-    options = {"block_size": int(attribute(node, "blocksize", 1))}
-    ctx.program.add("SPACE_TO_DEPTH", [x.tensor], [y], options)
-    call.finish(y, channels_last(4))
+    y = call.tensor(layout, like=x.tensor)
+    ctx.program.add("SPACE_TO_DEPTH", [x.tensor], [y], {"block_size": block})
+    call.finish(y, layout)

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.emit.tflite.call import Call, clip_bounds
+from edgec.compiler.emit.tflite.call import Call, clip_bounds, is_read
 from edgec.compiler.emit.tflite.context import TYPES, Lowering, Refusal
 from edgec.compiler.emit.tflite.layout import Layout, channels_last, identity
 from edgec.compiler.emit.tflite.program import Quantization, Tensor
 from edgec.compiler.emit.tflite.quantisation import CodeForm, quantise
 from edgec.compiler.emit.tflite.registry import Registry
 from edgec.compiler.emit.tflite.schema import TensorType
-from edgec.graph.views import attribute
+from edgec.graph.views import attribute, constant
 
 UNARY = Registry()
 
@@ -195,11 +195,19 @@ def cast(ctx: Lowering, node: ir.Node) -> None:
     call.finish(y, x.layout)
 
 
+def _is_false(value: ir.Value) -> bool:
+    array = constant(value)
+    return array is not None and not array.any()
+
+
 @UNARY.register("Identity", "Dropout")
 def identity_op(ctx: Lowering, node: ir.Node) -> None:
     """Nothing: the result is the operand's tensor."""
-    if len(node.outputs) > 1 and node.outputs[1].uses():
+    if any(is_read(value) for value in node.outputs[1:]):
         raise Refusal("its mask is read")
+    training = node.inputs[2] if node.op_type == "Dropout" and len(node.inputs) > 2 else None
+    if training is not None and not _is_false(training):
+        raise Refusal("it is in training mode", "Export the network in inference mode.")
     call = Call(ctx, node, moves=True)
     x = call.take(0)
     call.finish(x.tensor, x.layout)

@@ -17,6 +17,7 @@ from edgec.compiler.latency import Timings
 from edgec.compiler.layer_table import LayerRow
 from edgec.compiler.pipeline import Step
 from edgec.compiler.prepare import Prepared
+from edgec.compiler.recipe import Recipe
 from edgec.graph.cost import cost
 
 if TYPE_CHECKING:
@@ -38,14 +39,13 @@ class RunFacts:
     timings: Timings
     layers: tuple[LayerRow, ...]
     gates: tuple[GateResult, ...]
-    command: str
     environment: Mapping[str, Any]
     seconds: float
     peak_rss_mb: float
 
 
-def assemble(facts: RunFacts) -> Report:
-    """The report. Nothing is computed here but costs; missing parts stay missing."""
+def assemble(facts: RunFacts, recipe: Recipe) -> Report:
+    """The report; ``recipe`` is the run's with paths as seen from its folder. Nothing is computed here but costs; missing parts stay missing."""
     from edgec.runtime.report.schema import Report
 
     ready = facts.ready
@@ -70,8 +70,7 @@ def assemble(facts: RunFacts) -> Report:
         "latency": facts.timings.section,
         "layers": [_layer(row, facts.timings) for row in facts.layers],
         "tradeoff": _tradeoff(facts),
-        "recipe": json.loads(ready.recipe.model_dump_json(exclude_none=True)),
-        "command": facts.command,
+        "recipe": json.loads(recipe.model_dump_json(exclude_none=True)),
         "environment": dict(facts.environment),
         "data": _data(ready),
         "warnings": _warnings(facts),

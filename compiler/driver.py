@@ -42,7 +42,6 @@ class Settings:
     measure: bool = True
     progress: Progress = field(default_factory=Progress)
     after_pass: Callable[[Step], None] | None = None
-    command: str = ""
 
 
 def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
@@ -71,7 +70,6 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
             timings=timings,
             layers=layer_table(ready.model, models, data, timings.per_node_ms, ready.recipe.threads),
             gates=check_gates(ready.recipe, ready.model, models, quality, steps, timings),
-            command=settings.command,
             environment=environment(),
             seconds=time.perf_counter() - start,
             peak_rss_mb=max([peak_rss_mb(), *(step.peak_rss_mb for step in steps)]),
@@ -115,8 +113,9 @@ def _judge(ready: Prepared, models: dict[str, ir.Model]) -> dict[str, dict[str, 
 def _publish(facts: RunFacts, folder: RunFolder) -> Report:
     from edgec.runtime.report import write
 
-    report = assemble(facts)
-    folder.write("recipe.yaml", relative_to(facts.ready.recipe, folder.path).to_yaml())
+    recipe = relative_to(facts.ready.recipe, folder.path)
+    report = assemble(facts, recipe)
+    folder.write("recipe.yaml", recipe.to_yaml())
     write(folder.part, report)
     folder.publish(stale=tuple(NAMES.values()))
     return report

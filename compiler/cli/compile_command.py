@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,7 +189,6 @@ def _run(recipe: Recipe, values: dict[str, Any]) -> int:
             measure=values["measure"],
             progress=bars,
             after_pass=_after_pass(values, bars),
-            command=f"edgec compile --recipe {shlex.quote(str(values['out'] / 'recipe.yaml'))} -o again",
         )
         report = compile_recipe(recipe, settings)
     if values["as_json"]:

@@ -52,7 +52,7 @@ def command(
     if as_json:
         facts["layers"] = [vars(node) for node in spent.nodes]
         if show_groups:
-            facts["groups"] = [group.to_dict() for group in groups]
+            facts["groups"] = [group.as_json() for group in groups]
         print_json(facts)
         return
     _print_summary(model, facts)

@@ -1,0 +1,5 @@
+"""`python -m edgec`."""
+
+from edgec.compiler.cli import main
+
+main()

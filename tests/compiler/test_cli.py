@@ -1,0 +1,329 @@
+"""The command line, one whole run per command, and every kind of bad input with its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from edgec.compiler import cli
+from edgec.graph.execute import session
+from tests.conftest import parse
+
+NET = (
+    "net (float[N,3,16,16] x) => (float[N,10] y) "
+    "<float[8,3,3,3] w1, float[8] b1, float[16,8,3,3] w2, float[16] b2, float[10,16] g, float[10] c>"
+    "{ t = Conv<pads=[1,1,1,1]>(x, w1, b1)  r = Relu(t)  u = Conv<pads=[1,1,1,1], strides=[2,2]>(r, w2, b2)  s = Relu(u)"
+    "  p = GlobalAveragePool(s)  f = Flatten(p)  y = Gemm<transB=1>(f, g, c) }"
+)
+
+
+@pytest.fixture
+def edgec(monkeypatch, capsys):
+    """Run a command in this process; (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edgec", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        code = caught.value.code
+        return (0 if code is None else int(code)), out, err
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with a model, calibration and evaluation data."""
+    onnx.save(parse(NET), tmp_path / "net.onnx")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "calib.npz", x=rng.standard_normal((24, 3, 16, 16)).astype(np.float32))
+    x = rng.standard_normal((16, 3, 16, 16)).astype(np.float32)
+    answers = session(parse(NET)).run(None, {"x": x})[0].argmax(axis=1)
+    np.savez(tmp_path / "eval.npz", x=x, y=answers)
+    return tmp_path
+
+
+def compile_args(files: Path, *more: object) -> list[object]:
+    return [
+        "compile", files / "net.onnx", "--data", files / "calib.npz", "--eval", files / "eval.npz", "-o", files / "out",
+        "--no-bench", *more,
+    ]  # fmt: skip
+
+
+def contents(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def test_compile_leaves_what_the_design_says(edgec, files) -> None:
+    code, out, err = edgec(*compile_args(files, "--precision", "int8"))
+    assert code == 0, err
+    assert contents(files / "out") == {
+        "model.onnx", "model.int8.onnx", "recipe.yaml", "report.html", "report.json", "log.jsonl",
+    }  # fmt: skip
+    assert "report.html" in out
+    report = json.loads((files / "out" / "report.json").read_text())
+    assert {"edgec", "model", "target", "compressed", "quality", "artifacts", "passes", "seconds", "peak_rss_mb"} <= set(report)
+    assert {"sha256", "macs", "params", "bytes"} <= set(report["model"])
+    assert set(report["quality"]) == {"teacher", "float", "int8"}
+    assert {"top1", "agreement", "sqnr_db", "kl", "images"} <= set(report["quality"]["int8"])
+    for artifact in report["artifacts"]:
+        assert (files / "out" / artifact["path"]).stat().st_size == artifact["bytes"]
+    assert str(files) not in (files / "out" / "report.html").read_text()
+
+
+def test_compile_json_is_one_object_and_nothing_else(edgec, files) -> None:
+    code, out, _ = edgec(*compile_args(files, "--json"))
+    assert code == 0
+    assert json.loads(out) == json.loads((files / "out" / "report.json").read_text())
+
+
+def test_the_recipe_reproduces_the_run_bit_for_bit(edgec, files) -> None:
+    edgec(*compile_args(files, "--precision", "int8", "--samples", 20))
+    code, _, err = edgec("compile", "--recipe", files / "out" / "recipe.yaml", "-o", files / "again", "--no-bench")
+    assert code == 0, err
+    for name in ("model.onnx", "model.int8.onnx"):
+        assert (files / "out" / name).read_bytes() == (files / "again" / name).read_bytes()
+
+
+def test_a_recipe_for_another_model_is_refused(edgec, files) -> None:
+    edgec(*compile_args(files))
+    onnx.save(parse(NET, seed=5), files / "net.onnx")
+    code, _, err = edgec("compile", "--recipe", files / "out" / "recipe.yaml", "-o", files / "again")
+    assert code == 3
+    assert "not the recipe's model" in err
+    assert not (files / "again").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model: {path: net.onnx}\nprecison: int8\n", "recipe.yaml:2: unknown key 'precison'\nDid you mean 'precision'"),
+        ("model: {path: net.onnx}\ndata:\n  path: calib.npz\n  samples: many\n", "recipe.yaml:4"),
+        ("model: {path: net.onnx}\npasses: [fold, fould]\n", "Did you mean 'fold'"),
+        ("- a list\n", "mapping"),
+        ("model: [unclosed\n", "not YAML"),
+    ],
+)
+def test_recipe_mistakes_name_file_line_and_key(edgec, files, text, expected) -> None:
+    (files / "recipe.yaml").write_text(text)
+    code, _, err = edgec("compile", "--recipe", files / "recipe.yaml", "-o", files / "again")
+    assert code == 2
+    assert expected in err
+    assert not (files / "again").exists()
+
+
+def test_dry_run_writes_nothing(edgec, files) -> None:
+    before = contents(files)
+    code, out, _ = edgec(*compile_args(files, "--precision", "int8", "--dry-run"))
+    assert code == 0
+    assert "quantize" in out
+    assert "model.int8.onnx" in out
+    assert contents(files) == before
+
+
+def test_a_missed_gate_is_exit_1_with_artifacts(edgec, files) -> None:
+    code, _, err = edgec(*compile_args(files, "--precision", "int8", "--max-drop", "0%", "--passes", "quantize{method=percentile percentile=60}"))
+    assert code == 1
+    assert "gate failed" in err
+    assert (files / "out" / "model.int8.onnx").exists()
+    report = json.loads((files / "out" / "report.json").read_text())
+    assert [gate["passed"] for gate in report["gates"]] == [False]
+
+
+def test_random_data_is_marked(edgec, files) -> None:
+    code, _, _ = edgec("compile", files / "net.onnx", "--data", "random", "--precision", "int8", "-o", files / "out", "--no-bench")
+    assert code == 0
+    report = json.loads((files / "out" / "report.json").read_text())
+    assert report["data"]["random"] is True
+    assert any("random noise" in warning for warning in report["warnings"])
+
+
+BAD = {
+    "missing file": (["compile", "nothing.onnx", "-o", "out"], 3, "no such file"),
+    "not a model": (["compile", "calib.npz", "-o", "out"], 3, "not an ONNX file"),
+    "no output": (["compile", "net.onnx"], 2, "no output folder"),
+    "no model": (["compile", "-o", "out"], 2, "no model"),
+    "int8 without data": (["compile", "net.onnx", "--precision", "int8", "-o", "out"], 2, "needs calibration data"),
+    "missing data": (["compile", "net.onnx", "--data", "nothing", "-o", "out"], 3, "no such file or folder"),
+    "unknown pass": (["compile", "net.onnx", "--passes", "quantise", "-o", "out"], 2, "quantize"),
+    "unknown option": (["compile", "net.onnx", "--passes", "quantize{metod=x}", "-o", "out"], 2, "method"),
+    "unknown target": (["compile", "net.onnx", "--target", "rpi44", "-o", "out"], 2, "rpi4"),
+    "unknown unit": (["compile", "net.onnx", "--budget", "mcas=50%", "-o", "out"], 2, "macs"),
+    "senseless budget": (["compile", "net.onnx", "--budget", "macs=150%", "-o", "out"], 2, "between"),
+    "unknown precision": (["compile", "net.onnx", "--precision", "int4", "-o", "out"], 2, "int4"),
+    "unknown format": (["compile", "net.onnx", "--format", "onxx", "-o", "out"], 2, "formats"),
+    "unknown command": (["complie", "net.onnx"], 2, "Did you mean 'compile'"),
+    "unknown flag": (["compile", "net.onnx", "--budgett", "x"], 2, "--budget"),
+    "samples without data": (["compile", "net.onnx", "--samples", "3", "-o", "out"], 2, "--data"),
+    "bad mean": (["compile", "net.onnx", "--data", "calib.npz", "--mean", "a,b", "-o", "out"], 2, "not numbers"),
+    "labels too short": (["compile", "net.onnx", "--eval", "short.npz", "-o", "out"], 3, "labels do not fit"),
+    "labels out of range": (["compile", "net.onnx", "--eval", "range.npz", "-o", "out"], 3, "--label-offset"),
+    "wrong data shape": (["compile", "net.onnx", "--data", "shape.npz", "-o", "out"], 3, "does not fit"),
+    "nan": (["compile", "net.onnx", "--data", "nan.npz", "-o", "out"], 3, "NaN"),
+    "corrupt picture": (["compile", "net.onnx", "--data", "pictures", "-o", "out"], 3, "bad.png"),
+    "empty folder": (["compile", "net.onnx", "--data", "empty", "-o", "out"], 3, "empty"),
+    "foreign folder": (["compile", "net.onnx", "-o", "pictures"], 2, "not a run"),
+    "output is a file": (["compile", "net.onnx", "-o", "net.onnx"], 2, "not a folder"),
+    "inspect missing": (["inspect", "nothing.onnx"], 3, "no such file"),
+    "verify other inputs": (["verify", "net.onnx", "other.onnx"], 3, ""),
+    "bench missing": (["bench", "nothing.onnx"], 3, "no such file"),
+    "bench elsewhere": (["bench", "net.onnx", "--target", "rpi4"], 2, "--estimate"),
+    "report of no run": (["report", "pictures"], 3, "report"),
+    "show unknown pass": (["passes", "show", "prune"], 2, "unknown pass"),
+    "show unknown target": (["targets", "show", "rpi"], 2, "rpi"),
+}
+
+
+@pytest.fixture
+def bad(files: Path, monkeypatch) -> Path:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((6, 3, 16, 16)).astype(np.float32)
+    np.savez(files / "short.npz", x=x, y=np.arange(5))
+    np.savez(files / "range.npz", x=x, y=np.arange(6) + 7)
+    np.savez(files / "shape.npz", x=x[:, :2])
+    np.savez(files / "nan.npz", x=np.where(x > 2, np.nan, x).astype(np.float32))
+    (files / "pictures").mkdir()
+    Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(files / "pictures" / "good.png")
+    (files / "pictures" / "bad.png").write_bytes(b"no picture")
+    (files / "empty").mkdir()
+    onnx.save(parse("net (float[N,5] x) => (float[N,5] y) { y = Relu(x) }"), files / "other.onnx")
+    monkeypatch.chdir(files)
+    return files
+
+
+@pytest.mark.parametrize(("arguments", "code", "expected"), BAD.values(), ids=BAD.keys())
+def test_bad_input_ends_in_one_message(edgec, bad, arguments, code, expected) -> None:
+    before = contents(bad)
+    got, out, err = edgec(*arguments)
+    assert got == code, err
+    assert expected in err
+    assert out == ""
+    assert len(err.strip().splitlines()) <= 4
+    assert contents(bad) == before
+
+
+def test_one_corrupt_picture_can_be_skipped(edgec, bad) -> None:
+    code, _, err = edgec("compile", "net.onnx", "--data", "pictures", "--skip-bad", "--scale", "1/255", "-o", "out", "--no-bench")
+    assert code == 0, err
+    report = json.loads((bad / "out" / "report.json").read_text())
+    assert any("bad.png" in warning for warning in report["warnings"])
+
+
+def test_force_writes_beside_what_is_there(edgec, bad) -> None:
+    code, _, _ = edgec("compile", "net.onnx", "-o", "pictures", "--force", "--no-bench")
+    assert code == 0
+    assert (bad / "pictures" / "good.png").exists()
+
+
+def test_a_full_disk_keeps_the_old_artifacts(edgec, files, monkeypatch) -> None:
+    edgec(*compile_args(files))
+    old = (files / "out" / "model.onnx").read_bytes()
+    import errno
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("edgec.compiler.run_folder.os.fsync", full)
+    code, _, err = edgec(*compile_args(files, "--precision", "int8"))
+    assert code == 3
+    assert "the disk is full" in err
+    assert (files / "out" / "model.onnx").read_bytes() == old
+    assert not (files / "out" / "model.int8.onnx").exists()
+    assert not (files / "out" / ".part").exists()
+
+
+def test_a_killed_run_leaves_no_half_artifact_and_resumes(edgec, files) -> None:
+    arguments = [sys.executable, "-m", "edgec", *map(str, compile_args(files, "--precision", "int8"))]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = files / "out" / "log.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if process.returncode == -signal.SIGKILL:
+        assert not (files / "out" / "report.json").exists()
+    code, _, err = edgec(*compile_args(files, "--precision", "int8", "--resume", "--time-passes"))
+    assert code == 0, err
+    assert "cached" in err
+    assert not (files / "out" / ".part").exists()
+
+
+def test_inspect_and_its_json(edgec, files) -> None:
+    code, out, _ = edgec("inspect", files / "net.onnx", "--layers")
+    assert code == 0
+    assert "MACs" in out
+    code, out, _ = edgec("inspect", files / "net.onnx", "--groups", "--json")
+    found = json.loads(out)
+    assert found["macs"] == 16 * 16 * 8 * 27 + 8 * 8 * 16 * 72 + 160
+    assert {"macs", "params", "layers", "groups"} <= set(found)
+    assert any(group["prunable"] for group in found["groups"])
+
+
+def test_verify_finds_the_first_wrong_layer(edgec, files) -> None:
+    from edgec.graph.views import ConvView
+
+    edgec(*compile_args(files))
+    code, out, _ = edgec("verify", files / "net.onnx", files / "out" / "model.onnx", "--data", files / "calib.npz", "--bisect")
+    assert code == 0, out
+    import onnx_ir as ir
+
+    model = ir.load(files / "out" / "model.onnx")
+    second = [node for node in model.graph if node.op_type == "Conv"][1]
+    ConvView(second).set(weight=ConvView(second).weight * 3)
+    ir.save(model, files / "wrong.onnx")
+    code, out, _ = edgec("verify", files / "net.onnx", files / "wrong.onnx", "--data", files / "calib.npz", "--bisect")
+    assert code == 1
+    assert second.outputs[0].name in out
+
+
+def test_bench_measures_and_compares(edgec, files) -> None:
+    edgec(*compile_args(files))
+    code, out, _ = edgec("bench", files / "out" / "model.onnx", "--runs", 5, "--seconds", 0.05, "--json")
+    assert code == 0
+    (measurement,) = json.loads(out)["measurements"]
+    assert measurement["median_ms"] > 0
+    assert measurement["runs"] >= 5
+
+
+def test_passes_and_targets(edgec) -> None:
+    for arguments in (["passes", "list"], ["passes", "show", "quantize"], ["targets", "list"], ["targets", "show", "rpi4"]):
+        code, out, _ = edgec(*arguments)
+        assert code == 0
+        assert out
+    code, out, _ = edgec("passes", "list", "--json")
+    assert "fold-pointwise" in {one["name"] for one in json.loads(out)["passes"]}
+
+
+def test_report_of_one_and_of_two_runs(edgec, files) -> None:
+    edgec(*compile_args(files))
+    edgec("compile", "--recipe", files / "out" / "recipe.yaml", "-o", files / "second", "--no-bench")
+    code, out, _ = edgec("report", files / "out")
+    assert code == 0
+    assert "net.onnx" in out
+    code, out, _ = edgec("report", files / "out", files / "second", "--md")
+    assert code == 0
+    assert out.count("|") > 6
+
+
+def test_starting_is_instant_and_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, runpy; sys.argv = ['edgec', '--help']\n"
+        "try:\n    runpy.run_module('edgec', run_name='__main__')\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'onnxruntime', 'onnx', 'onnx_ir', 'numpy', 'scipy', 'pydantic', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

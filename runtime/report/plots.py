@@ -265,6 +265,7 @@ def sqnr(name: str, layers: Sequence[Layer]) -> str:
         axes.set_ylim(min(0.0, lowest[0][1]), 1.15 * max(db for _, db in values))
         axes.set_xlim(-0.8, len(layers) - 0.2)
         axes.grid(visible=False, axis="x")
+        axes.locator_params(axis="x", integer=True)
     return out[0]
 
 

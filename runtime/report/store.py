@@ -16,15 +16,18 @@ JSON_NAME = "report.json"
 HTML_NAME = "report.html"
 
 
-def write(run_folder: Path, report: Report) -> None:
+def write(run_folder: Path, report: Report, name: str | None = None) -> None:
     """Write ``report.json`` and ``report.html`` into ``run_folder``, each to a temporary name, then renamed.
 
-    Raises EdgecError where the folder cannot be written; old reports are then untouched.
+    ``name`` is the run's on the page; by default the folder's, or its parent's when ``run_folder`` is a hidden one
+    in which a run is being built. Raises EdgecError where the folder cannot be written; old reports are then untouched.
     """
     from edgec.runtime.report.html import page
 
     write_text(run_folder / JSON_NAME, report.to_json())
-    write_text(run_folder / HTML_NAME, page(report, run_folder.resolve().name))
+    folder = run_folder.resolve()
+    visible = folder.parent if folder.name.startswith(".") else folder
+    write_text(run_folder / HTML_NAME, page(report, name or visible.name))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -23,6 +23,15 @@ def test_write_then_read_gives_the_same_report(tmp_path: Path, mobilenet: Report
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
 
 
+def test_the_page_is_named_after_the_run_not_its_workshop(tmp_path: Path, minimal: Report) -> None:
+    part = tmp_path / "digits-50" / ".part"
+    part.mkdir(parents=True)
+    write(part, minimal)
+    assert "run <b>digits-50</b>" in (part / "report.html").read_text(encoding="utf-8")
+    write(part, minimal, name="other")
+    assert "run <b>other</b>" in (part / "report.html").read_text(encoding="utf-8")
+
+
 def test_json_has_the_keys_that_scripts_rely_on(mobilenet: Report) -> None:
     report = json.loads(mobilenet.to_json())
     assert report["schema"] == 1

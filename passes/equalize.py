@@ -1,15 +1,17 @@
 """Cross-layer equalisation: give the channels of a feature map like ranges, without changing the function.
 
-Between a layer that makes channels and the layers that read them, channel ``c`` may be multiplied by any ``s_c > 0`` and
-the readers' weights divided by it, as long as everything in between commutes with a positive factor (Relu, pools, residual
-sums, concatenation...). One scale per tensor then serves all channels (Nagel et al., Data-Free Quantization Through Weight
-Equalization and Bias Correction, arXiv 1906.04721). The factors come from the observed activation ranges, moderated by the
-exponent ``strength``, because readers with dense weights pay for what the feature map gains (as in SmoothQuant, arXiv
-2211.10438); where all readers are depthwise they pay nothing, and the ranges become equal.
+Between a layer that makes channels and the layers that read them, channel ``c`` may be multiplied by any
+``s_c > 0`` and the readers' weights divided by it, as long as everything in between commutes with a positive
+factor (Relu, pools, residual sums, concatenation...). One scale per tensor then serves all channels (Nagel et
+al., Data-Free Quantization Through Weight Equalization and Bias Correction, arXiv 1906.04721). The factors
+come from the observed activation ranges, moderated by the exponent ``strength``, because readers with dense
+weights pay for what the feature map gains (as in SmoothQuant, arXiv 2211.10438); where all readers are
+depthwise they pay nothing, and the ranges become equal.
 
-Unlike the original, factors are found for whole channel groups (`graph.channels`), so that residual streams are equalised
-too. A depthwise convolution reads with one factor and writes with another. A Clip takes part as far as its bound allows:
-a channel that reached the bound on calibration data keeps its scale, another may grow up to it.
+Unlike the original, factors are found for whole channel groups (`graph.channels`), so that residual streams
+are equalised too. A depthwise convolution reads with one factor and writes with another. A Clip takes part as
+far as its bound allows: a channel that reached the bound on calibration data keeps its scale, another may
+grow up to it.
 """
 
 from __future__ import annotations
@@ -31,11 +33,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 HOMOGENEOUS = frozenset(
     {
-        "Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean",
-        "ReduceMax", "ReduceSum", "Add", "Sub", "Concat", "Slice", "Split", "Pad", "Reshape", "Flatten", "Transpose",
-        "Squeeze", "Unsqueeze", "Resize", "Identity", "Max", "Min",
+        "Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool",
+        "ReduceMean", "ReduceMax", "ReduceSum", "Add", "Sub", "Concat", "Slice", "Split", "Pad", "Reshape",
+        "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Resize", "Identity", "Max", "Min",
     }
 )  # fmt: skip
+OFFSETS = ("Add", "Sub", "Max", "Min", "Concat")
+"""Homogeneous as long as no operand is constant."""
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 LARGEST = 64.0
 """No factor leaves [1/LARGEST, LARGEST]."""
@@ -139,16 +143,9 @@ def _judge(node: ir.Node, segment: Segment, member: Member) -> None:
             segment.pinned = True
         elif high is not None:
             segment.bounds.append((member, float(high)))
-    elif node.op_type not in HOMOGENEOUS:
-        segment.pinned = True
-    elif any(constant(value) is not None for value in node.inputs) and node.op_type in (
-        "Add",
-        "Sub",
-        "Max",
-        "Min",
-        "Concat",
-    ):
-        segment.pinned = True
+    else:
+        offset = node.op_type in OFFSETS and any(constant(value) is not None for value in node.inputs)
+        segment.pinned |= offset or node.op_type not in HOMOGENEOUS
 
 
 def channel_peaks(
@@ -193,28 +190,26 @@ class Equalize(Pass):
 
 def equalise(model: ir.Model, cut: list[Segment], peaks: dict[str, Array], strength: float) -> int:
     """Scale weights in place; the number of segments that changed."""
-    nodes = {node.name or "": node for node in model.graph}
+    maps: dict[str, Array] = {}
     count = 0
     for segment in cut:
         factors = segment.factors(peaks, strength)
         if np.allclose(factors, 1.0):
             continue
-        _apply(model.graph, nodes, segment, factors)
         count += 1
+        for member in segment.activations:
+            # A map that several groups share (Concat) collects the factors of each.
+            positions = maps.setdefault(member.value, np.ones(len(peaks[member.value])))
+            positions[member.index] = factors[:, None]
+    for node in list(model.graph):
+        if node.op_type not in LAYERS:
+            continue
+        source, result = node.inputs[0], node.outputs[0].name or ""
+        if source is not None and source.name in maps:
+            _scale_inputs(model.graph, node, 1.0 / maps[source.name])
+        if result in maps:
+            _scale_outputs(model.graph, node, maps[result])
     return count
-
-
-def _apply(graph: ir.Graph, nodes: dict[str, ir.Node], segment: Segment, factors: Array) -> None:
-    values = {member.value: member for member in segment.activations}
-    for name, member in values.items():
-        per_position = np.ones(member.index.size)
-        per_position[member.index] = factors[:, None]
-        producer = nodes.get(member.node)
-        if producer is not None and producer.op_type in LAYERS:
-            _scale_outputs(graph, producer, per_position)
-        for node in nodes.values():
-            if node.op_type in LAYERS and node.inputs[0] is not None and node.inputs[0].name == name:
-                _scale_inputs(graph, node, 1.0 / per_position)
 
 
 def _scale_outputs(graph: ir.Graph, node: ir.Node, factors: Array) -> None:

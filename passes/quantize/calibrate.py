@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
+
 from edgec.graph.errors import DataError, PassError
 from edgec.graph.execute import Executor
 from edgec.graph.views import shape_of

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from edgec.graph.views import add_initializer, constant, fresh_name
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from edgec.graph.views import add_initializer, constant, fresh_name, set_constant
 from edgec.passes.quantize.plan import Plan, Table
 from edgec.passes.quantize.qparams import QParams, affine
 from edgec.passes.quantize.rules import weight_axis
 from edgec.passes.quantize.weights import guard_bias, quantise_bias, quantise_weight, weight_scales
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -45,6 +46,26 @@ def insert(model: ir.Model, plan: Plan, table: Table, form: Form) -> None:
     """Quantise ``model`` in place."""
     _Writer(model, plan, table, form).write()
     RemoveUnusedNodesPass()(model)
+
+
+def store_int8(model: ir.Model) -> None:
+    """Change uint8 activation codes to int8, in place: the same table, shifted by 128."""
+    changed: set[int] = set()
+    for node in model.graph:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        for value in (node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None):
+            array = constant(value)
+            if (
+                value is not None
+                and array is not None
+                and array.dtype == np.uint8
+                and id(value) not in changed
+            ):
+                set_constant(value, (array.astype(np.int16) - 128).astype(np.int8))
+                changed.add(id(value))
+        if node.op_type == "QuantizeLinear":
+            node.outputs[0].dtype = ir.DataType.INT8
 
 
 class _Writer:

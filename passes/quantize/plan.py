@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
+
 from edgec.graph.views import constant, is_constant, sole_consumer
 from edgec.passes.quantize.qparams import QParams, affine
 from edgec.passes.quantize.rules import Kind, Rule, activation_bounds, data_inputs, rule_for

@@ -1,4 +1,4 @@
-"""The pass ``quantize``: static int8 in QDQ form."""
+"""The pass ``quantize``: static int8 in QDQ form, from unlabelled data."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir as ir
-from edgec.graph.errors import DataError, PassError, UsageError
+
+from edgec.graph.errors import DataError, PassError, UsageError, did_you_mean
 from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
-from edgec.passes.quantize.calibrate import observe, outlier_notes, ranges
-from edgec.passes.quantize.insert import Form, insert
-from edgec.passes.quantize.plan import Plan, Table, make_plan, parameters
-from edgec.passes.quantize.rewrites import use_global_pools
+from edgec.passes.quantize.compose import Outcome, Settings, build, prepare
+from edgec.passes.quantize.fit import FitOptions
+from edgec.passes.quantize.insert import Form, store_int8
+from edgec.passes.quantize.plan import make_plan
+from edgec.passes.quantize.rewrites import prepare as rewrite
 
 METHODS = ("minmax", "percentile", "mse", "entropy")
+CORRECTIONS = ("auto", "none", "bias", "round", "refit")
+TYPES = ("auto", "uint8", "int8")
+SWITCH = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
@@ -23,60 +28,120 @@ class Quantize(Pass):
     """Static int8: weights symmetric per channel, activations asymmetric per tensor, TFLite's rules."""
 
     name: ClassVar[str] = "quantize"
-    summary: ClassVar[str] = "static int8 (QDQ) with ranges from calibration data"
+    summary: ClassVar[str] = "static int8 (QDQ), ranges and corrections from unlabelled data"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
     changes_function: ClassVar[bool] = True
 
-    method: str = option("mse", f"how ranges are chosen: {', '.join(METHODS)}")
+    method: str = option("mse", f"how activation ranges are chosen: {', '.join(METHODS)}")
     percentile: float = option(99.99, "share of values that the percentile method covers, in percent")
+    correct: str = option("auto", f"layer by layer corrections: {', '.join(CORRECTIONS)} (auto: refit)")
+    equalize: str = option("auto", "equalise channel ranges first: auto (depthwise networks), on, off")
     activations: str = option("auto", "activation type of the ONNX file: uint8, int8, or the target's (auto)")
     per_channel: bool = option(True, "one weight scale per output channel instead of one per tensor")
+    reduce_range: str = option("auto", "7-bit weights: on, off, or where the target's x86 lacks VNNI (auto)")
     exclude: str = option("", "node names to leave in float: patterns with * and ?, separated by |")
+    fit_samples: int = option(256, "samples that the corrections use at most")
 
     def requires(self, model: ir.Model) -> None:
-        if self.method not in METHODS:
-            raise UsageError(
-                f"unknown method {self.method!r}", where="quantize", hint=f"Known: {', '.join(METHODS)}."
-            )
-        if self.activations not in ("auto", "uint8", "int8"):
-            raise UsageError(f"unknown activation type {self.activations!r}", where="quantize")
+        for label, value, known in (
+            ("method", self.method, METHODS),
+            ("correct", self.correct, CORRECTIONS),
+            ("activations", self.activations, TYPES),
+            ("equalize", self.equalize, SWITCH),
+            ("reduce-range", self.reduce_range, SWITCH),
+        ):
+            if value not in known:
+                raise UsageError(
+                    f"unknown {label} {value!r}", where="quantize", hint=did_you_mean(value, known)
+                )
         if not 50.0 < self.percentile <= 100.0:
             raise UsageError(f"percentile {self.percentile} is not within (50, 100]", where="quantize")
-        for node in model.graph:
-            if node.op_type in ("QuantizeLinear", "DequantizeLinear") or node.op_type.startswith("QLinear"):
-                raise PassError(
-                    "the model is quantised already",
-                    where=f"quantize: node {node.name!r} ({node.op_type})",
-                    hint="Start from the float model, or leave this pass out.",
-                )
+        if self.fit_samples < 1:
+            raise UsageError("fit-samples must be at least 1", where="quantize")
+        refuse_quantised(model)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
-        if context.data is None:
-            raise DataError(
-                "no calibration data", where="quantize", hint="Give --data, or --data random for noise."
-            )
         self.requires(model)
-        rewritten = use_global_pools(model)
-        excluded = _matcher(self.exclude, model)
-        plan = make_plan(model, excluded)
-        if not plan.nodes:
+        if context.data is None:
+            hint = "Give --data, or --data random for noise."
+            raise DataError("no calibration data", where="quantize", hint=hint)
+        if context.target is not None and not context.target.precisions.int8.supported:
+            why = context.target.precisions.int8.why
+            raise PassError(f"{context.target.title} has no int8", where="quantize", why=why)
+        teacher = model.clone()
+        changed = rewrite(model)
+        excluded = matcher(self.exclude, model)
+        if not make_plan(model, excluded).nodes:
             note = Note("nothing to quantise: no node has an int8 form", "warning")
-            return PassResult(model, bool(rewritten), (note,))
-        calibration = observe(model, context.data, plan.sources, context)
-        found = ranges(calibration, plan, self.method, percentile=self.percentile)
-        table = parameters(plan, model, found)
-        form = Form(self._activation_dtype(context), per_channel=self.per_channel)
-        insert(model, plan, table, form)
-        notes = (*calibration.notes, *outlier_notes(calibration, plan), *_float_notes(plan, model))
-        return PassResult(model, True, notes, data=_figures(plan, table, form))
+            return PassResult(model, bool(changed), (note,))
+        settings = self._settings(context, excluded)
+        prepared = prepare(model, context.data, settings, context)
+        outcome = build(teacher, prepared, context.data, settings, context)
+        if self._activation_dtype(context) == "int8":
+            store_int8(outcome.model)
+        notes = (*target_notes(context), *outcome.notes, *_float_notes(outcome, model))
+        return PassResult(outcome.model, True, notes, outcome.layers, self._figures(outcome, context))
+
+    def _settings(self, context: Context, excluded: Callable[[str], bool]) -> Settings:
+        limit = 63 if self._reduces_range(context) else 127
+        return Settings(
+            form=Form("uint8", limit, self.per_channel),
+            method=self.method,
+            percentile=self.percentile,
+            equalise=self.equalize,
+            fit=fit_options(self.correct, limit),
+            fit_samples=self.fit_samples,
+            excluded=excluded,
+        )
 
     def _activation_dtype(self, context: Context) -> str:
         if self.activations != "auto":
             return self.activations
         return "uint8" if context.target is None else context.target.activation_dtype
 
+    def _reduces_range(self, context: Context) -> bool:
+        if self.reduce_range != "auto" or context.target is None:
+            return self.reduce_range == "on"
+        return context.target.arch == "x86_64" and not context.target.dot_product
 
-def _matcher(patterns: str, model: ir.Model) -> Callable[[str], bool]:
+    def _figures(self, outcome: Outcome, context: Context) -> dict[str, object]:
+        """For the report: the table by tensor name (zero points in the signed code domain), the result."""
+        return {
+            "activations": self._activation_dtype(context),
+            "sqnr_db": outcome.score.sqnr_db,
+            "agreement": outcome.score.agreement,
+            "quantised_nodes": list(outcome.plan.nodes),
+            "float_nodes": dict(outcome.plan.floats),
+            "tensors": {
+                name: {"scale": params.scale, "zero_point": params.zero_point}
+                for name, params in outcome.table.tensors.items()
+            },
+        }
+
+
+def refuse_quantised(model: ir.Model) -> None:
+    """Raise PassError, naming the node, for a model that holds quantised ops."""
+    for node in model.graph:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") or node.op_type.startswith("QLinear"):
+            raise PassError(
+                "the model is quantised already",
+                where=f"quantize: node {node.name!r} ({node.op_type})",
+                hint="Start from the float model, or leave this pass out.",
+            )
+
+
+def fit_options(correct: str, limit: int = 127) -> FitOptions | None:
+    """The corrections that a word stands for; each includes those before it."""
+    return {
+        "none": None,
+        "bias": FitOptions(weights=False, refit=False, limit=limit),
+        "round": FitOptions(refit=False, limit=limit),
+        "refit": FitOptions(limit=limit),
+        "auto": FitOptions(limit=limit),
+    }[correct]
+
+
+def matcher(patterns: str, model: ir.Model) -> Callable[[str], bool]:
     """True for names that match one of ``patterns``. Raises UsageError for a pattern that matches no node."""
     wanted = [pattern.strip() for pattern in patterns.split("|") if pattern.strip()]
     names = [node.name or "" for node in model.graph]
@@ -87,22 +152,24 @@ def _matcher(patterns: str, model: ir.Model) -> Callable[[str], bool]:
     return lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
 
 
-def _float_notes(plan: Plan, model: ir.Model) -> tuple[Note, ...]:
+def target_notes(context: Context) -> tuple[Note, ...]:
+    """What a person should know before they spend time on int8 for this target, or on noise."""
+    notes = []
+    if getattr(context.data, "is_random", False):
+        notes.append(Note("calibrated on random noise: ranges and corrections mean nothing", "warning"))
+    target = context.target
+    if target is not None:
+        support = target.precisions.int8
+        if not (support.pays and target.dot_product):
+            notes.append(Note(f"int8 on {target.title}: {support.why}", "warning"))
+        lacking = (a for a in target.accelerators if not a.precisions.int8.supported)
+        notes.extend(Note(f"{a.name}: {a.precisions.int8.why}", "warning") for a in lacking)
+    return tuple(notes)
+
+
+def _float_notes(outcome: Outcome, model: ir.Model) -> tuple[Note, ...]:
     kinds = {node.name or "": node.op_type for node in model.graph}
     return tuple(
         Note(f"{name} ({kinds[name]}) stays float: {reason}", "info", name)
-        for name, reason in plan.floats.items()
+        for name, reason in outcome.plan.floats.items()
     )
-
-
-def _figures(plan: Plan, table: Table, form: Form) -> dict[str, object]:
-    """The table for the report: parameters by tensor name, zero points in the signed code domain."""
-    return {
-        "activations": form.activations,
-        "quantised_nodes": list(plan.nodes),
-        "float_nodes": dict(plan.floats),
-        "tensors": {
-            name: {"scale": params.scale, "zero_point": params.zero_point}
-            for name, params in table.tensors.items()
-        },
-    }

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+
 from edgec.passes.quantize.histogram import Histogram
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -1,8 +1,9 @@
 """Walk a graph front to back over a data set, one tensor after another, without recomputing what lies before.
 
-A correction changes one layer at a time and needs that layer's inputs as the corrected layers in front of it produce them.
-Running the graph from its start for every layer would be quadratic. A `Replay` computes each wanted tensor from wanted
-tensors before it, which it keeps in files until no later one needs them; memory holds one batch.
+A correction changes one layer at a time and needs that layer's inputs as the corrected layers in front of it
+produce them. Running the graph from its start for every layer would be quadratic. A `Replay` computes each
+wanted tensor from wanted tensors before it, which it keeps in files until no later one needs them; memory
+holds one batch.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class _Stored:
 class Replay:
     """Tensors of ``model`` over ``data``, to be asked for in the order of ``targets`` and read to their end.
 
-    ``model`` may be changed between calls, behind the tensors that were asked for already. Files go to ``folder``.
+    ``model`` may be changed between calls, behind the tensors that were asked for already. Files go to
+    ``folder``.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Replay:
         threads: int = 1,
     ) -> None:
         self.model = model
+        self.label = f"replay-{id(self)}"
         self.data = data
         self.batch = batch
         self.threads = threads
@@ -80,7 +83,7 @@ class Replay:
         keep = self.last_use.get(target, -1) > position
         sources = self.needs[target]
         executor = Executor(self.model, inputs=sources, outputs=[target], threads=self.threads)
-        stored = _Stored(self.folder / f"{id(self)}-{position}.bin")
+        stored = _Stored(self.folder / f"{self.label}-{position}.bin")
         self._forget(position)
         feeds = self._feeds(sources)
         if keep:
@@ -91,7 +94,10 @@ class Replay:
                 stored.append(array)
             yield array
 
-    def close(self) -> None:
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """Remove the files that are left."""
         for name in list(self.stored):
             self.stored.pop(name).path.unlink(missing_ok=True)
@@ -106,7 +112,7 @@ class Replay:
             yield {name: self.stored[name].read(index) for name in sources}
 
     def _store_inputs(self) -> None:
-        files = {name: _Stored(self.folder / f"{id(self)}-in{i}.bin") for i, name in enumerate(self.inputs)}
+        files = {name: _Stored(self.folder / f"{self.label}-in{i}.bin") for i, name in enumerate(self.inputs)}
         for feeds in self.data.batches(self.batch):
             for name in self.inputs:
                 files[name].append(feeds[name])

@@ -9,12 +9,33 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
-from edgec.graph.views import attribute, constant, fresh_name
+
+from edgec.graph.views import attribute, constant, fresh_name, own_constant
+
+
+def prepare(model: ir.Model) -> int:
+    """All rewrites in place; the number of nodes changed."""
+    return use_global_pools(model) + add_biases(model)
+
+
+def add_biases(model: ir.Model) -> int:
+    """Rewrite 3, in place; the number of biases added."""
+    count = 0
+    for node in model.graph:
+        if node.op_type not in ("Conv", "Gemm") or (len(node.inputs) > 2 and node.inputs[2] is not None):
+            continue
+        weight = constant(node.inputs[1])
+        if weight is not None:
+            axis = 0 if node.op_type == "Conv" or attribute(node, "transB", 0) else 1
+            own_constant(model.graph, node, 2, np.zeros(weight.shape[axis], np.float32), "_bias")
+            count += 1
+    return count
 
 
 def use_global_pools(model: ir.Model) -> int:
-    """Apply both rewrites in place; the number of nodes replaced."""
+    """Rewrites 1 and 2, in place; the number of nodes replaced."""
     count = 0
     for node in list(model.graph):
         if node.op_type == "ReduceMean" and _reduces_space(node):

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+
 from edgec.graph.views import attribute, constant, is_constant
 from edgec.passes.quantize.qparams import PROBABILITY, SIGNED_UNIT, QParams
 

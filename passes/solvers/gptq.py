@@ -1,12 +1,13 @@
 """Rounding weights to a grid so that the layer's output, not the weight, errs least.
 
-For one output channel with weights ``w``, grid values ``q`` and the inputs' second moments ``H`` the error of the output is
-``(w - q)' H (w - q)``. `gptq` rounds one input after the other and lets the ones not yet rounded absorb the error (Frantar
-et al., GPTQ, arXiv 2210.17323; the update is OBQ's and Optimal Brain Surgeon's). `descend` then changes single codes while
-that lowers the error (cyclic coordinate descent: Behdin et al., QuantEase, arXiv 2309.01885).
+For one output channel with weights ``w``, grid values ``q`` and the inputs' second moments ``H`` the error of
+the output is ``(w - q)' H (w - q)``. `gptq` rounds one input after the other and lets the ones not yet
+rounded absorb the error (Frantar et al., GPTQ, arXiv 2210.17323; the update is OBQ's and Optimal Brain
+Surgeon's). `descend` then changes single codes while that lowers the error (cyclic coordinate descent: Behdin
+et al., QuantEase, arXiv 2309.01885).
 
-All arrays carry a leading axis of groups, since a grouped convolution has one ``H`` per group: ``H`` (g, d, d), ``W``
-(g, o, d), ``scales`` (g, o).
+All arrays carry a leading axis of groups, since a grouped convolution has one ``H`` per group: ``H`` (g, d,
+d), ``W`` (g, o, d), ``scales`` (g, o).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def damped(H: Array, damping: float) -> Array:
     mean = np.maximum(diagonal.mean(axis=1), np.finfo(np.float64).tiny)
     dead = diagonal <= 0
     extra = damping * mean[:, None] + np.where(dead, mean[:, None], 0.0)
-    return H + extra[:, :, None] * np.eye(size)
+    result: Array = H + extra[:, :, None] * np.eye(size)
+    return result
 
 
 def round_to_nearest(W: Array, scales: Array, limit: int) -> Codes:
@@ -83,7 +85,8 @@ def descend(H: Array, W: Array, scales: Array, codes: Codes, limit: int, *, swee
 def error(H: Array, W: Array, scales: Array, codes: Codes) -> Array:
     """``(w - q)' H (w - q)`` per group and output channel, (g, o)."""
     difference = W - codes * scales[..., None]
-    return np.einsum("god,god->go", difference @ H, difference)
+    result: Array = np.einsum("god,god->go", difference @ H, difference)
+    return result
 
 
 def search_scales(H: Array, W: Array, limit: int, factors: Array) -> Array:

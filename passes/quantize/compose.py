@@ -1,0 +1,146 @@
+"""Put calibration, equalisation, insertion and corrections together, each kept only where it helps.
+
+Work is done with uint8 activations, which every host executes in its fused kernels; the file's own type comes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from edgec.graph.channels import groups
+from edgec.graph.data import Dataset
+from edgec.graph.views import attribute, constant
+from edgec.passes.base import Context, LayerReport, Note
+from edgec.passes.equalize import channel_peaks, equalise, segments
+from edgec.passes.quantize.calibrate import Calibration, observe, outlier_notes, ranges
+from edgec.passes.quantize.fit import FitOptions, fit
+from edgec.passes.quantize.insert import Form, insert
+from edgec.passes.quantize.plan import Plan, Table, make_plan, parameters
+from edgec.passes.quantize.score import Score, score
+
+CHECK_SHARE = 0.15
+"""Calibration samples kept apart from all fits, to judge the result as a whole."""
+FEWEST_TO_SPLIT = 12
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All choices of one quantisation; the options of the pass, resolved for the target."""
+
+    form: Form
+    method: str = "mse"
+    percentile: float = 99.99
+    equalise: str = "auto"
+    strength: float = 0.5
+    fit: FitOptions | None = None
+    fit_samples: int = 256
+    excluded: Callable[[str], bool] = field(default=lambda name: False)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A quantised graph and how it came about. ``original`` is the float graph that it was made from."""
+
+    model: ir.Model
+    original: ir.Model
+    plan: Plan
+    table: Table
+    score: Score
+    layers: tuple[LayerReport, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A float graph with its ranges: from here graphs with any nodes excluded are made without more calibration."""
+
+    original: ir.Model
+    calibration: Calibration
+    notes: tuple[Note, ...]
+
+
+def split(data: Dataset, settings: Settings, seed: int) -> tuple[Dataset, Dataset]:
+    """(samples to fit on, samples to judge the whole on); the same ones where there are too few to split."""
+    if len(data) < FEWEST_TO_SPLIT:
+        return data, data
+    fitting, check = data.split(CHECK_SHARE, seed)
+    return fitting.take(settings.fit_samples, seed), check.take(settings.fit_samples, seed)
+
+
+def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context) -> Prepared:
+    """Calibrate ``model``, and its equalised form where that may pay; the better one of the two."""
+    plain = _calibrated(model, data, settings, context)
+    if settings.equalise == "off" or (settings.equalise == "auto" and not has_depthwise(model)):
+        return plain
+    equal = model.clone()
+    cut = segments(equal, groups(equal))
+    wanted = {member.value: member.axis for segment in cut for member in segment.activations}
+    if not wanted or not equalise(equal, cut, channel_peaks(equal, wanted, context), settings.strength):
+        return plain
+    equalised = _calibrated(equal, data, settings, context)
+    check = split(data, settings, context.seed)[1]
+    before = score(model, assemble(plain, settings)[0], check, threads=context.threads)
+    after = score(model, assemble(equalised, settings)[0], check, threads=context.threads)
+    text = f"equalisation: output SQNR {before.sqnr_db:.1f} -> {after.sqnr_db:.1f} dB"
+    if settings.equalise == "auto" and after.sqnr_db <= before.sqnr_db:
+        return Prepared(plain.original, plain.calibration, (Note(text, "reverted"),))
+    return Prepared(equalised.original, equalised.calibration, (Note(text),))
+
+
+def _calibrated(model: ir.Model, data: Dataset, settings: Settings, context: Context) -> Prepared:
+    """Ranges of everything that could be quantised, whatever is excluded now."""
+    plan = make_plan(model, settings.excluded)
+    return Prepared(model, observe(model, data, plan.sources, context), ())
+
+
+def assemble(
+    prepared: Prepared, settings: Settings, excluded: Callable[[str], bool] | None = None
+) -> tuple[ir.Model, Plan, Table]:
+    """The plain quantised graph: ranges, nearest rounding, no corrections."""
+    model = prepared.original.clone()
+    plan = make_plan(model, excluded or settings.excluded)
+    found = ranges(
+        prepared.calibration, plan, settings.method, percentile=settings.percentile, bits=settings.form.bits
+    )
+    table = parameters(plan, model, found, settings.form.bits)
+    insert(model, plan, table, settings.form)
+    return model, plan, table
+
+
+def build(
+    teacher: ir.Model,
+    prepared: Prepared,
+    data: Dataset,
+    settings: Settings,
+    context: Context,
+    excluded: Callable[[str], bool] | None = None,
+) -> Outcome:
+    """The quantised graph with its corrections, which stay only if they bring the outputs nearer to ``teacher``."""
+    fitting, check = split(data, settings, context.seed)
+    model, plan, table = assemble(prepared, settings, excluded)
+    notes = [*prepared.calibration.notes, *outlier_notes(prepared.calibration, plan), *prepared.notes]
+    before = score(teacher, model, check, threads=context.threads)
+    if settings.fit is None or not plan.nodes:
+        return Outcome(model, prepared.original, plan, table, before, (), tuple(notes))
+    corrected = model.clone()
+    reports = fit(corrected, prepared.original, fitting, settings.fit, context)
+    after = score(teacher, corrected, check, threads=context.threads)
+    text = f"corrections: output SQNR {before.sqnr_db:.1f} -> {after.sqnr_db:.1f} dB on held-out samples"
+    if after.sqnr_db < before.sqnr_db:
+        notes.append(Note(text, "reverted"))
+        return Outcome(model, prepared.original, plan, table, before, (), tuple(notes))
+    notes.append(Note(text))
+    return Outcome(corrected, prepared.original, plan, table, after, reports, tuple(notes))
+
+
+def has_depthwise(model: ir.Model) -> bool:
+    """True for networks with depthwise convolutions, whose channels differ most in range."""
+    for node in model.graph:
+        if node.op_type == "Conv" and attribute(node, "group", 1) > 1:
+            weight = constant(node.inputs[1])
+            if weight is not None and weight.shape[1] == 1:
+                return True
+    return False

@@ -1,0 +1,232 @@
+"""Fit the quantised layers to the float network, front to back, in closed form.
+
+For each linear layer, with the inputs that the already fitted quantised network gives it and the targets of
+the float network: weights re-fitted to the quantised inputs by ridge regression (design 3.1), scales
+searched, weights rounded with error feedback (`solvers.gptq`), and the bias, which stays precise, put to its
+optimum. Every candidate is judged on samples that no fit saw; the best one stays, which may be the layer as
+it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.data import Dataset
+from edgec.graph.views import shape_of
+from edgec.passes.base import Context, LayerReport
+from edgec.passes.quantize.layer import Layer, layers
+from edgec.passes.quantize.replay import Replay
+from edgec.passes.solvers import gptq as rounding
+from edgec.passes.solvers.gram import Gram, targets_at
+from edgec.passes.solvers.ridge import ridge
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+HELD_OUT = 5
+"""Every fifth sample judges instead of fitting."""
+ROW_FLOPS = 3e10
+"""Rows of one layer are sampled so that its moments cost no more multiplications than this..."""
+ROWS_PER_UNKNOWN = 4
+"""...but never below this many rows per unknown."""
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+BATCH_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What is tried besides the bias: ``weights`` rounds them anew, ``gptq`` with error feedback, ``refit`` re-fits them to
+    the quantised inputs first, ``scales`` searches their ranges.
+    """
+
+    weights: bool = True
+    refit: bool = True
+    gptq: bool = True
+    scales: bool = True
+    damping: float = 0.01
+    limit: int = 127
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Codes, scales and bias for one layer; ``codes`` None leaves the weight as it is."""
+
+    label: str
+    codes: Array | None
+    scales: Array | None
+    bias: Array
+    columns: Array
+    """The weight and bias that the candidate stands for, (g, d+1, o)."""
+
+
+def fit(
+    quantised: ir.Model, original: ir.Model, data: Dataset, options: FitOptions, context: Context
+) -> tuple[LayerReport, ...]:
+    """Fit all layers of ``quantised`` in place; what was done, layer by layer."""
+    found = list(layers(quantised, original))
+    batch = _batch(original, found)
+    with (
+        Replay(
+            quantised,
+            data,
+            [layer.codes_name for layer in found],
+            context.scratch,
+            batch=batch,
+            threads=context.threads,
+        ) as students,
+        Replay(
+            original,
+            data,
+            [layer.target_name for layer in found],
+            context.scratch,
+            batch=batch,
+            threads=context.threads,
+        ) as teachers,
+    ):
+        reports = []
+        for index, layer in enumerate(found):
+            seen, held = _moments(layer, students, teachers, len(data), context.seed)
+            reports.append(_fit_layer(layer, seen, held, options))
+            context.progress.step("fit quantised layers", index + 1, len(found))
+    return tuple(reports)
+
+
+def _moments(layer: Layer, students: Replay, teachers: Replay, samples: int, seed: int) -> tuple[Gram, Gram]:
+    """Statistics of the samples to fit on and of those to judge on."""
+    groups, outputs, inputs = layer.weight.shape
+    seen, held = Gram.zeros(groups, inputs + 1, outputs), Gram.zeros(groups, inputs + 1, outputs)
+    wanted = max(ROW_FLOPS / (groups * (inputs + 1) ** 2), ROWS_PER_UNKNOWN * inputs)
+    rng = np.random.default_rng(seed)
+    first = 0
+    batches = zip(students.tensors(layer.codes_name), teachers.tensors(layer.target_name), strict=True)
+    for codes, targets in batches:
+        x, y = layer.inputs(codes), layer.targets(targets)
+        for index in range(len(x)):
+            judge = (first + index) % HELD_OUT == HELD_OUT - 1
+            one, target = x[index : index + 1], y[index : index + 1]
+            pixels = int(np.prod(layer.patches.out_shape(one.shape[2:])))
+            rows = layer.patches.sample(one, wanted / (samples * pixels), rng)
+            t = targets_at(target, rows, groups)
+            for part, p in layer.patches.tiles(one, rows):
+                (held if judge else seen).add(p, t[:, part])
+        first += len(x)
+    return seen, held
+
+
+def _fit_layer(layer: Layer, seen: Gram, held: Gram, options: FitOptions) -> LayerReport:
+    codes, scales, bias = layer.quantised()
+    before = _joined(codes * scales[..., None], bias)
+    least = first = held.relative_error(before)
+    best: Candidate | None = None
+    condition = 1.0
+    if seen.rows and held.rows:
+        candidates, condition = _candidates(layer, seen, held, options)
+        for candidate in candidates:
+            value = held.relative_error(candidate.columns)
+            if value < least * (1 - 1e-6):
+                least, best = value, candidate
+    if best is not None:
+        layer.store(best.codes, best.scales, best.bias)
+    return LayerReport(
+        node=layer.name,
+        rows=int(seen.rows),
+        unknowns=layer.patches.unknowns,
+        condition=condition,
+        error_before=first,
+        error_after=least,
+        kept=best is not None,
+        note="as it was" if best is None else best.label,
+    )
+
+
+def _candidates(layer: Layer, seen: Gram, held: Gram, options: FitOptions) -> tuple[list[Candidate], float]:
+    """All that is tried for one layer, and the condition number of the re-fit."""
+    codes, scales, _ = layer.quantised()
+    covariance, means = _centred(seen)
+    found = [_with_bias("bias", layer, None, scales, codes, means)]
+    if not options.weights:
+        return found, 1.0
+    wishes = [("", layer.weight)]
+    condition = 1.0
+    if options.refit:
+        refitted, condition = _refit(layer, seen, held)
+        if refitted is not None:
+            wishes.append((f"re-fitted ({refitted[0]:g}), ", refitted[1]))
+    H = rounding.damped(covariance, options.damping)
+    for label, weight in wishes:
+        grid = _scales(layer, H, weight, options)
+        if options.gptq:
+            rounded = rounding.gptq(covariance, weight, grid, options.limit, damping=options.damping)
+            rounded = rounding.descend(H, weight, grid, rounded, options.limit)
+        else:
+            rounded = rounding.round_to_nearest(weight, grid, options.limit)
+        name = label + ("gptq" if options.gptq else "nearest")
+        found.append(_with_bias(name, layer, rounded, grid, rounded, means))
+    return found, condition
+
+
+def _centred(seen: Gram) -> tuple[Array, tuple[Array, Array]]:
+    """Covariance of the inputs (times rows) with the constant taken out, and the means of inputs and targets."""
+    mean = seen.h[:, :-1, -1] / seen.rows
+    covariance = seen.h[:, :-1, :-1] - seen.rows * mean[:, :, None] * mean[:, None, :]
+    return covariance, (mean, seen.s[:, -1, :] / seen.rows)
+
+
+def _scales(layer: Layer, H: Array, weight: Array, options: FitOptions) -> Array:
+    _, old, _ = layer.quantised()
+    if not layer.per_channel:
+        return old
+    factors = np.linspace(1.0, 0.7, 13) if options.scales else np.ones(1)
+    return rounding.search_scales(H, weight, options.limit, factors)
+
+
+def _refit(layer: Layer, seen: Gram, held: Gram) -> tuple[tuple[float, Array] | None, float]:
+    """The ridge strength and weights (g, o, d) that err least on held-out rows, or None where the old ones
+    do.
+
+    Also the condition number at that strength, else at the largest one.
+    """
+    start = _joined(layer.weight, layer.bias)
+    least = held.error(start)
+    best: tuple[float, Array] | None = None
+    condition = 1.0
+    for strength in STRENGTHS:
+        solution = ridge(seen.h, seen.s, start, strength)
+        value = held.error(solution.columns)
+        if value < least:
+            least, best = value, (strength, solution.columns[:, :-1].transpose(0, 2, 1))
+            condition = solution.condition
+        elif best is None:
+            condition = solution.condition
+    return best, condition
+
+
+def _with_bias(
+    label: str, layer: Layer, stored: Array | None, scales: Array, codes: Array, means: tuple[Array, Array]
+) -> Candidate:
+    """A candidate with the bias that makes the mean output right; without a bias to set, the old one."""
+    real = codes * scales[..., None]
+    bias = layer.quantised()[2]
+    if layer.b is not None:
+        bias = means[1] - np.einsum("god,gd->go", real, means[0])
+    return Candidate(label, stored, None if stored is None else scales, bias, _joined(real, bias))
+
+
+def _joined(weight: Array, bias: Array) -> Array:
+    """(g, o, d) and (g, o) as the columns (g, d+1, o) of `solvers.gram`."""
+    joined: Array = np.concatenate([weight, bias[..., None]], axis=2).transpose(0, 2, 1)
+    return joined
+
+
+def _batch(model: ir.Model, found: Sequence[Layer]) -> int:
+    largest = 1
+    for layer in found:
+        size = 4
+        for axis in shape_of(layer.origin.outputs[0]):
+            size *= axis or 1
+        largest = max(largest, size)
+    return max(1, min(32, BATCH_BYTES // largest))

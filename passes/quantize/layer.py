@@ -1,0 +1,181 @@
+"""A linear layer of a quantised graph beside its float original, in the shape that the solvers take.
+
+Weights are matrices (g, o, d): groups, outputs per group, inputs per group times kernel positions, in the
+order of `solvers.gram.Patches`. A fully connected layer is a convolution without spatial axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.views import ConvView, GemmView, attribute, constant, set_constant
+from edgec.passes.quantize.weights import guard_bias, quantise_bias
+from edgec.passes.solvers.gram import Patches
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Dequantised:
+    """The operands of one DequantizeLinear node."""
+
+    codes: ir.Value
+    scale: ir.Value
+    zero: ir.Value | None
+
+    @staticmethod
+    def of(value: ir.Value | None) -> Dequantised | None:
+        """The node that makes ``value``, if it is a DequantizeLinear."""
+        node = None if value is None else value.producer()
+        if node is None or node.op_type != "DequantizeLinear":
+            return None
+        codes, scale = node.inputs[0], node.inputs[1]
+        if codes is None or scale is None:
+            return None
+        return Dequantised(codes, scale, node.inputs[2] if len(node.inputs) > 2 else None)
+
+    def params(self) -> tuple[Array, Array]:
+        """(scale, zero point) as arrays."""
+        return np.asarray(constant(self.scale)), np.asarray(0 if self.zero is None else constant(self.zero))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """``node`` in the quantised graph, ``origin`` in the float one."""
+
+    node: ir.Node
+    origin: ir.Node
+    patches: Patches
+    x: Dequantised
+    w: Dequantised
+    b: Dequantised | None
+    weight: Array
+    """Float weight (g, o, d), float64."""
+    bias: Array
+    """Float bias (g, o), float64."""
+
+    @property
+    def name(self) -> str:
+        return self.node.name or ""
+
+    @property
+    def codes_name(self) -> str:
+        """The tensor of input codes in the quantised graph."""
+        return self.x.codes.name or ""
+
+    @property
+    def target_name(self) -> str:
+        """What the layer computes in the float graph."""
+        return self.origin.outputs[0].name or ""
+
+    @property
+    def per_channel(self) -> bool:
+        """One scale per output channel."""
+        return self.w.params()[0].ndim > 0
+
+    def inputs(self, codes: Array) -> Array:
+        """Input codes as float32, channels on axis 1."""
+        scale, zero = self.x.params()
+        x = (codes.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+        return _as_map(self.node, x)
+
+    def targets(self, y: Array) -> Array:
+        """What the float layer computes, channels on axis 1."""
+        return _as_map(self.node, y)
+
+    def quantised(self) -> tuple[Array, Array, Array]:
+        """(codes (g, o, d) int8, scales (g, o), bias (g, o)), float64, as the graph has them."""
+        codes = _outputs_first(self.node, np.asarray(constant(self.w.codes)))
+        matrix = _matrix(self.patches, codes).astype(np.int8)
+        scales, _ = self.w.params()
+        rows = np.broadcast_to(scales.astype(np.float64).reshape(-1), (self.bias.size,))
+        return matrix, rows.reshape(self.bias.shape), self._stored_bias()
+
+    def _stored_bias(self) -> Array:
+        if self.b is None:
+            return np.zeros(self.bias.shape)
+        codes = np.asarray(constant(self.b.codes), np.float64)
+        real: Array = (codes * self.b.params()[0].astype(np.float64)).reshape(self.bias.shape)
+        return real
+
+    def store(self, codes: Array | None, scales: Array | None, bias: Array) -> None:
+        """Write codes (g, o, d) and scales (g, o) where given, and the bias (g, o) at the resulting scale."""
+        if codes is not None:
+            body = codes.transpose(0, 2, 1).astype(np.float64)
+            weight, _ = replace(self.patches, bias=False).weight(body)
+            shape = np.asarray(constant(self.w.codes)).shape
+            set_constant(self.w.codes, _as_stored(self.node, weight, shape).astype(np.int8))
+        scale = np.asarray(constant(self.w.scale))
+        if scales is not None and self.per_channel:
+            scale = scales.reshape(-1).astype(np.float32)
+        input_scale = float(self.x.params()[0])
+        scale = guard_bias(scale, bias.reshape(-1), input_scale)
+        set_constant(self.w.scale, scale)
+        if self.b is not None:
+            bias_codes, product = quantise_bias(bias.reshape(-1), input_scale, scale)
+            set_constant(self.b.codes, bias_codes)
+            set_constant(self.b.scale, product)
+
+
+def layers(quantised: ir.Model, original: ir.Model) -> Iterator[Layer]:
+    """The quantised linear layers that ``original`` has too (same name and weight shape), in graph order."""
+    origins = {node.name: node for node in original.graph}
+    for node in quantised.graph:
+        origin = origins.get(node.name)
+        if origin is not None and origin.op_type == node.op_type:
+            found = _layer(node, origin)
+            if found is not None:
+                yield found
+
+
+def _layer(node: ir.Node, origin: ir.Node) -> Layer | None:
+    if node.op_type not in ("Conv", "Gemm", "MatMul"):
+        return None
+    x, w = Dequantised.of(node.inputs[0]), Dequantised.of(node.inputs[1])
+    b = Dequantised.of(node.inputs[2]) if len(node.inputs) > 2 else None
+    if x is None or w is None or constant(x.codes) is not None:
+        return None
+    stored = constant(w.codes)
+    if stored is None or stored.dtype != np.int8:
+        return None
+    conv, gemm = ConvView.of(origin), GemmView.of(origin)
+    if conv is not None and conv.weight.shape == stored.shape:
+        patches = Patches(
+            conv.in_channels, conv.kernel, conv.strides, conv.pads, conv.dilations, conv.group, bias=True
+        )
+        weight, bias = conv.weight, conv.bias
+    elif gemm is not None and gemm.weight.shape == _outputs_first(node, stored).shape:
+        patches = Patches(gemm.in_channels)
+        weight, bias = gemm.weight, gemm.bias
+    else:
+        return None
+    vector = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
+    return Layer(node, origin, patches, x, w, b, _matrix(patches, weight), vector.reshape(patches.group, -1))
+
+
+def _matrix(patches: Patches, weight: Array) -> Array:
+    """(out, in/group, *kernel) as (g, o, d), float64."""
+    body: Array = patches.columns(weight, None)[:, :-1].transpose(0, 2, 1)
+    return body
+
+
+def _as_map(node: ir.Node, x: Array) -> Array:
+    return x if node.op_type == "Conv" else x.reshape(-1, x.shape[-1])
+
+
+def _outputs_first(node: ir.Node, weight: Array) -> Array:
+    return weight.T if _transposed(node) else weight
+
+
+def _as_stored(node: ir.Node, weight: Array, shape: tuple[int, ...]) -> Array:
+    return weight.T if _transposed(node) else weight.reshape(shape)
+
+
+def _transposed(node: ir.Node) -> bool:
+    """The weight is stored inputs first."""
+    return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))

@@ -1,0 +1,64 @@
+"""How far a quantised network is from its float original, at the outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.compare import Difference
+from edgec.graph.execute import Executor
+
+if TYPE_CHECKING:
+    from edgec.graph.data import Dataset
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """``sqnr_db`` is that of the worst output; ``agreement`` the share of equal arg-max classes at the first one.
+
+    ``drop`` is the loss of top-1 accuracy in percent where the data has labels, else 100 (1 - agreement).
+    """
+
+    sqnr_db: float
+    agreement: float
+    drop: float
+
+
+def score(
+    original: ir.Model, quantised: ir.Model, data: Dataset, *, threads: int = 1, batch: int = 8
+) -> Score:
+    """Compare two graphs with the same outputs on ``data``."""
+    names = [value.name or "" for value in original.graph.outputs]
+    reference, candidate = Executor(original, threads=threads), Executor(quantised, threads=threads)
+    differences = {name: Difference(name) for name in names}
+    labels = data.labels
+    equal = right_before = right_after = seen = 0
+    for feeds in data.batches(batch):
+        a, b = reference.run(feeds), candidate.run(feeds)
+        for name, difference in differences.items():
+            difference.add(a[name], b[name])
+        before, after = _classes(a[names[0]]), _classes(b[names[0]])
+        equal += int((before == after).all(axis=1).sum())
+        if labels is not None:
+            truth = labels[seen : seen + len(before)]
+            right_before += int((before[:, 0] == truth).sum())
+            right_after += int((after[:, 0] == truth).sum())
+        seen += len(before)
+    agreement = equal / max(seen, 1)
+    drop = 1.0 - agreement if labels is None else (right_before - right_after) / max(seen, 1)
+    return Score(min(d.sqnr_db for d in differences.values()), agreement, 100.0 * drop)
+
+
+def _classes(output: Array) -> Array:
+    """The arg-max along the last axis, one row per sample."""
+    flat = (
+        output.reshape(len(output), -1)
+        if output.ndim <= 2
+        else output.reshape(len(output), output.shape[1], -1)
+    )
+    return np.asarray(flat.argmax(axis=1)).reshape(len(output), -1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from edgec.compiler.budget import Budget, parse_budget
 from edgec.compiler.recipe import Recipe
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Pass
+from edgec.passes.budget import Budget, parse_budget
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
 
 PRECISION_PASSES = {"quantize": "int8", "cast-fp16": "fp16"}

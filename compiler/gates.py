@@ -8,11 +8,11 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgec.compiler.budget import parse_budget
 from edgec.compiler.latency import Timings
 from edgec.compiler.pipeline import Step
 from edgec.compiler.recipe import Recipe
 from edgec.graph.cost import cost
+from edgec.passes.budget import parse_budget
 
 SLACK = 0.005
 """Half a percent: budgets are met in whole channels."""

@@ -11,6 +11,9 @@ PASSES: dict[str, str] = {
     "normalise": "edgec.passes.normalise:Normalise",
     "fold": "edgec.passes.fold:Fold",
     "fold-pointwise": "edgec.passes.fold_pointwise:FoldPointwise",
+    "prune-channels": "edgec.passes.prune_channels:PruneChannels",
+    "recover-lsq": "edgec.passes.recover_lsq:RecoverLsq",
+    "remove-blocks": "edgec.passes.remove_blocks:RemoveBlocks",
     "quantize": "edgec.passes.quantize:Quantize",
     "cast-fp16": "edgec.passes.cast_fp16:CastFp16",
 }

@@ -1,0 +1,239 @@
+"""`prune-channels`: narrow a network to a budget, removing the channels that its next layers can best do without.
+
+1. One walk over the calibration data collects the normal matrix of every layer that reads prunable channels.
+2. Group OBS turns them into error curves: error against channels kept, after an optimal re-fit (design section 3.4).
+3. The curves are scaled by what their errors do to the output (`pruning.damage`), and the least total damage within the budget
+   is found (design section 3.5).
+4. The channels go; the layers that read them get the re-fitted weights of their curves.
+
+``criterion=l1|activation|random`` and ``allocation=uniform`` are baselines, and change no other weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.channels import ChannelGroup, groups, remove
+from edgec.graph.errors import UsageError
+from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
+from edgec.passes.budget import Budget, parse_budget
+from edgec.passes.pruning.costs import AdditiveCost, cost_of
+from edgec.passes.pruning.criteria import activation_scores, l1_scores, obs_curve, random_scores, score_curve
+from edgec.passes.pruning.damage import measure, scaled_errors
+from edgec.passes.pruning.statistics import ConsumerStatistics, consumers_of, gather
+from edgec.passes.recovery.fit import FitOptions
+from edgec.passes.recovery.kept import record_removal
+from edgec.passes.recovery.sites import Batches, wants_flips
+from edgec.passes.solvers.allocate import Allocation, allocate, allowed_widths
+from edgec.passes.solvers.obs import Curve
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class PruneChannels(Pass):
+    """Remove channels until the model meets a budget."""
+
+    name: ClassVar[str] = "prune-channels"
+    summary: ClassVar[str] = "remove the channels that the next layers can best do without, down to a budget"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+
+    macs: str = option("", "budget of multiplications: 50%, 20M")
+    params: str = option("", "budget of parameters: 40%, 1.2M")
+    size: str = option("", "budget of weight bytes: 4MB, 50%")
+    latency: str = option("", "budget of the target's estimated latency: 25ms, 60%")
+    criterion: Literal["obs", "l1", "activation", "random"] = option("obs", "which channels go first")  # type: ignore[arg-type]
+    allocation: Literal["global", "uniform"] = option("global", "widths by error, or every group alike")  # type: ignore[arg-type]
+    scope: Literal["all", "inner"] = option("all", "all groups, or only those that one layer makes")  # type: ignore[arg-type]
+    damage: bool = option(True, "scale errors by what they do to the output, measured")
+    multiple: int = option(0, "round widths to this; 0: the target's, else 1")
+    minimum: float = option(0.0, "least share of a group's channels that stays")
+    lam: float = option(1e-3, "ridge of the fits, relative to the mean input energy")
+    rows: float = option(20.0, "rows per unknown above which pixels are sampled")
+    flips: str = option("auto", "mirror the pictures too: auto, yes, no")
+    bytes_per_weight: float = option(4.0, "bytes of one weight in the shipped file, for size budgets")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        budget = self.budget()
+        found = groups(model)
+        prunable = [g for g in found if g.prunable and (self.scope == "all" or len(g.producers) == 1)]
+        cost = cost_of(budget, model, found, context.target, self.bytes_per_weight)
+        source = cost_of(
+            budget, context.teacher, groups(context.teacher), context.target, self.bytes_per_weight
+        ).total({})
+        limit = budget.limit(source)
+        notes = [Note(f"not prunable: {g.reason}", node=g.name) for g in found if not g.prunable]
+        if cost.total({}) <= limit:
+            return PassResult(model, modified=False, notes=(Note("the budget is met already"),))
+        if not prunable:
+            notes.insert(0, Note("no channel can be removed", level="warning"))
+            return PassResult(model, modified=False, notes=tuple(notes))
+        statistics, refused = self._statistics(model, prunable, context)
+        curves = self._curves(model, prunable, statistics, context.seed)
+        prunable = [g for g in prunable if g.name in curves]
+        errors = {name: curve.errors for name, curve in curves.items()}
+        measured = {}
+        if self.criterion == "obs" and self.damage and self.allocation == "global":
+            measured = measure(model, prunable, curves, statistics, context)
+            errors = {name: scaled_errors(curves[name], measured.get(name, ())) for name in curves}
+        chosen = self._allocate(errors, cost, limit, context)
+        removals = {g.name: _gone(curves[g.name], chosen.widths[g.name]) for g in prunable}
+        removals = {name: units for name, units in removals.items() if len(units)}
+        if self.criterion == "obs":
+            _compensate(statistics, prunable, removals)
+        record_removal(model, found, removals, _channels(model))
+        remove(model, removals)
+        notes += [Note(why, node=name) for name, why in refused.items()]
+        notes[:0] = self._summary(budget, chosen, limit, source, removals)
+        return PassResult(
+            model,
+            modified=bool(removals),
+            notes=tuple(notes),
+            data=_figures(budget, chosen, source, limit, errors, {g.name: g for g in prunable}),
+        )
+
+    def budget(self) -> Budget:
+        """The one budget that is set. Raises UsageError for none or several."""
+        given = {
+            unit: getattr(self, unit) for unit in ("macs", "params", "size", "latency") if getattr(self, unit)
+        }
+        if len(given) != 1:
+            why = "no budget is given" if not given else f"{', '.join(given)} are given together"
+            raise UsageError(
+                "prune-channels needs one budget", why=why, hint="Write prune-channels{macs=50%}."
+            )
+        unit, text = next(iter(given.items()))
+        return parse_budget(f"{unit}={text}")
+
+    def _statistics(
+        self, model: ir.Model, prunable: Sequence[ChannelGroup], context: Context
+    ) -> tuple[dict[str, ConsumerStatistics], dict[str, str]]:
+        if self.criterion in ("l1", "random"):
+            return {}, {}
+        layers, refused = consumers_of(model, prunable)
+        batches = Batches.of(context, model.graph, held_out=0.0, flips=wants_flips(self.flips, model))
+        options = FitOptions(lam=self.lam, rows_per_unknown=self.rows, seed=context.seed)
+        return gather(model, layers, batches, options, context, self.name), refused
+
+    def _curves(
+        self,
+        model: ir.Model,
+        prunable: Sequence[ChannelGroup],
+        statistics: Mapping[str, ConsumerStatistics],
+        seed: int,
+    ) -> dict[str, Curve]:
+        if self.criterion == "obs":
+            known = {g.name: obs_curve(g, statistics, self.lam) for g in prunable}
+            return {name: curve for name, curve in known.items() if curve is not None}
+        if self.criterion == "random":
+            return {name: score_curve(scores) for name, scores in random_scores(prunable, seed).items()}
+        if self.criterion == "l1":
+            return {g.name: score_curve(l1_scores(g, model)) for g in prunable}
+        return {g.name: score_curve(activation_scores(g, statistics)) for g in prunable}
+
+    def _allocate(
+        self, errors: Mapping[str, Array], cost: AdditiveCost, limit: float, context: Context
+    ) -> Allocation:
+        multiple = self.multiple or (context.target.channel_multiple if context.target is not None else 1)
+        if self.allocation == "uniform":
+            return _uniform(errors, cost, limit, multiple)
+        least = self.minimum
+        return allocate(
+            errors, cost, limit, multiple=multiple, minimum=lambda _, full: max(1, round(least * full))
+        )
+
+    def _summary(
+        self,
+        budget: Budget,
+        chosen: Allocation,
+        limit: float,
+        source: float,
+        removals: Mapping[str, Sequence[int]],
+    ) -> list[Note]:
+        gone = sum(len(units) for units in removals.values())
+        notes = [
+            Note(
+                f"{gone} channels of {len(removals)} groups removed: {budget.unit} at {chosen.cost / source:.1%} of the source"
+            )
+        ]
+        if not chosen.reached:
+            text = (
+                f"{budget.text} is out of reach: the narrowest widths cost {chosen.cost / source:.1%} of the source, "
+                f"{limit / source:.1%} was asked; every prunable group is at its least width"
+            )
+            notes.insert(0, Note(text, level="warning"))
+        return notes
+
+
+def _gone(curve: Curve, width: int) -> list[int]:
+    return sorted(curve.order[: len(curve.order) - width])
+
+
+def _compensate(
+    statistics: Mapping[str, ConsumerStatistics],
+    prunable: Sequence[ChannelGroup],
+    removals: Mapping[str, Sequence[int]],
+) -> None:
+    """Write the re-fitted weights into every layer that loses inputs."""
+    for one in statistics.values():
+        rows = [
+            found[np.array(removals[group.name])].ravel()
+            for group in prunable
+            if group.name in removals and (found := one.units(group)) is not None
+        ]
+        if rows:
+            one.set_columns(one.compensated(np.concatenate(rows)))
+
+
+def _channels(model: ir.Model) -> dict[str, int]:
+    """Positions on the one axis of every value that pruning may cut, by name: looked up by `record_removal`."""
+    sizes: dict[str, int] = {}
+    for group in groups(model):
+        for member in group.activations:
+            sizes[member.value] = sizes.get(member.value, 0) + member.index.size
+    return sizes
+
+
+def _uniform(errors: Mapping[str, Array], cost: AdditiveCost, limit: float, multiple: int) -> Allocation:
+    """The largest common share of all groups that meets the limit."""
+    choices = {name: np.array(allowed_widths(len(curve), multiple)) for name, curve in errors.items()}
+
+    def at(share: float) -> dict[str, int]:
+        return {
+            name: int(widths[np.argmin(np.abs(widths - share * widths[-1]))])
+            for name, widths in choices.items()
+        }
+
+    shares = np.linspace(1.0, 0.0, 513)
+    points = [(cost.total(at(float(share))), at(float(share))) for share in shares]
+    total, widths = next(((c, w) for c, w in points if c <= limit), points[-1])
+    error = sum(float(errors[name][len(errors[name]) - width]) for name, width in widths.items())
+    return Allocation(widths, total, error, total <= limit, ())
+
+
+def _figures(
+    budget: Budget,
+    chosen: Allocation,
+    source: float,
+    limit: float,
+    errors: Mapping[str, Array],
+    prunable: Mapping[str, ChannelGroup],
+) -> dict[str, Any]:
+    """JSON types for the report: the trade-off curve, where this run sits on it, and the widths."""
+    step = max(1, len(chosen.trace) // 200)
+    return {
+        "budget": {
+            "unit": budget.unit,
+            "asked": limit / source,
+            "reached": chosen.cost / source,
+            "met": chosen.reached,
+        },
+        "tradeoff": [[c / source, e] for c, e in (*chosen.trace[::step], *chosen.trace[-1:])],
+        "predicted_error": chosen.error,
+        "widths": {name: [prunable[name].size, width] for name, width in chosen.widths.items()},
+    }

@@ -1,0 +1,176 @@
+"""What the layers that read prunable channels see: one walk over the calibration data, one normal matrix per consumer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.channels import ChannelGroup
+from edgec.graph.views import sole_consumer
+from edgec.passes.base import Context
+from edgec.passes.recovery.fit import FitOptions, row_fraction
+from edgec.passes.recovery.goals import clipping_of, goal_of
+from edgec.passes.recovery.layers import Layer, layers_of
+from edgec.passes.recovery.sites import MEMORY_MB, Batches
+from edgec.passes.recovery.store import ActivationStore
+from edgec.passes.recovery.walk import Walk
+from edgec.passes.solvers.obs import Consumer
+from edgec.passes.solvers.ridge import factor
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+MAX_UNKNOWNS = 8000
+"""Wider consumers would need matrices of gigabytes."""
+
+
+@dataclass
+class ConsumerStatistics:
+    """One layer that reads prunable channels: ``h`` (n, n) per row, ``columns`` (n, out) as they are, block-diagonal over groups.
+
+    ``energy`` is that of the tensor that the layer's output becomes (behind the residual sum and the activation), per row.
+    """
+
+    layer: Layer
+    h: Array
+    columns: Array
+    energy: float
+    rows: float
+    lam: float
+    _units: dict[str, Array] = field(default_factory=dict)
+
+    def units(self, group: ChannelGroup) -> Array | None:
+        """Rows of ``h`` that go with each unit of ``group``; None where the layer does not read it."""
+        if group.name not in self._units:
+            member = next((m for m in group.activations if m.value == self.layer.x), None)
+            if member is None:
+                return None
+            self._units[group.name] = unit_rows(self.layer, member.index)
+        return self._units[group.name]
+
+    def consumer(self, group: ChannelGroup) -> Consumer | None:
+        """As the eliminator takes it; its error is relative to ``energy``."""
+        rows = self.units(group)
+        if rows is None:
+            return None
+        return Consumer(self.h, self.columns, rows, 1.0 / self.energy if self.energy else 0.0)
+
+    def compensated(self, gone: Array) -> Array:
+        """Columns that make up for the unknowns ``gone``, which become 0: the ridge solution on the others."""
+        stay = np.setdiff1d(np.arange(len(self.h)), gone)
+        kept = self.h[np.ix_(stay, stay)]
+        columns = np.zeros_like(self.columns)
+        columns[stay] = factor(kept, self.lam).ridge(self.h[stay] @ self.columns, self.columns[stay])
+        return columns
+
+    def set_columns(self, columns: Array) -> None:
+        """Write (n, out) columns into the layer."""
+        patches = self.layer.patches
+        self.layer.set_columns(columns.reshape(patches.group, patches.unknowns, -1))
+
+
+def unit_rows(layer: Layer, channels: Array) -> Array:
+    """Rows of the (block-diagonal) normal matrix that read the input channels (units, c) of ``layer``."""
+    patches = layer.patches
+    group, inner = np.divmod(channels, patches.group_channels)
+    taps = np.arange(len(patches.taps)) * patches.group_channels
+    rows = group[:, None, :] * patches.unknowns + taps[None, :, None] + inner[:, None, :]
+    return np.asarray(np.sort(rows.reshape(len(channels), -1), axis=1))
+
+
+def consumers_of(model: ir.Model, groups: Sequence[ChannelGroup]) -> tuple[list[Layer], dict[str, str]]:
+    """Layers that read ``groups`` and can be re-fitted, in graph order; and why not, by node, for the others."""
+    layers, refused = layers_of(model), {}
+    wanted = {member.node for group in groups for member in group.consumers}
+    for name in wanted:
+        if name not in layers:
+            refused[name] = "its weight is not constant or its geometry is not known"
+        elif layers[name].patches.unknowns * layers[name].patches.group > MAX_UNKNOWNS:
+            refused[name] = f"more than {MAX_UNKNOWNS} unknowns"
+    return [layer for name, layer in layers.items() if name in wanted and name not in refused], refused
+
+
+def gather(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    batches: Batches,
+    options: FitOptions,
+    context: Context,
+    label: str,
+) -> dict[str, ConsumerStatistics]:
+    """Walk ``model`` once and collect the statistics of ``layers``, by node name."""
+    position = {node: number for number, node in enumerate(model.graph)}
+    stops = [*(position[layer.node] for layer in layers[1:]), position[layers[-1].node]] if layers else []
+    store = ActivationStore(context.scratch, MEMORY_MB * 1_000_000)
+    found: dict[str, ConsumerStatistics] = {}
+    try:
+        walk = Walk(model, iter(batches), store, context.threads)
+        if layers:
+            walk.go(position[layers[0].node])
+        for number, (layer, following) in enumerate(zip(layers, stops, strict=True)):
+            context.progress.step(label, number, len(layers))
+            found[layer.name] = _one(walk, layer, following, position, batches, options, number)
+    finally:
+        store.clear()
+    return found
+
+
+def _one(
+    walk: Walk,
+    layer: Layer,
+    following: int,
+    position: dict[ir.Node, int],
+    batches: Batches,
+    options: FitOptions,
+    number: int,
+) -> ConsumerStatistics:
+    patches = layer.patches
+    goal = goal_of(layer, position)
+    reader = sole_consumer(value_named(layer, goal.value))
+    behind = goal.value if reader is None or clipping_of(reader) is None else reader.outputs[0].name or ""
+    h = np.zeros((patches.group, patches.unknowns, patches.unknowns))
+    rows = energy = pixels = 0.0
+    for index, found in enumerate(walk.advance(following, [layer.x, behind])):
+        x, wanted = layer.first(found[layer.x]), layer.first(found[behind])
+        pixels += wanted.size / wanted.shape[1]
+        energy += float(np.square(wanted, dtype=np.float64).sum())
+        each = int(np.prod(patches.out_shape(x.shape[2:]), dtype=np.int64))
+        fraction = row_fraction(patches, each * batches.samples, options, keep=False)
+        picked = patches.sample(x, fraction, np.random.default_rng((options.seed, number, index)))
+        for _, p in patches.tiles(x, picked):
+            for g in range(patches.group):
+                h[g] += p[g].T @ p[g]
+            rows += p.shape[1]
+    columns = layer.columns()
+    return ConsumerStatistics(
+        layer,
+        _block_diagonal(h) / max(rows, 1.0),
+        columns.reshape(-1, columns.shape[2]),
+        energy / max(pixels, 1.0),
+        rows,
+        options.lam,
+    )
+
+
+def value_named(layer: Layer, name: str) -> ir.Value:
+    """The value ``name`` on the way from the layer's output through its Adds."""
+    value = layer.y
+    while value.name != name:
+        reader = sole_consumer(value)
+        if reader is None:
+            return value
+        value = reader.outputs[0]
+    return value
+
+
+def _block_diagonal(h: Array) -> Array:
+    if len(h) == 1:
+        return h[0]
+    groups, n, _ = h.shape
+    whole = np.zeros((groups * n, groups * n))
+    for g in range(groups):
+        whole[g * n : (g + 1) * n, g * n : (g + 1) * n] = h[g]
+    return whole

@@ -1,0 +1,64 @@
+"""`recover-lsq`: re-fit every layer that pruning touched, front to back, to what the teacher computes there.
+
+Each layer is a ridge regression towards its own weights (design section 3.1, 3.3): its inputs come from the student as
+corrected so far, its targets from the clean teacher, and the last convolution of a residual branch makes up for the
+error of the skip. Errors behind a Relu or Clip count as they are behind it (`solvers.rectified`). A fit that does not
+lower the error on held-out rows is taken back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
+from edgec.passes.recovery.fit import FitOptions, fit_site
+from edgec.passes.recovery.layers import layers_of
+from edgec.passes.recovery.sites import Batches, Sites, touched_layers, wants_flips
+
+
+@dataclass(frozen=True)
+class RecoverLsq(Pass):
+    """Full least-squares re-fit, sequential and error-compensating."""
+
+    name: ClassVar[str] = "recover-lsq"
+    summary: ClassVar[str] = "re-fit the weights of every touched layer to the teacher, in closed form"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+
+    lam: float = option(1e-3, "ridge towards the weights before, relative to the mean input energy")
+    rows: float = option(40.0, "rows per unknown above which pixels are sampled")
+    clipped: int = option(4, "iterations that count errors behind Relu and Clip; 0: plain least squares")
+    flips: str = option("auto", "mirror the pictures too: auto, yes, no")
+    held_out: float = option(0.1, "share of the samples that only score the fits")
+    depthwise: bool = option(True, "re-fit depthwise kernels too")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        layers = layers_of(model)
+        names = [
+            name
+            for name in touched_layers(model, context.teacher)
+            if self.depthwise or not layers[name].is_depthwise
+        ]
+        batches = Batches.of(
+            context, model.graph, held_out=self.held_out, flips=wants_flips(self.flips, model)
+        )
+        options = FitOptions(self.lam, self.rows, self.clipped, context.seed)
+        sites = Sites(model, context, names, batches)
+        reports: list[LayerReport] = []
+        for site in sites:
+            context.progress.step(self.name, site.number, site.count)
+            reports.append(fit_site(site, options))
+        notes = [Note(why, node=name) for name, why in sites.skipped.items()]
+        return finish(model, reports, notes)
+
+
+def finish(model: ir.Model, reports: list[LayerReport], notes: list[Note]) -> PassResult:
+    """The result of a recovery pass, with a note for every fit that was taken back."""
+    for report in reports:
+        level: Literal["info", "reverted"] = "info" if report.kept else "reverted"
+        notes += [Note(report.note, level=level, node=report.node)] if report.note else []
+    kept = sum(report.kept for report in reports)
+    notes.insert(0, Note(f"{kept} of {len(reports)} layers re-fitted"))
+    return PassResult(model, modified=kept > 0, notes=tuple(notes), layers=tuple(reports))

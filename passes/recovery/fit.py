@@ -1,0 +1,131 @@
+"""Fit one layer where the walk stands, score the fit on rows that it did not see, and keep it only if it helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgec.passes.base import LayerReport
+from edgec.passes.recovery.sites import Sample, Site
+from edgec.passes.solvers.gram import Gram, Patches, targets_at
+from edgec.passes.solvers.rectified import Clipping, Tile, fit_clipped
+from edgec.passes.solvers.ridge import ridge
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+MIN_ROWS = 16384
+"""Below this, rows are not worth saving."""
+KEPT_BYTES = 400 << 20
+"""Rows that the clipped fit reads several times stay within this."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """``lam``: relative ridge towards the weights before the fit. ``rows_per_unknown``: rows are subsampled above this.
+    ``clipped``: iterations of the fit behind the activation, 0 for plain least squares."""
+
+    lam: float = 1e-3
+    rows_per_unknown: float = 40.0
+    clipped: int = 4
+    seed: int = 0
+
+
+@dataclass
+class _Rows:
+    """What one reading of the samples leaves."""
+
+    fit: Gram
+    held: Gram
+    fit_tiles: list[Tile] = field(default_factory=list)
+    held_tiles: list[Tile] = field(default_factory=list)
+
+
+def fit_site(site: Site, options: FitOptions) -> LayerReport:
+    """Fit ``site.layer`` in place. Errors in the report are relative, on held-out rows, behind the activation where one is."""
+    layer = site.layer
+    before = layer.columns()
+    clipping = site.goal.clipping if options.clipped else None
+    rows = _read(site, options, clipping)
+    solved = ridge(rows.fit.h, rows.fit.s, before, options.lam)
+    columns = solved.columns
+    if clipping is not None:
+        columns = fit_clipped(
+            lambda: rows.fit_tiles, solved.factors, columns, before, clipping, options.clipped
+        )
+    errors = [_score(rows, clipping, candidate) for candidate in (before, columns)]
+    helps = errors[1] < errors[0] or (errors[0] == errors[1] == 0.0)
+    if helps and clipping is None and rows.held.rows:
+        # Kept or not was decided without these rows; now they may help too.
+        rows.fit.merge(rows.held)
+        columns = ridge(rows.fit.h, rows.fit.s, before, options.lam).columns
+    if helps:
+        layer.set_columns(columns)
+    return LayerReport(
+        node=layer.name,
+        rows=round(rows.fit.rows),
+        unknowns=layer.patches.unknowns,
+        condition=solved.condition,
+        error_before=errors[0],
+        error_after=errors[1],
+        kept=helps,
+        note=_note(rows.fit, layer.patches, solved.jitter, helps),
+    )
+
+
+def _note(gram: Gram, patches: Patches, jitter: float, helps: bool) -> str:
+    parts = []
+    if gram.rows < patches.unknowns:
+        parts.append("fewer rows than unknowns: the ridge decides the rest")
+    if jitter:
+        parts.append(f"jitter {jitter:.1e} added to a singular system")
+    if not helps:
+        parts.append("no better on held-out rows: reverted")
+    return "; ".join(parts)
+
+
+def row_fraction(patches: Patches, total: int, options: FitOptions, *, keep: bool) -> float:
+    """Share of the rows to use; ``keep`` bounds what is held in memory too."""
+    wanted = max(MIN_ROWS, options.rows_per_unknown * patches.unknowns)
+    if keep:
+        wanted = min(wanted, KEPT_BYTES / (4 * patches.unknowns * patches.group))
+    return min(1.0, wanted / max(total, 1))
+
+
+def _read(site: Site, options: FitOptions, clipping: Clipping | None) -> _Rows:
+    layer, patches = site.layer, site.layer.patches
+    shape = patches.group, patches.unknowns, layer.outputs_per_group
+    rows = _Rows(Gram.zeros(*shape), Gram.zeros(*shape))
+    fraction = row_fraction(patches, site.rows, options, keep=clipping is not None)
+    for number, sample in enumerate(site.samples):
+        rng = np.random.default_rng((options.seed, site.number, number))
+        gram, kept = (rows.held, rows.held_tiles) if sample.held else (rows.fit, rows.fit_tiles)
+        for p, t, offset in tiles_of(sample, patches, fraction, rng):
+            gram.add(p, t)
+            if clipping is not None:
+                kept.append((p, t, offset))
+    return rows
+
+
+def tiles_of(sample: Sample, patches: Patches, fraction: float, rng: np.random.Generator) -> Iterator[Tile]:
+    """Rows of one batch: patches, targets, and what is added."""
+    picked = patches.sample(sample.x, fraction, rng)
+    target = targets_at(sample.target, picked, patches.group)
+    offset = None if sample.offset is None else targets_at(sample.offset, picked, patches.group)
+    for part, p in patches.tiles(sample.x, picked):
+        yield p, target[:, part], None if offset is None else offset[:, part]
+
+
+def _score(rows: _Rows, clipping: Clipping | None, columns: Array) -> float:
+    """Relative error on held-out rows; on the fitted ones where none are held out."""
+    gram, tiles = (rows.held, rows.held_tiles) if rows.held.rows else (rows.fit, rows.fit_tiles)
+    if clipping is None:
+        return gram.relative_error(columns)
+    error = energy = 0.0
+    w = columns.astype(np.float32)
+    for p, t, offset in tiles:
+        e, n = clipping.error(p @ w, t, offset)
+        error, energy = error + e, energy + n
+    return error / energy if energy else 0.0

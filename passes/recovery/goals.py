@@ -1,0 +1,63 @@
+"""What a layer of the student is fitted to.
+
+1. Its own output in the teacher, cut to the channels that the student kept.
+2. Where that output goes into Adds only (the last convolution of a residual branch), and what it is added to is computed before
+   it: the teacher's sum minus what the student adds, so that the branch makes up for the error of the skip.
+3. Where Relu or Clip reads the result, the fit may count errors behind the activation (`solvers.rectified`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgec.graph.views import constant, is_constant, sole_consumer
+from edgec.passes.recovery.layers import Layer
+from edgec.passes.solvers.rectified import Clipping
+
+
+@dataclass(frozen=True)
+class Goal:
+    """``value`` is the teacher's tensor; ``others`` the student's tensors that are added to the layer's output on the way to it;
+    ``clipping`` the activation that reads it, if that is the only reader."""
+
+    value: str
+    others: tuple[str, ...] = ()
+    clipping: Clipping | None = None
+
+
+def goal_of(layer: Layer, position: dict[ir.Node, int]) -> Goal:
+    """The goal of ``layer``; ``position`` numbers the nodes in running order."""
+    value, others = layer.y, []
+    here = position[layer.node]
+    while (reader := sole_consumer(value)) is not None and reader.op_type == "Add":
+        other = next((v for v in reader.inputs if v is not value), None)
+        if (
+            other is None
+            or is_constant(other)
+            or other.shape != value.shape
+            or not _before(other, here, position)
+        ):
+            break
+        others.append(other.name or "")
+        value = reader.outputs[0]
+    return Goal(value.name or "", tuple(others), clipping_of(sole_consumer(value)))
+
+
+def clipping_of(node: ir.Node | None) -> Clipping | None:
+    """The bounds of a Relu or of a Clip with constant bounds."""
+    if node is None:
+        return None
+    if node.op_type == "Relu":
+        return Clipping(0.0, None)
+    if node.op_type == "Clip" and all(v is None or is_constant(v) for v in node.inputs[1:]):
+        bounds = [constant(v) for v in (*node.inputs[1:], None, None)][:2]
+        low, high = (None if bound is None else float(bound) for bound in bounds)
+        return None if low is None and high is None else Clipping(low, high)
+    return None
+
+
+def _before(value: ir.Value, here: int, position: dict[ir.Node, int]) -> bool:
+    producer = value.producer()
+    return producer is None or position[producer] < here

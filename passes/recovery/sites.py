@@ -1,0 +1,215 @@
+"""The layers of a student to fit, one after the other, each with what the fit needs: inputs, targets, and what is added to it.
+
+The student's inputs come from the student as corrected so far; the targets come from the clean teacher (the order of FSKD's
+block coordinate descent, arXiv 1812.01839). Both networks are walked through once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.data import Dataset
+from edgec.graph.errors import PassError
+from edgec.graph.views import constant
+from edgec.passes.base import Context
+from edgec.passes.recovery.goals import Goal, goal_of
+from edgec.passes.recovery.kept import Kept, kept_channels
+from edgec.passes.recovery.layers import Layer, layers_of
+from edgec.passes.recovery.store import ActivationStore
+from edgec.passes.recovery.walk import Walk, batch_size
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Feeds = dict[str, Array]
+
+MEMORY_MB = 1200
+"""Activations of both networks above this go to disk."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One batch at one layer, channels on axis 1. ``offset`` is what the network adds to the layer's output (None: nothing);
+    ``target`` is wanted of the layer alone, without it. ``held`` batches score the fit and take no part in it."""
+
+    x: Array
+    target: Array
+    offset: Array | None
+    held: bool
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Calibration batches, those that score the fits last. With ``flips``, every batch that is fitted comes mirrored too."""
+
+    feeds: Dataset
+    held: Dataset
+    size: int
+    flips: bool
+
+    @staticmethod
+    def of(context: Context, graph: ir.Graph, *, held_out: float, flips: bool) -> Batches:
+        """Split the context's data by its seed."""
+        if context.data is None or not len(context.data):
+            raise PassError("needs calibration data")
+        size = batch_size(graph)
+        if held_out <= 0 or len(context.data) < 2:
+            return Batches(context.data, context.data.take(0), size, flips)
+        fit, held = context.data.split(held_out, context.seed)
+        return Batches(fit, held, size, flips)
+
+    def __iter__(self) -> Iterator[Feeds]:
+        for feeds in self.feeds.batches(self.size):
+            yield feeds
+            if self.flips:
+                yield {name: mirrored(array) for name, array in feeds.items()}
+        if len(self.held):
+            yield from self.held.batches(self.size)
+
+    @property
+    def first_held(self) -> int:
+        """Number of the first batch that is held out."""
+        return -(-len(self.feeds) // self.size) * (1 + self.flips)
+
+    @property
+    def samples(self) -> int:
+        """Samples that are fitted, mirrored ones included."""
+        return len(self.feeds) * (1 + self.flips)
+
+
+def mirrored(array: Array) -> Array:
+    """Pictures left to right; anything that is no picture as it is."""
+    return np.ascontiguousarray(array[..., ::-1]) if array.ndim == 4 else array
+
+
+def wants_flips(choice: str, model: ir.Model) -> bool:
+    """``auto``: where every input is a picture with three channels, mirroring shows the network something plausible."""
+    if choice != "auto":
+        return choice == "yes"
+    shapes = [value.shape for value in model.graph.inputs]
+    return all(shape is not None and len(shape) == 4 and shape[1] == 3 for shape in shapes)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One layer, ready to be fitted: ``samples`` may be read once."""
+
+    number: int
+    count: int
+    layer: Layer
+    goal: Goal
+    samples: Iterator[Sample]
+    rows: int
+    """Output pixels of all samples that are fitted."""
+
+
+class Sites:
+    """Walk through ``student`` and the context's teacher; iterate once."""
+
+    def __init__(self, student: ir.Model, context: Context, names: Sequence[str], batches: Batches) -> None:
+        self.student, self.context, self.batches = student, context, batches
+        self.kept = kept_channels(student)
+        position = {node: number for number, node in enumerate(student.graph)}
+        layers = layers_of(student)
+        self.planned: list[tuple[Layer, Goal, int]] = []
+        self.skipped: dict[str, str] = {}
+        made = made_at(context.teacher.graph)
+        for name in names:
+            layer = layers[name]
+            goal = goal_of(layer, position)
+            if goal.value not in made:
+                goal = Goal(layer.y.name or "")
+            if goal.value not in made:
+                self.skipped[name] = "the teacher has no such tensor to fit it to"
+                continue
+            self.planned.append((layer, goal, position[layer.node]))
+        # A goal may lie behind the next ones: the teacher stops before the first of all that are still to come.
+        stops = [made[goal.value] for _, goal, _ in self.planned]
+        self.teacher_stops = [min(stops[i:]) for i in range(len(stops))]
+
+    def __iter__(self) -> Iterator[Site]:
+        if not self.planned:
+            return
+        folder, limit = self.context.scratch, MEMORY_MB * 1_000_000 // 2
+        stores = ActivationStore(folder, limit), ActivationStore(folder, limit)
+        try:
+            student = Walk(self.student, iter(self.batches), stores[0], self.context.threads)
+            teacher = Walk(self.context.teacher, iter(self.batches), stores[1], self.context.threads)
+            teacher.go(self.teacher_stops[0])
+            for number, (layer, goal, position) in enumerate(self.planned):
+                student.go(position)
+                following = self.teacher_stops[min(number + 1, len(self.planned) - 1)]
+                samples = self._samples(student, teacher, layer, goal, following)
+                yield Site(number, len(self.planned), layer, goal, samples, self._rows(layer))
+                for _ in samples:
+                    # The walk must go on even where nobody looked at the samples.
+                    pass
+        finally:
+            for store in stores:
+                store.clear()
+
+    def _rows(self, layer: Layer) -> int:
+        shape = [d for d in (layer.y.shape or ()) if isinstance(d, int)]
+        spatial = shape[-len(layer.patches.kernel) :] if layer.patches.kernel else []
+        if layer.channels_last:
+            spatial = shape[: len(layer.patches.kernel)]
+        return self.batches.samples * int(np.prod(spatial or [1]))
+
+    def _samples(
+        self, student: Walk, teacher: Walk, layer: Layer, goal: Goal, following: int
+    ) -> Iterator[Sample]:
+        mine = student.values([layer.x, *goal.others])
+        theirs = teacher.advance(following, [goal.value])
+        kept = self.kept.get(goal.value)
+        for number, (own, clean) in enumerate(zip(mine, theirs, strict=True)):
+            yield self._sample(layer, goal, kept, own, clean[goal.value], number >= self.batches.first_held)
+
+    def _sample(
+        self, layer: Layer, goal: Goal, kept: Kept | None, own: Feeds, clean: Array, held: bool
+    ) -> Sample:
+        wanted = clean if kept is None else kept.of(clean)
+        offset: Array | None = None
+        for name in goal.others:
+            offset = own[name] if offset is None else offset + own[name]
+        target = wanted if offset is None else wanted - offset
+        return Sample(
+            layer.first(own[layer.x]),
+            layer.first(target),
+            None if offset is None else layer.first(offset),
+            held,
+        )
+
+
+def made_at(graph: ir.Graph) -> dict[str, int]:
+    """Value name -> number of the node that makes it."""
+    return {value.name or "": number for number, node in enumerate(graph) for value in node.outputs}
+
+
+def touched_layers(student: ir.Model, teacher: ir.Model) -> tuple[str, ...]:
+    """Layers that see something else than in the teacher: channels went before them, or a layer before them changed."""
+    originals = {node.name: node for node in teacher.graph}
+    touched = {name for name, kept in kept_channels(student).items() if kept.positions}
+    found = []
+    for node in student.graph:
+        inputs = {value.name for value in node.inputs if value is not None}
+        if inputs & touched:
+            if Layer.of(node) is not None:
+                found.append(node.name or "")
+            touched.update(value.name or "" for value in node.outputs)
+        elif not _same_weights(node, originals.get(node.name)):
+            touched.update(value.name or "" for value in node.outputs)
+    return tuple(found)
+
+
+def _same_weights(node: ir.Node, original: ir.Node | None) -> bool:
+    """False where the node is new, or where constants of one shape differ (a smaller shape was cut, which touches no value)."""
+    if original is None or original.op_type != node.op_type:
+        return False
+    for mine, theirs in zip(node.inputs, original.inputs, strict=False):
+        a, b = constant(mine), constant(theirs)
+        if a is not None and b is not None and a.shape == b.shape and a is not b and not np.array_equal(a, b):
+            return False
+    return True

@@ -1,0 +1,60 @@
+"""Activations of all samples, batch by batch: in memory up to a limit, then on disk."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_numbers = itertools.count()
+
+
+class ActivationStore:
+    """Arrays by (name, batch). What exceeds ``limit`` bytes is written to ``folder`` as ``.npy`` and read back when asked for."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self.held = 0
+        self.spilled = 0
+        self._arrays: dict[tuple[str, int], Array | Path] = {}
+        self._prefix = f"activations-{next(_numbers)}"
+
+    def put(self, name: str, batch: int, array: Array) -> None:
+        """Keep one batch of one tensor, replacing what was there."""
+        self.drop_one(name, batch)
+        if self.held + array.nbytes <= self.limit:
+            self.held += array.nbytes
+            self._arrays[name, batch] = array
+            return
+        path = self.folder / f"{self._prefix}-{next(_numbers)}.npy"
+        np.save(path, array)
+        self.spilled += array.nbytes
+        self._arrays[name, batch] = path
+
+    def get(self, name: str, batch: int) -> Array:
+        """The batch; raises KeyError where it was never put."""
+        found = self._arrays[name, batch]
+        return np.asarray(np.load(found)) if isinstance(found, Path) else found
+
+    def drop_one(self, name: str, batch: int) -> None:
+        found = self._arrays.pop((name, batch), None)
+        if isinstance(found, Path):
+            found.unlink(missing_ok=True)
+        elif found is not None:
+            self.held -= found.nbytes
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Drop every tensor that is not named."""
+        wanted = set(names)
+        for name, batch in list(self._arrays):
+            if name not in wanted:
+                self.drop_one(name, batch)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self.keep_only(())

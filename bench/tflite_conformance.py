@@ -16,7 +16,6 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
@@ -39,7 +38,9 @@ def is_float_case(model: onnx.ModelProto) -> bool:
     return domains and floats and set(types) <= known and ops <= set(HANDLERS) | {"Constant"}
 
 
-def bind(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:  # type: ignore[type-arg]
+def bind(
+    model: onnx.ModelProto, feeds: dict[str, np.ndarray]
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:  # type: ignore[type-arg]
     """Make every input but the first one a constant."""
     bound = onnx.ModelProto()
     bound.CopyFrom(model)
@@ -55,7 +56,9 @@ def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.nd
     from ai_edge_litert.interpreter import Interpreter
 
     model = onnx.ModelProto.FromString(model.SerializeToString())
-    model.ir_version = min(model.ir_version, NEWEST_IR)  # onnxruntime, which `load` checks with, reads no newer one
+    model.ir_version = min(
+        model.ir_version, NEWEST_IR
+    )  # onnxruntime, which `load` checks with, reads no newer one
     for opset in model.opset_import:
         opset.version = min(opset.version, NEWEST_OPSET) if opset.domain == "" else opset.version
     canonical = canonicalise(model)
@@ -111,7 +114,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
-    cases = [c for c in collect_testcases(None) if not options.names or any(n in c.name for n in options.names)]
+    cases = [
+        c for c in collect_testcases(None) if not options.names or any(n in c.name for n in options.names)
+    ]
     total = len(cases)
     cases = [c for c in cases if is_float_case(c.model)]
     by_kind: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from edgec.compiler.emit.tflite.context import NeedsFixedBatch
+from edgec.compiler.emit.tflite.context import FixedBatchError
 from edgec.compiler.emit.tflite.emitter import (
     Lowered,
     Options,
@@ -51,13 +51,15 @@ def emit(
     options = Options(channels_last=io_layout == "nhwc", codes=io_type == "codes", batch=batch)
     try:
         lowered, refused = lower(model, options)
-    except NeedsFixedBatch:  # with a fixed batch nothing needs one; kept as a user's error, not a crash
+    except FixedBatchError:  # with a fixed batch nothing needs one; kept as a user's error, not a crash
         raise UnsupportedError("this batch size cannot be emitted", hint="Leave --batch out.") from None
     if lowered is None:
         raise _refusal(refused)
     if precision == "fp16":
         halve_constants(lowered.program)
-    return lowered.program.serialise({METADATA_NAME: _metadata(lowered, precision, io_layout, metadata or {})})
+    return lowered.program.serialise(
+        {METADATA_NAME: _metadata(lowered, precision, io_layout, metadata or {})}
+    )
 
 
 def unsupported(model: ir.Model) -> list[Unsupported]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, Refusal
+from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, RefusalError
 from edgec.compiler.emit.tflite.layout import Layout, Shape
 from edgec.compiler.emit.tflite.program import Quantization, Tensor
 from edgec.compiler.emit.tflite.quantisation import CodeForm, code_form
@@ -88,7 +88,7 @@ class Call:
         """Input ``index``; refuses one that is left out."""
         value = self.node.inputs[index] if index < len(self.node.inputs) else None
         if value is None:
-            raise Refusal(f"input {index} is missing")
+            raise RefusalError(f"input {index} is missing")
         return value
 
     def home(self, index: int) -> Home:
@@ -114,7 +114,9 @@ class Call:
         value = self.node.inputs[index] if index < len(self.node.inputs) else None
         array = constant(value)
         if array is None:
-            raise Refusal(f"its {what} is computed", f"Make the {what} a constant in the source network.")
+            raise RefusalError(
+                f"its {what} is computed", f"Make the {what} a constant in the source network."
+            )
         return array
 
     def optional(self, index: int, what: str) -> np.ndarray | None:  # type: ignore[type-arg]
@@ -160,7 +162,9 @@ class Call:
             name = sink.value.name or self.name
             tensor = self.ctx.requantise(tensor, sink.form.quantization, sink.form.type, name)
         shape = self.ctx.shape(sink.value)
-        home = Home(sink.value.name or self.name, shape, [Placed(tensor, layout)], quantization=tensor.quantization)
+        home = Home(
+            sink.value.name or self.name, shape, [Placed(tensor, layout)], quantization=tensor.quantization
+        )
         for value in sink.codes or (sink.value,):
             self.ctx.bind_codes(value, home)
         return home

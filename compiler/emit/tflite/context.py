@@ -43,7 +43,7 @@ MAX_TRANSPOSE_RANK = 6
 PLAIN_HINT = "Cut the model before this node with --split-unsupported, or replace it in the source network."
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """TFLite cannot take a node: why, and what to do about it."""
 
     def __init__(self, why: str, hint: str = PLAIN_HINT) -> None:
@@ -52,7 +52,7 @@ class Refusal(Exception):
         self.hint = hint
 
 
-class NeedsFixedBatch(Exception):
+class FixedBatchError(Exception):
     """An operator bakes the batch size into a constant; the whole program is emitted anew with batch 1."""
 
 
@@ -96,14 +96,14 @@ class Lowering:
     def shape(self, value: ir.Value | None) -> Shape:
         """The ONNX shape; None for the open batch axis. Refuses unknown ranks, empty tensors, and further open axes."""
         if value is None or value.shape is None:
-            raise Refusal("the shape of an operand is not known", "Give the input shape: --input-shape.")
+            raise RefusalError("the shape of an operand is not known", "Give the input shape: --input-shape.")
         shape = tuple(d if isinstance(d, int) else None for d in value.shape)
         if sum(d is None for d in shape) > 1:
-            raise Refusal(
+            raise RefusalError(
                 f"{value.name!r} has more than one open axis: {value.shape}", "Fix it with --input-shape."
             )
         if 0 in shape:
-            raise Refusal(f"{value.name!r} is an empty tensor")
+            raise RefusalError(f"{value.name!r} is an empty tensor")
         return shape
 
     def kind(self, value: ir.Value) -> TensorType:
@@ -111,7 +111,9 @@ class Lowering:
         if value.dtype is None:
             return TensorType.FLOAT32
         if value.dtype not in TYPES:
-            raise Refusal(f"{value.name!r} is of type {value.dtype.name}", "Use float32 in the source network.")
+            raise RefusalError(
+                f"{value.name!r} is of type {value.dtype.name}", "Use float32 in the source network."
+            )
         return TYPES[value.dtype]
 
     # homes
@@ -124,11 +126,11 @@ class Lowering:
             return self._dequantised(value, self._codes[value])
         array = constant(value)
         if array is None:
-            raise Refusal(f"operand {value.name!r} is computed by a node that TFLite cannot take")
+            raise RefusalError(f"operand {value.name!r} is computed by a node that TFLite cannot take")
         if array.size == 0:
-            raise Refusal(f"{value.name!r} is an empty constant")
+            raise RefusalError(f"{value.name!r} is an empty constant")
         if array.dtype.name not in NUMPY_TYPE.values():
-            raise Refusal(f"constant {value.name!r} is of type {array.dtype.name}")
+            raise RefusalError(f"constant {value.name!r} is of type {array.dtype.name}")
         home = Home(value.name or "constant", tuple(array.shape), array=array)
         self._real[value] = home
         return home
@@ -229,7 +231,9 @@ class Lowering:
         perm = [bare.index(axis) for axis in target]
         if perm != list(range(len(perm))):
             if len(perm) > MAX_TRANSPOSE_RANK:
-                raise Refusal(f"it needs a transposition of {len(perm)} axes, TFLite has {MAX_TRANSPOSE_RANK}")
+                raise RefusalError(
+                    f"it needs a transposition of {len(perm)} axes, TFLite has {MAX_TRANSPOSE_RANK}"
+                )
             shape = tuple(home.shape[axis] for axis in target)
             y = self.program.tensor(home.name, tensor.type, shape, tensor.quantization)
             order = self.program.constant("perm", np.asarray(perm, np.int32))
@@ -247,7 +251,7 @@ class Lowering:
         if source.shape == shape:
             return source
         if sum(d is None for d in shape) > 1:
-            raise NeedsFixedBatch
+            raise FixedBatchError
         y = self.program.tensor(name, tensor.type, shape, tensor.quantization)
         target = self.program.constant("shape", np.asarray([-1 if d is None else d for d in shape], np.int32))
         self.program.add("RESHAPE", [source, target], [y], {})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import find_sink
-from edgec.compiler.emit.tflite.context import Home, Lowering, NeedsFixedBatch, Placed, Refusal
+from edgec.compiler.emit.tflite.context import FixedBatchError, Home, Lowering, Placed, RefusalError
 from edgec.compiler.emit.tflite.layout import Layout, channels_last, identity
 from edgec.compiler.emit.tflite.ops import HANDLERS
 from edgec.compiler.emit.tflite.program import Program, Tensor
@@ -58,7 +58,7 @@ def lower(model: ir.Model, options: Options) -> tuple[Lowered | None, list[Unsup
         if driver.refused:
             return None, driver.refused
         return driver.finish(), []
-    except NeedsFixedBatch:
+    except FixedBatchError:
         if options.batch is not None:
             raise
         return lower(model, replace(options, batch=1))
@@ -88,8 +88,10 @@ class _Driver:
         ctx, name = self.ctx, value.name or "input"
         try:
             shape, kind = ctx.shape(value), ctx.kind(value)
-        except Refusal as refusal:
-            raise UsageError(f"input {name!r} cannot be emitted", why=refusal.why, hint=refusal.hint) from refusal
+        except RefusalError as refusal:
+            raise UsageError(
+                f"input {name!r} cannot be emitted", why=refusal.why, hint=refusal.hint
+            ) from refusal
         layout = identity(len(shape))
         if self.options.channels_last and len(shape) == 4 and not _read_as_channels_last(value):
             layout = channels_last(4)
@@ -119,26 +121,26 @@ class _Driver:
             try:
                 self._node(node)
                 self.lowered.append(node)
-            except Refusal as refusal:
+            except RefusalError as refusal:
                 self.refused.append(Unsupported(node.name or "", node.op_type, refusal.why, refusal.hint))
                 if placeholders:
                     self._stand_in(node)
 
     def _node(self, node: ir.Node) -> None:
         if node.domain not in ("", "ai.onnx"):
-            raise Refusal(f"it is an operator of domain {node.domain!r}")
+            raise RefusalError(f"it is an operator of domain {node.domain!r}")
         if node.op_type == "Constant":
             return
         handler = HANDLERS.get(node.op_type)
         if handler is None:
-            raise Refusal("TFLite emission does not know this operator")
+            raise RefusalError("TFLite emission does not know this operator")
         handler(self.ctx, node)
 
     def _stand_in(self, node: ir.Node) -> None:
         for value in node.outputs:
             try:
                 shape, kind = self.ctx.shape(value), self.ctx.kind(value)
-            except Refusal:
+            except RefusalError:
                 continue  # what reads it is skipped
             tensor = self.ctx.program.tensor(value.name or "", kind, shape)
             self.ctx.bind(value, Placed(tensor, identity(len(shape))))
@@ -148,7 +150,7 @@ class _Driver:
         for value in self.model.graph.outputs:
             try:
                 self._output(value)
-            except Refusal as refusal:
+            except RefusalError as refusal:
                 where = f"output {value.name!r}"
                 raise UnsupportedError("it cannot be emitted", where=where, why=refusal.why) from refusal
         self.ctx.program.prune()
@@ -221,7 +223,9 @@ def with_batch(model: ir.Model, batch: int) -> ir.Model:
             first = value.shape[0] if value.shape is not None and len(value.shape) else batch
             if first != batch and batch != 1:
                 hint = "Load the model with a free batch axis, or leave --batch out."
-                raise UsageError(f"the model's batch is fixed at {first}", where=f"input {value.name!r}", hint=hint)
+                raise UsageError(
+                    f"the model's batch is fixed at {first}", where=f"input {value.name!r}", hint=hint
+                )
         return model
     copy = model.clone()
     stale = False

@@ -7,7 +7,7 @@ of that note alone, and axis numbers are translated where operators name them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ class Layout:
     def without_orders(self) -> Layout:
         return Layout(self.perm)
 
-    def with_orders(self, orders: dict[int, tuple[int, ...] | None]) -> Layout:
+    def with_orders(self, orders: Mapping[int, tuple[int, ...] | None]) -> Layout:
         """The same axes with these shuffles."""
         return Layout(self.perm, tuple(sorted((a, o) for a, o in orders.items() if o is not None)))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgec.compiler.emit.tflite.context import Refusal
+from edgec.compiler.emit.tflite.context import RefusalError
 from edgec.compiler.emit.tflite.schema import Padding
 from edgec.graph.views import attribute
 
@@ -55,12 +55,12 @@ def windows(
     for i in range(rank):
         size, out = sizes[i], outs[i]
         if size is None or out is None:
-            raise Refusal("a spatial axis is open", "Fix it with --input-shape.")
+            raise RefusalError("a spatial axis is open", "Fix it with --input-shape.")
         extent = dilations[i] * (kernel[i] - 1) + 1
         begin = _begin(node, i, rank, size, out, extent, strides[i])
         end = (out - 1) * strides[i] + extent - size - begin
         if begin < 0:
-            raise Refusal("its padding is negative")
+            raise RefusalError("its padding is negative")
         found.append(Window(size, out, kernel[i], strides[i], dilations[i], begin, end))
     return tuple(found)
 

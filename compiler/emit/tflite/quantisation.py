@@ -12,14 +12,19 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.emit.tflite.context import Refusal
+from edgec.compiler.emit.tflite.context import RefusalError
 from edgec.compiler.emit.tflite.program import Quantization
 from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.graph.views import attribute, constant
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_CODE_TYPES = {"int8": TensorType.INT8, "uint8": TensorType.INT8, "int16": TensorType.INT16, "int32": TensorType.INT32}
+_CODE_TYPES = {
+    "int8": TensorType.INT8,
+    "uint8": TensorType.INT8,
+    "int16": TensorType.INT16,
+    "int32": TensorType.INT32,
+}
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,11 @@ def code_form(node: ir.Node) -> CodeForm:
     zero_value = node.inputs[2] if len(node.inputs) > 2 else None
     zero = constant(zero_value)
     if scale is None or (zero_value is not None and zero is None):
-        raise Refusal("its scale or zero point is computed", "Quantise with constant parameters.")
+        raise RefusalError("its scale or zero point is computed", "Quantise with constant parameters.")
     codes = node.inputs[0] if node.op_type == "DequantizeLinear" else node.outputs[0]
     dtype = zero.dtype.name if zero is not None else _dtype_name(codes)
     if dtype not in _CODE_TYPES:
-        raise Refusal(f"codes of type {dtype} have no TFLite form", "Quantise to 8 bit.")
+        raise RefusalError(f"codes of type {dtype} have no TFLite form", "Quantise to 8 bit.")
     if zero is None:
         zero = np.zeros(scale.shape, np.int64)
     shift = 128 if dtype == "uint8" else 0
@@ -60,12 +65,12 @@ def code_form(node: ir.Node) -> CodeForm:
     if axis < 0 and codes is not None and codes.shape is not None:
         axis += len(codes.shape)
     if attribute(node, "block_size", 0):
-        raise Refusal("it is quantised in blocks", "Quantise per tensor or per channel.")
+        raise RefusalError("it is quantised in blocks", "Quantise per tensor or per channel.")
     zeros = tuple(int(z) - shift for z in np.atleast_1d(zero).reshape(-1))
     scales = tuple(float(s) for s in np.atleast_1d(scale).astype(np.float32).reshape(-1))
     kind = _CODE_TYPES[dtype]
     if kind == TensorType.INT16 and any(zeros):
-        raise Refusal("16-bit codes have a zero point", "Quantise 16-bit activations symmetrically.")
+        raise RefusalError("16-bit codes have a zero point", "Quantise 16-bit activations symmetrically.")
     return CodeForm(kind, Quantization(scales, zeros, axis if len(scales) > 1 else 0))
 
 
@@ -81,7 +86,10 @@ def quantise(array: Array, form: CodeForm) -> Array:
     low, high = code_limits(form.type)
     scale, zero = np.float32(form.quantization.scale[0]), form.quantization.zero_point[0]
     codes = np.rint(np.asarray(array, np.float32) / scale).astype(np.float64) + zero
-    return np.clip(codes, low, high).astype({TensorType.INT8: "int8", TensorType.INT16: "int16"}[form.type])
+    stored: Array = np.clip(codes, low, high).astype(
+        {TensorType.INT8: "int8", TensorType.INT16: "int16"}[form.type]
+    )
+    return stored
 
 
 def _dtype_name(value: ir.Value | None) -> str:

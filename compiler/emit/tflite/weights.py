@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call
-from edgec.compiler.emit.tflite.context import Lowering, Refusal
+from edgec.compiler.emit.tflite.context import Lowering, RefusalError
 from edgec.compiler.emit.tflite.program import Quantization, Tensor
 from edgec.compiler.emit.tflite.schema import TensorType
 
@@ -40,16 +40,20 @@ def weight_of(ctx: Lowering, value: ir.Value, quantised: bool, out_axis: int = 0
     name = value.name or "weight"
     home = ctx.codes(value) if quantised else ctx.real(value)
     if home is None:
-        raise Refusal("its weight has no codes", "Quantise weights as int8 constants behind a DequantizeLinear.")
+        raise RefusalError(
+            "its weight has no codes", "Quantise weights as int8 constants behind a DequantizeLinear."
+        )
     if home.array is None:
-        raise Refusal("its weight is computed", "Make the weight a constant in the source network.")
+        raise RefusalError("its weight is computed", "Make the weight a constant in the source network.")
     if not quantised:
         return Weight(home.name, home.array, None, out_axis)
     quantization = home.quantization
     if quantization is None or any(quantization.zero_point):
-        raise Refusal("its weight is quantised asymmetrically", "TFLite's int8 kernels take symmetric weights.")
+        raise RefusalError(
+            "its weight is quantised asymmetrically", "TFLite's int8 kernels take symmetric weights."
+        )
     if len(quantization.scale) > 1 and quantization.axis != out_axis:
-        raise Refusal(
+        raise RefusalError(
             f"its weight is quantised along axis {quantization.axis}", f"Quantise it along axis {out_axis}."
         )
     return Weight(name, home.array, np.asarray(quantization.scale, np.float32), out_axis)
@@ -91,7 +95,7 @@ def bias_tensor(
 def _numbers(ctx: Lowering, value: ir.Value, channels: int) -> Array:
     home = ctx.real(value)
     if home.array is None:
-        raise Refusal("its bias is computed", "Make the bias a constant, or an Add behind the layer.")
+        raise RefusalError("its bias is computed", "Make the bias a constant, or an Add behind the layer.")
     return np.broadcast_to(home.array.reshape(-1), (channels,)).astype(np.float32)
 
 
@@ -103,4 +107,5 @@ def _bias_codes(ctx: Lowering, value: ir.Value, channels: int, scale: Array, lim
         if not any(codes.quantization.zero_point) and np.allclose(stored, scale, rtol=1e-5, atol=0):
             return np.broadcast_to(codes.array.reshape(-1), (channels,))
     real = _numbers(ctx, value, channels).astype(np.float64)
-    return np.clip(np.rint(real / scale.astype(np.float64)), limits.min, limits.max)
+    rounded: Array = np.clip(np.rint(real / scale.astype(np.float64)), limits.min, limits.max)
+    return rounded

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call, is_read
-from edgec.compiler.emit.tflite.context import Lowering, Refusal
+from edgec.compiler.emit.tflite.context import Lowering, RefusalError
 from edgec.compiler.emit.tflite.layout import Layout
 from edgec.compiler.emit.tflite.ops.elementwise import binary_tensors
 from edgec.compiler.emit.tflite.program import Tensor
@@ -60,7 +60,7 @@ def _start(ctx: Lowering, node: ir.Node) -> tuple[Call, Formula, Tensor, Layout]
     call = Call(ctx, node, real=True)
     x = call.take(0)
     if x.tensor.type != TensorType.FLOAT32:
-        raise Refusal(f"it works on {x.tensor.type.name}", "Use float32 in the source network.")
+        raise RefusalError(f"it works on {x.tensor.type.name}", "Use float32 in the source network.")
     return call, Formula(ctx, call.name), x.tensor, x.layout
 
 
@@ -162,10 +162,12 @@ def _over_channels(vector: Array, rank: int) -> Array:
 def batch_normalization(ctx: Lowering, node: ir.Node) -> None:
     """MUL and ADD by constants; load folds it into a convolution where there is one."""
     if attribute(node, "training_mode", 0) or any(is_read(value) for value in node.outputs[1:]):
-        raise Refusal("it is in training mode", "Export the network in inference mode.")
+        raise RefusalError("it is in training mode", "Export the network in inference mode.")
     call, f, x, layout = _start(ctx, node)
     names = ("scale", "bias", "mean", "variance")
-    scale, bias, mean, variance = (call.constant(i, n).astype(np.float64) for i, n in enumerate(names, start=1))
+    scale, bias, mean, variance = (
+        call.constant(i, n).astype(np.float64) for i, n in enumerate(names, start=1)
+    )
     factor = scale / np.sqrt(variance + float(attribute(node, "epsilon", 1e-5)))
     rank = len(call.in_shape())
     a = _laid(ctx, f"{call.name}_factor", layout, _over_channels(factor, rank))
@@ -196,7 +198,9 @@ def layer_normalization(ctx: Lowering, node: ir.Node) -> None:
     for index, code, what in ((1, "MUL", "scale"), (2, "ADD", "bias")):
         array = call.optional(index, what)
         if array is not None:
-            y = f.binary(code, y, _laid(ctx, what, layout, array.reshape((1,) * (rank - array.ndim) + array.shape)))
+            y = f.binary(
+                code, y, _laid(ctx, what, layout, array.reshape((1,) * (rank - array.ndim) + array.shape))
+            )
     call.finish(y, layout)
     kept = layout.with_orders({a: o for a, o in layout.orders if a < axis})
     for output, tensor in zip(range(1, len(node.outputs)), statistics, strict=False):

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call
-from edgec.compiler.emit.tflite.context import Lowering, NeedsFixedBatch, Refusal
+from edgec.compiler.emit.tflite.context import FixedBatchError, Lowering, RefusalError
 from edgec.compiler.emit.tflite.layout import Shape, channels_last
 from edgec.compiler.emit.tflite.ops.pad import pad_spatial
 from edgec.compiler.emit.tflite.padding import Window, scheme, windows
@@ -32,7 +32,7 @@ def conv(ctx: Lowering, node: ir.Node) -> None:
     in_shape, out_shape = call.in_shape(), call.out_shape()
     rank, channels = len(in_shape), in_shape[1]
     if rank not in (3, 4):
-        raise Refusal(f"it has {rank - 2} spatial axes, TFLite's has two")
+        raise RefusalError(f"it has {rank - 2} spatial axes, TFLite's has two")
     weight = weight_of(ctx, call.operand(1), call.quantised)
     group = int(attribute(node, "group", 1))
     depthwise = group == channels and group > 1 and weight.array.shape[1] == 1
@@ -93,11 +93,13 @@ def conv_transpose(ctx: Lowering, node: ir.Node) -> None:
     in_shape, out_shape = call.in_shape(), call.out_shape()
     rank = len(in_shape)
     if rank not in (3, 4):
-        raise Refusal(f"it has {rank - 2} spatial axes, TFLite's has two")
+        raise RefusalError(f"it has {rank - 2} spatial axes, TFLite's has two")
     if in_shape[0] is None:
-        raise NeedsFixedBatch
+        raise FixedBatchError
     weight = weight_of(ctx, call.operand(1), call.quantised, out_axis=1)
-    weight = _dilated(_dense(weight, int(attribute(node, "group", 1))), attribute(node, "dilations", (1,) * (rank - 2)))
+    weight = _dilated(
+        _dense(weight, int(attribute(node, "group", 1))), attribute(node, "dilations", (1,) * (rank - 2))
+    )
     x = call.take(0, channels_last(rank), free=(1,))
     order = x.layout.order_of(1)
     if order is not None:
@@ -141,7 +143,7 @@ def _transposed_begin(
     rank = len(taps)
     size, out = in_shape[2 + i], out_shape[2 + i]
     if size is None or out is None:
-        raise Refusal("a spatial axis is open", "Fix it with --input-shape.")
+        raise RefusalError("a spatial axis is open", "Fix it with --input-shape.")
     auto = attribute(node, "auto_pad", "NOTSET")
     given = attribute(node, "output_shape", None)
     if auto in ("SAME_UPPER", "SAME_LOWER") or given is not None:
@@ -150,7 +152,7 @@ def _transposed_begin(
         return int(total // 2 if auto != "SAME_LOWER" else total - total // 2)
     begin = 0 if auto == "VALID" else int(attribute(node, "pads", (0,) * 2 * rank)[i])
     if begin < 0:
-        raise Refusal("its padding is negative")
+        raise RefusalError("its padding is negative")
     return begin
 
 
@@ -185,5 +187,3 @@ def _cropped(ctx: Lowering, y: Tensor, begins: list[int], outs: list[int], name:
     z = ctx.program.tensor(name, y.type, shape, y.quantization)
     ctx.program.add("SLICE", [y, ctx.ints([0, *begins, 0]), ctx.ints([-1, *outs, -1])], [z])
     return z
-
-

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call
-from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, Refusal
+from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, RefusalError
 from edgec.compiler.emit.tflite.layout import Layout, Shape, broadcast_layout, identity, same_bytes
 from edgec.compiler.emit.tflite.program import Tensor
 from edgec.compiler.emit.tflite.registry import Registry
@@ -72,7 +72,9 @@ def _operand_layout(home: Home, layout: Layout, full_rank: int) -> Layout:
 def _common_layout(homes: Sequence[Home], out_shape: Shape, free: Sequence[int]) -> Layout:
     rank = len(out_shape)
     moving = [home for home in homes if home.array is None]
-    candidates = [_without(p.layout, free) for home in moving if len(home.shape) == rank for p in home.placements]
+    candidates = [
+        _without(p.layout, free) for home in moving if len(home.shape) == rank for p in home.placements
+    ]
     best, least = identity(rank), math.inf
     for layout in candidates:
         moved = sum(
@@ -105,7 +107,7 @@ def emit_broadcast(
         return
     groups = _merge_axes([*shapes, y.shape])
     if len(groups) > BROADCAST_RANK:
-        raise Refusal(f"it broadcasts over {len(groups)} separate axes, TFLite over {BROADCAST_RANK}")
+        raise RefusalError(f"it broadcasts over {len(groups)} separate axes, TFLite over {BROADCAST_RANK}")
     merged = [ctx.reshape(t, _merged(s, groups), t.name) for t, s in zip(inputs, shapes, strict=True)]
     flat = ctx.program.tensor(y.name, y.type, _merged(y.shape, groups), y.quantization)
     ctx.program.add(code, merged, [flat], options)
@@ -124,8 +126,11 @@ def _merge_axes(shapes: Sequence[Shape]) -> list[list[int]]:
     kinds: list[tuple[bool, ...]] = []
     for axis in range(len(out)):
         kind = tuple(s[axis] != out[axis] for s in shapes)
-        if groups and (kind == kinds[-1] or out[axis] == 1) and out[axis] is not None and None not in (
-            out[a] for a in groups[-1]
+        if (
+            groups
+            and (kind == kinds[-1] or out[axis] == 1)
+            and out[axis] is not None
+            and None not in (out[a] for a in groups[-1])
         ):
             groups[-1].append(axis)
         else:
@@ -155,7 +160,7 @@ def _check_types(code: str, tensors: Sequence[Tensor]) -> None:
     for tensor in tensors:
         coded = tensor.quantization is not None and code in _CODED
         if not coded and tensor.type not in _TYPES[code]:
-            raise Refusal(f"{code} takes no {tensor.type.name}", "Use float32 in the source network.")
+            raise RefusalError(f"{code} takes no {tensor.type.name}", "Use float32 in the source network.")
 
 
 @ELEMENTWISE.register(*_FUSING)
@@ -167,7 +172,7 @@ def arithmetic(ctx: Lowering, node: ir.Node) -> None:
     tensors = [p.tensor for p in placed]
     _check_types(code, tensors)
     if tensors[0].type in (_I32, _I64) and call.activation:
-        raise Refusal("an integer operator has no fused activation")
+        raise RefusalError("an integer operator has no fused activation")
     options: dict[str, Any] = {"fused_activation_function": int(call.activation)}
     if code in ("ADD", "SUB") and tensors[0].type == TensorType.INT16:
         options["pot_scale_int16"] = False
@@ -221,7 +226,7 @@ def variadic_sum(ctx: Lowering, node: ir.Node) -> None:
 def plain_binary(ctx: Lowering, node: ir.Node) -> None:
     """Operators without fused activation and int8 kernel."""
     if node.op_type == "Mod" and attribute(node, "fmod", 0):
-        raise Refusal("its result takes the sign of the dividend (fmod)")
+        raise RefusalError("its result takes the sign of the dividend (fmod)")
     code = {"Pow": "POW", "Mod": "FLOOR_MOD", **_COMPARING, **_LOGIC}[node.op_type]
     call = Call(ctx, node, data=(0, 1), real=True)
     placed, layout = align(ctx, [call.home(0), call.home(1)], call.out_shape())
@@ -230,7 +235,9 @@ def plain_binary(ctx: Lowering, node: ir.Node) -> None:
         b = _cast(ctx, b, a.type, call.name)
     _check_types(code, [a, b])
     if a.type != b.type:
-        raise Refusal(f"its operands are of types {a.type.name} and {b.type.name}", "Cast one to the other.")
+        raise RefusalError(
+            f"its operands are of types {a.type.name} and {b.type.name}", "Cast one to the other."
+        )
     y = call.tensor(layout)
     emit_broadcast(ctx, code, [a, b], y)
     call.finish(y, layout)
@@ -274,5 +281,3 @@ def _without_batch(ctx: Lowering, slope: Home, alpha: Tensor) -> Tensor:
     if alpha.data is None:
         return ctx.reshape(alpha, alpha.shape[1:], alpha.name)
     return ctx.program.constant(slope.name, alpha.data.reshape(alpha.data.shape[1:]), alpha.quantization)
-
-

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call
-from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, Refusal
+from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, RefusalError
 from edgec.compiler.emit.tflite.layout import Layout, Shape, identity
 from edgec.compiler.emit.tflite.ops.elementwise import binary_tensors
 from edgec.compiler.emit.tflite.program import Tensor
@@ -106,7 +106,9 @@ def _general_gemm(ctx: Lowering, node: ir.Node, alpha: float, beta: float, trans
     b = _matrix(ctx, call.home(1), transposed_b)
     y = _batch_matmul(ctx, call, a, b, call.out_shape())
     if alpha != 1.0:
-        y = binary_tensors(ctx, "MUL", y, ctx.program.constant("alpha", np.full((1, 1), alpha, np.float32)), call.name)
+        y = binary_tensors(
+            ctx, "MUL", y, ctx.program.constant("alpha", np.full((1, 1), alpha, np.float32)), call.name
+        )
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         home = ctx.real(call.operand(2))
         c = ctx.take_identity(home).tensor
@@ -194,7 +196,7 @@ def _matrix(ctx: Lowering, home: Home, transposed: bool) -> tuple[Tensor, bool]:
     """A stack of matrices, and whether the operator has to read it transposed."""
     rank = len(home.shape)
     if rank > MAX_MATMUL_RANK:
-        raise Refusal(f"it multiplies stacks of {rank} axes, TFLite takes {MAX_MATMUL_RANK}")
+        raise RefusalError(f"it multiplies stacks of {rank} axes, TFLite takes {MAX_MATMUL_RANK}")
     swapped = Layout((*range(rank - 2), rank - 1, rank - 2))
     for placed in home.placements:
         if placed.layout == swapped:
@@ -208,5 +210,3 @@ def _batch_matmul(
     y = call.tensor(identity(len(shape)), shape=shape)
     ctx.program.add("BATCH_MATMUL", [a[0], b[0]], [y], {"adj_x": a[1], "adj_y": b[1]})
     return y
-
-

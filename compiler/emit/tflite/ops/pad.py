@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call
-from edgec.compiler.emit.tflite.context import Lowering, Refusal
+from edgec.compiler.emit.tflite.context import Lowering, RefusalError
 from edgec.compiler.emit.tflite.layout import UNIT, Layout, Shape
 from edgec.compiler.emit.tflite.program import NUMPY_TYPE, Tensor
 from edgec.compiler.emit.tflite.quantisation import code_limits
@@ -35,10 +35,10 @@ def pad_constant(ctx: Lowering, x: Tensor, cells: Cells, name: str, fill: float 
     if not any(a or b for a, b in cells):
         return x
     if len(cells) > MAX_RANK:
-        raise Refusal(f"it pads a tensor of {len(cells)} axes, TFLite takes {MAX_RANK}")
+        raise RefusalError(f"it pads a tensor of {len(cells)} axes, TFLite takes {MAX_RANK}")
     shape = tuple(None if d is None else d + a + b for d, (a, b) in zip(x.shape, cells, strict=True))
     if any(d is None and (a or b) for d, (a, b) in zip(x.shape, cells, strict=True)):
-        raise Refusal("it pads the batch axis")
+        raise RefusalError("it pads the batch axis")
     y = ctx.program.tensor(name, x.type, shape, x.quantization)
     paddings = ctx.program.constant("paddings", np.asarray(cells, np.int32))
     if fill is None or fill == 0:
@@ -71,7 +71,9 @@ def pad(ctx: Lowering, node: ir.Node) -> None:
     cells = [(max(a, 0), max(b, 0)) for a, b in cells]
     if mode == "constant":
         fill = call.optional(2, "fill value")
-        y = pad_constant(ctx, tensor, cells, call.name, None if fill is None or not fill.size else float(fill.item()))
+        y = pad_constant(
+            ctx, tensor, cells, call.name, None if fill is None or not fill.size else float(fill.item())
+        )
     elif mode == "reflect" and _mirrors(tensor.shape, cells):
         y = _mirror(ctx, tensor, cells, call.name)
     else:
@@ -114,7 +116,10 @@ def _cut(ctx: Lowering, x: Tensor, cells: Cells, name: str) -> Tensor:
 
 def _mirrors(shape: Shape, cells: Cells) -> bool:
     """MIRROR_PAD reflects at most size - 1 cells."""
-    return all(d is None or max(c) <= d - 1 for d, c in zip(shape, cells, strict=True)) and len(shape) <= MAX_RANK
+    return (
+        all(d is None or max(c) <= d - 1 for d, c in zip(shape, cells, strict=True))
+        and len(shape) <= MAX_RANK
+    )
 
 
 def _mirror(ctx: Lowering, x: Tensor, cells: Cells, name: str) -> Tensor:
@@ -131,13 +136,13 @@ def _gathered(ctx: Lowering, x: Tensor, cells: Cells, mode: str, name: str) -> T
     """Padding as the copying that it is: rows of each axis by index."""
     numpy_mode = {"edge": "edge", "wrap": "wrap", "reflect": "reflect"}.get(mode)
     if numpy_mode is None:
-        raise Refusal(f"it pads in mode {mode!r}")
+        raise RefusalError(f"it pads in mode {mode!r}")
     for position, (a, b) in enumerate(cells):
         size = x.shape[position]
         if not (a or b):
             continue
         if size is None:
-            raise Refusal("it pads the batch axis")
+            raise RefusalError("it pads the batch axis")
         index = np.pad(np.arange(size), (a, b), mode=numpy_mode)  # type: ignore[call-overload]
         x = ctx.gather(x, position, index, name)
     return x

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call, is_read
-from edgec.compiler.emit.tflite.context import Lowering, Refusal
+from edgec.compiler.emit.tflite.context import Lowering, RefusalError
 from edgec.compiler.emit.tflite.layout import channels_last
 from edgec.compiler.emit.tflite.ops.conv import spatial_windows
 from edgec.compiler.emit.tflite.ops.pad import pad_spatial
@@ -25,7 +25,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 POOL = Registry()
 
 
-def _pooled(ctx: Lowering, call: Call, code: str, x: Tensor, found: Sequence[Window], rule: Padding) -> Tensor:
+def _pooled(
+    ctx: Lowering, call: Call, code: str, x: Tensor, found: Sequence[Window], rule: Padding
+) -> Tensor:
     y = call.tensor(channels_last(len(call.in_shape())), like=x)
     options = {
         "padding": int(rule),
@@ -43,11 +45,11 @@ def _pooled(ctx: Lowering, call: Call, code: str, x: Tensor, found: Sequence[Win
 def max_pool(ctx: Lowering, node: ir.Node) -> None:
     """MAX_POOL_2D; other paddings than TFLite's are filled with the lowest value."""
     if any(is_read(value) for value in node.outputs[1:]):
-        raise Refusal("it returns indices")
+        raise RefusalError("it returns indices")
     call = Call(ctx, node, moves=True, fuse=True)
     rank = len(call.in_shape())
     if rank not in (3, 4):
-        raise Refusal(f"it has {rank - 2} spatial axes, TFLite's has two")
+        raise RefusalError(f"it has {rank - 2} spatial axes, TFLite's has two")
     x = call.take(0, channels_last(rank), free=(1,))
     kernel = tuple(attribute(node, "kernel_shape", ()))
     found = spatial_windows(node, call.in_shape(), call.out_shape(), kernel)
@@ -67,7 +69,7 @@ def _lowest(x: Tensor) -> float:
 def _dilated_max(ctx: Lowering, call: Call, x: Tensor, found: Sequence[Window]) -> Tensor:
     """TFLite's windows have no dilation: the maximum of one strided view per tap is the same."""
     if call.activation != Activation.NONE:
-        raise Refusal("a dilated max-pool has no fused activation")
+        raise RefusalError("a dilated max-pool has no fused activation")
     x = pad_spatial(ctx, x, [(w.begin, max(w.end, 0)) for w in found], call.name, _lowest(x))
     best: Tensor | None = None
     for row in range(found[0].kernel):
@@ -80,7 +82,7 @@ def _dilated_max(ctx: Lowering, call: Call, x: Tensor, found: Sequence[Window]) 
             ctx.program.add("MAXIMUM", [best, view], [y])
             best = y
     if best is None:
-        raise Refusal("its kernel is empty")
+        raise RefusalError("its kernel is empty")
     return best
 
 
@@ -88,8 +90,15 @@ def _tap(ctx: Lowering, call: Call, x: Tensor, found: Sequence[Window], tap: tup
     begin = [w.dilation * k for w, k in zip(found, tap, strict=True)]
     end = [b + (w.out - 1) * w.stride + 1 for w, b in zip(found, begin, strict=True)]
     y = call.tensor(channels_last(len(call.in_shape())), like=x)
-    inputs = [x, ctx.ints([0, *begin, 0]), ctx.ints([0, *end, 0]), ctx.ints([1, *(w.stride for w in found), 1])]
-    ctx.program.add("STRIDED_SLICE", inputs, [y], {"begin_mask": 9, "end_mask": 9})  # batch and channels whole
+    inputs = [
+        x,
+        ctx.ints([0, *begin, 0]),
+        ctx.ints([0, *end, 0]),
+        ctx.ints([1, *(w.stride for w in found), 1]),
+    ]
+    ctx.program.add(
+        "STRIDED_SLICE", inputs, [y], {"begin_mask": 9, "end_mask": 9}
+    )  # batch and channels whole
     return y
 
 
@@ -99,7 +108,7 @@ def average_pool(ctx: Lowering, node: ir.Node) -> None:
     kernel = tuple(attribute(node, "kernel_shape", ()))
     rank = 2 + len(kernel)
     if rank not in (3, 4):
-        raise Refusal(f"it has {rank - 2} spatial axes, TFLite's has two")
+        raise RefusalError(f"it has {rank - 2} spatial axes, TFLite's has two")
     shape_in, shape_out = ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0])
     found = spatial_windows(node, shape_in, shape_out, kernel)
     if any(w.dilation > 1 and w.kernel > 1 for w in found):
@@ -129,7 +138,7 @@ def _dilated_average(ctx: Lowering, node: ir.Node, found: Sequence[Window]) -> N
     call = Call(ctx, node, real=True)
     rank, channels = len(call.in_shape()), call.in_shape()[1]
     if channels is None:
-        raise Refusal("its channels are open", "Fix them with --input-shape.")
+        raise RefusalError("its channels are open", "Fix them with --input-shape.")
     x = call.take(0, channels_last(rank), free=(1,))
     tensor = pad_spatial(ctx, x.tensor, [(w.begin, max(w.end, 0)) for w in found], call.name)
     ones = ctx.program.constant("ones", np.ones((1, found[0].kernel, found[1].kernel, channels), np.float32))
@@ -163,7 +172,11 @@ def _counts(node: ir.Node, found: Sequence[Window]) -> Array:
         return _inside(found)
     rank = len(attribute(node, "kernel_shape", ()))
     pads = attribute(node, "pads", (0,) * 2 * rank)
-    ends = (0, *pads[rank:])[-2:] if attribute(node, "auto_pad", "NOTSET") == "NOTSET" else [w.end for w in found]
+    ends = (
+        (0, *pads[rank:])[-2:]
+        if attribute(node, "auto_pad", "NOTSET") == "NOTSET"
+        else [w.end for w in found]
+    )
     return np.outer(*(_covered(w, -w.begin, w.size + e) for w, e in zip(found, ends, strict=True)))
 
 
@@ -171,7 +184,8 @@ def _covered(window: Window, low: int, high: int) -> Array:
     """How many cells of [low, high) every window covers along one axis."""
     start = np.arange(window.out)[:, None] * window.stride - window.begin
     cell = start + window.dilation * np.arange(window.kernel)[None]
-    return np.sum((cell >= low) & (cell < high), axis=1)
+    covered: Array = np.sum((cell >= low) & (cell < high), axis=1)
+    return covered
 
 
 @POOL.register("GlobalAveragePool", "GlobalMaxPool")
@@ -183,5 +197,7 @@ def global_pool(ctx: Lowering, node: ir.Node) -> None:
     axes = [x.layout.position(axis) for axis in range(2, len(call.in_shape()))]
     layout = x.layout.with_orders({a: o for a, o in x.layout.orders if a < 2})
     y = call.tensor(layout, like=x.tensor if largest else None)
-    ctx.program.add("REDUCE_MAX" if largest else "MEAN", [x.tensor, ctx.ints(sorted(axes))], [y], {"keep_dims": True})
+    ctx.program.add(
+        "REDUCE_MAX" if largest else "MEAN", [x.tensor, ctx.ints(sorted(axes))], [y], {"keep_dims": True}
+    )
     call.finish(y, layout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, Refusal
+from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, RefusalError, dequantise
 from edgec.compiler.emit.tflite.quantisation import code_form, quantise, signed
 from edgec.compiler.emit.tflite.registry import Registry
 from edgec.graph.views import constant
@@ -17,17 +17,18 @@ def quantize(ctx: Lowering, node: ir.Node) -> None:
     """Nothing where the operator in front wrote codes already; else QUANTIZE, from numbers or from other codes."""
     target, source = node.outputs[0], node.inputs[0]
     if source is None:
-        raise Refusal("its input is missing")
+        raise RefusalError("its input is missing")
     if ctx.codes(target) is not None:
         return
     form = code_form(node)
     if len(form.quantization.scale) > 1:
-        raise Refusal("it quantises activations per channel", "Quantise activations per tensor.")
+        raise RefusalError("it quantises activations per channel", "Quantise activations per tensor.")
     home = ctx.codes(source) or ctx.real(source)
     name = target.name or "codes"
     if home.array is not None:
-        codes = Home(name, home.shape, array=quantise(ctx.real(source).array, form), quantization=form.quantization)
-        ctx.bind_codes(target, codes)
+        real = dequantise(home.array, home.quantization)
+        codes = quantise(real, form)
+        ctx.bind_codes(target, Home(name, home.shape, array=codes, quantization=form.quantization))
         return
     result = Home(name, ctx.shape(target), quantization=form.quantization)
     x = ctx.take(home)
@@ -41,12 +42,14 @@ def dequantize(ctx: Lowering, node: ir.Node) -> None:
     """Nothing yet: the result is the codes' home. A DEQUANTIZE follows when somebody asks for the numbers."""
     source = node.inputs[0]
     if source is None:
-        raise Refusal("its input is missing")
+        raise RefusalError("its input is missing")
     home = ctx.codes(source)
     if home is None:
         form = code_form(node)
         array = constant(source)
         if array is None:
-            raise Refusal("it reads codes that are a model input", "Give the model real inputs.")
-        home = Home(source.name or "codes", tuple(array.shape), array=signed(array), quantization=form.quantization)
+            raise RefusalError("it reads codes that are a model input", "Give the model real inputs.")
+        home = Home(
+            source.name or "codes", tuple(array.shape), array=signed(array), quantization=form.quantization
+        )
     ctx.bind_codes(node.outputs[0], home)

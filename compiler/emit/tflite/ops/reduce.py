@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call
-from edgec.compiler.emit.tflite.context import Lowering, Placed, Refusal
+from edgec.compiler.emit.tflite.context import Lowering, Placed, RefusalError
 from edgec.compiler.emit.tflite.layout import Layout
 from edgec.compiler.emit.tflite.ops.elementwise import binary_tensors
 from edgec.compiler.emit.tflite.program import Tensor
@@ -50,7 +50,7 @@ def reduce(ctx: Lowering, node: ir.Node) -> None:
         call.finish(x.tensor, x.layout)
         return
     if x.tensor.quantization is None and x.tensor.type not in _NUMBERS:
-        raise Refusal(f"it reduces {x.tensor.type.name}", "Use float32 in the source network.")
+        raise RefusalError(f"it reduces {x.tensor.type.name}", "Use float32 in the source network.")
     layout = _result_layout(x.layout, axes, keep)
     tensor, shift = _prepared(ctx, op, x, axes, call.name)
     y = call.tensor(layout, like=tensor if op in _MOVING else None)
@@ -95,7 +95,7 @@ def _prepared(
 
 def _unary(ctx: Lowering, code: str, x: Tensor, name: str) -> Tensor:
     if x.type != TensorType.FLOAT32:
-        raise Refusal(f"{code} takes no {x.type.name}", "Use float32 in the source network.")
+        raise RefusalError(f"{code} takes no {x.type.name}", "Use float32 in the source network.")
     y = ctx.program.tensor(name, x.type, x.shape)
     ctx.program.add(code, [x], [y])
     return y
@@ -117,7 +117,7 @@ def arg_max(ctx: Lowering, node: ir.Node) -> None:
     last = bool(attribute(node, "select_last_index", 0))
     if last:
         if size is None:
-            raise Refusal("it compares samples of the batch")
+            raise RefusalError("it compares samples of the batch")
         tensor = ctx.gather(tensor, position, np.arange(size)[::-1], call.name)
     layout = x.layout.reduced([axis])
     reduced_shape = tuple(d for p, d in enumerate(tensor.shape) if p != position)
@@ -147,7 +147,7 @@ def top_k(ctx: Lowering, node: ir.Node) -> None:
     x = call.take(0, layout)
     smallest = not attribute(node, "largest", 1)
     if smallest and x.tensor.type not in _NUMBERS:
-        raise Refusal(f"it takes the smallest {x.tensor.type.name}")
+        raise RefusalError(f"it takes the smallest {x.tensor.type.name}")
     tensor = x.tensor
     if smallest:
         tensor = ctx.program.tensor(call.name, x.tensor.type, x.tensor.shape)
@@ -177,7 +177,7 @@ def cumsum(ctx: Lowering, node: ir.Node) -> None:
     if x.layout.order_of(axis) is not None:
         x = call.take(0, x.layout.without_orders())
     if x.tensor.type not in _NUMBERS:
-        raise Refusal(f"it sums {x.tensor.type.name}", "Use float32 in the source network.")
+        raise RefusalError(f"it sums {x.tensor.type.name}", "Use float32 in the source network.")
     y = call.tensor(x.layout)
     position = ctx.program.constant("axis", np.asarray(x.layout.position(axis), np.int32))
     options = {

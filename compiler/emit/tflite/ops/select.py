@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call
-from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, Refusal
+from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, RefusalError
 from edgec.compiler.emit.tflite.layout import UNIT, Layout
 from edgec.compiler.emit.tflite.ops.elementwise import align, binary_tensors
 from edgec.compiler.emit.tflite.program import NUMPY_TYPE, Tensor
@@ -103,7 +103,11 @@ def slice_op(ctx: Lowering, node: ir.Node) -> None:
     starts = [int(v) for v in call.constant(1, "start").reshape(-1)]
     ends = [int(v) for v in call.constant(2, "end").reshape(-1)]
     axes_array, steps_array = call.optional(3, "axes"), call.optional(4, "steps")
-    axes = list(range(len(starts))) if axes_array is None else [int(a) % len(shape) for a in axes_array.reshape(-1)]
+    axes = (
+        list(range(len(starts)))
+        if axes_array is None
+        else [int(a) % len(shape) for a in axes_array.reshape(-1)]
+    )
     steps = [1] * len(starts) if steps_array is None else [int(s) for s in steps_array.reshape(-1)]
     parts: dict[int, slice] = {}
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
@@ -111,7 +115,7 @@ def slice_op(ctx: Lowering, node: ir.Node) -> None:
         if size is None:
             if start == 0 and end >= np.iinfo(np.int32).max and step == 1:
                 continue
-            raise Refusal("it cuts the batch axis")
+            raise RefusalError("it cuts the batch axis")
         parts[axis] = slice(*_clamped(start, end, step, size))
     x = _plain_axes(call, list(parts))
     call.finish(cut(call, x, parts), x.layout)
@@ -145,7 +149,7 @@ def cut(call: Call, x: Placed, parts: dict[int, slice], output: int = 0) -> Tens
         if part.stop < 0:
             end_mask |= 1 << position
     if len(begin) > MAX_SLICE_RANK:
-        raise Refusal(f"it cuts a tensor of {len(begin)} axes, TFLite takes {MAX_SLICE_RANK}")
+        raise RefusalError(f"it cuts a tensor of {len(begin)} axes, TFLite takes {MAX_SLICE_RANK}")
     y = call.tensor(x.layout, like=x.tensor, output=output)
     if y.shape == x.tensor.shape and all(s == 1 for s in stride):
         return x.tensor
@@ -153,7 +157,9 @@ def cut(call: Call, x: Placed, parts: dict[int, slice], output: int = 0) -> Tens
         ctx.program.add("SLICE", [x.tensor, ctx.ints(begin), ctx.ints(sizes)], [y])
     else:
         masks = {"begin_mask": 0, "end_mask": end_mask}
-        ctx.program.add("STRIDED_SLICE", [x.tensor, ctx.ints(begin), ctx.ints(end), ctx.ints(stride)], [y], masks)
+        ctx.program.add(
+            "STRIDED_SLICE", [x.tensor, ctx.ints(begin), ctx.ints(end), ctx.ints(stride)], [y], masks
+        )
     return y
 
 
@@ -169,7 +175,7 @@ def gather(ctx: Lowering, node: ir.Node) -> None:
         _gather_computed(ctx, call, axis)
         return
     if size is None:
-        raise Refusal("it picks samples of the batch")
+        raise RefusalError("it picks samples of the batch")
     index = np.where(indices < 0, indices + size, indices)
     x = _plain_axes(call, [axis])
     position = x.layout.position(axis)
@@ -197,9 +203,11 @@ def _gather_computed(ctx: Lowering, call: Call, axis: int) -> None:
     layout = Layout(tuple(range(len(call.out_shape()))))
     size = call.in_shape()[axis]
     if size is None or index.tensor.type not in (TensorType.INT32, TensorType.INT64):
-        raise Refusal("its indices are computed")
+        raise RefusalError("its indices are computed")
     limits = [
-        ctx.program.constant(name, np.full((1,) * len(index.tensor.shape), value, NUMPY_TYPE[index.tensor.type]))
+        ctx.program.constant(
+            name, np.full((1,) * len(index.tensor.shape), value, NUMPY_TYPE[index.tensor.type])
+        )
         for name, value in (("size", size), ("zero", 0))
     ]
     shifted = binary_tensors(ctx, "ADD", index.tensor, limits[0], call.name)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call
-from edgec.compiler.emit.tflite.context import Home, Lowering, NeedsFixedBatch, Placed, Refusal
+from edgec.compiler.emit.tflite.context import FixedBatchError, Home, Lowering, Placed, RefusalError
 from edgec.compiler.emit.tflite.layout import Shape, channels_last, identity, reshaped
 from edgec.compiler.emit.tflite.registry import Registry
 from edgec.graph.views import attribute
@@ -65,7 +65,7 @@ def expand(ctx: Lowering, node: ir.Node) -> None:
     call = Call(ctx, node, moves=True)
     target = call.out_shape()
     if None in target:
-        raise NeedsFixedBatch
+        raise FixedBatchError
     home = call.home(0)
     rank, added = len(target), len(target) - len(call.in_shape())
     x = ctx.take_identity(home) if added else call.take(0)
@@ -100,7 +100,7 @@ def depth_to_space(ctx: Lowering, node: ir.Node) -> None:
     block = int(attribute(node, "blocksize", 1))
     channels = call.in_shape()[1]
     if channels is None:
-        raise Refusal("its channels are open", "Fix them with --input-shape.")
+        raise RefusalError("its channels are open", "Fix them with --input-shape.")
     order = None
     if attribute(node, "mode", "DCR") == "CRD":
         grid = np.arange(channels).reshape(channels // block**2, block * block)
@@ -117,7 +117,7 @@ def space_to_depth(ctx: Lowering, node: ir.Node) -> None:
     call = Call(ctx, node, moves=True)
     block, channels = int(attribute(node, "blocksize", 1)), call.in_shape()[1]
     if channels is None:
-        raise Refusal("its channels are open", "Fix them with --input-shape.")
+        raise RefusalError("its channels are open", "Fix them with --input-shape.")
     layout = channels_last(4)
     if attribute(node, "mode", "DCR") == "CRD":
         grid = np.arange(channels * block**2).reshape(channels, block**2)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call, clip_bounds, is_read
-from edgec.compiler.emit.tflite.context import TYPES, Lowering, Refusal
+from edgec.compiler.emit.tflite.context import TYPES, Lowering, RefusalError
 from edgec.compiler.emit.tflite.layout import Layout, channels_last, identity
 from edgec.compiler.emit.tflite.program import Quantization, Tensor
 from edgec.compiler.emit.tflite.quantisation import CodeForm, quantise
@@ -39,7 +39,9 @@ SIGNED_UNIT = {
 }
 
 
-def _emit(call: Call, code: str, x: Tensor, layout: Layout, form: CodeForm | None = None, **options: Any) -> None:
+def _emit(
+    call: Call, code: str, x: Tensor, layout: Layout, form: CodeForm | None = None, **options: Any
+) -> None:
     y = call.tensor(layout, form=form)
     call.ctx.program.add(code, [x], [y], options)
     call.finish(y, layout)
@@ -57,7 +59,7 @@ def plain(ctx: Lowering, node: ir.Node) -> None:
     call = Call(ctx, node, real=True)
     code, x = _PLAIN[node.op_type], call.take(0)
     if x.tensor.type not in _TYPES.get(code, _FLOAT):
-        raise Refusal(f"{code} takes no {x.tensor.type.name}", "Use float32 in the source network.")
+        raise RefusalError(f"{code} takes no {x.tensor.type.name}", "Use float32 in the source network.")
     _emit(call, code, x.tensor, x.layout)
 
 
@@ -106,7 +108,7 @@ def clip(ctx: Lowering, node: ir.Node) -> None:
     """RELU, RELU6, RELU_N1_TO_1, or MAXIMUM and MINIMUM. Codes that cannot leave the bounds pass through."""
     bounds = clip_bounds(node)
     if bounds is None:
-        raise Refusal("its bounds are computed", "Make the bounds of Clip constants.")
+        raise RefusalError("its bounds are computed", "Make the bounds of Clip constants.")
     call = Call(ctx, node)
     x = call.take(0)
     form = call.form()
@@ -133,9 +135,11 @@ def _limits(call: Call, x: Tensor, layout: Layout, bounds: tuple[float, float]) 
             continue
         shape = (1,) * len(x.shape)
         if form is None:
-            dtype = {TensorType.FLOAT32: "float32", TensorType.INT32: "int32", TensorType.INT64: "int64"}.get(x.type)
+            dtype = {TensorType.FLOAT32: "float32", TensorType.INT32: "int32", TensorType.INT64: "int64"}.get(
+                x.type
+            )
             if dtype is None:
-                raise Refusal(f"{code} takes no {x.type.name}", "Use float32 in the source network.")
+                raise RefusalError(f"{code} takes no {x.type.name}", "Use float32 in the source network.")
             limit = ctx.program.constant("bound", np.full(shape, bound, dtype))
         else:
             codes = quantise(np.full(shape, bound), form)
@@ -184,7 +188,7 @@ def cast(ctx: Lowering, node: ir.Node) -> None:
     x = call.take(0)
     target = ir.DataType(attribute(node, "to", 1))
     if target not in TYPES:
-        raise Refusal(f"it casts to {target.name}", "Use float32 in the source network.")
+        raise RefusalError(f"it casts to {target.name}", "Use float32 in the source network.")
     kind = TYPES[target]
     if kind == x.tensor.type:
         call.finish(x.tensor, x.layout)
@@ -204,10 +208,10 @@ def _is_false(value: ir.Value) -> bool:
 def identity_op(ctx: Lowering, node: ir.Node) -> None:
     """Nothing: the result is the operand's tensor."""
     if any(is_read(value) for value in node.outputs[1:]):
-        raise Refusal("its mask is read")
+        raise RefusalError("its mask is read")
     training = node.inputs[2] if node.op_type == "Dropout" and len(node.inputs) > 2 else None
     if training is not None and not _is_false(training):
-        raise Refusal("it is in training mode", "Export the network in inference mode.")
+        raise RefusalError("it is in training mode", "Export the network in inference mode.")
     call = Call(ctx, node, moves=True)
     x = call.take(0)
     call.finish(x.tensor, x.layout)

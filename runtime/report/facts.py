@@ -5,6 +5,7 @@ The page, the terminal, Markdown, and comparisons all take their words from here
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,16 +80,18 @@ def measure_of(report: Report) -> Accuracy | None:
 
 
 def headline_artifact(report: Report) -> Artifact | None:
-    """The artifact of the headline: the one named, else the smallest precision, timed if any is."""
+    """The artifact of the headline: the one named, else the fastest of the smallest precision."""
     for artifact in report.artifacts:
         if artifact.path == report.headline:
             return artifact
-    if not report.artifacts:
-        return None
-    return min(
-        report.artifacts,
-        key=lambda a: (_PRECISIONS.index(a.precision), a.latency is None, a.format != "onnx"),
-    )
+    return min(report.artifacts, key=_rank, default=None)
+
+
+def _rank(artifact: Artifact) -> tuple[int, float, bool]:
+    latency = artifact.latency
+    usable = latency is not None and latency.valid and not latency.emulated
+    median = latency.median_ms if latency is not None and usable else math.inf
+    return _PRECISIONS.index(artifact.precision), median, artifact.format != "onnx"
 
 
 def quality_of(report: Report, artifact: Artifact) -> Quality | None:

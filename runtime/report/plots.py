@@ -123,7 +123,7 @@ def scatter(name: str, points: Sequence[Point], xlabel: str, ylabel: str, *, fro
 def _frame(axes: Axes, points: Sequence[Point]) -> None:
     xs, ys = [point.x for point in points], [point.y for point in points]
     height = max(max(ys) - min(ys), 0.02 * max(map(abs, ys)), 1e-6)
-    axes.set_xlim(0, 1.12 * max(xs))
+    axes.set_xlim(0, 1.25 * max(xs))
     axes.set_ylim(min(ys) - 0.35 * height, max(ys) + 0.35 * height)
 
 
@@ -162,6 +162,12 @@ def _arrow(axes: Axes, points: Sequence[Point]) -> list[tuple[float, float]]:
     return []
 
 
+_PLACES = tuple(
+    (right, up) for far in (0, 15, 30, 45) for right in (1, -1, 0) for up in (far, -far) if right or far > 14
+)
+"""Where a label may stand: right, left, or centre of its point, and how many pixels up; best first."""
+
+
 def _label(axes: Axes, points: Sequence[Point], line: Sequence[tuple[float, float]]) -> None:
     """Write each point's label where it hides least of dots, line, labels, and what is beyond the frame."""
     figure = axes.get_figure(root=True)
@@ -185,7 +191,7 @@ def _label(axes: Axes, points: Sequence[Point], line: Sequence[tuple[float, floa
                 (left := x + 9 if right > 0 else x - 9 - width if right < 0 else x - width / 2),
                 y + up - 7,
             )
-            for right, up in ((1, 0), (1, 15), (1, -15), (-1, 0), (-1, 15), (-1, -15), (0, 17), (0, -17))
+            for right, up in _PLACES
         ]
         costs = [_hidden((left, low, left + width, low + 14), taken, inside) for _, _, left, low in boxes]
         right, up, left, low = boxes[costs.index(min(costs))]

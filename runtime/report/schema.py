@@ -305,7 +305,7 @@ class Report(Part):
     quality: dict[Stage, Quality] = {}
     artifacts: tuple[Artifact, ...] = ()
     headline: str | None = None
-    """Path of the artifact that the headline speaks of; None picks the smallest precision."""
+    """Path of the artifact that the headline speaks of; None picks the fastest of the smallest precision."""
     passes: tuple[PassRun, ...] = ()
     gates: tuple[Gate, ...] = ()
     latency: LatencySection | None = None

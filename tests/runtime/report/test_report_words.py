@@ -37,6 +37,21 @@ def test_headline_of_a_measured_run(mobilenet: Report) -> None:
     assert accuracy.verdict == "−1.8 points"
 
 
+def test_headline_speaks_of_the_fastest_of_the_smallest(mobilenet: Report) -> None:
+    def chosen(report: Report) -> str:
+        artifact = facts.headline_artifact(report)
+        assert artifact is not None
+        return artifact.path
+
+    assert chosen(mobilenet) == "model.int8.onnx"
+    onnx = mobilenet.artifacts[1]
+    assert onnx.latency is not None
+    bad = onnx.model_copy(update={"latency": onnx.latency.model_copy(update={"valid": False})})
+    report = mobilenet.model_copy(update={"artifacts": (bad, *mobilenet.artifacts[2:])})
+    assert chosen(report) == "model.int8.tflite"
+    assert chosen(report.model_copy(update={"headline": "model.tflite"})) == "model.tflite"
+
+
 def test_an_estimate_is_never_without_its_error(estimated: Report) -> None:
     latency = facts.changes(estimated)[2]
     assert latency.estimated

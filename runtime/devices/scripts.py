@@ -113,9 +113,9 @@ def stop(job: str) -> str:
 cd {ROOT}/jobs/{job} 2>/dev/null || exit 0
 pid=$(cat pid 2>/dev/null)
 if alive || [ ! -f rc ]; then
-  kill -TERM -- "-$pid" 2>/dev/null
-  for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do kill -0 -- "-$pid" 2>/dev/null || break; sleep 0.2; done
-  kill -KILL -- "-$pid" 2>/dev/null
+  kill -TERM "-$pid" 2>/dev/null
+  for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do kill -0 "-$pid" 2>/dev/null || break; sleep 0.2; done
+  kill -KILL "-$pid" 2>/dev/null
 fi
 cd .. && rm -rf {job}
 """

@@ -40,6 +40,7 @@ class SshDevice:
         self._count = 0
         self._root = ""  # absolute path of edgec's folder there, once connected
         self._pushed: dict[str, str] = {}
+        self._jobs: set[str] = set()
 
     @classmethod
     def at(cls, address: str, *, times: LinkTimes | None = None, python: str | None = None) -> SshDevice:
@@ -124,6 +125,7 @@ class SshDevice:
         job = f"{self._token}-{self._count}"
         owner = f"{getuser()}@{socket.gethostname()}, process {os.getpid()}"
         script = scripts.start(job, shlex.join(command), timeout, wait, owner)
+        self._jobs.add(job)
         self._check(self._run(script, timeout=30.0), "cannot start the run")
         return job
 
@@ -148,6 +150,7 @@ class SshDevice:
         return JobState(Completed(code, texts[0], texts[1]), progress)
 
     def stop(self, job: str) -> None:
+        self._jobs.discard(job)
         # Without a link nothing more can be done: the job's timeout ends it, the next visit removes its files.
         for _ in range(3):
             try:
@@ -162,6 +165,8 @@ class SshDevice:
         self._cancelled = True
 
     def close(self) -> None:
+        for job in list(self._jobs):
+            self.stop(job)
         if self._ready and self._used_tmp:
             with suppress(LinkLostError):
                 self.link.once(f"rm -rf {shlex.quote(self._root)}/tmp/{self._token}", timeout=30.0)

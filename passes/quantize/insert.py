@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from edgec.graph.views import add_initializer, constant, fresh_name, set_constant
+from edgec.graph.views import add_initializer, attribute, constant, fresh_name, set_constant
 from edgec.passes.quantize.plan import Plan, Table
 from edgec.passes.quantize.qparams import QParams, affine
 from edgec.passes.quantize.rules import weight_axis
@@ -124,8 +124,8 @@ class _Writer:
         x_scale = self.table.tensors[x.name or ""].scale if x is not None else 1.0
         scales = weight_scales(weight, axis, self.form.weight_limit)
         if bias is not None:
-            channels = weight.shape[weight_axis(node) or 0]
-            bias = np.broadcast_to(bias.reshape(-1), (channels,))
+            outs = _out_channels(node, weight)
+            bias = np.broadcast_to(bias.reshape(-1), (outs,))
             scales = guard_bias(scales, bias, x_scale)
         quantised = quantise_weight(weight, scales, axis, self.form.weight_limit)
         stem = value.name or f"{node.name}_weight"
@@ -233,3 +233,10 @@ class _Writer:
         node.outputs[0].shape = like.shape
         node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
         return node
+
+
+def _out_channels(node: ir.Node, weight: Array) -> int:
+    """How many biases a linear node has; a grouped ConvTranspose counts them per group in its weight."""
+    if node.op_type == "ConvTranspose":
+        return int(weight.shape[1] * attribute(node, "group", 1))
+    return int(weight.shape[weight_axis(node) or 0])

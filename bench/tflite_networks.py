@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,13 +101,15 @@ Feed = dict[str, np.ndarray]  # type: ignore[type-arg]
 Run = Callable[[Feed], list[np.ndarray]]  # type: ignore[type-arg]
 
 
-def onnx_runner(model: ir.Model) -> Run:
-    """onnxruntime on the model, one thread."""
+def onnx_runner(model: ir.Model, *, fused: bool = True) -> Run:
+    """onnxruntime on the model, one thread; without ``fused`` a QDQ graph runs as it is written, in float."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    if not fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
     return lambda feed: session.run(None, feed)
 
@@ -120,7 +123,11 @@ def interpreter(data: bytes, engine: str, batch: int = 1):  # type: ignore[no-un
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     else:
         from tflite_runtime.interpreter import Interpreter, OpResolverType
-    kind = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if engine.endswith("builtin") else OpResolverType.AUTO
+    kind = (
+        OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        if engine.endswith("builtin")
+        else OpResolverType.AUTO
+    )
     made = Interpreter(model_content=data, num_threads=1, experimental_op_resolver_type=kind)
     if batch != 1:
         for detail in made.get_input_details():
@@ -145,6 +152,7 @@ def tflite_runner(data: bytes, engine: str, names: list[str]) -> Run:
 
 
 def quiet() -> None:
-    """Send the runtimes' chatter on the error stream away."""
+    """Send the runtimes' chatter on the error stream away; exceptions go to standard output instead."""
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.excepthook = lambda kind, error, trace: traceback.print_exception(kind, error, trace, file=sys.stdout)

@@ -133,7 +133,7 @@ def conv_transpose(ctx: Lowering, node: ir.Node) -> None:
         "fused_activation_function": int(Activation.NONE),
     }
     ctx.program.add("TRANSPOSE_CONV", [shape, filters, x.tensor, bias], [y], options)
-    call.finish(_cropped(ctx, y, begins, outs, call.name), layout)
+    call.finish(y if same else _cropped(ctx, y, begins, outs, call.name), layout)
 
 
 def _transposed_begin(

@@ -62,7 +62,8 @@ def _thread_count(key: Key) -> int:
         return int(key.threads)
     if key.engine == "xnnpack":
         return 1  # published as 'all', but below the peak of one core throughout
-    return target(DEVICES[key.device]).cores
+    name = DEVICES[key.device]
+    return target(name).threads if name == "rk3588" else target(name).cores  # little cores do not help
 
 
 def _fitted(data: Published, key: Key, coefficients: np.ndarray, ratios: Mapping[str, float]) -> Entry:

@@ -45,9 +45,8 @@ def cpuinfo(text: str | None = None) -> dict[str, str]:
 
 def available_cores() -> int:
     """Number of cores that this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def memory_mb() -> int | None:
@@ -85,12 +84,12 @@ def _precisions(arch: str, isa: tuple[str, ...]) -> dict[str, Any]:
             "fp16": {"supported": True, "why": half},
             "int8": {"supported": True, "pays": True, "why": int8},
         }
-    dot, half = "asimddp" in isa, "asimdhp" in isa
-    why_half = "computed in fp16 where the engine does" if half else "as storage only: no fp16 arithmetic"
+    dot, fp16 = "asimddp" in isa, "asimdhp" in isa
+    why_half = "computed in fp16 where the engine does" if fp16 else "as storage only: no fp16 arithmetic"
     why_int8 = "pays: this machine has the int8 dot product" if dot else "pays a little: no int8 dot product"
     return {
         "fp32": {"supported": True, "why": "NEON"},
-        "fp16": {"supported": True, "pays": half, "why": why_half},
+        "fp16": {"supported": True, "pays": fp16, "why": why_half},
         "int8": {"supported": True, "pays": True, "why": why_int8},
     }
 

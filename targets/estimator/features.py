@@ -60,7 +60,8 @@ _PASSES = {"LRN": 10, "Softmax": 4, "LayerNormalization": 3, "InstanceNormalizat
 def features(cost: ModelCost | Iterable[NodeCost]) -> Vector:
     """The sum of :func:`node_features` over a model."""
     nodes = cost.nodes if isinstance(cost, ModelCost) else cost
-    return np.sum([node_features(node) for node in nodes] or [np.zeros(len(FEATURES))], axis=0)
+    total: Vector = np.sum([node_features(node) for node in nodes] or [np.zeros(len(FEATURES))], axis=0)
+    return total
 
 
 def _product(node: NodeCost, amounts: dict[str, float]) -> None:

@@ -3,7 +3,7 @@
 The steps, each a library's work where one does it well:
 1. refuse what cannot be taken, by name: subgraphs, recurrent and random ops, custom domains, non-tensor inputs;
 2. name every node, inline functions, take initialisers off the input list, fix open dimensions;
-3. opset 18 or newer (onnx.version_converter), constants and shape arithmetic folded (onnxsim);
+3. the oldest opset from 18 on in which the model means the same (onnx.version_converter), constants and shape arithmetic folded (onnxsim);
 4. BatchNorm, affine and pad chains fused into convolutions (onnxscript's rewrite rules);
 5. free a batch axis fixed at 1 where the graph allows it (`batch.free_batch`);
 6. names, order, shapes, and a numeric check against the source model on random input.
@@ -12,6 +12,7 @@ The steps, each a library's work where one does it well:
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,10 @@ from edgec.graph.spec import KNOWN_DOMAINS, MIN_OPSET, REFUSED
 from edgec.graph.verify import verify
 
 NAME_KEY = "edgec.name"
+MIN_IR = 10
+"""The file format that knows all number types in use here (onnxruntime 1.19 and newer read it)."""
+RUNNABLE_OPSET = 21
+"""The newest opset of onnxruntime 1.19, the oldest that boards install."""
 TOLERANCE = 1e-4
 """Of an output's range: what float32 rounding may change when layers are fused."""
 
@@ -46,6 +51,7 @@ def canonicalise(source: onnx.ModelProto, *, input_shape: Sequence[int] | None =
     _name_nodes(model)
     _drop_initialiser_inputs(model)
     _fix_shapes(model, input_shape)
+    model = _runnable_opset(_lowest_equal_opset(model))
     original = onnx.ModelProto()
     original.CopyFrom(model)
     model = _modern_opset(_simplify(model))
@@ -216,6 +222,53 @@ def _fix_shapes(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> No
                 raise UnsupportedError(what, where=f"input {value.name!r}", hint=hint)
 
 
+def _lowest_equal_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Declare the oldest opset (18 or newer) in which every op of the model means the same.
+
+    Exact, since an op keeps its meaning from the version that introduced it to the next that changes it; and the runtimes
+    on boards are older than the exporters on desks.
+    """
+    entry = next((e for e in model.opset_import if e.domain in ("", "ai.onnx")), None)
+    if entry is None or entry.version <= MIN_OPSET:
+        return model
+    oldest = MIN_OPSET
+    graphs = [model.graph, *model.functions]
+    for node in (node for graph in graphs for node in graph.node):
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        if any(attribute.HasField("g") for attribute in node.attribute):
+            return model
+        try:
+            schema = onnx.defs.get_schema(node.op_type, max_inclusive_version=entry.version, domain="")
+        except onnx.defs.SchemaError:
+            return model
+        oldest = max(oldest, schema.since_version)
+    entry.version = oldest
+    for function in model.functions:
+        for imported in function.opset_import:
+            if imported.domain in ("", "ai.onnx"):
+                imported.version = oldest
+    try:
+        needed = onnx.helper.find_min_ir_version_for(list(model.opset_import))
+    except ValueError:
+        return model  # a domain that onnx keeps no table of
+    model.ir_version = min(model.ir_version, max(needed, MIN_IR))
+    return model
+
+
+def _runnable_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Newer opsets than runtimes know are converted down where onnx can; else onnxruntime will say what it lacks."""
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > RUNNABLE_OPSET:
+            try:
+                converted = version_converter.convert_version(model, RUNNABLE_OPSET)
+            except (RuntimeError, onnx.checker.ValidationError):
+                return model
+            converted.ir_version = MIN_IR
+            return converted
+    return model
+
+
 def _modern_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx") and entry.version < MIN_OPSET:
@@ -243,8 +296,10 @@ def _onnxsim() -> Any:
 
 
 def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    library = _onnxsim()
     try:
-        simple, _ = _onnxsim().simplify(model)
+        with _silent():
+            simple, _ = library.simplify(model)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         # onnxsim validates first: what it refuses is a broken model or an op that it cannot infer.
         try:
@@ -286,6 +341,26 @@ def _name_ir_nodes(model: ir.Model) -> None:
             unique = f"{name}_{count}"
         node.name = unique
         taken.add(unique)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on file descriptors 1 and 2: onnxsim's compiled part prints a trace for each op that it cannot run."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)
+        os.close(nowhere)
 
 
 @contextmanager

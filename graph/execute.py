@@ -78,7 +78,7 @@ class Executor:
         proto = extract(model, self.inputs, self._computed)
         self._session = session(proto, threads=threads)
         self._fed = [value.name for value in self._session.get_inputs()]
-        self._one_by_one = any(value.shape and value.shape[0] == 1 for value in self._session.get_inputs())
+        self._one_by_one = all(value.shape and value.shape[0] == 1 for value in self._session.get_inputs())
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Values of ``outputs`` for a batch. Raises ModelError where the runtime fails."""

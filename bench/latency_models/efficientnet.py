@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgec.targets.estimator.net import Net, Value, dims
 from latency_models.mobilenet import inverted
-from latency_models.net import Net, Value, dims
 
 
 def mnasnet() -> ir.Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from latency_models.net import Net, Value, dims, divisible
+from edgec.targets.estimator.net import Net, Value, dims, divisible
 
 
 def mobilenet_v1(width: float, size: int) -> ir.Model:

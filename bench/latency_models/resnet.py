@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from latency_models.net import Net, Value, dims
+from edgec.targets.estimator.net import Net, Value, dims
 
 
 def _stem(net: Net) -> Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from latency_models.net import Net, dims
+from edgec.targets.estimator.net import Net, dims
 
 
 def shufflenet_v1() -> ir.Model:

@@ -38,6 +38,7 @@ class RunFacts:
     artifact_quality: Mapping[str, Mapping[str, Any]]
     timings: Timings
     layers: tuple[LayerRow, ...]
+    folder: str
     gates: tuple[GateResult, ...]
     environment: Mapping[str, Any]
     seconds: float
@@ -71,6 +72,7 @@ def assemble(facts: RunFacts, recipe: Recipe) -> Report:
         "layers": [_layer(row, facts.timings) for row in facts.layers],
         "tradeoff": _tradeoff(facts),
         "recipe": json.loads(recipe.model_dump_json(exclude_none=True)),
+        "command": f"edgec compile --recipe {facts.folder}/recipe.yaml -o {facts.folder}-again",
         "environment": dict(facts.environment),
         "data": _data(ready),
         "warnings": _warnings(facts),
@@ -126,12 +128,14 @@ def _layer(row: LayerRow, timings: Timings) -> dict[str, Any]:
 
 
 def _tradeoff(facts: RunFacts) -> dict[str, Any] | None:
-    """The curve of the first pass that searched, as it left it in its data."""
+    """The curve of the first pass that searched under a MACs budget: (share of the source's MACs, predicted error)."""
+    macs = cost(facts.ready.model).macs
     for step in facts.steps:
-        if "tradeoff" in step.data:
-            curve: dict[str, Any] = dict(step.data["tradeoff"])
-            curve.setdefault("budget", facts.ready.recipe.budget or "")
-            return curve
+        if "tradeoff" not in step.data or step.data["budget"]["unit"] != "macs":
+            continue
+        points = [{"macs": round(share * macs), "predicted_error": error} for share, error in step.data["tradeoff"]]
+        here = {"macs": step.macs[1], "predicted_error": step.data["predicted_error"]}
+        return {"points": points, "this": here, "budget": facts.ready.recipe.budget or ""}
     return None
 
 
@@ -160,8 +164,6 @@ def _warnings(facts: RunFacts) -> list[str]:
     data = facts.ready.data
     if data is not None:
         found.extend(f"skipped {name}" for name in data.skipped)
-        if data.is_random:
-            found.append("calibrated on random noise, as asked: accuracy after this means nothing")
     evaluated = facts.ready.evaluation is not None
     if not evaluated and data is not None:
         found.append("judged on calibration samples: give --eval for figures on data that no pass has seen")

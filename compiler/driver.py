@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from collections.abc import Callable
@@ -67,6 +68,7 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
             emitted=emitted,
             quality=quality,
             artifact_quality={},
+            folder=shlex.quote(folder.path.resolve().name),
             timings=timings,
             layers=layer_table(ready.model, models, data, timings.per_node_ms, ready.recipe.threads),
             gates=check_gates(ready.recipe, ready.model, models, quality, steps, timings),

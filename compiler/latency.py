@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from edgec.runtime.measurement import Comparison, Measurement
 
 SOURCE = "source"
+_FUSED = re.compile(r"(_token_\d+|_nchwc|_nhwc|_quant)+$")
+"""What onnxruntime appends to the name of a node that it fused or moved to another layout."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ def _profile(
     twin = next((one for one in emitted if one.format == "onnx" and one.precision == precision), None)
     if twin is None:
         return {}
-    return {layer.name: layer.us / 1000 for layer in profile(twin.path, BenchOptions(seconds=0.5), device)}
+    rows = profile(twin.path, BenchOptions(seconds=0.5), device)
+    return {_FUSED.sub("", row.name): row.us / 1000 for row in rows}
 
 
 def _record(measurement: Measurement) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _node_cost(node: ir.Node, seen: set[int]) -> NodeCost:
     params = weight_bytes = 0
     stored = [_stored_constant(value) for value in node.inputs]
     for value in stored:
-        if value is None or id(value) in seen:
+        if value is None or id(value) in seen or _only_dequantises(node):
             continue
         seen.add(id(value))
         size = elements(value)
@@ -106,6 +106,11 @@ def _stored_constant(value: ir.Value | None) -> ir.Value | None:
     if producer is not None and producer.op_type == "DequantizeLinear" and is_constant(producer.inputs[0]):
         return producer.inputs[0]
     return None
+
+
+def _only_dequantises(node: ir.Node) -> bool:
+    """A DequantizeLinear of a constant: the constant belongs to the layer that reads it."""
+    return node.op_type == "DequantizeLinear" and is_constant(node.inputs[0])
 
 
 def _is_weight(node: ir.Node, value: ir.Value) -> bool:

@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""Run the compiled network on pictures, arrays, or the camera, with the preprocessing that it was compiled with.
+
+    .venv/bin/python run.py cat.jpg                       top classes of one picture
+    .venv/bin/python run.py pictures/ --json              one JSON line per picture
+    .venv/bin/python run.py x.npy --raw                   raw outputs: shapes and ranges
+    .venv/bin/python run.py --camera                      one frame
+    .venv/bin/python run.py --watch inbox                 every new file in a folder, for ever (the service does this)
+
+In your own program:
+
+    from run import Model
+    model = Model()
+    outputs = model("cat.jpg")            # {name: float array}; also a uint8 picture (H, W, C), or a ready float array
+    print(model.top(outputs, 3))          # [(class, label, score), ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "edgec-agent.pyz"))
+from edgec_agent.base import AgentError  # noqa: E402
+from edgec_agent.engines import open_engine  # noqa: E402
+
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
+ARRAYS = {".npy", ".npz"}
+
+
+class Model:
+    """The bundle's network: preprocessing, inference, and dequantised outputs."""
+
+    def __init__(self, artifact: str = "", engine: str = "", threads: int = 0) -> None:
+        self.bundle: Dict[str, Any] = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
+        by_name = {entry["file"]: entry for entry in self.bundle["artifacts"]}
+        name = artifact or next(iter(runnable(by_name)))
+        if name not in by_name:
+            raise AgentError("usage", f"no artifact {name!r} in this bundle; it has {', '.join(by_name)}")
+        self.artifact = by_name[name]
+        self.engine = open_engine(str(HERE / name), engine or None, threads or self.bundle["threads"], {})
+        labels = HERE / "labels.txt"
+        self.labels = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
+
+    def __call__(self, source: Any) -> Dict[str, Any]:
+        """Outputs for a file, a uint8 picture (H, W, C), a float array for the only input, or a dict of arrays."""
+        arrays = source if isinstance(source, dict) else {self.engine.inputs[0][0]: self.prepare(source)}
+        feeds = {}
+        for name, shape, dtype in self.engine.inputs:
+            feeds[name] = self._fit(name, np.asarray(arrays[name]), shape, dtype)
+        self.engine.feed(feeds)
+        self.engine.invoke()
+        return {name: self._real(name, array) for name, array in self.engine.outputs().items()}
+
+    def prepare(self, source: Any) -> Any:
+        """The network's input, float, for a file or an array."""
+        if isinstance(source, (str, Path)):
+            path = Path(source)
+            if path.suffix == ".npz":
+                with np.load(path, allow_pickle=False) as archive:
+                    return self.prepare(archive["x" if "x" in archive.files else archive.files[0]])
+            if path.suffix == ".npy":
+                return self.prepare(np.load(path, allow_pickle=False))
+            from PIL import Image
+
+            with Image.open(path) as image:
+                return self._normalise(self._picture(image))
+        array = np.asarray(source)
+        if array.dtype.kind == "f":
+            return array
+        steps = self.bundle["preprocess"]
+        if steps["resize"] or steps["crop"]:
+            from PIL import Image
+
+            array = self._picture(Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array))
+        return self._normalise(array)
+
+    def top(self, outputs: Dict[str, Any], count: int) -> List[Tuple[int, str, float]]:
+        """Best classes of the first output: (class, label, score)."""
+        scores = next(iter(outputs.values())).reshape(-1)
+        order = np.argsort(-scores, kind="stable")[:count]
+        return [(int(i), self.labels[i] if i < len(self.labels) else "", float(scores[i])) for i in order]
+
+    def _picture(self, image: Any) -> Any:
+        """Decode as at compile time: rotate as the camera says, channels, resize, centre crop."""
+        from PIL import Image, ImageOps
+
+        steps = self.bundle["preprocess"]
+        image = ImageOps.exif_transpose(image).convert("L" if steps["channels"] == "gray" else "RGB")
+        sizes, bilinear = steps["resize"], getattr(Image, "Resampling", Image).BILINEAR
+        if sizes and len(sizes) == 1:
+            ratio = sizes[0] / min(image.size)
+            width, height = (max(sizes[0], round(side * ratio)) for side in image.size)
+            image = image.resize((width, height), bilinear)
+        elif sizes and steps["letterbox"] is None:
+            image = image.resize((sizes[1], sizes[0]), bilinear)
+        elif sizes:
+            ratio = min(sizes[1] / image.width, sizes[0] / image.height)
+            size = (max(1, int(image.width * ratio)), max(1, int(image.height * ratio)))
+            grey = steps["letterbox"] if image.mode == "L" else (steps["letterbox"],) * 3
+            canvas = Image.new(image.mode, (sizes[1], sizes[0]), grey)
+            canvas.paste(image.resize(size, bilinear), (0, 0))
+            image = canvas
+        pixels = np.asarray(image)
+        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+        if steps["crop"]:
+            height, width = steps["crop"]
+            top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+            if top < 0 or left < 0:
+                raise AgentError("data", f"the picture is smaller than the crop of {height}x{width}")
+            pixels = pixels[top : top + height, left : left + width]
+        return pixels[:, :, ::-1] if steps["channels"] == "bgr" else pixels
+
+    def _normalise(self, pixels: Any) -> Any:
+        """Raw values, channels last, to (value * scale - mean) / std."""
+        steps = self.bundle["preprocess"]
+        out = pixels.astype(np.float32) * np.float32(steps["scale"])
+        return (out - np.asarray(steps["mean"], np.float32)) / np.asarray(steps["std"], np.float32)
+
+    def _fit(self, name: str, array: Any, shape: Tuple[int, ...], dtype: Any) -> Any:
+        """Batch axis, channel order, and codes as the artifact wants them."""
+        array = array if array.ndim == len(shape) else array[None]
+        if array.shape[1:] != shape[1:] and array.ndim == 4:
+            moved = {(0, 3, 1, 2): array.transpose(0, 3, 1, 2), (0, 2, 3, 1): array.transpose(0, 2, 3, 1)}
+            array = next((view for view in moved.values() if view.shape[1:] == shape[1:]), array)
+        if array.shape[1:] != shape[1:] or len(array) != 1:
+            raise AgentError("data", f"input {name!r} must be {list(shape)}, not {list(array.shape)}")
+        if array.dtype.kind == "f" and dtype.kind in "iu" and name in self.artifact["quantised"]:
+            scale, zero = self.artifact["quantised"][name]
+            limits = np.iinfo(dtype)
+            array = np.clip(np.round(array / np.float32(scale)) + zero, limits.min, limits.max)
+        return np.ascontiguousarray(array, dtype)
+
+    def _real(self, name: str, array: Any) -> Any:
+        if name in self.artifact["quantised"] and array.dtype.kind in "iu":
+            scale, zero = self.artifact["quantised"][name]
+            return (array.astype(np.float32) - zero) * np.float32(scale)
+        return np.array(array)
+
+
+def runnable(by_name: Dict[str, Any]) -> Iterator[str]:
+    """Artifacts in order of preference, those first whose engine is installed here."""
+    from importlib.util import find_spec
+
+    have = {".onnx": find_spec("onnxruntime")}
+    have[".tflite"] = find_spec("ai_edge_litert") or find_spec("tflite_runtime")
+    yield from sorted(by_name, key=lambda name: not have.get(Path(name).suffix))
+
+
+def camera_frame() -> Any:
+    """One frame: Raspberry Pi's camera tool, else OpenCV's first camera. Height, width, RGB."""
+    for tool in ("rpicam-still", "libcamera-still"):
+        if shutil.which(tool):
+            from PIL import Image
+
+            command = [tool, "--nopreview", "--immediate", "--encoding", "jpg", "--output", "-"]
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=True)
+            return np.asarray(Image.open(io.BytesIO(done.stdout)).convert("RGB"))
+    try:
+        import cv2
+    except ImportError:
+        raise AgentError("data", "no rpicam-still and no OpenCV (cv2) to read a camera with") from None
+    camera = cv2.VideoCapture(0)
+    good, frame = camera.read()
+    camera.release()
+    if not good:
+        raise AgentError("data", "the camera gives no frame")
+    return frame[:, :, ::-1]
+
+
+def sources(paths: List[str]) -> Iterator[Tuple[str, Any]]:
+    """Files, the pictures and arrays in folders, and the samples of an .npz or .npy with several."""
+    for text in paths:
+        path = Path(text)
+        if path.is_dir():
+            for item in sorted(path.rglob("*")):
+                if item.suffix.lower() in PICTURES | ARRAYS:
+                    yield str(item), item
+        elif path.is_file():
+            yield text, path
+        else:
+            raise AgentError("data", f"no such file: {text}")
+
+
+def watch(folder: str, pause: float) -> Iterator[Tuple[str, Any]]:
+    """Every file that is new in ``folder``, once it stopped growing."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    seen: Dict[str, int] = {}
+    while True:
+        for item in sorted(Path(folder).iterdir()):
+            size = item.stat().st_size
+            if item.suffix.lower() in PICTURES | ARRAYS and seen.get(item.name) != -1:
+                if seen.get(item.name) == size:
+                    seen[item.name] = -1
+                    yield str(item), item
+                else:
+                    seen[item.name] = size
+        time.sleep(pause)
+
+
+def show(name: str, outputs: Dict[str, Any], model: Model, args: argparse.Namespace, spent: float) -> None:
+    if args.json:
+        best = [{"class": i, "label": label, "score": score} for i, label, score in model.top(outputs, args.top)]
+        line: Dict[str, Any] = {"input": name, "ms": round(spent * 1e3, 3), "top": best}
+        if args.raw:
+            line["outputs"] = {key: value.tolist() for key, value in outputs.items()}
+        print(json.dumps(line), flush=True)
+        return
+    print(f"{name}  ({spent * 1e3:.1f} ms)", flush=True)
+    if args.raw or next(iter(outputs.values())).size != next(iter(outputs.values())).shape[-1]:
+        for key, value in outputs.items():
+            print(f"  {key}: {list(value.shape)}, {value.min():.6g} to {value.max():.6g}")
+        return
+    for i, label, score in model.top(outputs, args.top):
+        print(f"  {score:10.4f}  class {i}  {label}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run the compiled network.")
+    parser.add_argument("inputs", nargs="*", help="pictures, .npy, .npz, or folders of them")
+    parser.add_argument("--artifact", default="", help="which file of the bundle (default: the preferred one that runs)")
+    parser.add_argument("--engine", default="", help="onnxruntime, litert, tflite-runtime, ...")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--top", type=int, default=5)
+    parser.add_argument("--raw", action="store_true", help="outputs instead of classes")
+    parser.add_argument("--json", action="store_true", help="one JSON line per input")
+    parser.add_argument("--camera", action="store_true", help="one frame of the camera")
+    parser.add_argument("--watch", metavar="FOLDER", help="run on every new file in FOLDER, for ever")
+    args = parser.parse_args()
+    if not args.inputs and not args.camera and not args.watch:
+        parser.error("give pictures or arrays, --camera, or --watch FOLDER")
+    model = Model(args.artifact, args.engine, args.threads)
+    given: Iterator[Tuple[str, Any]] = sources(args.inputs)
+    if args.watch:
+        given = watch(args.watch, 0.5)
+    elif args.camera:
+        given = iter([("camera", camera_frame())])
+    failed = 0
+    for name, source in given:
+        start = time.perf_counter()
+        try:
+            outputs = model(source)
+        except (AgentError, OSError, ValueError) as error:  # one bad file must not end the others' run
+            print(f"error: {name}: {error}", file=sys.stderr, flush=True)
+            failed = 3
+            continue
+        show(name, outputs, model, args, time.perf_counter() - start)
+    return failed
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AgentError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(3)
+    except KeyboardInterrupt:
+        sys.exit(130)

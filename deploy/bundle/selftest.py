@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Compare this device's outputs with those recorded on the host: int8 bit for bit, float to 1e-5 of the largest value.
+
+Exit code 0: all artifacts that can run here agree; 1: one does not. An int8 TFLite file is compared bit for bit where the
+engine uses XNNPACK, as the host did; other kernels round differently, so there only the distance is bounded and said.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "edgec-agent.pyz"))
+from edgec_agent.base import AgentError  # noqa: E402
+from edgec_agent.engines import open_engine  # noqa: E402
+
+FLOAT_TOLERANCE = 1e-5
+OTHER_KERNELS = 0.05  # of the largest value: built-in TFLite kernels against XNNPACK
+
+
+def compare(entry: Dict[str, Any], recorded: Any, threads: int) -> Dict[str, Any]:
+    """Run the recorded inputs of one artifact: {"artifact", "passed", "result", ...}."""
+    name = entry["file"]
+    line: Dict[str, Any] = {"artifact": name, "precision": entry["precision"]}
+    try:
+        engine = open_engine(str(HERE / name), None, threads, {})
+    except AgentError as error:
+        skipped = error.kind == "engine"
+        return {**line, "passed": skipped, "skipped": skipped, "result": str(error)}
+    line.update(engine=f"{engine.name} {engine.version}", delegate=engine.delegate)
+    equal, worst, count = True, 0.0, len(recorded[f"{name}/in/{engine.inputs[0][0]}"])
+    for i in range(count):
+        engine.feed({n: np.ascontiguousarray(recorded[f"{name}/in/{n}"][i : i + 1]) for n, _, _ in engine.inputs})
+        engine.invoke()
+        for output, array in engine.outputs().items():
+            want = recorded[f"{name}/out/{output}"][i : i + 1]
+            equal = equal and array.dtype == want.dtype and array.tobytes() == want.tobytes()
+            wide = want.astype(np.float64)
+            gap = float(np.abs(array.astype(np.float64) - wide).max()) if array.shape == want.shape else float("inf")
+            worst = max(worst, gap / (float(np.abs(wide).max()) or 1.0))
+    same_kernels = engine.delegate == entry["delegate"]
+    limit = FLOAT_TOLERANCE if entry["precision"] != "int8" else (0.0 if same_kernels else OTHER_KERNELS)
+    passed = equal if limit == 0.0 else worst <= limit
+    result = "bit-equal" if equal else f"differs by {worst:.2g} of the largest value (allowed {limit:g})"
+    if not equal and not same_kernels:
+        result += f"; recorded with {entry['delegate']}, here {engine.delegate}"
+    return {**line, "passed": passed, "skipped": False, "bit_equal": equal, "worst": worst, "samples": count, "result": result}
+
+
+def main() -> int:
+    bundle = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
+    with np.load(HERE / "selftest.npz", allow_pickle=False) as archive:
+        recorded = {name: archive[name] for name in archive.files}
+    lines: List[Dict[str, Any]] = [compare(entry, recorded, bundle["threads"]) for entry in bundle["artifacts"]]
+    passed = all(line["passed"] for line in lines) and not all(line["skipped"] for line in lines)
+    if "--json" in sys.argv[1:]:
+        print(json.dumps({"passed": passed, "artifacts": lines}))
+    else:
+        for line in lines:
+            verdict = "skipped" if line["skipped"] else ("ok" if line["passed"] else "FAILED")
+            print(f"{verdict:8} {line['artifact']}: {line['result']}  [{line.get('engine', '')}]")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

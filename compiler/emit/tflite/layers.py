@@ -71,7 +71,8 @@ def _writable(file: TfliteFile, op: OperatorInfo) -> bool:
 
 
 def _layer(file: TfliteFile, group: list[OperatorInfo], widening: dict[int, OperatorInfo]) -> Layer:
-    program, tensors = Program(), {}
+    program = Program()
+    tensors: dict[int, Tensor] = {}
 
     def tensor(index: int) -> Tensor | None:
         if index < 0:

@@ -20,6 +20,7 @@ from edgec.passes.base import Context
 from edgec.passes.recovery.goals import Goal, goal_of
 from edgec.passes.recovery.kept import Kept, kept_channels
 from edgec.passes.recovery.layers import Layer, layers_of
+from edgec.passes.recovery.order import skips_first
 from edgec.passes.recovery.store import ActivationStore
 from edgec.passes.recovery.walk import Walk, batch_size
 
@@ -112,6 +113,7 @@ class Sites:
     def __init__(self, student: ir.Model, context: Context, names: Sequence[str], batches: Batches) -> None:
         self.student, self.context, self.batches = student, context, batches
         self.kept = kept_channels(student)
+        skips_first(student.graph)
         position = {node: number for number, node in enumerate(student.graph)}
         layers = layers_of(student)
         self.planned: list[tuple[Layer, Goal, int]] = []

@@ -38,6 +38,7 @@ class RunFacts:
     artifact_quality: Mapping[str, Mapping[str, Any]]
     timings: Timings
     layers: tuple[LayerRow, ...]
+    remarks: tuple[str, ...]
     folder: str
     gates: tuple[GateResult, ...]
     environment: Mapping[str, Any]
@@ -83,7 +84,8 @@ def assemble(facts: RunFacts, recipe: Recipe) -> Report:
 
 
 def _artifact(facts: RunFacts, one: Emitted) -> dict[str, Any]:
-    quality = facts.artifact_quality.get(one.name) or facts.quality.get(STAGES[one.precision])
+    judged_by_graph = facts.quality.get(STAGES[one.precision]) if one.format == "onnx" else None
+    quality = facts.artifact_quality.get(one.name, judged_by_graph)
     return {
         "path": one.name,
         "format": one.format,
@@ -133,7 +135,9 @@ def _tradeoff(facts: RunFacts) -> dict[str, Any] | None:
     for step in facts.steps:
         if "tradeoff" not in step.data or step.data["budget"]["unit"] != "macs":
             continue
-        points = [{"macs": round(share * macs), "predicted_error": error} for share, error in step.data["tradeoff"]]
+        points = [
+            {"macs": round(share * macs), "predicted_error": error} for share, error in step.data["tradeoff"]
+        ]
         here = {"macs": step.macs[1], "predicted_error": step.data["predicted_error"]}
         return {"points": points, "this": here, "budget": facts.ready.recipe.budget or ""}
     return None
@@ -170,4 +174,4 @@ def _warnings(facts: RunFacts) -> list[str]:
     support = facts.ready.target.precisions.of(facts.ready.recipe.precision)
     if facts.ready.recipe.precision != "fp32" and not support.pays:
         found.append(f"{facts.ready.recipe.precision} on {facts.ready.target.title}: {support.why}")
-    return [*found, *facts.timings.warnings]
+    return [*found, *facts.remarks, *facts.timings.warnings]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from edgec.compiler.artifacts import NAMES, emit_all, stages
+from edgec.compiler.artifacts import NAMES, Emitted, emit_all, stages
 from edgec.compiler.assemble import RunFacts, assemble
 from edgec.compiler.cache import PassCache
 from edgec.compiler.gates import check_gates
@@ -24,6 +24,9 @@ from edgec.compiler.quality import judge
 from edgec.compiler.recipe import Recipe, relative_to
 from edgec.compiler.resources import peak_rss_mb
 from edgec.compiler.run_folder import RunFolder
+from edgec.compiler.tflite_quality import judge_tflite
+from edgec.graph.data import Dataset
+from edgec.graph.errors import DeviceError
 from edgec.passes.base import Context, Progress
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
         emitted = emit_all(models, ready.recipe, folder)
         settings.progress.step("judging", 0, 1)
         quality = _judge(ready, models)
+        by_artifact, remarks = _judge_files(ready, emitted)
         timings = time_run(ready, models, emitted, measure=settings.measure, progress=settings.progress)
         data = ready.evaluation if ready.evaluation is not None else ready.data
         facts = RunFacts(
@@ -67,7 +71,8 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
             models=models,
             emitted=emitted,
             quality=quality,
-            artifact_quality={},
+            artifact_quality=by_artifact,
+            remarks=remarks,
             folder=shlex.quote(folder.path.resolve().name),
             timings=timings,
             layers=layer_table(ready.model, models, data, timings.per_node_ms, ready.recipe.threads),
@@ -100,16 +105,44 @@ def _run_passes(
     return run_pipeline(ready.passes, ready.model, context, cache=cache, resume=settings.resume, after=after)
 
 
-def _judge(ready: Prepared, models: dict[str, ir.Model]) -> dict[str, dict[str, Any]]:
-    """Quality by stage: teacher, float, and the last precision; on evaluation data, else on held-out calibration data."""
+def _judging_data(ready: Prepared) -> Dataset | None:
+    """Evaluation data, else a part of the calibration data, else nothing."""
     data = ready.evaluation
     if data is None and ready.data is not None:
         data = ready.data.split(HELD_OUT, ready.recipe.seed)[1]
-    if data is None or not len(data):
+    return data if data is not None and len(data) else None
+
+
+def _judge(ready: Prepared, models: dict[str, ir.Model]) -> dict[str, dict[str, Any]]:
+    """Quality by stage: teacher, float, and the last precision; on evaluation data, else on held-out calibration data."""
+    data = _judging_data(ready)
+    if data is None:
         return {}
     named = {"float" if precision == "fp32" else precision: model for precision, model in models.items()}
     offset = ready.recipe.eval.label_offset if ready.recipe.eval is not None else 0
     return judge(ready.model, named, data, threads=ready.recipe.threads, label_offset=offset)
+
+
+def _judge_files(
+    ready: Prepared, emitted: tuple[Emitted, ...]
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Quality of the artifacts that are judged by running the file itself; a remark where they cannot be run here."""
+    data = _judging_data(ready)
+    if data is None or not any(one.format == "tflite" for one in emitted):
+        return {}, ()
+    offset = ready.recipe.eval.label_offset if ready.recipe.eval is not None else 0
+    try:
+        found = judge_tflite(
+            ready.model,
+            emitted,
+            data,
+            io_layout=ready.recipe.io_layout,
+            label_offset=offset,
+            threads=ready.recipe.threads,
+        )
+    except DeviceError as error:
+        return {}, (f"TFLite files were not judged: {error}",)
+    return found, ()
 
 
 def _publish(facts: RunFacts, folder: RunFolder) -> Report:

@@ -92,11 +92,11 @@ def _measured(
             headline=headline,
         )
     progress.step("measuring", 1, 1)
-    records = {Path(m.artifact).name: _record(m) for m in found.measurements}
+    records = {Path(m.artifact).name: measured_record(m) for m in found.measurements}
     names = {one.name for one in emitted}
     first = found.measurements[0]
     return Timings(
-        source=_record(first),
+        source=measured_record(first),
         artifacts={name: record for name, record in records.items() if name in names},
         section={"measured": True, "comparison": _comparison(found)},
         per_node_ms=layers,
@@ -131,7 +131,8 @@ def _profile(
     return {_FUSED.sub("", row.name): row.us / 1000 for row in rows}
 
 
-def _record(measurement: Measurement) -> dict[str, Any]:
+def measured_record(measurement: Measurement) -> dict[str, Any]:
+    """A measurement as the report's `Latency` has it."""
     keys = (
         "median_ms", "p10_ms", "p90_ms", "p99_ms", "runs", "load_ms", "first_ms", "peak_rss_mb", "valid", "threads",
         "emulated",

@@ -6,7 +6,7 @@ Work is done with uint8 activations, which every host executes in its fused kern
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -35,7 +35,8 @@ class Settings:
     percentile: float = 99.99
     equalise: str = "auto"
     strength: float = 0.5
-    fit: FitOptions | None = None
+    fits: tuple[FitOptions, ...] = ()
+    """Corrections to try; the best, or none, is kept."""
     fit_samples: int = 256
     excluded: Callable[[str], bool] = field(default=lambda name: False)
 
@@ -84,8 +85,8 @@ def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context
     check = split(data, settings, context.seed)[1]
     before = score(model, assemble(plain, settings)[0], check, threads=context.threads)
     after = score(model, assemble(equalised, settings)[0], check, threads=context.threads)
-    text = f"equalisation: output SQNR {before.sqnr_db:.1f} -> {after.sqnr_db:.1f} dB"
-    if settings.equalise == "auto" and after.sqnr_db <= before.sqnr_db:
+    text = f"equalisation: SQNR per sample {before.typical_db:.1f} -> {after.typical_db:.1f} dB"
+    if settings.equalise == "auto" and after.typical_db <= before.typical_db:
         return Prepared(plain.original, plain.calibration, (Note(text, "reverted"),))
     return Prepared(equalised.original, equalised.calibration, (Note(text),))
 
@@ -122,18 +123,19 @@ def build(
     fitting, check = split(data, settings, context.seed)
     model, plan, table = assemble(prepared, settings, excluded)
     notes = [*prepared.calibration.notes, *outlier_notes(prepared.calibration, plan), *prepared.notes]
-    before = score(teacher, model, check, threads=context.threads)
-    if settings.fit is None or not plan.nodes:
-        return Outcome(model, prepared.original, plan, table, before, (), tuple(notes))
-    corrected = model.clone()
-    reports = fit(corrected, prepared.original, fitting, settings.fit, context)
-    after = score(teacher, corrected, check, threads=context.threads)
-    text = f"corrections: output SQNR {before.sqnr_db:.1f} -> {after.sqnr_db:.1f} dB on held-out samples"
-    if after.sqnr_db < before.sqnr_db:
-        notes.append(Note(text, "reverted"))
-        return Outcome(model, prepared.original, plan, table, before, (), tuple(notes))
-    notes.append(Note(text))
-    return Outcome(corrected, prepared.original, plan, table, after, reports, tuple(notes))
+    best = Outcome(
+        model, prepared.original, plan, table, score(teacher, model, check, threads=context.threads)
+    )
+    for options in settings.fits if plan.nodes else ():
+        corrected = model.clone()
+        reports = fit(corrected, prepared.original, fitting, options, context)
+        after = score(teacher, corrected, check, threads=context.threads)
+        change = f"{best.score.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
+        better = after.typical_db > best.score.typical_db
+        notes.append(Note(f"corrections ({options}): SQNR {change}", "info" if better else "reverted"))
+        if better:
+            best = replace(best, model=corrected, score=after, layers=reports)
+    return replace(best, notes=tuple(notes))
 
 
 def has_depthwise(model: ir.Model) -> bool:

@@ -29,10 +29,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 HELD_OUT = 5
 """Every fifth sample judges instead of fitting."""
-ROW_FLOPS = 3e10
-"""Rows of one layer are sampled so that its moments cost no more multiplications than this..."""
-ROWS_PER_UNKNOWN = 4
-"""...but never below this many rows per unknown."""
+ENOUGH_ROWS = (16384, 32)
+"""Rows wanted for one layer: so many, plus so many per unknown."""
+ROW_FLOPS = 6e9
+"""They are sampled more thinly where their moments would cost more multiplications than this..."""
+FEWEST_PER_UNKNOWN = 4
+"""...but not below this many rows per unknown."""
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 BATCH_BYTES = 32 << 20
 
@@ -49,6 +51,10 @@ class FitOptions:
     scales: bool = True
     damping: float = 0.01
     limit: int = 127
+
+    def __str__(self) -> str:
+        steps = ["re-fit"] * self.refit + [("gptq" if self.gptq else "nearest")] * self.weights + ["bias"]
+        return ", ".join(steps)
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,8 @@ def _moments(layer: Layer, students: Replay, teachers: Replay, samples: int, see
     """Statistics of the samples to fit on and of those to judge on."""
     groups, outputs, inputs = layer.weight.shape
     seen, held = Gram.zeros(groups, inputs + 1, outputs), Gram.zeros(groups, inputs + 1, outputs)
-    wanted = max(ROW_FLOPS / (groups * (inputs + 1) ** 2), ROWS_PER_UNKNOWN * inputs)
+    affordable = ROW_FLOPS / (groups * (inputs + 1) ** 2)
+    wanted = max(min(ENOUGH_ROWS[0] + ENOUGH_ROWS[1] * inputs, affordable), FEWEST_PER_UNKNOWN * inputs)
     rng = np.random.default_rng(seed)
     first = 0
     batches = zip(students.tensors(layer.codes_name), teachers.tensors(layer.target_name), strict=True)

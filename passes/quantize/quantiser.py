@@ -34,7 +34,9 @@ class Quantize(Pass):
 
     method: str = option("mse", f"how activation ranges are chosen: {', '.join(METHODS)}")
     percentile: float = option(99.99, "share of values that the percentile method covers, in percent")
-    correct: str = option("auto", f"layer by layer corrections: {', '.join(CORRECTIONS)} (auto: refit)")
+    correct: str = option(
+        "auto", f"layer by layer corrections: {', '.join(CORRECTIONS)} (auto: the better of the last two)"
+    )
     equalize: str = option("auto", "equalise channel ranges first: auto (depthwise networks), on, off")
     activations: str = option("auto", "activation type of the ONNX file: uint8, int8, or the target's (auto)")
     per_channel: bool = option(True, "one weight scale per output channel instead of one per tensor")
@@ -89,7 +91,7 @@ class Quantize(Pass):
             method=self.method,
             percentile=self.percentile,
             equalise=self.equalize,
-            fit=fit_options(self.correct, limit),
+            fits=fit_options(self.correct, limit),
             fit_samples=self.fit_samples,
             excluded=excluded,
         )
@@ -130,14 +132,16 @@ def refuse_quantised(model: ir.Model) -> None:
             )
 
 
-def fit_options(correct: str, limit: int = 127) -> FitOptions | None:
-    """The corrections that a word stands for; each includes those before it."""
+def fit_options(correct: str, limit: int = 127) -> tuple[FitOptions, ...]:
+    """The corrections that a word stands for; each includes those before it, and auto tries the last two."""
+    bias = FitOptions(weights=False, refit=False, limit=limit)
+    rounded, refitted = FitOptions(refit=False, limit=limit), FitOptions(limit=limit)
     return {
-        "none": None,
-        "bias": FitOptions(weights=False, refit=False, limit=limit),
-        "round": FitOptions(refit=False, limit=limit),
-        "refit": FitOptions(limit=limit),
-        "auto": FitOptions(limit=limit),
+        "none": (),
+        "bias": (bias,),
+        "round": (rounded,),
+        "refit": (refitted,),
+        "auto": (rounded, refitted),
     }[correct]
 
 

@@ -19,12 +19,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Score:
-    """``sqnr_db`` is that of the worst output; ``agreement`` the share of equal arg-max classes at the first one.
+    """``sqnr_db`` is that of the worst output over all samples; ``typical_db`` averages the decibels of single samples, so
+    that a few loud ones do not decide; ``agreement`` is the share of equal arg-max classes at the first output.
 
     ``drop`` is the loss of top-1 accuracy in percent where the data has labels, else 100 (1 - agreement).
     """
 
     sqnr_db: float
+    typical_db: float
     agreement: float
     drop: float
 
@@ -36,12 +38,14 @@ def score(
     names = [value.name or "" for value in original.graph.outputs]
     reference, candidate = Executor(original, threads=threads), Executor(quantised, threads=threads)
     differences = {name: Difference(name) for name in names}
+    decibels: dict[str, list[float]] = {name: [] for name in names}
     labels = data.labels
     equal = right_before = right_after = seen = 0
     for feeds in data.batches(batch):
         a, b = reference.run(feeds), candidate.run(feeds)
         for name, difference in differences.items():
             difference.add(a[name], b[name])
+            decibels[name].extend(_decibels(a[name], b[name]))
         before, after = _classes(a[names[0]]), _classes(b[names[0]])
         equal += int((before == after).all(axis=1).sum())
         if labels is not None:
@@ -51,7 +55,16 @@ def score(
         seen += len(before)
     agreement = equal / max(seen, 1)
     drop = 1.0 - agreement if labels is None else (right_before - right_after) / max(seen, 1)
-    return Score(min(d.sqnr_db for d in differences.values()), agreement, 100.0 * drop)
+    typical = min(float(np.mean(values)) for values in decibels.values())
+    return Score(min(d.sqnr_db for d in differences.values()), typical, agreement, 100.0 * drop)
+
+
+def _decibels(reference: Array, value: Array) -> list[float]:
+    """SQNR of each sample, within [-20, 100] dB so that exact or meaningless ones do not swamp the mean."""
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (reference, value))
+    tiny = np.finfo(np.float64).tiny
+    ratio = ((a * a).sum(axis=1) + tiny) / (((a - b) ** 2).sum(axis=1) + tiny)
+    return [float(v) for v in np.clip(10.0 * np.log10(ratio), -20.0, 100.0)]
 
 
 def _classes(output: Array) -> Array:

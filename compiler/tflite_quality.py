@@ -63,7 +63,7 @@ def _run_all(
     with tempfile.TemporaryDirectory() as folder, open_device("local") as device:
         inputs = Path(folder) / "inputs.npz"
         moved = {name: _to_layout(array, io_layout) for name, array in feeds.items()}
-        np.savez(inputs, **moved)  # type: ignore[arg-type]  # numpy's stub takes the keywords for its own
+        np.savez(inputs, **moved)
         for one in files:
             saved = Path(folder) / f"{one.name}.npz"
             outputs(one.path, inputs, saved, BenchOptions(), device)

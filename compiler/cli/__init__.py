@@ -19,6 +19,7 @@ COMMANDS = {
     "bench": ("edgec.compiler.cli.bench_command", "Measure or estimate the latency of artifacts."),
     "inspect": ("edgec.compiler.cli.inspect_command", "What a model costs, layer by layer, and what can be pruned."),
     "verify": ("edgec.compiler.cli.verify_command", "How far two models are apart, layer by layer."),
+    "deploy": ("edgec.compiler.cli.deploy_command", "A folder that installs and runs on a device; with --device, do it there."),
     "report": ("edgec.compiler.cli.report_command", "Show a run, or compare several."),
     "passes": ("edgec.compiler.cli.passes_command", "List the passes, or explain one."),
     "targets": ("edgec.compiler.cli.targets_command", "List the targets, show one, or check a device against one."),

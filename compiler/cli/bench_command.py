@@ -84,7 +84,7 @@ def _measure(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
             found["layers"] = {str(a): rows for a, rows in zip(artifacts, layers, strict=True)}
         print_json(found)
         return
-    _print(measurements, comparison)
+    print_measurements(measurements, comparison)
     for artifact, rows in zip(artifacts, layers, strict=False):
         _print_layers(artifact, rows)
 
@@ -99,7 +99,8 @@ def _layers(artifact: Path, options: Any, device: Any) -> list[dict[str, Any]]:
         return [asdict(layer) for layer in profile(artifact, options, device, models)]
 
 
-def _print(measurements: tuple[Measurement, ...], comparison: Comparison | None) -> None:
+def print_measurements(measurements: tuple[Measurement, ...], comparison: Comparison | None = None) -> None:
+    """The table of a bench, its ratios, and whatever the measuring noticed."""
     from edgec.compiler.cli.output import size, stdout, table
 
     rows = [
@@ -160,7 +161,7 @@ def _estimate(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
         print_json({"estimates": {name: guess.to_dict() for name, guess in found.items()}})
         return
     for name, guess in found.items():
-        click.echo(f"{Path(name).name}: {guess}")
+        click.echo(f"{Path(name).name}: {guess.text}")
         if values["per_layer"]:
             total = sum(guess.per_node_ms.values()) or 1.0
             rows = [

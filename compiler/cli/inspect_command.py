@@ -39,6 +39,10 @@ def command(
 ) -> None:
     """What MODEL costs: MACs, parameters, bytes; with --groups, what can be pruned and why not the rest."""
     from edgec.compiler.cli.output import print_json
+
+    if model.endswith(".tflite"):
+        _inspect_tflite(model, layers, target, as_json)
+        return
     from edgec.graph.channels import groups as find_groups
     from edgec.graph.cost import cost
     from edgec.graph.load import load
@@ -47,7 +51,7 @@ def command(
     spent = cost(graph)
     facts = _facts(graph, spent)
     if target is not None:
-        facts["estimate"] = _estimate(graph, spent, target)
+        facts["estimate"] = _estimate(spent, target)
     groups = find_groups(graph) if show_groups else ()
     if as_json:
         facts["layers"] = [vars(node) for node in spent.nodes]
@@ -65,14 +69,49 @@ def command(
         click.echo(describe(groups))
 
 
+def _inspect_tflite(path: str, layers: bool, target: str | None, as_json: bool) -> None:
+    """A TFLite file is another program: its cost is read from its own operators, and it has no channel groups."""
+    from edgec.compiler.cli.output import print_json
+    from edgec.compiler.emit.tflite.read import read, read_cost
+
+    file, (spent, precision) = read(path), read_cost(path)
+    facts = {
+        "inputs": {file.tensors[i].name: list(file.tensors[i].shape) for i in file.inputs},
+        "outputs": {file.tensors[i].name: list(file.tensors[i].shape) for i in file.outputs},
+        "precision": precision,
+        "operators": {f"{op.code} v{op.version}": 0 for op in file.operators},
+        **_totals(spent),
+    }
+    for op in file.operators:
+        facts["operators"][f"{op.code} v{op.version}"] += 1
+    if target is not None:
+        facts["estimate"] = _estimate(spent, target, runtime="ai-edge-litert", precision=precision)
+    if as_json:
+        print_json({**facts, "layers": [vars(node) for node in spent.nodes]})
+        return
+    _print_summary(path, facts)
+    click.echo(
+        "\noperators: "
+        + ", ".join(f"{code} x{number}" for code, number in sorted(facts["operators"].items()))
+    )
+    if layers:
+        _print_layers(spent, facts.get("estimate"))
+
+
 def _facts(graph: ir.Model, spent: ModelCost) -> dict[str, Any]:
     from edgec.graph.views import shape_of
 
-    kinds = sorted(((n.kind, n.macs, n.params) for n in spent.nodes), key=lambda item: item[0])
     return {
         "inputs": {v.name: list(shape_of(v)) for v in graph.graph.inputs},
         "outputs": {v.name: list(shape_of(v)) for v in graph.graph.outputs},
         "opset": graph.opset_imports.get(""),
+        **_totals(spent),
+    }
+
+
+def _totals(spent: ModelCost) -> dict[str, Any]:
+    kinds = sorted(((n.kind, n.macs, n.params) for n in spent.nodes), key=lambda item: item[0])
+    return {
         "nodes": len(spent.nodes),
         "macs": spent.macs,
         "params": spent.params,
@@ -89,12 +128,13 @@ def _facts(graph: ir.Model, spent: ModelCost) -> dict[str, Any]:
     }
 
 
-def _estimate(graph: ir.Model, spent: ModelCost, name: str) -> dict[str, Any]:
+def _estimate(
+    spent: ModelCost, name: str, runtime: str | None = None, precision: str = "fp32"
+) -> dict[str, Any]:
     from edgec.targets import target as find_target
     from edgec.targets.estimator import estimate
 
-    found = estimate(spent, find_target(name))
-    return found.to_dict()
+    return estimate(spent, find_target(name), runtime=runtime, precision=precision).to_dict()
 
 
 def _print_summary(path: str, facts: dict[str, Any]) -> None:
@@ -109,7 +149,8 @@ def _print_summary(path: str, facts: dict[str, Any]) -> None:
         f"cost     {count(facts['macs'])}MACs, {count(facts['params'])} parameters, {size(facts['weight_bytes'])} of weights"
     )
     click.echo(f"memory   {size(facts['peak_activation_bytes'])} of activations at the peak")
-    click.echo(f"graph    {facts['nodes']} nodes, opset {facts['opset']}")
+    form = f"opset {facts['opset']}" if "opset" in facts else f"TFLite, {facts['precision']}"
+    click.echo(f"graph    {facts['nodes']} nodes, {form}")
     if "estimate" in facts:
         click.echo(f"latency  {facts['estimate']['text']}")
     rows = [

@@ -1,4 +1,4 @@
-"""`edgec targets list|show`."""
+"""`edgec targets list|show|check|add`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 
 @click.group("targets")
 def command() -> None:
-    """Device classes: list them, show one."""
+    """Device classes: list them, show one, check a device against one, add your own."""
 
 
 @command.command("list")
@@ -52,3 +52,41 @@ def show(name: str, as_json: bool) -> None:
         print_json(values)
     else:
         click.echo(yaml.safe_dump(values, sort_keys=False, width=110, allow_unicode=True), nl=False)
+
+
+@command.command("check")
+@click.argument("name")
+@click.option("--device", default="local", show_default=True, help="local, or ssh://user@host[:port].")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def check(name: str, device: str, as_json: bool) -> int:
+    """Read a live device and say what differs from the target. Exit code 1 when something serious does."""
+    from edgec.compiler.cli.output import print_json, stdout, table
+    from edgec.runtime.bench import device_info
+    from edgec.runtime.check import check_target
+    from edgec.runtime.devices import open_device
+    from edgec.targets import target
+
+    described = target(name)
+    with open_device(device) as opened:
+        found = check_target(device_info(opened), described)
+    if as_json:
+        print_json(found.to_dict())
+    elif not found.differences:
+        click.echo(f"{device} is as {name} says (system: {found.system or 'none of the known ones'})")
+    else:
+        rows = [
+            (d.what, d.target, d.device, "serious" if d.serious else "", d.advice) for d in found.differences
+        ]
+        stdout().print(
+            table(f"{device} against {name}", ("what", "target", "device", "", "what to do"), rows)
+        )
+    return 0 if found.fits else 1
+
+
+@command.command("add")
+@click.argument("file", type=click.Path(dir_okay=False))
+def add(file: str) -> None:
+    """Check a target FILE (see `edgec targets show NAME` for the form) and keep it among your own targets."""
+    from edgec.targets import add_target
+
+    click.echo(f"added: {add_target(file)}")

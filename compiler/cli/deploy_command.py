@@ -1,0 +1,95 @@
+"""`edgec deploy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgec.compiler.deploy import Bundle
+    from edgec.compiler.deploy_device import Deployed
+
+
+@click.command("deploy")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The bundle folder."
+)
+@click.option("--target", default=None, help="Device class. [default: the run's]")
+@click.option(
+    "--device",
+    default=None,
+    metavar="ADDRESS",
+    help="ssh://user@host[:port] or local: push, install, self-test and bench there.",
+)
+@click.option(
+    "--artifact",
+    "artifacts",
+    multiple=True,
+    metavar="NAME",
+    help="Only this file of the run (may be repeated).",
+)
+@click.option(
+    "--labels", metavar="FILE", type=click.Path(path_type=Path), help="One class name per line, for run.py."
+)
+@click.option(
+    "--wheels",
+    multiple=True,
+    metavar="SYSTEM",
+    help="Put the wheels for this system of the target into the bundle, for installing offline.",
+)
+@click.option("--threads", type=click.IntRange(min=1), default=None)
+@click.option("--force", is_flag=True, help="Replace a folder that is not an earlier bundle.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(run: Path, out: Path, **values: Any) -> int:
+    """Make a folder that installs and runs RUN's artifacts on a device; with --device, do it there in one go.
+
+    Exit code 1 when the self-test on the device fails.
+    """
+    from edgec.compiler.cli.output import print_json
+    from edgec.compiler.deploy import DeployOptions, make_bundle
+
+    options = DeployOptions(
+        target=values["target"],
+        artifacts=values["artifacts"],
+        labels=values["labels"],
+        wheels_for=values["wheels"],
+        threads=values["threads"],
+        force=values["force"],
+    )
+    if values["device"] is None:
+        bundle = make_bundle(run, out, options, _notify)
+        print_json(bundle.to_dict()) if values["as_json"] else _print_bundle(bundle)
+        return 0
+    from edgec.compiler.deploy_device import deploy
+    from edgec.runtime.devices import open_device
+
+    with open_device(values["device"]) as device:
+        deployed = deploy(run, out, options, device, notify=_notify)
+    print_json(deployed.to_dict()) if values["as_json"] else _print_deployed(deployed)
+    return 0 if deployed.passed else 1
+
+
+def _notify(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _print_bundle(bundle: Bundle) -> None:
+    from edgec.compiler.cli.output import size
+
+    click.echo(f"{bundle.path}: {', '.join(bundle.artifacts)} for {bundle.target}, {size(bundle.bytes)}")
+    click.echo(
+        f"copy the folder to the device and run ./install.sh there; {bundle.path / 'README.md'} has the commands"
+    )
+
+
+def _print_deployed(deployed: Deployed) -> None:
+    from edgec.compiler.cli.bench_command import print_measurements
+
+    _print_bundle(deployed.bundle)
+    click.echo(f"installed in {deployed.folder} on {deployed.device}")
+    for line in deployed.selftest["artifacts"]:
+        click.echo(f"self-test {line['artifact']}: {line['result']}")
+    print_measurements(deployed.measurements)

@@ -13,6 +13,8 @@ PASSES: dict[str, str] = {
     "fold-pointwise": "edgec.passes.fold_pointwise:FoldPointwise",
     "prune-channels": "edgec.passes.prune_channels:PruneChannels",
     "recover-lsq": "edgec.passes.recover_lsq:RecoverLsq",
+    "recover-fskd": "edgec.passes.recover_fskd:RecoverFskd",
+    "recover-bias": "edgec.passes.recover_bias:RecoverBias",
     "remove-blocks": "edgec.passes.remove_blocks:RemoveBlocks",
     "quantize": "edgec.passes.quantize:Quantize",
     "cast-fp16": "edgec.passes.cast_fp16:CastFp16",

@@ -44,12 +44,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batches:
-    """Calibration batches, those that score the fits last. With ``flips``, every batch that is fitted comes mirrored too."""
+    """Calibration batches, those that score the fits last. With ``flips``, every batch that is fitted comes mirrored too;
+    ``mirror`` shows all of them mirrored."""
 
     feeds: Dataset
     held: Dataset
     size: int
-    flips: bool
+    flips: bool = False
+    mirror: bool = False
 
     @staticmethod
     def of(context: Context, graph: ir.Graph, *, held_out: float, flips: bool) -> Batches:
@@ -64,9 +66,10 @@ class Batches:
 
     def __iter__(self) -> Iterator[Feeds]:
         for feeds in self.feeds.batches(self.size):
-            yield feeds
+            turned = {name: mirrored(array) for name, array in feeds.items()}
+            yield turned if self.mirror else feeds
             if self.flips:
-                yield {name: mirrored(array) for name, array in feeds.items()}
+                yield turned
         if len(self.held):
             yield from self.held.batches(self.size)
 

@@ -1,0 +1,110 @@
+"""`recover-fskd`: corrective 1x1 convolutions, fitted block by block.
+
+This is Few Sample Knowledge Distillation (Li et al., arXiv 1812.01839).
+Behind the last convolution of every block, before its activation, a 1x1 convolution (Q, q) is inserted as a node of its own and
+fitted by least squares: the student's output times Q to the teacher's output on the kept channels, front to back, the student's
+inputs already corrected. `fold-pointwise` then merges Q into the convolution before it, exactly.
+
+Deviations from the paper: a ridge towards the identity (the paper's least squares returns the smallest solution where samples
+are few, not the nearest to doing nothing), an intercept q (biases exist once batch normalisation is folded), and held-out rows
+that may veto a correction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.regions import regions
+from edgec.graph.views import ConvView, add_initializer, fresh_name
+from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
+from edgec.passes.recover_lsq import finish
+from edgec.passes.recovery.fit import FitOptions, fit_site
+from edgec.passes.recovery.sites import Batches, Sites, touched_layers, wants_flips
+
+
+@dataclass(frozen=True)
+class RecoverFskd(Pass):
+    """Insert and fit corrective 1x1 convolutions."""
+
+    name: ClassVar[str] = "recover-fskd"
+    summary: ClassVar[str] = "insert 1x1 convolutions behind the blocks and fit them to the teacher (FSKD)"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+
+    after: Literal["block", "conv"] = option(
+        "block", "where: behind the last convolution of a block, or behind each"
+    )  # type: ignore[arg-type]
+    sweeps: int = option(1, "passes over the network; every second one shows the pictures mirrored")
+    lam: float = option(1e-3, "ridge towards the identity, relative to the mean output energy")
+    rows: float = option(40.0, "rows per unknown above which pixels are sampled")
+    flips: str = option("no", "show every picture mirrored too in each sweep: auto, yes, no")
+    held_out: float = option(0.1, "share of the samples that only score the fits")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        names = [insert_after(model, conv) for conv in self._convs(model, context.teacher)]
+        batches = Batches.of(
+            context, model.graph, held_out=self.held_out, flips=wants_flips(self.flips, model)
+        )
+        options = FitOptions(self.lam, self.rows, clipped=0, seed=context.seed)
+        reports: list[LayerReport] = []
+        notes: list[Note] = []
+        for sweep in range(self.sweeps):
+            mirror = bool(sweep % 2) and wants_flips("auto", model)
+            sites = Sites(model, context, names, replace(batches, mirror=mirror))
+            reports = []
+            for site in sites:
+                context.progress.step(f"{self.name} sweep {sweep + 1}", site.number, site.count)
+                reports.append(fit_site(site, options))
+            notes = [Note(why, node=name) for name, why in sites.skipped.items()]
+        return finish(model, reports, notes)
+
+    def _convs(self, model: ir.Model, teacher: ir.Model) -> list[ir.Node]:
+        touched = set(touched_layers(model, teacher))
+        inner = set() if self.after == "conv" else inner_convs(model)
+        return [
+            node
+            for node in model.graph
+            if node.name in touched and node.name not in inner and ConvView.of(node) is not None
+        ]
+
+
+def inner_convs(model: ir.Model) -> set[str]:
+    """Convolutions inside residual branches whose output does not reach the sum at once."""
+    found: set[str] = set()
+    for region in regions(model):
+        if region.skip is not None:
+            ends = {value.producer() for value in _node(model, region.nodes[-1]).inputs if value is not None}
+            last = {node.name for node in ends if node is not None}
+            found.update(name for name in region.branch if name not in last)
+    return found
+
+
+def _node(model: ir.Model, name: str) -> ir.Node:
+    return next(node for node in model.graph if node.name == name)
+
+
+def insert_after(model: ir.Model, conv: ir.Node) -> str:
+    """A 1x1 convolution behind ``conv``, the identity for now, which takes over the name of its output; the node's name.
+
+    It has the groups of ``conv``, so that it can be folded: diagonal behind a depthwise convolution.
+    """
+    view = ConvView(conv)
+    graph, value = model.graph, conv.outputs[0]
+    name, each = fresh_name(graph, f"{conv.name}_fskd"), view.out_channels // view.group
+    ones = (1,) * len(view.kernel)
+    identity = np.tile(np.eye(each, dtype=np.float32), (view.group, 1)).reshape(
+        view.out_channels, each, *ones
+    )
+    weight = add_initializer(graph, f"{name}_weight", identity)
+    bias = add_initializer(graph, f"{name}_bias", np.zeros(view.out_channels, np.float32))
+    node = ir.node("Conv", [value, weight, bias], {"kernel_shape": ones, "group": view.group}, name=name)
+    out = node.outputs[0]
+    out.shape, out.type = value.shape, value.type
+    value.replace_all_uses_with(out, replace_graph_outputs=True)
+    node.replace_input_with(0, value)
+    out.name, value.name = value.name, fresh_name(graph, f"{value.name}_uncorrected")
+    graph.insert_after(conv, node)
+    return name

@@ -26,26 +26,14 @@ from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, require
 from edgec.graph.errors import PassError, UsageError
 from edgec.graph.execute import Executor
-from edgec.graph.views import ConvView
+from edgec.passes.absorb import BATCH, Absorbers, Fit, apply
 from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
-from edgec.passes.block_surgery import Removable, survey, take_out
+from edgec.passes.block_surgery import Removable, survey
 from edgec.passes.budget import Budget, parse_budget
-from edgec.passes.solvers.gram import Array, Gram, Patches, targets_at
-from edgec.passes.solvers.ridge import ridge
+from edgec.passes.solvers.gram import Array
 
-HELD_OUT = 0.1
-ROWS_PER_UNKNOWN = 40
 LOOK_AHEAD = 3
 """Candidates that are judged afresh in each step: those with the best last scores."""
-BATCH = 25
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What to put into an absorber, and how well it makes what the block made (errors on held-out rows)."""
-
-    columns: Array
-    report: LayerReport
 
 
 @dataclass
@@ -82,6 +70,7 @@ class RemoveBlocks(Pass):
         0.0, "stop before the relative squared output error exceeds this (0: no limit)"
     )
     lam: float = option(1e-3, "strength of the pull towards the old weight in the re-fit")
+    samples: int = option(256, "images that the re-fits see (0: all)")
     judge: int = option(64, "images on which damage is measured")
 
     def __post_init__(self) -> None:
@@ -128,7 +117,19 @@ class _Search:
         self.limits = [(b, b.limit(self._amount(b, self.context.teacher))) for b in self.options.budgets]
         self.damage = 0.0
         found, stuck = survey(self.student)
+        if not found:
+            raise PassError(
+                "no block can go", where=self.options.name, why="the network has no residual block to remove"
+            )
         self.first = len(found)
+        self.absorbers = Absorbers(
+            self.reference,
+            found,
+            self.data.take(self.options.samples or len(self.data), self.context.seed),
+            seed=self.context.seed,
+            threads=self.context.threads,
+            lam=self.options.lam,
+        )
         self.candidates = {one.block.output: Candidate(one) for one in found}
         self.names = {one.block.output: one.block.name for one in found}
         self.notes.extend(
@@ -136,10 +137,6 @@ class _Search:
         )
 
     def run(self) -> None:
-        if not self.candidates:
-            raise PassError(
-                "no block can go", where=self.options.name, why="the network has no residual block to remove"
-            )
         step = 0
         while self.candidates and not self._done(step):
             best = self._best(step)
@@ -185,7 +182,7 @@ class _Search:
             self._judge(stale, step)
 
     def _judge(self, candidates: Sequence[Candidate], step: int) -> None:
-        fits = fit_absorbers(self.student, self.reference, [one.what for one in candidates], self.data, self)
+        fits = self.absorbers.fit(self.student, [one.what for one in candidates])
         now = self.price(self.student)
         for number, (one, fitted) in enumerate(zip(candidates, fits, strict=True)):
             trial = self.student.clone()
@@ -213,6 +210,8 @@ class _Search:
         judged = self.candidates
         self.candidates = {}
         for what in survey(self.student)[0]:
+            if what.block.output not in self.names:
+                continue  # freed by the removal of a neighbour: its rows were not kept
             old = judged.get(what.block.output)
             self.candidates[what.block.output] = old or Candidate(what)
             self.candidates[what.block.output].what = what
@@ -221,78 +220,6 @@ class _Search:
         executor = Executor(model, threads=self.context.threads)
         parts = [executor.run(feeds) for feeds in self.judged.batches(BATCH)]
         return {name: np.concatenate([part[name] for part in parts]) for name in executor.outputs}
-
-
-def apply(model: ir.Model, what: Removable, fitted: Fit) -> None:
-    """Take the block out and put the fitted weight into its absorber, in place."""
-    take_out(model, what)
-    view = ConvView.of(next(node for node in model.graph if node.name == what.absorber))
-    if view is not None:
-        weight, bias = _patches(view).weight(fitted.columns)
-        view.set(weight=weight, bias=bias)
-
-
-def fit_absorbers(
-    student: ir.Model, reference: ir.Model, blocks: Sequence[Removable], data: Dataset, search: _Search
-) -> list[Fit]:
-    """Re-fit every absorber, each for itself, in one pass over the data."""
-    nodes = {node.name: node for node in student.graph}
-    views = [view for one in blocks if (view := ConvView.of(nodes[one.absorber])) is not None]
-    patches = [_patches(view) for view in views]
-    grams = [
-        tuple(Gram.zeros(1, p.unknowns, v.out_channels) for _ in range(2))
-        for p, v in zip(patches, views, strict=True)
-    ]
-    seen = list(
-        dict.fromkeys(name for one in blocks for name in (one.features, one.rest) if name is not None)
-    )
-    mine = Executor(student, outputs=seen, threads=search.context.threads)
-    theirs = Executor(reference, outputs=[one.block.output for one in blocks], threads=search.context.threads)
-    rng = np.random.default_rng(search.context.seed)
-    for part, which in zip(data.split(HELD_OUT, search.context.seed), (0, 1), strict=True):
-        for feeds in part.batches(BATCH):
-            found, wanted = mine.run(feeds), theirs.run(feeds)
-            for one, geometry, gram in zip(blocks, patches, grams, strict=True):
-                target = wanted[one.block.output] - (found[one.rest] if one.rest is not None else 0)
-                _add(gram[which], geometry, found[one.features], target, len(data), rng)
-    return [
-        _solve(one, view, geometry, gram, search.options.lam)
-        for one, view, geometry, gram in zip(blocks, views, patches, grams, strict=True)
-    ]
-
-
-def _add(
-    gram: Gram, geometry: Patches, x: Array, target: Array, images: int, rng: np.random.Generator
-) -> None:
-    pixels = target[0, 0].size
-    rows = geometry.sample(x, ROWS_PER_UNKNOWN * geometry.unknowns / (pixels * images), rng)
-    aimed = targets_at(target, rows, 1)
-    for part, p in geometry.tiles(x, rows):
-        gram.add(p, aimed[:, part])
-
-
-def _solve(one: Removable, view: ConvView, geometry: Patches, grams: tuple[Gram, ...], lam: float) -> Fit:
-    fit, held = grams
-    old = geometry.columns(view.weight, view.bias)
-    solution = ridge(fit.h, fit.s, old, lam)
-    judge = held if held.rows else fit
-    before, after = judge.relative_error(old), judge.relative_error(solution.columns)
-    kept = after < before
-    report = LayerReport(
-        one.absorber,
-        int(fit.rows),
-        geometry.unknowns,
-        solution.condition,
-        before,
-        after,
-        kept,
-        f"makes {one.block.output!r} in the place of a block",
-    )
-    return Fit(solution.columns if kept else old, report)
-
-
-def _patches(view: ConvView) -> Patches:
-    return Patches(view.in_channels, view.kernel, view.strides, view.pads, view.dilations)
 
 
 def _relative_error(wanted: dict[str, Array], found: dict[str, Array]) -> float:

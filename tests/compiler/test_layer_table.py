@@ -1,0 +1,47 @@
+"""The per-layer table: costs side by side, noise told from harmless rescaling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgec.compiler.layer_table import layer_table
+from edgec.graph.views import ConvView
+
+NET = (
+    "net (float[N,3,8,8] x) => (float[N,4,8,8] y) <float[6,3,3,3] w, float[4,6,1,1] v>"
+    "{ t = Conv<pads=[1,1,1,1]>(x, w)  r = Relu(t)  y = Conv(r, v) }"
+)
+
+
+def rows_of(model, changed, noise):
+    table = layer_table(model, {"fp32": model, "int8": changed}, noise(model), {}, 1)
+    return {row.name: row for row in table}
+
+
+def test_moving_scales_between_layers_is_no_noise(canonical, noise) -> None:
+    model = canonical(NET)
+    moved = model.clone()
+    first, _, second = list(moved.graph)
+    scales = np.array([1, 2, 0.5, 4, 3, 0.1], np.float32)
+    ConvView(first).set(weight=ConvView(first).weight * scales[:, None, None, None])
+    ConvView(second).set(weight=ConvView(second).weight / scales[None, :, None, None])
+    assert all(row.sqnr_db > 90 for row in rows_of(model, moved, noise).values())
+
+
+def test_real_noise_is_measured(canonical, noise) -> None:
+    model = canonical(NET)
+    noisy = model.clone()
+    first = next(iter(noisy.graph))
+    view = ConvView(first)
+    rng = np.random.default_rng(0)
+    view.set(weight=view.weight + 0.01 * rng.standard_normal(view.weight.shape).astype(np.float32))
+    found = rows_of(model, noisy, noise)[first.name].sqnr_db
+    energy = float((ConvView(next(iter(model.graph))).weight ** 2).mean())
+    assert found == pytest.approx(10 * np.log10(energy / 1e-4), abs=1.0)
+
+
+def test_costs_stand_side_by_side(canonical, noise) -> None:
+    model = canonical(NET)
+    for row in rows_of(model, model, noise).values():
+        assert row.before == row.after

@@ -89,4 +89,28 @@ def add(file: str) -> None:
     """Check a target FILE (see `edgec targets show NAME` for the form) and keep it among your own targets."""
     from edgec.targets import add_target
 
-    click.echo(f"added: {add_target(file)}")
+    click.echo(f"added: {add_target(file).name}")
+
+
+@command.command("calibrate")
+@click.option(
+    "--probes", default=120, show_default=True, type=click.IntRange(min=40), help="Networks to measure."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def calibrate(probes: int, as_json: bool) -> None:
+    """Measure this machine for a few minutes, so that latency can be estimated for the target `host`."""
+    from edgec.compiler.calibrate import calibrate as run
+    from edgec.compiler.cli.output import print_json, progress, stdout, table
+    from edgec.targets.estimator.coefficients import host_file
+
+    with progress(as_json) as bars:
+        found = run(probes, progress=bars.step)
+    if as_json:
+        print_json({"file": str(host_file()), "entries": [entry.to_dict() for entry in found.entries]})
+        return
+    rows = [
+        (e.runtime, e.version, e.precision, str(e.networks), f"{100 * (e.error or 0):.1f}%")
+        for e in found.entries
+    ]
+    stdout().print(table(None, ("engine", "version", "precision", "networks", "error"), rows, right=(3, 4)))
+    click.echo(f"kept in {host_file()}")

@@ -1,8 +1,8 @@
 """The fitted coefficients of a target, as stored in ``targets/coefficients/<target>.json`` and in a person's cache.
 
-An :class:`Entry` is one combination of engine, version, precision and threads: nine positive coefficients in
-milliseconds per unit of :data:`~edgec.targets.estimator.features.FEATURES`, how wrong they were on network families that
-they had not seen, and where they come from.
+An :class:`Entry` is one combination of engine, version, precision and threads: coefficients in milliseconds per unit of
+each amount (nine for published tables, three dozen for a machine's own measurements), how wrong they were on networks
+that they had not seen, and where they come from.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import numpy as np
 from edgec.graph.cost import ModelCost, NodeCost
 from edgec.graph.errors import DataError
 from edgec.targets.estimator.features import FEATURES, features, node_features
+from edgec.targets.estimator.fine import FINE, fine_features, fine_node
+from edgec.targets.probe import host_fields
 
 # Which engines of the published tables stand for an engine of edgec: the first that a target has entries of.
 ENGINES: Mapping[str, tuple[str, ...]] = {
@@ -70,14 +72,23 @@ class Entry:
     basis: str
     error: float | None = None
     networks: int = 0
+    counter: Literal["coarse", "fine"] = "coarse"
 
     def node_ms(self, node: NodeCost) -> float:
         """Milliseconds of one node."""
+        if self.counter == "fine":
+            return float(fine_node(node, self._item_bytes) @ np.array(self.ms))
         return float(node_features(node) @ np.array(self.ms))
 
     def model_ms(self, cost: ModelCost | Iterable[NodeCost]) -> float:
         """Milliseconds of a model, or of some nodes together: the sum over the nodes."""
+        if self.counter == "fine":
+            return float(fine_features(cost, self._item_bytes) @ np.array(self.ms))
         return float(features(cost) @ np.array(self.ms))
+
+    @property
+    def _item_bytes(self) -> int:
+        return {"fp32": 4, "fp16": 2, "int8": 1}[self.precision]
 
     def scaled(self, factor: float, spread: float, reason: str) -> Entry:
         """This entry times ``factor``. Its range and ``spread`` (>= 1) are independent errors: their logarithms add squared."""
@@ -94,7 +105,9 @@ class Entry:
     def to_dict(self) -> dict[str, Any]:
         """A mapping for JSON; :func:`read` is its inverse."""
         values = {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "ms"}
-        return values | {"ms": {name: float(f"{c:.5g}") for name, c in zip(FEATURES, self.ms, strict=True)}}
+        return values | {
+            "ms": {name: float(f"{c:.5g}") for name, c in zip(_names(self.counter), self.ms, strict=True)}
+        }
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,7 @@ class Coefficients:
     entries: tuple[Entry, ...]
     threads: Mapping[str, Mapping[int, tuple[float, float, float]]]
     threads_basis: str = ""
+    machine: str = ""
 
 
 def load_coefficients(name: str) -> Coefficients | None:
@@ -118,7 +132,10 @@ def load_coefficients(name: str) -> Coefficients | None:
     """
     if name == "host":
         path = host_file()
-        return read(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+        own = read(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+        return (
+            own if own is not None and own.machine == this_machine() else None
+        )  # a home folder may be shared
     found = resources.files("edgec.targets") / "coefficients" / f"{name}.json"
     return read(found.read_text(encoding="utf-8"), f"{name}.json") if found.is_file() else None
 
@@ -129,18 +146,26 @@ def host_file() -> Path:
     return Path(base) / "edgec" / "latency" / "host.json"
 
 
+def this_machine() -> str:
+    """The processor that coefficients of ``host`` belong to."""
+    return str(host_fields()["soc"])
+
+
 def read(text: str, where: str) -> Coefficients:
     """Parse a coefficient file."""
     try:
         values = json.loads(text)
         entries = tuple(
-            Entry(**(e | {"ms": tuple(float(e["ms"][name]) for name in FEATURES)})) for e in values["entries"]
+            Entry(**(e | {"ms": tuple(float(e["ms"][n]) for n in _names(e.get("counter", "coarse")))}))
+            for e in values["entries"]
         )
         threads = {
             precision: {int(n): (float(m), float(low), float(high)) for n, (m, low, high) in table.items()}
             for precision, table in values["threads"].items()
         }
-        return Coefficients(values["target"], entries, threads, values.get("threads_basis", ""))
+        return Coefficients(
+            values["target"], entries, threads, values.get("threads_basis", ""), values.get("machine", "")
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             "damaged coefficient file", where=where, why=repr(error), hint="Delete it, and calibrate again."
@@ -151,9 +176,13 @@ def write(coefficients: Coefficients) -> str:
     """The text of a coefficient file; the same coefficients give the same bytes."""
     values = {
         "target": coefficients.target,
-        "features": list(FEATURES),
         "threads": {p: {str(n): list(v) for n, v in t.items()} for p, t in coefficients.threads.items()},
         "threads_basis": coefficients.threads_basis,
+        "machine": coefficients.machine,
         "entries": [entry.to_dict() for entry in coefficients.entries],
     }
     return json.dumps(values, indent=1) + "\n"
+
+
+def _names(counter: str) -> tuple[str, ...]:
+    return FINE if counter == "fine" else FEATURES

@@ -31,10 +31,9 @@ FEATURES = (
     "moved",  # millions of elements read and written by elementwise, pooling and layout nodes
     "nodes",  # thousands of nodes
 )
-_INDEX = {name: i for i, name in enumerate(FEATURES)}
 _FUSED = ("Relu", "Clip", "Identity", "Dropout")
 _RENAMED = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Constant")
-_FREE = frozenset([*_FUSED, *_RENAMED, "QuantizeLinear", "DequantizeLinear"])
+FREE = frozenset([*_FUSED, *_RENAMED, "QuantizeLinear", "DequantizeLinear"])
 _WINOGRAD_CHANNELS = 8
 _FEW_CHANNELS = 4
 
@@ -42,7 +41,7 @@ _FEW_CHANNELS = 4
 def node_features(node: NodeCost) -> Vector:
     """The nine amounts of one node, in the order of :data:`FEATURES`."""
     amounts = dict.fromkeys(FEATURES, 0.0)
-    if node.op not in _FREE and node.out_elements > 0:
+    if node.op not in FREE and node.out_elements > 0:
         amounts["nodes"] = 1e3  # everything is divided by 1e6 below
         if node.kind in ("pointwise", "dense", "transposed", "linear", "matmul") and node.macs > 0:
             _product(node, amounts)

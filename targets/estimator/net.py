@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.views import Array
+
 Value = ir.Value
+Attribute = int | Sequence[int]
 
 
 def divisible(channels: float, by: int = 8) -> int:
@@ -34,13 +37,15 @@ class Net:
         """An initialiser of zeros that all share one number in memory."""
         return self._constant(name, np.broadcast_to(np.float32(0), shape))
 
-    def _constant(self, name: str, array: np.ndarray) -> Value:
+    def _constant(self, name: str, array: Array) -> Value:
         tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(
+            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         self.graph.register_initializer(value)
         return value
 
-    def op(self, op: str, inputs: Sequence[Value], shape: Sequence[int], **attributes: object) -> Value:
+    def op(self, op: str, inputs: Sequence[Value], shape: Sequence[int], **attributes: Attribute) -> Value:
         """One node with one output of the given shape."""
         name = f"{op.lower()}_{len(self.graph)}"
         node = ir.node(op, list(inputs), attributes or None, name=name)
@@ -83,7 +88,7 @@ class Net:
             "Gemm", [x, self.weight(f"w{n}", out, features), self.weight(f"b{n}", out)], [1, out], transB=1
         )
 
-    def unary(self, op: str, x: Value, **attributes: object) -> Value:
+    def unary(self, op: str, x: Value, **attributes: Attribute) -> Value:
         """An elementwise node of one operand."""
         return self.op(op, [x], dims(x), **attributes)
 
@@ -154,4 +159,4 @@ class Net:
 def dims(value: Value) -> list[int]:
     """The static shape of a value."""
     assert value.shape is not None
-    return [int(d) for d in value.shape]
+    return [int(d) for d in value.shape.numpy()]

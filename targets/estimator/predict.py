@@ -12,6 +12,9 @@ from edgec.graph.errors import UsageError
 from edgec.targets.estimator.coefficients import ENGINES, Coefficients, Entry, engine_key, load_coefficients
 from edgec.targets.schema import Target
 
+# These expand fp16 constants when they load a model, and compute in fp32.
+_EXPAND_HALF = ("ai-edge-litert", "tflite-runtime", "xnnpack", "tflite-ruy")
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -109,7 +112,7 @@ def estimate(
     nodes: dict[str, float] = {}
     for node in cost.nodes:
         nodes[node.name] = nodes.get(node.name, 0.0) + table.node_ms(node)
-    ms = sum(nodes.values())
+    ms = table.model_ms(cost)
     note = (
         ""
         if entry.kind != "scaled"
@@ -145,6 +148,8 @@ def latency_table(
     wanted = ENGINES.get(engine_key(runtime), (engine_key(runtime),))
     for key in wanted:
         entries = [e for e in known.entries if e.runtime == key and e.precision == precision]
+        if not entries and precision == "fp16" and key in _EXPAND_HALF:
+            entries = [e for e in known.entries if e.runtime == key and e.precision == "fp32"]
         if version is not None:
             entries = [e for e in entries if e.version == version] or entries
         if entries:

@@ -1,0 +1,153 @@
+"""Teach edgec this machine's speed: measure probe networks with the engines that are installed, and fit.
+
+Times are processor time of the one thread that runs the network, so that other programs disturb them little; the
+measured latency of a compiled model (`edgec bench`) is wall-clock time, which on a quiet machine is the same.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.compiler.emit.onnx import emit as emit_onnx
+from edgec.compiler.emit.tflite import emit as emit_tflite
+from edgec.graph.cost import ModelCost, cost
+from edgec.graph.data import open_data
+from edgec.graph.errors import DeviceError
+from edgec.passes.base import Context
+from edgec.passes.quantize import Quantize
+from edgec.targets import target
+from edgec.targets.estimator.coefficients import Coefficients, Entry
+from edgec.targets.estimator.own import fit_own, save_host
+from edgec.targets.estimator.probes import probes
+
+Precision = Literal["fp32", "int8"]
+Progress = Callable[[str, int, int], None]
+ENGINES = ("onnxruntime", "ai-edge-litert")
+PROBES = 120
+_LEAST = 40
+_WARM_S = 0.015
+_BURST_S = 0.04
+_ROUNDS = 3
+
+
+def calibrate(
+    count: int = PROBES, engines: Sequence[str] = ENGINES, progress: Progress = lambda what, done, total: None
+) -> Coefficients:
+    """Measure ``count`` probe networks, fp32 and int8, with each installed engine; fit, save, and return the result.
+
+    Raises DeviceError when no engine is installed.
+    """
+    present = [engine for engine in engines if _version(engine)]
+    if not present:
+        raise DeviceError(
+            "no inference engine here", hint="pip install onnxruntime (.onnx) or ai-edge-litert (.tflite)."
+        )
+    with tempfile.TemporaryDirectory(prefix="edgec-calibrate-") as folder:
+        costs: list[ModelCost] = []
+        files: list[dict[tuple[str, Precision], Path]] = []
+        for index, (name, model) in enumerate(probes(max(count, _LEAST))):
+            progress("preparing probe networks", index, count)
+            files.append(artifacts(name, model, present, Path(folder)))
+            costs.append(cost(model))
+        found: list[Entry] = []
+        for engine in present:
+            for precision in ("fp32", "int8"):
+                label = f"measuring {engine} {precision}"
+                paths = [made[engine, precision] for made in files]
+                ms = list(measure(paths, lambda done, total, label=label: progress(label, done, total)))  # type: ignore[misc]
+                found.append(fit_own(costs, ms, engine, _version(engine), precision, target("host").soc))
+    return save_host(found)
+
+
+def artifacts(
+    name: str, model: ir.Model, engines: Sequence[str], folder: Path
+) -> dict[tuple[str, Precision], Path]:
+    """The files of one network: fp32 and int8 for each engine. Ranges come from noise: only speed matters here."""
+    context = Context(teacher=model, scratch=folder, data=open_data("random", model, samples=4))
+    quantise = Quantize(
+        method="minmax", correct="none", equalize="off", activations=target("host").activation_dtype
+    )
+    quantised = quantise.run(model.clone(), context).model
+    graphs: tuple[tuple[Precision, ir.Model], ...] = (("fp32", model), ("int8", quantised))
+    made: dict[tuple[str, Precision], Path] = {}
+    for engine in engines:
+        for precision, graph in graphs:
+            onnx = engine == "onnxruntime"
+            path = folder / f"{name}.{precision}.{'onnx' if onnx else 'tflite'}"
+            path.write_bytes(emit_onnx(graph) if onnx else emit_tflite(graph, precision=precision, batch=1))
+            made[engine, precision] = path
+    return made
+
+
+def measure(
+    paths: Sequence[Path], progress: Callable[[int, int], None] = lambda done, total: None
+) -> Iterator[float]:
+    """Milliseconds of one inference for each file: one thread, processor time, lower third of interleaved bursts."""
+    times: list[list[float]] = [[] for _ in paths]
+    for round_ in range(_ROUNDS):
+        for index, path in enumerate(paths):
+            progress(round_ * len(paths) + index, _ROUNDS * len(paths))
+            run = _session(path) if path.suffix == ".onnx" else _interpreter(path)
+            _burst(run, _WARM_S)
+            times[index] += _burst(run, _BURST_S)
+    for taken in times:
+        yield 1e3 * float(np.quantile(taken, 0.3))
+
+
+def _burst(run: Callable[[], object], seconds: float) -> list[float]:
+    taken: list[float] = []
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds or len(taken) < 5:
+        before = time.thread_time()
+        run()
+        taken.append(time.thread_time() - before)
+    return taken
+
+
+def _session(path: Path) -> Callable[[], object]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    feeds = {
+        value.name: rng.standard_normal(
+            [n if isinstance(n, int) else 1 for n in value.shape], dtype=np.float32
+        )
+        for value in session.get_inputs()
+    }
+    return lambda: session.run(None, feeds)
+
+
+def _interpreter(path: Path) -> Callable[[], object]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    rng = np.random.default_rng(0)
+    for detail in interpreter.get_input_details():
+        values = rng.standard_normal(detail["shape"])
+        interpreter.set_tensor(detail["index"], values.astype(detail["dtype"]))
+    run: Callable[[], object] = interpreter.invoke
+    return run
+
+
+def _version(engine: str) -> str:
+    with suppress(PackageNotFoundError):
+        return version(engine)
+    return ""

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgec.graph.canonicalise import tidy
 from edgec.graph.regions import Region, regions
 from edgec.graph.spec import ACTIVATION
 from edgec.graph.views import ConvView, is_constant, sole_consumer
@@ -63,7 +62,10 @@ def take_out(model: ir.Model, what: Removable) -> None:
         _bridge(model.graph, join, [nodes[name] for name in what.block.branch])
     else:
         _take_over(model.graph, join, nodes[what.absorber].outputs[0])
-    tidy(model)
+        model.graph.remove([nodes[name] for name in what.block.branch], safe=True)
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del model.graph.initializers[name]
 
 
 def _on_skip(block: Region, nodes: dict[str, ir.Node]) -> Removable | str:

@@ -34,7 +34,7 @@ def test_real_noise_is_measured(canonical, noise) -> None:
     noisy = model.clone()
     first = next(iter(noisy.graph))
     view = ConvView(first)
-    step = 0.01 * np.random.default_rng(0).standard_normal(view.weight.shape).astype(np.float32)
+    step = 0.01 * np.random.default_rng(7).standard_normal(view.weight.shape).astype(np.float32)
     clean = view.weight.copy()
     view.set(weight=clean + step)
     found = rows_of(model, noisy, noise)[first.name].sqnr_db

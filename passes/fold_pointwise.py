@@ -87,7 +87,7 @@ def _is_candidate(node: ir.Node) -> bool:
     if view is None or view.weight.dtype != np.float32:
         return False
     plain = all(k == 1 for k in view.kernel) and all(s == 1 for s in view.strides) and not any(view.pads)
-    return plain and not view.is_depthwise
+    return plain
 
 
 def dense_matrix(view: ConvView) -> Array:

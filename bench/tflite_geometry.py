@@ -57,9 +57,17 @@ def convolutions() -> Iterator[Case]:
             continue
         if dilation != (1, 1) and kernel == (1, 1):
             continue
-        attributes = {"kernel_shape": kernel, "strides": stride, "dilations": dilation, "pads": pads, "group": group}
+        attributes = {
+            "kernel_shape": kernel,
+            "strides": stride,
+            "dilations": dilation,
+            "pads": pads,
+            "group": group,
+        }
         yield Case("Conv", (1, c_in, height, width), attributes, (c_out, c_in // group, *kernel), "Relu")
-    for length, kernel, stride, pads in itertools.product([9, 10], [1, 3, 4], [1, 2], [(0, 0), (1, 1), (0, 2)]):
+    for length, kernel, stride, pads in itertools.product(
+        [9, 10], [1, 3, 4], [1, 2], [(0, 0), (1, 1), (0, 2)]
+    ):
         attributes = {"kernel_shape": (kernel,), "strides": (stride,), "pads": pads}
         yield Case("Conv", (1, 3, length), attributes, (5, 3, kernel))
 
@@ -101,7 +109,12 @@ def transposed() -> Iterator[Case]:
 def paddings() -> Iterator[Case]:
     for mode, pads in itertools.product(
         ["constant", "reflect", "edge", "wrap"],
-        [(0, 0, 1, 1, 0, 0, 1, 1), (0, 0, 0, 2, 0, 0, 3, 1), (0, 1, 0, 0, 0, 1, 0, 0), (0, 0, -1, 1, 0, 0, 0, -1)],
+        [
+            (0, 0, 1, 1, 0, 0, 1, 1),
+            (0, 0, 0, 2, 0, 0, 3, 1),
+            (0, 1, 0, 0, 0, 1, 0, 0),
+            (0, 0, -1, 1, 0, 0, 0, -1),
+        ],
     ):
         yield Case("Pad", (1, 3, 5, 6), {"mode": mode, "pads": pads})
 
@@ -182,7 +195,9 @@ def check(case: Case, engines: tuple[str, ...] = ENGINES) -> dict[str, float]:
     step = 1.0
     if producer is not None and producer.op_type == "DequantizeLinear":
         scale = producer.inputs[1]
-        step = float(scale.const_value.numpy()) if scale is not None and scale.const_value is not None else 1.0
+        step = (
+            float(scale.const_value.numpy()) if scale is not None and scale.const_value is not None else 1.0
+        )
     data = emit(coded, precision="int8")
     for engine in engines:
         have = tflite_runner(data, engine, ["y"])(feed)[0]

@@ -157,10 +157,12 @@ class Call:
         if self.tail is not None:
             self.ctx.done.add(self.tail)
         if tensor.quantization is None:
+            tensor.is_result = True
             return self.ctx.bind(sink.value, Placed(tensor, layout))
         if sink.form is not None:
             name = sink.value.name or self.name
             tensor = self.ctx.requantise(tensor, sink.form.quantization, sink.form.type, name)
+        tensor.is_result = True
         shape = self.ctx.shape(sink.value)
         home = Home(
             sink.value.name or self.name, shape, [Placed(tensor, layout)], quantization=tensor.quantization

@@ -53,13 +53,17 @@ class Quantization:
 
 @dataclass(eq=False)
 class Tensor:
-    """One tensor; ``data`` is set for constants. A None in ``shape`` is the open batch axis."""
+    """One tensor; ``data`` is set for constants. A None in ``shape`` is the open batch axis.
+
+    ``is_result`` marks the tensor that holds a value of the ONNX graph: it gets the value's name, helpers a suffix.
+    """
 
     name: str
     type: TensorType
     shape: Shape
     quantization: Quantization | None = None
     data: Array | None = None
+    is_result: bool = False
 
 
 @dataclass(eq=False)
@@ -168,11 +172,11 @@ class Program:
         return list(seen.values())
 
     def _names(self, tensors: Iterable[Tensor]) -> dict[int, str]:
-        """Unique names: inputs and outputs keep theirs, others get a suffix where one is taken."""
+        """Unique names: inputs and outputs keep theirs, then results, others get a suffix where one is taken."""
         names = {id(tensor): name for name, tensor in (*self.inputs, *self.outputs)}
         taken = set(names.values())
         counts: dict[str, int] = {}
-        for tensor in tensors:
+        for tensor in sorted(tensors, key=lambda t: not t.is_result):
             if id(tensor) in names:
                 continue
             name = tensor.name

@@ -37,7 +37,6 @@ class Weight:
 
 def weight_of(ctx: Lowering, value: ir.Value, quantised: bool, out_axis: int = 0) -> Weight:
     """The weight behind ``value``: its codes for a quantised call, else its numbers. It must be constant."""
-    name = value.name or "weight"
     home = ctx.codes(value) if quantised else ctx.real(value)
     if home is None:
         raise RefusalError(
@@ -56,7 +55,7 @@ def weight_of(ctx: Lowering, value: ir.Value, quantised: bool, out_axis: int = 0
         raise RefusalError(
             f"its weight is quantised along axis {quantization.axis}", f"Quantise it along axis {out_axis}."
         )
-    return Weight(name, home.array, np.asarray(quantization.scale, np.float32), out_axis)
+    return Weight(home.name, home.array, np.asarray(quantization.scale, np.float32), out_axis)
 
 
 def weight_tensor(ctx: Lowering, weight: Weight, perm: Sequence[int], out_axis: int) -> Tensor:

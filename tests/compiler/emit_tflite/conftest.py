@@ -78,7 +78,9 @@ def build(make_model: Callable[..., onnx.ModelProto]) -> Callable[..., ir.Model]
     """A model from ONNX text with all shapes inferred, without canonicalising it."""
 
     def make(text: str, seed: int = 0) -> ir.Model:
-        proto = onnx.shape_inference.infer_shapes(make_model(text, seed=seed), strict_mode=True, data_prop=True)
+        proto = onnx.shape_inference.infer_shapes(
+            make_model(text, seed=seed), strict_mode=True, data_prop=True
+        )
         model = ir.from_proto(proto)
         for k, node in enumerate(model.graph):
             node.name = node.name or f"{node.op_type}_{k}"

@@ -121,7 +121,9 @@ def test_float(
     name: str, build: Callable[..., Any], feeds: Callable[..., Any], tflite: Callable[..., Any], onnx_run: Any
 ) -> None:
     model = build(FLOAT[name])
-    given = feeds(model, count=model.graph.inputs[0].shape[0] if isinstance(model.graph.inputs[0].shape[0], int) else 1)
+    given = feeds(
+        model, count=model.graph.inputs[0].shape[0] if isinstance(model.graph.inputs[0].shape[0], int) else 1
+    )
     want = onnx_run(model, given)
     data = emit(model)
     for engine in ENGINES:
@@ -166,7 +168,9 @@ def test_quantised_layers_run_on_codes(build: Callable[..., Any], quantise: Call
     model = quantise(build(FLOAT["residual"]))
     codes = [op.code for op in read(emit(model, precision="int8", io_layout="nhwc")).operators]
     assert codes == ["QUANTIZE", "CONV_2D", "ADD", "DEQUANTIZE"]
-    codes = [op.code for op in read(emit(model, precision="int8", io_layout="nhwc", io_type="codes")).operators]
+    codes = [
+        op.code for op in read(emit(model, precision="int8", io_layout="nhwc", io_type="codes")).operators
+    ]
     assert codes == ["CONV_2D", "ADD"]
 
 

@@ -70,7 +70,11 @@ def conv(draw: st.DrawFn, net: Net, name: str, shape: Shape) -> None:
 
 
 def unary(draw: st.DrawFn, net: Net, name: str, shape: Shape) -> None:
-    op = draw(st.sampled_from(["Relu", "Sigmoid", "Tanh", "HardSwish", "LeakyRelu", "Abs", "Neg", "Identity", "Elu"]))
+    op = draw(
+        st.sampled_from(
+            ["Relu", "Sigmoid", "Tanh", "HardSwish", "LeakyRelu", "Abs", "Neg", "Identity", "Elu"]
+        )
+    )
     net.add(op, [name], shape)
 
 
@@ -205,5 +209,6 @@ def test_litert_computes_what_onnxruntime_computes(
 def _first_reads_transposed(model: ir.Model) -> bool:
     uses = model.graph.inputs[0].uses()
     return bool(uses) and all(
-        u.node.op_type == "Transpose" and tuple(u.node.attributes["perm"].as_ints()) == (0, 3, 1, 2) for u in uses
+        u.node.op_type == "Transpose" and tuple(u.node.attributes["perm"].as_ints()) == (0, 3, 1, 2)
+        for u in uses
     )

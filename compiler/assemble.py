@@ -47,7 +47,10 @@ class RunFacts:
 
 
 def assemble(facts: RunFacts, recipe: Recipe) -> Report:
-    """The report; ``recipe`` is the run's with paths as seen from its folder. Nothing is computed here but costs; missing parts stay missing."""
+    """The report; ``recipe`` is the run's with paths as seen from its folder.
+
+    Nothing is computed here but costs; missing parts stay missing.
+    """
     from edgec.runtime.report.schema import Report
 
     ready = facts.ready

@@ -166,7 +166,7 @@ def check_model(recipe: Recipe, sha256: str) -> None:
 
 def _rebased(recipe: Recipe, folder: Path) -> Recipe:
     def move(text: str) -> str:
-        return text if os.path.isabs(text) else os.path.normpath(folder / text)
+        return text if Path(text).is_absolute() else os.path.normpath(folder / text)
 
     return _with_paths(recipe, move)
 

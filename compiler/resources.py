@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,6 @@ def peak_rss_mb() -> float:
 
 
 def _reset_peak() -> None:
-    try:
+    # Where this is not Linux, or not allowed, peaks are the process's maximum so far.
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        pass  # not Linux, or not allowed: peaks then are the process's maximum so far

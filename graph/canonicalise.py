@@ -3,7 +3,8 @@
 The steps, each a library's work where one does it well:
 1. refuse what cannot be taken, by name: subgraphs, recurrent and random ops, custom domains, non-tensor inputs;
 2. name every node, inline functions, take initialisers off the input list, fix open dimensions;
-3. the oldest opset from 18 on in which the model means the same (onnx.version_converter), constants and shape arithmetic folded (onnxsim);
+3. the oldest opset from 18 on in which the model means the same (onnx.version_converter where it must change), constants and
+   shape arithmetic folded (onnxsim);
 4. BatchNorm, affine and pad chains fused into convolutions (onnxscript's rewrite rules);
 5. free a batch axis fixed at 1 where the graph allows it (`batch.free_batch`);
 6. names, order, shapes, and a numeric check against the source model on random input.

@@ -157,7 +157,7 @@ def _from_factory(
 def _import(name: str, source: str) -> Any:
     try:
         if not name.endswith(".py"):
-            sys.path.insert(0, os.getcwd())
+            sys.path.insert(0, str(Path.cwd()))
             try:
                 return importlib.import_module(name)
             finally:

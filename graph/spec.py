@@ -53,14 +53,12 @@ CANONICAL = (
     CONV | LINEAR | ACTIVATION | UNARY | BINARY | POOL | REDUCE | LAYOUT | NORMALISATION | HEAD | QUANTISATION
 )
 
-SUBGRAPH = {op: "it holds a graph of its own" for op in ("If", "Loop", "Scan", "SequenceMap")}
-RECURRENT = {op: "recurrent layers are not supported" for op in ("RNN", "GRU", "LSTM")}
-RANDOM = {
-    op: "its output is random"
-    for op in (
-        "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli",
-    )
-}  # fmt: skip
+SUBGRAPH = dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "it holds a graph of its own")
+RECURRENT = dict.fromkeys(("RNN", "GRU", "LSTM"), "recurrent layers are not supported")
+_RANDOM_OPS = (
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli",
+)  # fmt: skip
+RANDOM = dict.fromkeys(_RANDOM_OPS, "its output is random")
 REFUSED: dict[str, str] = {**SUBGRAPH, **RECURRENT, **RANDOM}
 
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})

@@ -1,0 +1,218 @@
+"""Where samples lie, and how they become the network's input: arrays, pictures, folders of arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.errors import DataError
+from edgec.graph.preprocess import Preprocess
+from edgec.graph.views import shape_of
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of the model: its name and the shape of one sample (channels first where it is a picture)."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def of(model: ir.Model) -> tuple[InputSpec, ...]:
+        """The inputs of a canonical graph."""
+        return tuple(
+            InputSpec(v.name or "", tuple(1 if size is None else size for size in shape_of(v)[1:]))
+            for v in model.graph.inputs
+        )
+
+
+class Source(Protocol):
+    """Where samples come from. ``read`` gives the inputs of the samples at ``indices``, preprocessed, float32."""
+
+    def __len__(self) -> int: ...
+    def read(self, indices: Sequence[int]) -> dict[str, Array]: ...
+    def update_hash(self, digest: Any, indices: Sequence[int]) -> None: ...
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Arrays in memory (or memory-mapped), one per input, samples first."""
+
+    arrays: dict[str, Array]
+    preprocess: Preprocess
+    specs: tuple[InputSpec, ...]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def read(self, indices: Sequence[int]) -> dict[str, Array]:
+        rows = list(indices)
+        return {spec.name: self._one(spec, self.arrays[spec.name][rows]) for spec in self.specs}
+
+    def _one(self, spec: InputSpec, raw: Array) -> Array:
+        raw = np.asarray(raw)
+        if raw.dtype.kind == "f":
+            return _to_model_layout(raw.astype(np.float32, copy=False), spec, self.preprocess)
+        if self.preprocess.resize is None and self.preprocess.crop is None:
+            return _raw_to_input(raw, spec, self.preprocess)
+        return _pictures_to_input(raw, spec, self.preprocess)
+
+    def update_hash(self, digest: Any, indices: Sequence[int]) -> None:
+        digest.update(json.dumps(self.preprocess.to_dict()).encode())
+        for name, array in sorted(self.arrays.items()):
+            digest.update(name.encode() + str(array.dtype).encode() + str(array.shape[1:]).encode())
+            for start in range(0, len(indices), 64):
+                digest.update(np.ascontiguousarray(array[list(indices[start : start + 64])]).tobytes())
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """Picture files."""
+
+    paths: tuple[Path, ...]
+    preprocess: Preprocess
+    spec: InputSpec
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, indices: Sequence[int]) -> dict[str, Array]:
+        rows = [self.decode(index) for index in indices]
+        return {self.spec.name: np.stack(rows)}
+
+    def decode(self, index: int) -> Array:
+        """One sample; DataError, naming the file, where it is damaged or of the wrong size."""
+        from PIL import Image, UnidentifiedImageError
+
+        path = self.paths[index]
+        try:
+            with Image.open(path) as image:
+                pixels = self.preprocess.picture(image)
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            hint = "Remove it, or skip damaged pictures with --skip-bad."
+            raise DataError(
+                "the picture cannot be read", where=str(path), why=str(error), hint=hint
+            ) from error
+        except DataError as error:
+            raise DataError(error.what, where=str(path), why=error.why, hint=error.hint) from None
+        return _fit_picture(self.preprocess.normalise(pixels), self.spec, str(path))
+
+    def update_hash(self, digest: Any, indices: Sequence[int]) -> None:
+        digest.update(json.dumps(self.preprocess.to_dict()).encode())
+        for index in indices:
+            digest.update(hashlib.sha256(self.paths[index].read_bytes()).digest())
+
+
+@dataclass(frozen=True)
+class NpyFolderSource:
+    """A folder of ``.npy`` files, one sample each."""
+
+    paths: tuple[Path, ...]
+    preprocess: Preprocess
+    spec: InputSpec
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, indices: Sequence[int]) -> dict[str, Array]:
+        rows = []
+        for index in indices:
+            raw = load_npy(self.paths[index])
+            one = raw[None] if raw.ndim == len(self.spec.shape) else raw
+            source = ArraySource({self.spec.name: one}, self.preprocess, (self.spec,))
+            try:
+                rows.append(source.read([0])[self.spec.name][0])
+            except DataError as error:
+                raise DataError(error.what, where=str(self.paths[index]), why=error.why) from None
+        return {self.spec.name: np.stack(rows)}
+
+    def update_hash(self, digest: Any, indices: Sequence[int]) -> None:
+        digest.update(json.dumps(self.preprocess.to_dict()).encode())
+        for index in indices:
+            digest.update(self.paths[index].read_bytes())
+
+
+def load_npy(path: Path) -> Array:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(
+            "not a readable .npy file", where=str(path), why=str(error).splitlines()[0]
+        ) from error
+
+
+def _raw_to_input(raw: Array, spec: InputSpec, preprocess: Preprocess) -> Array:
+    """Whole numbers, of the input's shape in either layout: normalised along their channel axis."""
+    if len(spec.shape) != 3:
+        return _to_model_layout(preprocess.normalise(raw), spec, preprocess)
+    first = _is_channels_first(raw.shape[1:], spec, preprocess)
+    last = raw.transpose(0, 2, 3, 1) if first else raw
+    if preprocess.channels == "bgr":
+        last = last[..., ::-1]
+    return np.ascontiguousarray(preprocess.normalise(last).transpose(0, 3, 1, 2)).reshape(
+        len(raw), *spec.shape
+    )
+
+
+def _pictures_to_input(raw: Array, spec: InputSpec, preprocess: Preprocess) -> Array:
+    """Whole numbers that are to be resized or cropped: each sample goes the way of a picture."""
+    from PIL import Image
+
+    if raw.ndim != 4 or raw.dtype != np.uint8:
+        raise DataError("only uint8 pictures can be resized", why=f"got {raw.dtype} of shape {raw.shape[1:]}")
+    first = preprocess.layout == "nchw" or (preprocess.layout == "auto" and raw.shape[1] in (1, 3))
+    last = raw.transpose(0, 2, 3, 1) if first else raw
+    rows = []
+    for pixels in last:
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        rows.append(_fit_picture(preprocess.normalise(preprocess.picture(image)), spec, "array"))
+    return np.stack(rows)
+
+
+def _fit_picture(pixels: Array, spec: InputSpec, where: str) -> Array:
+    """(height, width, channels) to the input's shape."""
+    channels, height, width = spec.shape
+    if pixels.shape == (height, width, channels):
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    if pixels.shape == spec.shape:
+        return pixels
+    why = f"it gives {pixels.shape[0]}x{pixels.shape[1]} with {pixels.shape[2]} channels; the model takes {spec.shape}"
+    raise DataError(
+        "the picture does not fit the model", where=where, why=why, hint="Set --resize, --crop or --channels."
+    )
+
+
+def _is_channels_first(shape: tuple[int, ...], spec: InputSpec, preprocess: Preprocess) -> bool:
+    channels, height, width = spec.shape
+    fits_first = shape == spec.shape
+    fits_last = shape == (height, width, channels)
+    if preprocess.layout == "auto" and (fits_first or fits_last):
+        return fits_first
+    if (preprocess.layout == "nchw" and fits_first) or (preprocess.layout == "nhwc" and fits_last):
+        return preprocess.layout == "nchw"
+    hint = "Set --layout, --resize or --crop."
+    raise DataError(
+        "the data's shape does not fit the model",
+        why=f"samples are {shape}, the model takes {spec.shape}",
+        hint=hint,
+    )
+
+
+def _to_model_layout(values: Array, spec: InputSpec, preprocess: Preprocess) -> Array:
+    shape = values.shape[1:]
+    if len(spec.shape) == 3 and values.ndim == 4:
+        first = _is_channels_first(shape, spec, preprocess)
+        return values if first else np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+    if shape != spec.shape:
+        why = f"samples are {shape}, the model takes {spec.shape}"
+        raise DataError("the data's shape does not fit the model", why=why)
+    return values

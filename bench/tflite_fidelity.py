@@ -138,8 +138,10 @@ def main() -> None:
         for table, row in zip(tables, report(network, options.inputs), strict=True):
             table.append(row)
     heads = (
-        ["network", *(f"fp32 {SHORT[e]}" for e in ENGINES), "fp16", "TRANSPOSE", "operators", "emit s", "fp32 KiB", "fp16 KiB", "int8 KiB"],
-        ["network", *(f"int8 {SHORT[e]}: equal % / within 1 % / worst" for e in ENGINES[:3]), "ONNX fp32", "fp32", "fp16", "ONNX int8", "int8"],
+        ["network", *(f"fp32 {SHORT[e]}" for e in ENGINES), "fp16",
+         "TRANSPOSE", "operators", "emit s", "fp32 KiB", "fp16 KiB", "int8 KiB"],
+        ["network", *(f"int8 {SHORT[e]}: equal % / within 1 % / worst" for e in ENGINES[:3]),
+         "ONNX fp32", "fp32", "fp16", "ONNX int8", "int8"],
     )  # fmt: skip
     for head, table in zip(heads, tables, strict=True):
         print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))

@@ -162,7 +162,8 @@ def test_signature(build: Build) -> None:
 
 
 def test_an_output_that_is_an_input_or_two_outputs_in_one(build: Build, tflite: Any) -> None:
-    text = "agraph (float[n,4] x) => (float[n,4] a, float[n,4] b, float[n,4] c) { a = Identity(x) b = Relu(x) c = Identity(b) }"
+    text = """agraph (float[n,4] x) => (float[n,4] a, float[n,4] b, float[n,4] c) { a = Identity(x) b
+        = Relu(x) c = Identity(b) }"""
     x = np.asarray([[-1, 2, -3, 4]], np.float32)
     have = tflite(emit(build(text)), {"x": x})
     np.testing.assert_array_equal(have["a"], x)
@@ -202,7 +203,8 @@ def test_refusals_name_node_reason_and_way_out(build: Build) -> None:
     [
         ("agraph (float[n,3,8,8,8] x) => (float[n,4,a,b,c] y) <float[4,3,1,1,1] w> { y = Conv(x, w) }", "three|3 spatial"),
         ("agraph (float[n,3,8,8] x, float[4,3,1,1] w) => (float[n,4,8,8] y) { y = Conv(x, w) }", "weight is computed"),
-        ('agraph (float[n,3,8,8] x) => (float[n,a,b,c] y) <int64[4] s = {1,3,8,9}> { y = Resize<mode="cubic">(x, , , s) }', "cubic"),
+        ('''agraph (float[n,3,8,8] x) => (float[n,a,b,c] y) <int64[4] s = {1,3,8,9}> {
+            y = Resize<mode="cubic">(x, , , s) }''', "cubic"),
         ("agraph (float[n,3,8,8] x, float[1] hi) => (float[n,3,8,8] y) { y = Clip(x, hi) }", "computed"),
         ("agraph (double[n,3] x) => (double[n,3] y) { y = Relu(x) }", "DOUBLE"),
         ("agraph (float[n,m,8] x) => (float[n,m,8] y) { y = Relu(x) }", "more than one open axis"),

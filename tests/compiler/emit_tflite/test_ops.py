@@ -22,7 +22,8 @@ CONV = "<float[4,4,3,3] w, float[4] b> { h = Conv<pads=[1,1,1,1]>(x, w, b)"
 
 FLOAT: dict[str, str] = {
     "conv relu": f"{MAP} {CONV} y = Relu(h) }}",
-    "conv relu6": f"{MAP} {CONV} zero = Constant<value_float=0.0>() six = Constant<value_float=6.0>() y = Clip(h, zero, six) }}",
+    "conv relu6": f"""{MAP} {CONV} zero = Constant<value_float=0.0>() six =
+        Constant<value_float=6.0>() y = Clip(h, zero, six) }}""",
     "conv clip": f"{MAP} {CONV} a = Constant<value_float=-0.3>() b2 = Constant<value_float=0.7>() y = Clip(h, a, b2) }}",
     "conv without bias": f"{MAP} <float[4,4,1,1] w> {{ y = Conv(x, w) }}",
     "conv valid by auto_pad": f'{MAP} <float[4,4,3,3] w> {{ y = Conv<auto_pad="VALID">(x, w) }}',
@@ -86,12 +87,14 @@ FLOAT: dict[str, str] = {
     "resize asymmetric": f"""{MAP} <float[4] s = {{1.0, 1.0, 2.0, 3.0}}>
         {{ y = Resize<mode="linear", coordinate_transformation_mode="asymmetric">(x, , s) }}""",
     "resize by a broken factor": f"{MAP} <float[4] s = {{1.0, 1.0, 0.6, 1.7}}> {{ y = Resize<mode=\"linear\">(x, , s) }}",
-    "flatten and gemm": f"""agraph (float[n,4,6,6] x) => (float[n,m] y) {CONV} f = Flatten(h) y = Gemm<transB=1>(f, g, c) }}""".replace(
+    "flatten and gemm": f"""agraph (float[n,4,6,6] x) => (float[n,m] y) {CONV}
+        f = Flatten(h) y = Gemm<transB=1>(f, g, c) }}""".replace(
         "float[4] b>", "float[4] b, float[5,144] g, float[5] c>"
     ),
     "gemm with factors": f"{FLAT} <float[12,5] g, float[5] c> {{ y = Gemm<alpha=0.5, beta=2.0>(x, g, c) }}",
-    "gemm plus rows": f"agraph (float[3,12] x) => (float[3,5] y) <float[12,5] g, float[3,5] c> {{ y = Gemm(x, g, c) }}",
-    "matmul and bias": "agraph (float[n,7,12] x) => (float[n,7,5] y) <float[12,5] g, float[5] c> { h = MatMul(x, g) y = Add(h, c) }",
+    "gemm plus rows": "agraph (float[3,12] x) => (float[3,5] y) <float[12,5] g, float[3,5] c> { y = Gemm(x, g, c) }",
+    "matmul and bias": """agraph (float[n,7,12] x) => (float[n,7,5] y) <float[12,5] g, float[5] c> {
+        h = MatMul(x, g) y = Add(h, c) }""",
     "attention": """agraph (float[n,7,12] x) => (float[n,7,12] y) <float[12,12] q, float[12,12] k> { a = MatMul(x, q)
         b = MatMul(x, k) t = Transpose<perm=[0,2,1]>(b) s = MatMul(a, t) p = Softmax<axis=-1>(s) y = MatMul(p, x) }""",
     "tokens from a map": f"""agraph (float[n,4,6,6] x) => (float[n,36,4] y) {CONV} s = Constant<value_ints=[0,4,36]>()
@@ -105,11 +108,14 @@ FLOAT: dict[str, str] = {
     ),
     "expand": "agraph (float[1,4,1,6] x) => (float[1,4,5,6] y) { s = Constant<value_ints=[1,4,5,6]>() y = Expand(x, s) }",
     "tile": f"{MAP} {CONV} r = Constant<value_ints=[1,2,1,3]>() y = Tile(h, r) }}",
-    "signal": "agraph (float[n,3,20] x) => (float[n,a,b] y) <float[4,3,5] w, float[4,1,3] v> { h = Conv<strides=[2]>(x, w) r = Relu(h) y = Conv<group=4>(r, v) }",
+    "signal": """agraph (float[n,3,20] x) => (float[n,a,b] y) <float[4,3,5] w, float[4,1,3] v> { h =
+        Conv<strides=[2]>(x, w) r = Relu(h) y = Conv<group=4>(r, v) }""",
     "batch norm alone": """agraph (float[n,4,6,6] x) => (float[n,4,6,6] y)
         <float[4] s, float[4] b, float[4] m, float[4] v = {0.5, 1.0, 1.5, 2.0}> { y = BatchNormalization(x, s, b, m, v) }""",
-    "instance norm": "agraph (float[n,4,6,6] x) => (float[n,4,6,6] y) <float[4] s, float[4] b> { y = InstanceNormalization(x, s, b) }",
-    "layer norm": "agraph (float[n,7,12] x) => (float[n,7,12] y) <float[12] s, float[12] b> { y = LayerNormalization(x, s, b) }",
+    "instance norm": """agraph (float[n,4,6,6] x) => (float[n,4,6,6] y) <float[4] s, float[4] b> { y
+        = InstanceNormalization(x, s, b) }""",
+    "layer norm": """agraph (float[n,7,12] x) => (float[n,7,12] y) <float[12] s, float[12] b> { y =
+        LayerNormalization(x, s, b) }""",
     "where": f"{MAP} {{ z = Constant<value_float=0.1>() m = Greater(x, z) n = Neg(x) y = Where(m, x, n) }}",
     "cumsum": f"{MAP} {{ a = Constant<value_int=2>() y = CumSum(x, a) }}",
     "average pool dilated": f"{MAP} {{ y = AveragePool<kernel_shape=[2,2], dilations=[2,2], pads=[1,1,1,1]>(x) }}",

@@ -36,7 +36,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--no-calibrate", action="store_true")
-    parser.add_argument("--probes", type=int, default=120)
+    parser.add_argument("--probes", type=int, default=180)
     options = parser.parse_args()
     if not options.no_calibrate:
         calibrate(options.probes, progress=show)

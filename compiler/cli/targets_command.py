@@ -94,7 +94,7 @@ def add(file: str) -> None:
 
 @command.command("calibrate")
 @click.option(
-    "--probes", default=120, show_default=True, type=click.IntRange(min=40), help="Networks to measure."
+    "--probes", default=180, show_default=True, type=click.IntRange(min=40), help="Networks to measure."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def calibrate(probes: int, as_json: bool) -> None:

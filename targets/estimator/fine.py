@@ -23,8 +23,8 @@ _KINDS = ("pointwise", "kernel", "first")  # 1x1; larger; larger on at most four
 _CONVOLUTION = ("macs", "stores", "reads", "sums", "edges", "pixels")
 _DEPTHWISE = ("macs", "stores", "reads", "edges", "pixels", "wide", "strided")
 _OTHER = (
-    "weights", "weights_l2", "weights_l3", "linear", "pooled", "pooled_windows", "layout", "binary", "sigmoid",
-    "hard_swish", "other", "l2", "l3", "nodes", "model",
+    "weights", "weights_l2", "weights_l3", "linear", "linear_far", "pooled", "pooled_windows", "layout", "binary",
+    "clip", "sigmoid", "hard_swish", "other", "l2", "l3", "nodes", "model",
 )  # fmt: skip
 FINE = (
     *(f"{kind}_{what}" for kind in _KINDS for what in _CONVOLUTION),
@@ -55,6 +55,8 @@ def _vector(amounts: dict[str, float]) -> Vector:
 
 def _node(node: NodeCost, item_bytes: int) -> dict[str, float]:
     found: dict[str, float] = {}
+    if node.op == "Clip":  # some engines fuse it into the kernel before it, some into a second pass
+        return {"clip": float(node.out_elements)}
     if node.op in FREE or node.out_elements <= 0:
         return found
     moved = node.in_elements + node.out_elements
@@ -84,7 +86,9 @@ def _product(node: NodeCost, found: dict[str, float], item_bytes: int) -> None:
     outputs = max(1, round(node.params / (inner + 1))) if node.params else 1
     pixels = max(1, round(node.out_elements / outputs))
     if pixels == 1 or node.kind in ("linear", "matmul"):
+        size = node.params * item_bytes
         found["linear"] = node.params or node.macs
+        found["linear_far"] = node.params * _share(size, 3e5, 3e6)
         return
     window = math.prod(node.kernel) if node.kernel else 1
     channels = inner / window

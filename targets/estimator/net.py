@@ -93,8 +93,14 @@ class Net:
         return self.op(op, [x], dims(x), **attributes)
 
     def relu(self, x: Value) -> Value:
-        """Relu (also where the network has ReLU6: engines fuse both)."""
+        """Relu."""
         return self.unary("Relu", x)
+
+    def relu6(self, x: Value) -> Value:
+        """min(max(x, 0), 6), as exporters write it: a Clip."""
+        n = len(self.graph)
+        low, high = (self._constant(f"clip{n}_{v}", np.array(v, dtype=np.float32)) for v in (0, 6))
+        return self.op("Clip", [x, low, high], dims(x))
 
     def swish(self, x: Value) -> Value:
         """x * sigmoid(x)."""
@@ -151,7 +157,7 @@ class Net:
 
     def classifier(self, x: Value, classes: int) -> ir.Model:
         """Global pool, fully connected layer, softmax: the finished model."""
-        if dims(x)[2] > 1:
+        if len(dims(x)) == 4 and dims(x)[2] > 1:
             x = self.global_pool(x)
         return self.model(self.unary("Softmax", self.fc(x, classes), axis=1))
 

@@ -38,6 +38,8 @@ class Settings:
     fits: tuple[FitOptions, ...] = ()
     """Corrections to try; the best, or none, is kept."""
     fit_samples: int = 256
+    probes: bool = False
+    """Parts of the network will be quantised alone, so that any tensor may need a range."""
     excluded: Callable[[str], bool] = field(default=lambda name: False)
 
 
@@ -94,7 +96,8 @@ def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context
 def _calibrated(model: ir.Model, data: Dataset, settings: Settings, context: Context) -> Prepared:
     """Ranges of everything that could be quantised, whatever is excluded now."""
     plan = make_plan(model, settings.excluded)
-    return Prepared(model, observe(model, data, plan.sources, context), ())
+    tensors = plan.tensors if settings.probes else plan.sources
+    return Prepared(model, observe(model, data, tensors, context), ())
 
 
 def assemble(

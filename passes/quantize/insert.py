@@ -89,6 +89,30 @@ class _Writer:
         values = {v.name or "": v for node in nodes.values() for v in node.outputs} | self.inputs
         for name in self.plan.tensors:
             self._pair(values[name])
+        for node in nodes.values():
+            if node.name not in self.plan.nodes and node.op_type in ("Conv", "ConvTranspose", "Gemm"):
+                self._keep_float(node)
+
+    def _keep_float(self, node: ir.Node) -> None:
+        """Write the weights of a float layer behind a DequantizeLinear as int32 codes, exact to 2^-30 of the largest.
+
+        onnxruntime quantises a plain float initialiser behind such an input per tensor, whatever the file says (its
+        WeightBiasQuantization, 1.20 and later); what comes out of a DequantizeLinear it leaves alone.
+        """
+        source = None if node.inputs[0] is None else node.inputs[0].producer()
+        if source is None or source.op_type != "DequantizeLinear":
+            return
+        for index in (1, 2):
+            value = node.inputs[index] if len(node.inputs) > index else None
+            array = constant(value)
+            if value is None or array is None:
+                continue
+            peak = float(np.abs(array).max(initial=0.0))
+            scale = np.float32(2.0 ** (np.ceil(np.log2(peak)) - 30) if peak else 1.0)
+            codes = np.rint(array.astype(np.float64) / scale).astype(np.int32)
+            stem = value.name or f"{node.name}_{index}"
+            stored = add_initializer(self.graph, f"{stem}_scale", np.asarray(scale, np.float32))
+            node.replace_input_with(index, self._dequantise(node, stem, codes, stored, None))
 
     def _constants(self, node: ir.Node) -> None:
         rule = self.plan.nodes[node.name or ""]

@@ -77,9 +77,13 @@ def _prune_region(model: ir.Model, rules: dict[str, Rule], floats: dict[str, str
     """Leave cheap ops float where quantising them would only add Q/DQ pairs.
 
     A node that is no anchor stays quantised if a quantised region feeds it and it leads, through quantised
-    nodes, to an anchor or straight to a graph output.
+    nodes, to an anchor or straight to a graph output. A JOINT node behind which only layout follows, up to
+    the outputs, stays float: it would put outputs of different kinds (boxes and scores) on one scale.
     """
     nodes = list(model.graph)
+    for node in _output_joins(nodes, rules):
+        floats[node] = "it joins outputs"
+        del rules[node]
     fed: set[str] = set()
     for node in nodes:
         rule = rules.get(node.name or "")
@@ -110,6 +114,17 @@ def _prune_region(model: ir.Model, rules: dict[str, Rule], floats: dict[str, str
     order = {node.name or "": index for index, node in enumerate(nodes)}
     for name in sorted(floats, key=lambda name: order[name]):
         floats[name] = floats.pop(name)
+
+
+def _output_joins(nodes: list[ir.Node], rules: Mapping[str, Rule]) -> list[str]:
+    """JOINT nodes from which only SAME and JOINT nodes lead to graph outputs."""
+    tail: set[str] = set()
+    for node in reversed(nodes):
+        rule = rules.get(node.name or "")
+        uses = [use.node.name for value in node.outputs for use in value.uses()]
+        if rule is not None and rule.kind in (Kind.SAME, Kind.JOINT) and all(name in tail for name in uses):
+            tail.add(node.name or "")
+    return [name for name in tail if rules[name].kind is Kind.JOINT]
 
 
 @dataclass

@@ -9,11 +9,13 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, PassError, UsageError, did_you_mean
 from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
-from edgec.passes.quantize.compose import Outcome, Settings, build, prepare
+from edgec.passes.quantize.compose import Outcome, Prepared, Settings, build, prepare
 from edgec.passes.quantize.fit import FitOptions
 from edgec.passes.quantize.insert import Form, store_int8
+from edgec.passes.quantize.mixed import Goal, Sensitivity, figures, search, sensitivities
 from edgec.passes.quantize.plan import make_plan
 from edgec.passes.quantize.rewrites import prepare as rewrite
 
@@ -43,6 +45,14 @@ class Quantize(Pass):
     reduce_range: str = option("auto", "7-bit weights: on, off, or where the target's x86 lacks VNNI (auto)")
     exclude: str = option("", "node names to leave in float: patterns with * and ?, separated by |")
     fit_samples: int = option(256, "samples that the corrections use at most")
+    min_sqnr: float = option(
+        0.0, "leave the fewest layers in float so that output SQNR is at least this many dB (0: off)"
+    )
+    max_drop: float = option(
+        0.0,
+        "leave the fewest layers in float so that top-1 (agreement without labels) drops by at most so many percent (0: off)",
+    )
+    sensitivity: bool = option(False, "measure every layer's sensitivity for the report")
 
     def requires(self, model: ir.Model) -> None:
         for label, value, known in (
@@ -78,11 +88,24 @@ class Quantize(Pass):
             return PassResult(model, bool(changed), (note,))
         settings = self._settings(context, excluded)
         prepared = prepare(model, context.data, settings, context)
-        outcome = build(teacher, prepared, context.data, settings, context)
+        outcome, ranked, goal_notes = self._build(teacher, prepared, context.data, settings, context)
         if self._activation_dtype(context) == "int8":
             store_int8(outcome.model)
-        notes = (*target_notes(context), *outcome.notes, *_float_notes(outcome, model))
-        return PassResult(outcome.model, True, notes, outcome.layers, self._figures(outcome, context))
+        notes = (*target_notes(context), *outcome.notes, *goal_notes, *_float_notes(outcome, model))
+        return PassResult(outcome.model, True, notes, outcome.layers, self._figures(outcome, ranked, context))
+
+    def _build(
+        self, teacher: ir.Model, prepared: Prepared, data: Dataset, settings: Settings, context: Context
+    ) -> tuple[Outcome, tuple[Sensitivity, ...], tuple[Note, ...]]:
+        """The outcome, the sensitivities where they were measured, and what to say about the goal."""
+        goal = Goal(self.min_sqnr or None, self.max_drop or None)
+        if goal == Goal():
+            ranked = sensitivities(teacher, prepared, data, settings, context) if self.sensitivity else ()
+            return build(teacher, prepared, data, settings, context), ranked, ()
+        outcome, met, ranked = search(teacher, prepared, data, settings, goal, context)
+        result = f"SQNR {outcome.score.sqnr_db:.1f} dB, drop {outcome.score.drop:.2f}%"
+        text = f"{goal}: {'met' if met else 'not reachable, even with every layer in float'} ({result})"
+        return outcome, ranked, (Note(text, "info" if met else "warning"),)
 
     def _settings(self, context: Context, excluded: Callable[[str], bool]) -> Settings:
         limit = 63 if self._reduces_range(context) else 127
@@ -93,6 +116,7 @@ class Quantize(Pass):
             equalise=self.equalize,
             fits=fit_options(self.correct, limit),
             fit_samples=self.fit_samples,
+            probes=self.sensitivity or self.min_sqnr > 0 or self.max_drop > 0,
             excluded=excluded,
         )
 
@@ -106,12 +130,15 @@ class Quantize(Pass):
             return self.reduce_range == "on"
         return context.target.arch == "x86_64" and not context.target.dot_product
 
-    def _figures(self, outcome: Outcome, context: Context) -> dict[str, object]:
+    def _figures(
+        self, outcome: Outcome, ranked: tuple[Sensitivity, ...], context: Context
+    ) -> dict[str, object]:
         """For the report: the table by tensor name (zero points in the signed code domain), the result."""
         return {
             "activations": self._activation_dtype(context),
             "sqnr_db": outcome.score.sqnr_db,
             "agreement": outcome.score.agreement,
+            "sensitivity": dict(figures(ranked)),
             "quantised_nodes": list(outcome.plan.nodes),
             "float_nodes": dict(outcome.plan.floats),
             "tensors": {

@@ -62,9 +62,9 @@ def score(
 def _decibels(reference: Array, value: Array) -> list[float]:
     """SQNR of each sample, within [-20, 100] dB so that exact or meaningless ones do not swamp the mean."""
     a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (reference, value))
-    tiny = np.finfo(np.float64).tiny
-    ratio = ((a * a).sum(axis=1) + tiny) / (((a - b) ** 2).sum(axis=1) + tiny)
-    return [float(v) for v in np.clip(10.0 * np.log10(ratio), -20.0, 100.0)]
+    signal, noise = (a * a).sum(axis=1), ((a - b) ** 2).sum(axis=1)
+    ratio = np.clip(signal / np.maximum(noise, np.maximum(signal * 1e-10, 1e-300)), 1e-2, 1e10)
+    return [float(v) for v in 10.0 * np.log10(ratio)]
 
 
 def _classes(output: Array) -> Array:

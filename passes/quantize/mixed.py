@@ -1,0 +1,120 @@
+"""Mixed precision: which layers hurt when quantised, and the fewest to leave in float for a goal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from edgec.graph.data import Dataset
+from edgec.graph.views import is_constant
+from edgec.passes.base import Context, Note
+from edgec.passes.quantize.compose import Outcome, Prepared, Settings, assemble, build
+from edgec.passes.quantize.plan import Plan
+from edgec.passes.quantize.rules import data_inputs
+from edgec.passes.quantize.score import Score, score
+
+PROBE_SAMPLES = 32
+GOAL_SAMPLES = 512
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the quantised network must reach on calibration data; None: not asked for."""
+
+    min_sqnr: float | None = None
+    max_drop: float | None = None
+
+    def met(self, found: Score) -> bool:
+        """True when ``found`` satisfies what was asked for."""
+        loud = self.min_sqnr is None or found.sqnr_db >= self.min_sqnr
+        return loud and (self.max_drop is None or found.drop <= self.max_drop)
+
+    def __str__(self) -> str:
+        parts = [] if self.min_sqnr is None else [f"SQNR at least {self.min_sqnr:g} dB"]
+        parts += [] if self.max_drop is None else [f"drop at most {self.max_drop:g}%"]
+        return " and ".join(parts)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Output SQNR with nothing but this unit (a layer and what follows it up to the next layer) quantised."""
+
+    unit: str
+    nodes: tuple[str, ...]
+    sqnr_db: float
+
+
+def units(model: ir.Model, plan: Plan) -> dict[str, tuple[str, ...]]:
+    """The quantised nodes by layer: each anchor with the cheap nodes behind it, named after the anchor."""
+    owner: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
+    for node in model.graph:
+        rule = plan.nodes.get(node.name or "")
+        if rule is None:
+            continue
+        name = node.name or ""
+        sources = [node.inputs[i] for i in data_inputs(node, rule) if not is_constant(node.inputs[i])]
+        producers = [value.producer() for value in sources if value is not None]
+        before = [owner[p.name] for p in producers if p is not None and p.name in owner]
+        owner[name] = name if rule.anchor or not before else before[-1]
+        found.setdefault(owner[name], []).append(name)
+    return {unit: tuple(names) for unit, names in found.items()}
+
+
+def sensitivities(
+    teacher: ir.Model, prepared: Prepared, data: Dataset, settings: Settings, context: Context
+) -> tuple[Sensitivity, ...]:
+    """Every unit's sensitivity, the worst first."""
+    probe = data.take(PROBE_SAMPLES, context.seed)
+    _, plan, _ = assemble(prepared, settings)
+    found = []
+    groups = units(prepared.original, plan)
+    for index, (unit, nodes) in enumerate(groups.items()):
+        alone = set(nodes)
+        model, _, _ = assemble(prepared, settings, lambda name, alone=alone: name not in alone)  # type: ignore[misc]
+        result = score(teacher, model, probe, threads=context.threads)
+        found.append(Sensitivity(unit, nodes, result.sqnr_db))
+        context.progress.step("sensitivity", index + 1, len(groups))
+    return tuple(sorted(found, key=lambda one: one.sqnr_db))
+
+
+def search(
+    teacher: ir.Model, prepared: Prepared, data: Dataset, settings: Settings, goal: Goal, context: Context
+) -> tuple[Outcome, bool, tuple[Sensitivity, ...]]:
+    """The outcome with the fewest units in float that meets ``goal``, whether it does, and the sensitivities."""
+    judged = data.take(GOAL_SAMPLES, context.seed)
+
+    def attempt(excluded: Callable[[str], bool]) -> tuple[Outcome, bool]:
+        outcome = build(teacher, prepared, data, settings, context, excluded)
+        found = score(teacher, outcome.model, judged, threads=context.threads)
+        return replace(outcome, score=found), goal.met(found)
+
+    best, met = attempt(settings.excluded)
+    if met:
+        return best, True, ()
+    ranked = sensitivities(teacher, prepared, data, settings, context)
+    low, high = 0, len(ranked)
+    while low + 1 < high or (not met and low < high):
+        count = max((low + high) // 2, low + 1)
+        outcome, good = attempt(_without(settings, ranked[:count]))
+        if good:
+            best, met, high = outcome, True, count
+        else:
+            low = count
+            best = best if met else outcome
+        if low >= high:
+            break
+    kept = tuple(Note(f"left in float for {goal}: {one.unit}", "info", one.unit) for one in ranked[:high])
+    return replace(best, notes=(*best.notes, *(kept if met else ()))), met, ranked
+
+
+def _without(settings: Settings, worst: tuple[Sensitivity, ...]) -> Callable[[str], bool]:
+    names = {name for one in worst for name in one.nodes}
+    return lambda name: name in names or settings.excluded(name)
+
+
+def figures(ranked: tuple[Sensitivity, ...]) -> Mapping[str, float]:
+    """For the report."""
+    return {one.unit: one.sqnr_db for one in ranked}

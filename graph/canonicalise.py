@@ -28,6 +28,7 @@ from edgec.graph.affine import fold_affine
 from edgec.graph.batch import BATCH, can_free, fix_batch, free_batch
 from edgec.graph.equivalence import Reference
 from edgec.graph.errors import ModelError, UnsupportedError
+from edgec.graph.expand import drop_expands
 from edgec.graph.padding import write_out_pads
 from edgec.graph.spec import KNOWN_DOMAINS, MIN_OPSET, REFUSED
 from edgec.graph.verify import verify
@@ -104,7 +105,7 @@ def fuse(model: ir.Model) -> bool:
     with _quiet():
         optimizer.optimize_ir(model)
         fired = rule_set.apply_to_model(model)
-        fired += fold_affine(model) + write_out_pads(model)
+        fired += drop_expands(model) + fold_affine(model) + write_out_pads(model)
         if fired:
             optimizer.optimize_ir(model)
     _restore_names(model)

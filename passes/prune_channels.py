@@ -47,9 +47,9 @@ class PruneChannels(Pass):
     params: str = option("", "budget of parameters: 40%, 1.2M")
     size: str = option("", "budget of weight bytes: 4MB, 50%")
     latency: str = option("", "budget of the target's estimated latency: 25ms, 60%")
-    criterion: Literal["obs", "l1", "activation", "random"] = option("obs", "which channels go first")  # type: ignore[arg-type]
-    allocation: Literal["global", "uniform"] = option("global", "widths by error, or every group alike")  # type: ignore[arg-type]
-    scope: Literal["all", "inner"] = option("all", "all groups, or only those that one layer makes")  # type: ignore[arg-type]
+    criterion: Literal["obs", "l1", "activation", "random"] = option("obs", "which channels go first")
+    allocation: Literal["global", "uniform"] = option("global", "widths by error, or every group alike")
+    scope: Literal["all", "inner"] = option("all", "all groups, or only those that one layer makes")
     damage: bool = option(True, "scale errors by what they do to the output, measured")
     multiple: int = option(0, "round widths to this; 0: the target's, else 1")
     minimum: float = option(0.0, "least share of a group's channels that stays")

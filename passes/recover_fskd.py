@@ -36,7 +36,7 @@ class RecoverFskd(Pass):
 
     after: Literal["block", "conv"] = option(
         "block", "where: behind the last convolution of a block, or behind each"
-    )  # type: ignore[arg-type]
+    )
     sweeps: int = option(1, "passes over the network; every second one shows the pictures mirrored")
     lam: float = option(1e-3, "ridge towards the identity, relative to the mean output energy")
     rows: float = option(40.0, "rows per unknown above which pixels are sampled")

@@ -2,8 +2,8 @@
 
 The curve of a group counts errors where they arise. How much of that reaches the output differs between layers by an order of
 magnitude, so each curve is scaled by (change of the output) / (modelled error), measured at a few widths on a few samples, with
-the consumers re-fitted and everything else as it is. Between the measured widths the ratio is interpolated over the logarithm of
-the error; beyond them it stays what it was at the nearest.
+the consumers re-fitted and everything else as it is. Between the measured widths the output's change is interpolated over the
+error, both as logarithms; beyond them it is in proportion to the error: it never extrapolates a trend.
 """
 
 from __future__ import annotations
@@ -110,11 +110,12 @@ def scaled_errors(curve: Curve, damage: Sequence[Damage]) -> Array:
     known = sorted({d.error: d.output for d in damage if d.error > 0 and np.isfinite(d.output)}.items())
     if not known:
         return curve.errors
-    errors = np.array([error for error, _ in known])
-    ratios = np.array([output for _, output in known]) / errors
+    errors, outputs = (np.log([max(pair[i], 1e-30) for pair in known]) for i in (0, 1))
     with np.errstate(divide="ignore"):
-        factors = np.interp(np.log(curve.errors), np.log(errors), ratios)
-    return np.maximum.accumulate(curve.errors * np.where(curve.errors > 0, factors, 0.0))
+        logs = np.log(curve.errors)
+    # Between the points log-log, beyond them in proportion to the error.
+    scaled = np.exp(np.interp(logs, errors, outputs) + logs - np.clip(logs, errors[0], errors[-1]))
+    return np.maximum.accumulate(np.where(curve.errors > 0, scaled, 0.0))
 
 
 def output_names(graph: ir.Graph) -> tuple[str, ...]:

@@ -168,7 +168,7 @@ def value_named(layer: Layer, name: str) -> ir.Value:
 
 def _block_diagonal(h: Array) -> Array:
     if len(h) == 1:
-        return h[0]
+        return np.asarray(h[0])
     groups, n, _ = h.shape
     whole = np.zeros((groups * n, groups * n))
     for g in range(groups):

@@ -92,7 +92,7 @@ class _Elimination:
     def costs(self, alive: Array) -> Array:
         """Error that the removal of each unit would add."""
         w = self.w[self.units[alive]]
-        return self.scale * np.einsum("uro,uro->u", np.linalg.solve(self.blocks[alive], w), w)
+        return np.asarray(self.scale * np.einsum("uro,uro->u", np.linalg.solve(self.blocks[alive], w), w))
 
     def remove(self, unit: int, alive: Array) -> None:
         """Remove ``unit``; ``alive`` are those that stay."""

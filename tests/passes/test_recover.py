@@ -1,0 +1,213 @@
+"""The recovery passes: they restore what can be restored, keep what helps, and say what they did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgec.graph.channels import groups, remove
+from edgec.graph.compare import relative_error
+from edgec.graph.cost import cost
+from edgec.graph.data import Dataset
+from edgec.graph.execute import Executor
+from edgec.passes.base import Context, Pass
+from edgec.passes.fold_pointwise import FoldPointwise
+from edgec.passes.recover_bias import RecoverBias
+from edgec.passes.recover_fskd import RecoverFskd, insert_after
+from edgec.passes.recover_lsq import RecoverLsq
+from edgec.passes.recovery.kept import record_removal
+from edgec.passes.recovery.layers import layers_of
+
+Canonical = Callable[..., ir.Model]
+Noise = Callable[..., Dataset]
+Around = Callable[..., Context]
+
+NETWORK = """
+net (float[N,3,8,8] x) => (float[N,5] y)
+<float[6,3,3,3] w0, float[6] b0, float[8,6,3,3] w1, float[8] b1, float[6,8,3,3] w2, float[6] b2,
+ float[6,1,3,3] w3, float[10,6,1,1] w4, float[10] b4, float[5,10] w5, float[5] b5>
+{
+  [stem] a = Conv<pads=[1,1,1,1]>(x, w0, b0)
+  r = Relu(a)
+  [inner] c = Conv<pads=[1,1,1,1]>(r, w1, b1)
+  d = Relu(c)
+  [branch] e = Conv<pads=[1,1,1,1]>(d, w2, b2)
+  s = Add(e, r)
+  t = Relu(s)
+  [depth] u = Conv<group=6, strides=[2,2], pads=[1,1,1,1]>(t, w3)
+  v = Relu(u)
+  [point] k = Conv(v, w4, b4)
+  l = Relu(k)
+  p = GlobalAveragePool(l)
+  f = Flatten(p)
+  [classify] y = Gemm<transB=1>(f, w5, b5)
+}
+"""
+
+
+def pruned(teacher: ir.Model, removals: dict[str, list[int]]) -> ir.Model:
+    student = teacher.clone()
+    found = groups(student)
+    sizes: dict[str, int] = {}
+    for group in found:
+        for member in group.activations:
+            sizes[member.value] = sizes.get(member.value, 0) + member.index.size
+    record_removal(student, found, removals, sizes)
+    remove(student, removals)
+    return student
+
+
+def output(model: ir.Model, data: Dataset) -> np.ndarray:
+    return np.concatenate([next(iter(Executor(model).run(feeds).values())) for feeds in data.batches(16)])
+
+
+def error(teacher: ir.Model, student: ir.Model, data: Dataset) -> float:
+    """Squared error over the variance of the teacher's output."""
+    wanted = output(teacher, data)
+    mean = wanted.mean(axis=0)
+    return relative_error(wanted - mean, output(student, data) - mean)
+
+
+@pytest.fixture
+def teacher(canonical: Canonical) -> ir.Model:
+    return canonical(NETWORK)
+
+
+@pytest.mark.parametrize("clipped", [0, 4])
+def test_redundant_channels_cost_nothing_after_a_refit(
+    teacher: ir.Model, noise: Noise, context: Around, clipped: int
+) -> None:
+    inner = layers_of(teacher)["inner"]
+    columns = inner.columns()
+    # Channels 6 and 7 are positive multiples of 0 and 1, through the Relu as well.
+    columns[:, :, 6], columns[:, :, 7] = 2 * columns[:, :, 0], 0.5 * columns[:, :, 1]
+    inner.set_columns(columns)
+    student = pruned(teacher, {"inner": [6, 7]})
+    data, fresh = noise(teacher, 48), noise(teacher, 32, seed=9)
+    assert error(teacher, student, fresh) > 1e-3
+    result = RecoverLsq(lam=1e-8, clipped=clipped).run(student.clone(), context(teacher, data))
+    assert result.modified
+    assert error(teacher, result.model, fresh) < 1e-6
+    report = next(layer for layer in result.layers if layer.node == "branch")
+    assert report.kept
+    assert report.error_after < 1e-6 < report.error_before
+    assert report.unknowns == 6 * 9 + 1
+
+
+PASSES = [RecoverLsq(), RecoverFskd(), RecoverFskd(after="conv", sweeps=2), RecoverBias()]
+
+
+@pytest.mark.parametrize("one", PASSES, ids=lambda one: one.name)
+def test_each_recovery_lowers_the_error_on_fresh_samples(
+    teacher: ir.Model, noise: Noise, context: Around, one: Pass
+) -> None:
+    student = pruned(teacher, {"inner": [0, 2, 5]})
+    data, fresh = noise(teacher, 64), noise(teacher, 64, seed=9)
+    result = one.run(student.clone(), context(teacher, data))
+    assert error(teacher, result.model, fresh) < 0.9 * error(teacher, student, fresh)
+    assert {layer.node for layer in result.layers if layer.kept}
+    assert [v.name for v in result.model.graph.outputs] == ["y"]
+
+
+def test_the_full_refit_beats_the_corrective_convolution_and_the_bias(
+    teacher: ir.Model, noise: Noise, context: Around
+) -> None:
+    student = pruned(teacher, {"inner": [0, 2, 5]})
+    data, fresh = noise(teacher, 128), noise(teacher, 64, seed=9)
+    errors = [
+        error(teacher, one.run(student.clone(), context(teacher, data)).model, fresh)
+        for one in (RecoverLsq(), RecoverFskd(), RecoverBias())
+    ]
+    assert errors[0] < min(errors[1:])
+
+
+def test_recovery_is_reproducible(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    student = pruned(teacher, {"inner": [0, 2]})
+    around = context(teacher, noise(teacher, 32))
+    runs = [RecoverLsq().run(student.clone(), around).model for _ in range(2)]
+    np.testing.assert_array_equal(output(runs[0], around.data), output(runs[1], around.data))
+    other = RecoverLsq().run(student.clone(), replace(around, seed=1)).model
+    assert np.abs(output(other, around.data) - output(runs[0], around.data)).max() > 0
+
+
+def test_fits_that_do_not_generalise_are_taken_back(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    """Two samples of 64 pixels for 55 unknowns, hardly any ridge: held-out rows veto, and the network is no worse."""
+    student = pruned(teacher, {"inner": [0]})
+    data, fresh = noise(teacher, 4), noise(teacher, 64, seed=9)
+    result = RecoverLsq(lam=1e-9, clipped=0, held_out=0.5).run(student.clone(), context(teacher, data))
+    vetoed = [layer for layer in result.layers if not layer.kept]
+    assert vetoed
+    assert all("reverted" in layer.note for layer in vetoed)
+    assert {note.node for note in result.notes if note.level == "reverted"} == {
+        layer.node for layer in vetoed
+    }
+    assert error(teacher, result.model, fresh) < 2 * error(teacher, student, fresh)
+
+
+def test_few_rows_are_said_to_be_few(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    student = pruned(teacher, {"point": [0]})
+    result = RecoverLsq(flips="no").run(student, context(teacher, noise(teacher, 6)))
+    classify = next(layer for layer in result.layers if layer.node == "classify")
+    assert classify.rows < classify.unknowns
+    assert "fewer rows than unknowns" in classify.note
+
+
+def test_an_untouched_network_stays_as_it_is(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    for one in PASSES:
+        result = one.run(teacher.clone(), context(teacher, noise(teacher, 8)))
+        assert not result.modified
+        assert result.layers == ()
+        assert cost(result.model) == cost(teacher)
+
+
+def test_depthwise_kernels_are_refitted_only_when_asked(
+    teacher: ir.Model, noise: Noise, context: Around
+) -> None:
+    student = pruned(teacher, {"inner": [0, 1]})
+    around = context(teacher, noise(teacher, 32))
+    names = [
+        {layer.node for layer in RecoverLsq(depthwise=wanted).run(student.clone(), around).layers}
+        for wanted in (True, False)
+    ]
+    assert names[0] - names[1] == {"depth"}
+
+
+def test_folded_corrections_leave_the_pruned_network(
+    teacher: ir.Model, noise: Noise, context: Around
+) -> None:
+    student = pruned(teacher, {"inner": [0, 2, 5]})
+    around = context(teacher, noise(teacher, 64))
+    corrected = RecoverFskd(after="conv").run(student.clone(), around).model
+    assert len(list(corrected.graph)) > len(list(student.graph))
+    folded = FoldPointwise().run(corrected.clone(), around).model
+    assert [node.op_type for node in folded.graph] == [node.op_type for node in student.graph]
+    assert cost(folded).macs == cost(student).macs
+    before, after = output(corrected, around.data), output(folded, around.data)
+    assert np.abs(before - after).max() <= 1e-5 * np.abs(before).max()
+
+
+def test_blocks_are_corrected_at_their_ends(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    student = pruned(teacher, {"stem": [0], "inner": [0, 2]})
+    result = RecoverFskd().run(student.clone(), context(teacher, noise(teacher, 16)))
+    assert [layer.node for layer in result.layers] == ["branch_fskd", "depth_fskd", "point_fskd"]
+    shapes = [layers_of(result.model)[layer.node].view.weight.shape for layer in result.layers]
+    assert shapes == [(5, 5, 1, 1), (5, 1, 1, 1), (10, 10, 1, 1)]
+
+
+def test_an_inserted_identity_changes_nothing(teacher: ir.Model, noise: Noise) -> None:
+    student, data = teacher.clone(), noise(teacher, 4)
+    for conv in [node for node in student.graph if node.op_type == "Conv"]:
+        insert_after(student, conv)
+    np.testing.assert_allclose(output(student, data), output(teacher, data), rtol=1e-5, atol=1e-6)
+
+
+def test_the_bias_correction_restores_means(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    student = pruned(teacher, {"point": [1, 2, 3]})
+    data = noise(teacher, 64)
+    result = RecoverBias(flips="no", held_out=0.0).run(student, context(teacher, data))
+    gap = output(teacher, data).mean(axis=0) - output(result.model, data).mean(axis=0)
+    assert np.abs(gap).max() < 1e-5

@@ -1,0 +1,225 @@
+"""Walking a network: live values, spilling, sites and what they hand out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgec.graph.channels import groups, remove
+from edgec.graph.data import Dataset
+from edgec.graph.errors import PassError
+from edgec.graph.execute import Executor
+from edgec.passes.base import Context
+from edgec.passes.recovery.goals import goal_of
+from edgec.passes.recovery.kept import kept_channels, record_removal
+from edgec.passes.recovery.layers import Layer, layers_of
+from edgec.passes.recovery.sites import Batches, Sites, touched_layers, wants_flips
+from edgec.passes.recovery.store import ActivationStore
+from edgec.passes.recovery.walk import Walk, batch_size
+from edgec.passes.solvers.rectified import Clipping
+
+Canonical = Callable[..., ir.Model]
+Noise = Callable[..., Dataset]
+
+RESIDUAL = """
+net (float[N,3,8,8] x) => (float[N,5] y)
+<float[6,3,3,3] w0, float[6] b0, float[8,6,3,3] w1, float[8] b1, float[6,8,3,3] w2, float[6] b2,
+ float[10,6,1,1] w3, float[5,10] w4, float[5] b4>
+{
+  [stem] a = Conv<pads=[1,1,1,1]>(x, w0, b0)
+  [stem_relu] r = Relu(a)
+  [inner] c = Conv<pads=[1,1,1,1]>(r, w1, b1)
+  [inner_relu] d = Relu(c)
+  [branch] e = Conv<pads=[1,1,1,1]>(d, w2, b2)
+  [sum] s = Add(e, r)
+  [sum_relu] t = Relu(s)
+  [head] u = Conv(t, w3)
+  [pool] p = GlobalAveragePool(u)
+  [flat] f = Flatten(p)
+  [classify] y = Gemm<transB=1>(f, w4, b4)
+}
+"""
+
+
+@pytest.fixture
+def model(canonical: Canonical) -> ir.Model:
+    return canonical(RESIDUAL)
+
+
+def test_stops_hold_what_the_whole_network_computes(model: ir.Model, noise: Noise, tmp_path: Path) -> None:
+    data = noise(model, 10)
+    nodes = list(model.graph)
+    names = [value.name or "" for node in nodes for value in node.outputs]
+    whole = Executor(model, outputs=names).run(next(iter(data.batches(10))))
+    walk = Walk(model, data.batches(4), ActivationStore(tmp_path, 1 << 20), 1)
+    assert walk.sizes == [4, 4, 2]
+    for position in range(1, len(nodes)):
+        walk.go(position)
+        assert set(walk.live) == {
+            v.name for n in nodes[position:] for v in n.inputs if v is not None and v.name in (*names, "x")
+        } & {*names[:position], "x"}
+        for name in walk.live:
+            if name != "x":
+                held = np.concatenate([walk.feeds(batch)[name] for batch in range(3)])
+                np.testing.assert_allclose(held, whole[name], rtol=1e-5, atol=1e-5)
+        ahead = np.concatenate([found["y"] for found in walk.values(["y"])])
+        np.testing.assert_allclose(ahead, whole["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_weights_behind_the_stop_are_those_of_the_moment(
+    model: ir.Model, noise: Noise, tmp_path: Path
+) -> None:
+    walk = Walk(model, noise(model, 4).batches(4), ActivationStore(tmp_path, 1 << 20), 1)
+    walk.go(2)
+    before = next(walk.values(["c"]))["c"]
+    layers_of(model)["inner"].view.set(bias=np.full(8, 5, np.float32))
+    after = next(walk.values(["c"]))["c"]
+    assert np.abs(after - before).min() > 1
+
+
+def test_the_store_spills_and_forgets(tmp_path: Path) -> None:
+    store = ActivationStore(tmp_path, limit=100)
+    small, large = np.arange(10, dtype=np.float32), np.arange(100, dtype=np.float32)
+    store.put("a", 0, small)
+    store.put("b", 0, large)
+    assert (store.held, store.spilled) == (40, 400)
+    assert len(list(tmp_path.iterdir())) == 1
+    np.testing.assert_array_equal(store.get("b", 0), large)
+    store.put("a", 0, small + 1)
+    np.testing.assert_array_equal(store.get("a", 0), small + 1)
+    store.keep_only(["a"])
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyError):
+        store.get("b", 0)
+    store.clear()
+    assert store.held == 0
+
+
+def test_goals(model: ir.Model) -> None:
+    position = {node: number for number, node in enumerate(model.graph)}
+    goals = {name: goal_of(layer, position) for name, layer in layers_of(model).items()}
+    assert goals["inner"].value == "c"
+    assert goals["inner"].clipping == Clipping(0.0, None)
+    assert (goals["branch"].value, goals["branch"].others) == ("s", ("r",))
+    assert goals["branch"].clipping == Clipping(0.0, None)
+    assert goals["head"].clipping is None
+    assert goals["stem"].others == ()
+
+
+def test_the_second_of_two_branches_makes_up_for_the_first(canonical: Canonical) -> None:
+    model = canonical("""
+net (float[N,3,4,4] x) => (float[N,4,4,4] y)
+<float[4,3,1,1] w0, float[4,3,1,1] w1> {
+  [first] a = Conv(x, w0)
+  [second] b = Conv(x, w1)
+  y = Add(a, b)
+}""")
+    position = {node: number for number, node in enumerate(model.graph)}
+    layers = layers_of(model)
+    assert goal_of(layers["first"], position).others == ()
+    assert goal_of(layers["second"], position).others == ("a",)
+
+
+def test_layers_round_trip_their_weights(model: ir.Model) -> None:
+    data = {name: layer.columns() for name, layer in layers_of(model).items()}
+    assert set(data) == {"stem", "inner", "branch", "head", "classify"}
+    for name, layer in layers_of(model).items():
+        layer.set_columns(data[name] * 2)
+        np.testing.assert_allclose(layer.columns(), data[name] * 2, rtol=1e-6)
+
+
+def prune(model: ir.Model, removals: dict[str, list[int]]) -> None:
+    found = groups(model)
+    sizes: dict[str, int] = {}
+    for group in found:
+        for member in group.activations:
+            sizes[member.value] = sizes.get(member.value, 0) + member.index.size
+    record_removal(model, found, removals, sizes)
+    remove(model, removals)
+
+
+def test_kept_channels_compose_over_prunings(model: ir.Model) -> None:
+    teacher = model.clone()
+    prune(model, {"inner": [0, 3]})
+    prune(model, {"inner": [0, 4], "stem": [5]})
+    kept = kept_channels(model)
+    assert kept["c"].positions == (2, 4, 5, 7)
+    assert kept["d"].positions == kept["c"].positions
+    assert kept["s"].positions == (0, 1, 2, 3, 4)
+    mine, theirs = layers_of(model)["inner"].view.weight, layers_of(teacher)["inner"].view.weight
+    np.testing.assert_array_equal(mine, theirs[[2, 4, 5, 7]][:, :5])
+
+
+def test_only_layers_behind_a_change_are_touched(model: ir.Model) -> None:
+    teacher = model.clone()
+    assert touched_layers(model, teacher) == ()
+    prune(model, {"inner": [1]})
+    assert touched_layers(model, teacher) == ("branch", "head", "classify")
+    other = teacher.clone()
+    layers_of(other)["head"].view.set(weight=layers_of(other)["head"].view.weight * 2)
+    assert touched_layers(other, teacher) == ("classify",)
+
+
+def test_sites_hand_out_student_inputs_and_teacher_targets(
+    model: ir.Model, noise: Noise, context: Callable[..., Context]
+) -> None:
+    teacher = model.clone()
+    prune(model, {"inner": [0, 1]})
+    data = noise(model, 12)
+    around = context(teacher, data)
+    batches = Batches(data.take(8), data.take(4, seed=1), 4, flips=True)
+    assert (batches.first_held, batches.samples) == (4, 16)
+    names = ["branch", "classify"]
+    x = np.concatenate([feeds["x"] for feeds in batches])
+    assert len(x) == 20
+    np.testing.assert_array_equal(x[4:8], x[:4, ..., ::-1])
+    clean = Executor(teacher, outputs=["s", "y"]).run({"x": x})
+    seen = 0
+    for site in Sites(model, around, names, batches):
+        samples = list(site.samples)
+        assert [sample.held for sample in samples] == [False] * 4 + [True]
+        own = Executor(model, outputs=["d", "r", "f"]).run({"x": x})
+        got = np.concatenate([sample.x for sample in samples])
+        target = np.concatenate([sample.target for sample in samples])
+        if site.layer.name == "branch":
+            np.testing.assert_allclose(got, own["d"], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(target, clean["s"] - own["r"], rtol=1e-4, atol=1e-4)
+            site.layer.view.set(bias=np.ones(6, np.float32))
+            assert site.rows == 16 * 64
+        else:
+            np.testing.assert_allclose(got, own["f"], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(target, clean["y"], rtol=1e-4, atol=1e-4)
+            assert site.rows == 16
+        seen += 1
+    assert seen == 2
+
+
+def test_data_is_needed(model: ir.Model, context: Callable[..., Context]) -> None:
+    with pytest.raises(PassError, match="calibration"):
+        Batches.of(context(model), model.graph, held_out=0.1, flips=False)
+
+
+def test_batches_shrink_with_the_largest_activation(model: ir.Model) -> None:
+    assert batch_size(model.graph) == 100
+    assert batch_size(model.graph, megabytes=0.02) == 7
+
+
+def test_pictures_are_mirrored_only_where_that_makes_sense(model: ir.Model, canonical: Canonical) -> None:
+    gray = canonical("net (float[N,1,4,4] x) => (float[N,1,4,4] y) { y = Relu(x) }")
+    assert wants_flips("auto", model)
+    assert not wants_flips("auto", gray)
+    assert wants_flips("yes", gray)
+    assert not wants_flips("no", model)
+
+
+def test_matmul_over_the_last_axis_is_a_layer(canonical: Canonical) -> None:
+    model = canonical("net (float[N,6,3] x) => (float[N,6,4] y) <float[3,4] w> { [m] y = MatMul(x, w) }")
+    layer = Layer.of(next(node for node in model.graph if node.op_type == "MatMul"))
+    assert layer is not None
+    assert layer.channels_last
+    assert layer.first(np.zeros((2, 6, 3))).shape == (2, 3, 6)
+    assert layer.columns().shape == (1, 3, 4)

@@ -77,7 +77,7 @@ class ChannelGroup:
         for title, members in (("made by", self.producers), ("read by", self.consumers)):
             if members:
                 parts.append(f"{title} {_listed(_layer(m) for m in members)}")
-        between = [m for m in self.parameters if m.op not in ("Gemm",) and not _is_bias(m)]
+        between = [m for m in self.parameters if not _is_bias(m)]
         if between:
             parts.append(f"through {_listed(_layer(m) for m in between)}")
         return "; ".join(parts)

@@ -5,12 +5,15 @@ than a narrower one of equal MACs (Wang and Wu, "Practical Network Acceleration 
 arXiv 2202.07861: drop the blocks that recover best per latency saved). Where they train the rest on a few
 images, here every candidate is recovered in closed form before it is judged:
 
-1. take the block out of a copy; the convolution in front of it (or on its skip) is re-fitted by least
-squares, towards its old weight, to make what the block made, on calibration rows; it keeps the old weight
-where rows that the fit did not see say so; 2. run the copy on some images; its damage is the relative squared
-error at the network's outputs; 3. remove the block with the least damage added per cost saved (milliseconds
-where the target has estimates, else MACs), and go on. Damages only grow as blocks go, so a candidate is
-judged again only while its last score is among the best.
+1. take the block out of a copy; the convolution in front of it (or on its skip) is re-fitted by least squares,
+   towards its old weight, to make what the block made, on calibration rows; it keeps the old weight where rows
+   that the fit did not see say so;
+2. run the copy on some images; its damage is the relative squared error at the network's outputs;
+3. remove the block with the least damage added per cost saved (milliseconds where the target has estimates, else
+   MACs), and go on. Damages mostly grow as blocks go, so a candidate is judged again only while its last score is
+   among the best.
+
+The error that is left spreads through all layers behind: let `recover-lsq` follow.
 """
 
 from __future__ import annotations

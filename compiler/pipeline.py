@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -74,6 +74,8 @@ def run_pipeline(
     steps: list[Step] = []
     for index, one in enumerate(passes):
         context.progress.step("passes", index, len(passes))
+        if one.name == "quantize":
+            context = replace(context, reference=model)
         key = pass_key(model, one, context, teacher_hash) if cache is not None else ""
         step = _from_cache(one, cache.read(key)) if cache is not None and resume else None
         if step is None:

@@ -81,6 +81,8 @@ class Context:
     seed: int = 0
     threads: int = 1
     progress: Progress = field(default_factory=Progress)
+    reference: ir.Model | None = None
+    """Behind ``quantize``: the float model that it was given (not to be changed). None before it."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,12 @@ PASSES: dict[str, str] = {
     "recover-fskd": "edgec.passes.recover_fskd:RecoverFskd",
     "recover-bias": "edgec.passes.recover_bias:RecoverBias",
     "remove-blocks": "edgec.passes.remove_blocks:RemoveBlocks",
+    "equalize": "edgec.passes.equalize:Equalize",
     "quantize": "edgec.passes.quantize:Quantize",
+    "refit-quantized": "edgec.passes.refit_quantized:RefitQuantized",
+    "round-weights": "edgec.passes.round_weights:RoundWeights",
+    "correct-bias": "edgec.passes.correct_bias:CorrectBias",
+    "quantize-weights": "edgec.passes.quantize_weights:QuantizeWeights",
     "cast-fp16": "edgec.passes.cast_fp16:CastFp16",
 }
 """name -> module:class, in the order in which a user would meet them."""

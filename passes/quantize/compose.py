@@ -65,12 +65,12 @@ class Prepared:
     notes: tuple[Note, ...]
 
 
-def split(data: Dataset, settings: Settings, seed: int) -> tuple[Dataset, Dataset]:
+def split_data(data: Dataset, samples: int, seed: int) -> tuple[Dataset, Dataset]:
     """(samples to fit on, samples to judge the whole on); the same ones where there are too few to split."""
     if len(data) < FEWEST_TO_SPLIT:
         return data, data
     fitting, check = data.split(CHECK_SHARE, seed)
-    return fitting.take(settings.fit_samples, seed), check.take(settings.fit_samples, seed)
+    return fitting.take(samples, seed), check.take(samples, seed)
 
 
 def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context) -> Prepared:
@@ -84,7 +84,7 @@ def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context
     if not wanted or not equalise(equal, cut, channel_peaks(equal, wanted, context), settings.strength):
         return plain
     equalised = _calibrated(equal, data, settings, context)
-    check = split(data, settings, context.seed)[1]
+    check = split_data(data, settings.fit_samples, context.seed)[1]
     before = score(model, assemble(plain, settings)[0], check, threads=context.threads)
     after = score(model, assemble(equalised, settings)[0], check, threads=context.threads)
     text = f"equalisation: SQNR per sample {before.typical_db:.1f} -> {after.typical_db:.1f} dB"
@@ -96,7 +96,7 @@ def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context
 def _calibrated(model: ir.Model, data: Dataset, settings: Settings, context: Context) -> Prepared:
     """Ranges of everything that could be quantised, whatever is excluded now."""
     plan = make_plan(model, settings.excluded)
-    tensors = plan.tensors if settings.probes else plan.sources
+    tensors = (*plan.tensors, *plan.absorbed.values()) if settings.probes else plan.sources
     return Prepared(model, observe(model, data, tensors, context), ())
 
 
@@ -123,7 +123,7 @@ def build(
     excluded: Callable[[str], bool] | None = None,
 ) -> Outcome:
     """The quantised graph with its corrections, which stay only if they bring the outputs nearer to ``teacher``."""
-    fitting, check = split(data, settings, context.seed)
+    fitting, check = split_data(data, settings.fit_samples, context.seed)
     model, plan, table = assemble(prepared, settings, excluded)
     notes = [*prepared.calibration.notes, *outlier_notes(prepared.calibration, plan), *prepared.notes]
     best = Outcome(

@@ -19,7 +19,13 @@ from edgec.graph.views import add_initializer, attribute, constant, fresh_name, 
 from edgec.passes.quantize.plan import Plan, Table
 from edgec.passes.quantize.qparams import QParams, affine
 from edgec.passes.quantize.rules import weight_axis
-from edgec.passes.quantize.weights import guard_bias, quantise_bias, quantise_weight, weight_scales
+from edgec.passes.quantize.weights import (
+    QuantisedWeight,
+    guard_bias,
+    quantise_bias,
+    quantise_weight,
+    weight_scales,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -48,6 +54,14 @@ def insert(model: ir.Model, plan: Plan, table: Table, form: Form) -> None:
     RemoveUnusedNodesPass()(model)
 
 
+def insert_weight(graph: ir.Graph, node: ir.Node) -> None:
+    """Only the weight of one linear layer as int8 codes per output channel, in place."""
+    weight = constant(node.inputs[1])
+    if weight is not None:
+        axis = weight_axis(node)
+        _write_weight(graph, node, quantise_weight(weight, weight_scales(weight, axis), axis))
+
+
 def store_int8(model: ir.Model) -> None:
     """Change uint8 activation codes to int8, in place: the same table, shifted by 128."""
     changed: set[int] = set()
@@ -56,14 +70,10 @@ def store_int8(model: ir.Model) -> None:
             continue
         for value in (node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None):
             array = constant(value)
-            if (
-                value is not None
-                and array is not None
-                and array.dtype == np.uint8
-                and id(value) not in changed
-            ):
-                set_constant(value, (array.astype(np.int16) - 128).astype(np.int8))
-                changed.add(id(value))
+            if value is None or array is None or array.dtype != np.uint8 or id(value) in changed:
+                continue
+            set_constant(value, (array.astype(np.int16) - 128).astype(np.int8))
+            changed.add(id(value))
         if node.op_type == "QuantizeLinear":
             node.outputs[0].dtype = ir.DataType.INT8
 
@@ -112,7 +122,7 @@ class _Writer:
             codes = np.rint(array.astype(np.float64) / scale).astype(np.int32)
             stem = value.name or f"{node.name}_{index}"
             stored = add_initializer(self.graph, f"{stem}_scale", np.asarray(scale, np.float32))
-            node.replace_input_with(index, self._dequantise(node, stem, codes, stored, None))
+            node.replace_input_with(index, _dequantise(self.graph, node, stem, codes, stored, None))
 
     def _constants(self, node: ir.Node) -> None:
         rule = self.plan.nodes[node.name or ""]
@@ -132,10 +142,8 @@ class _Writer:
         ends = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
         params = affine(*ends, self.form.bits) if target is None else self.table.tensors[target]
         codes = self.form.stored(params, params.quantise(array))
-        quantised = self._dequantise(
-            node, value.name or "", codes, *self._params(value.name or "constant", params)
-        )
-        node.replace_input_with(index, quantised)
+        scale, zero = self._params(value.name or "constant", params)
+        node.replace_input_with(index, _dequantise(self.graph, node, value.name or "", codes, scale, zero))
 
     def _weight(self, node: ir.Node) -> None:
         value, weight = node.inputs[1], constant(node.inputs[1])
@@ -152,35 +160,14 @@ class _Writer:
             bias = np.broadcast_to(bias.reshape(-1), (outs,))
             scales = guard_bias(scales, bias, x_scale)
         quantised = quantise_weight(weight, scales, axis, self.form.weight_limit)
-        stem = value.name or f"{node.name}_weight"
-        scale = add_initializer(self.graph, f"{stem}_scale", quantised.scales)
-        zero = add_initializer(self.graph, f"{stem}_zero_point", np.zeros(quantised.scales.shape, np.int8))
-        node.replace_input_with(1, self._dequantise(node, stem, quantised.codes, scale, zero, axis))
+        _write_weight(self.graph, node, quantised)
         if bias_value is None or bias is None:
             return
         codes, product = quantise_bias(bias, x_scale, quantised.scales)
         stem = bias_value.name or f"{node.name}_bias"
         scale = add_initializer(self.graph, f"{stem}_scale", product)
-        node.replace_input_with(
-            2, self._dequantise(node, stem, codes, scale, None, None if axis is None else 0)
-        )
-
-    def _dequantise(
-        self,
-        node: ir.Node,
-        stem: str,
-        codes: Array,
-        scale: ir.Value,
-        zero: ir.Value | None,
-        axis: int | None = None,
-    ) -> ir.Value:
-        """An initialiser of codes behind a DequantizeLinear in front of ``node``."""
-        stored = add_initializer(self.graph, f"{stem}_codes", codes)
-        attributes = {} if axis is None else {"axis": axis}
-        inputs = [stored, scale] if zero is None else [stored, scale, zero]
-        dequantise = self._node("DequantizeLinear", inputs, f"{stem}_quantised", stored, attributes)
-        self.graph.insert_before(node, dequantise)
-        return dequantise.outputs[0]
+        bias_axis = None if axis is None else 0
+        node.replace_input_with(2, _dequantise(self.graph, node, stem, codes, scale, None, bias_axis))
 
     def _params(self, stem: str, params: QParams) -> tuple[ir.Value, ir.Value]:
         scale = add_initializer(self.graph, f"{stem}_scale", np.asarray(params.scale, np.float32))
@@ -241,22 +228,48 @@ class _Writer:
     def _pair_nodes(
         self, value: ir.Value, stem: str, params: tuple[ir.Value, ir.Value]
     ) -> tuple[ir.Node, ir.Node]:
-        quantise = self._node("QuantizeLinear", [value, *params], f"{stem}_codes", value, {})
+        quantise = _node(self.graph, "QuantizeLinear", [value, *params], f"{stem}_codes", value, {})
         codes = quantise.outputs[0]
         codes.type = ir.TensorType(ir.DataType.from_numpy(self.form.code_dtype()))
-        dequantise = self._node("DequantizeLinear", [codes, *params], f"{stem}_quantised", value, {})
+        dequantise = _node(self.graph, "DequantizeLinear", [codes, *params], f"{stem}_quantised", value, {})
         return quantise, dequantise
 
-    def _node(
-        self, op: str, inputs: list[ir.Value], output: str, like: ir.Value, attributes: dict[str, int]
-    ) -> ir.Node:
-        node = ir.node(
-            op, inputs=inputs, attributes=attributes, name=fresh_name(self.graph, f"{output}_{op}")
-        )
-        node.outputs[0].name = fresh_name(self.graph, output)
-        node.outputs[0].shape = like.shape
-        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-        return node
+
+def _write_weight(graph: ir.Graph, node: ir.Node, quantised: QuantisedWeight) -> None:
+    """Put int8 codes and a DequantizeLinear in the place of the weight of ``node``."""
+    value = node.inputs[1]
+    stem = (None if value is None else value.name) or f"{node.name}_weight"
+    scale = add_initializer(graph, f"{stem}_scale", quantised.scales)
+    zero = add_initializer(graph, f"{stem}_zero_point", np.zeros(quantised.scales.shape, np.int8))
+    node.replace_input_with(1, _dequantise(graph, node, stem, quantised.codes, scale, zero, quantised.axis))
+
+
+def _dequantise(
+    graph: ir.Graph,
+    node: ir.Node,
+    stem: str,
+    codes: Array,
+    scale: ir.Value,
+    zero: ir.Value | None,
+    axis: int | None = None,
+) -> ir.Value:
+    """An initialiser of codes behind a DequantizeLinear in front of ``node``."""
+    stored = add_initializer(graph, f"{stem}_codes", codes)
+    attributes = {} if axis is None else {"axis": axis}
+    inputs = [stored, scale] if zero is None else [stored, scale, zero]
+    dequantise = _node(graph, "DequantizeLinear", inputs, f"{stem}_quantised", stored, attributes)
+    graph.insert_before(node, dequantise)
+    return dequantise.outputs[0]
+
+
+def _node(
+    graph: ir.Graph, op: str, inputs: list[ir.Value], output: str, like: ir.Value, attributes: dict[str, int]
+) -> ir.Node:
+    node = ir.node(op, inputs=inputs, attributes=attributes, name=fresh_name(graph, f"{output}_{op}"))
+    node.outputs[0].name = fresh_name(graph, output)
+    node.outputs[0].shape = like.shape
+    node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    return node
 
 
 def _out_channels(node: ir.Node, weight: Array) -> int:

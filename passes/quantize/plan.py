@@ -77,13 +77,13 @@ def _prune_region(model: ir.Model, rules: dict[str, Rule], floats: dict[str, str
     """Leave cheap ops float where quantising them would only add Q/DQ pairs.
 
     A node that is no anchor stays quantised if a quantised region feeds it and it leads, through quantised
-    nodes, to an anchor or straight to a graph output. A JOINT node behind which only layout follows, up to
+    nodes, to an anchor or straight to a graph output, or is the activation of a quantised node. A JOINT node behind which only layout follows, up to
     the outputs, stays float: it would put outputs of different kinds (boxes and scores) on one scale.
     """
     nodes = list(model.graph)
-    for node in _output_joins(nodes, rules):
-        floats[node] = "it joins outputs"
-        del rules[node]
+    for name in _output_joins(nodes, rules):
+        floats[name] = "it joins outputs"
+        del rules[name]
     fed: set[str] = set()
     for node in nodes:
         rule = rules.get(node.name or "")
@@ -105,7 +105,7 @@ def _prune_region(model: ir.Model, rules: dict[str, Rule], floats: dict[str, str
             for value in node.outputs
             for use in value.uses()
         )
-        if rules[name].anchor or leads:
+        if rules[name].anchor or leads or _is_absorbable(node, rules, fed):
             useful.add(name)
         else:
             floats[name] = "it only feeds float nodes"
@@ -114,6 +114,16 @@ def _prune_region(model: ir.Model, rules: dict[str, Rule], floats: dict[str, str
     order = {node.name or "": index for index, node in enumerate(nodes)}
     for name in sorted(floats, key=lambda name: order[name]):
         floats[name] = floats.pop(name)
+
+
+def _is_absorbable(node: ir.Node, rules: Mapping[str, Rule], fed: set[str]) -> bool:
+    """True for an activation that the quantiser of the node before it makes void."""
+    value = node.inputs[0] if node.inputs else None
+    producer = None if value is None else value.producer()
+    if value is None or producer is None or rules[node.name or ""].kind is not Kind.ACT:
+        return False
+    before = producer.name or ""
+    return before in fed and rules[before].kind is Kind.OWN and sole_consumer(value) is node
 
 
 def _output_joins(nodes: list[ir.Node], rules: Mapping[str, Rule]) -> list[str]:

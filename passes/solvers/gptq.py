@@ -63,7 +63,7 @@ def gptq(H: Array, W: Array, scales: Array, limit: int, *, damping: float = 0.01
     return np.take_along_axis(codes, inverse[:, None, :], axis=2)
 
 
-def descend(H: Array, W: Array, scales: Array, codes: Codes, limit: int, *, sweeps: int = 4) -> Codes:
+def descend(H: Array, W: Array, scales: Array, codes: Codes, limit: int, *, sweeps: int = 2) -> Codes:
     """Improve ``codes`` one input at a time; never raises the error."""
     diagonal = np.maximum(np.einsum("gii->gi", H), np.finfo(np.float64).tiny)
     current = codes.astype(np.float64)

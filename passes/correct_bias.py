@@ -1,0 +1,31 @@
+"""Empirical bias correction: make the mean output of every quantised layer what it is in the float network.
+
+Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, arXiv 1906.04721, section 4.2, with
+means over calibration data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from edgec.passes.base import Context, Need, Pass, PassResult, option
+from edgec.passes.quantize.correction import correct
+from edgec.passes.quantize.fit import FitOptions
+
+
+@dataclass(frozen=True)
+class CorrectBias(Pass):
+    """Biases only, front to back, each with the layers before it already corrected."""
+
+    name: ClassVar[str] = "correct-bias"
+    summary: ClassVar[str] = "put the mean output of every int8 layer right"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    changes_function: ClassVar[bool] = True
+
+    samples: int = option(256, "samples used at most")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        return correct(self.name, model, FitOptions(weights=False, refit=False), self.samples, context)

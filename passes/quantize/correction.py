@@ -1,0 +1,42 @@
+"""What the passes that correct a quantised graph have in common.
+
+They compare the quantised graph with the float graph it was made from (`Context.reference`; the teacher where no pass ran
+before `quantize`), and keep what they did only if the outputs come nearer to it on held-out samples.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgec.graph.errors import DataError, PassError
+from edgec.passes.base import Context, Note, PassResult
+from edgec.passes.quantize.compose import split_data
+from edgec.passes.quantize.fit import FitOptions, fit
+from edgec.passes.quantize.layer import layers
+from edgec.passes.quantize.rewrites import prepare
+from edgec.passes.quantize.score import score
+
+
+def correct(name: str, model: ir.Model, options: FitOptions, samples: int, context: Context) -> PassResult:
+    """Fit the layers of the quantised ``model`` in place as ``options`` say, or leave it as it is."""
+    if context.data is None:
+        hint = "Give --data, or --data random for noise."
+        raise DataError("no calibration data", where=name, hint=hint)
+    original = (context.reference or context.teacher).clone()
+    prepare(original)
+    if not any(True for _ in layers(model, original)):
+        raise PassError(
+            "no quantised layer to correct",
+            where=name,
+            why="the graph holds none that the float network has too",
+            hint="Run it after quantize.",
+        )
+    fitting, check = split_data(context.data, samples, context.seed)
+    before = score(original, model, check, threads=context.threads)
+    corrected = model.clone()
+    reports = fit(corrected, original, fitting, options, context)
+    after = score(original, corrected, check, threads=context.threads)
+    text = f"SQNR {before.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
+    if after.typical_db <= before.typical_db:
+        return PassResult(model, False, (Note(text, "reverted"),), reports)
+    return PassResult(corrected, True, (Note(text),), reports)

@@ -1,0 +1,28 @@
+"""Re-fit weights to the inputs that the quantised network really gives them, by ridge regression (design 3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from edgec.passes.base import Context, Need, Pass, PassResult, option
+from edgec.passes.quantize.correction import correct
+from edgec.passes.quantize.fit import FitOptions
+
+
+@dataclass(frozen=True)
+class RefitQuantized(Pass):
+    """Least squares towards the float network's layer outputs, front to back; weights are then rounded."""
+
+    name: ClassVar[str] = "refit-quantized"
+    summary: ClassVar[str] = "re-fit int8 layers to their quantised inputs by least squares"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    changes_function: ClassVar[bool] = True
+
+    gptq: bool = option(True, "round the re-fitted weights with error feedback instead of to nearest")
+    samples: int = option(256, "samples used at most")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        return correct(self.name, model, FitOptions(gptq=self.gptq), self.samples, context)

@@ -1,0 +1,36 @@
+"""Round the weights of a quantised graph so that layer outputs, not weights, err least (GPTQ, arXiv 2210.17323)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from edgec.graph.errors import UsageError
+from edgec.passes.base import Context, Need, Pass, PassResult, option
+from edgec.passes.quantize.correction import correct
+from edgec.passes.quantize.fit import FitOptions
+
+
+@dataclass(frozen=True)
+class RoundWeights(Pass):
+    """Weight codes by successive rounding with error feedback, from the Gram matrix of each layer's inputs."""
+
+    name: ClassVar[str] = "round-weights"
+    summary: ClassVar[str] = "round int8 weights by the data (GPTQ) instead of to nearest"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    changes_function: ClassVar[bool] = True
+
+    damping: float = option(0.01, "added to the Gram matrix, as a share of its mean diagonal")
+    search_ranges: bool = option(True, "search the range of each output channel too")
+    samples: int = option(256, "samples used at most")
+
+    def requires(self, model: ir.Model) -> None:
+        if self.damping <= 0:
+            raise UsageError("damping must be positive", where=self.name)
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        self.requires(model)
+        options = FitOptions(refit=False, scales=self.search_ranges, damping=self.damping)
+        return correct(self.name, model, options, self.samples, context)

@@ -8,7 +8,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 DEMO   := demo-out
 
-.PHONY: demo test lint types unit install clean help
+.PHONY: demo test torch lint types unit install clean help
 
 help:
 	@sed -n '1,3p' Makefile | cut -c3-
@@ -18,23 +18,26 @@ install: $(STAMP)
 # The stamp is as new as what decides the installation, so an unchanged checkout installs nothing.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "== setting up $(VENV)"
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[tflite,tflite-runtime,report,dev]'
-	@if [ -z "$(WITHOUT_TORCH)" ] && ! $(PY) -c 'import torch' 2>/dev/null; then \
-	  echo "== torch (for the tests that read torch models; WITHOUT_TORCH=1 leaves it out)"; \
-	  $(PY) -m pip install --quiet --constraint constraints.txt torch || echo "torch could not be installed: its tests will be skipped"; \
-	fi
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --upgrade pip
+	@echo "== installing edgec and its tools into $(VENV) (constraints.txt)"
+	@PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --constraint constraints.txt --editable '.[tflite,tflite-runtime,report,dev]'
 	@touch $(STAMP)
 
-demo: WITHOUT_TORCH := 1
 demo: $(STAMP)
 	@echo "== compiling examples/digits.onnx: half the multiplications, int8, ONNX and TFLite"
 	$(VENV)/bin/edgec compile examples/digits.onnx --data examples/digits/calib.npz --eval examples/digits/eval.npz \
 	  --budget macs=50% --precision int8 --format onnx,tflite --force -o $(DEMO)
 	@echo "== open $(DEMO)/report.html in a browser"
 
-test: lint types unit
+test: torch lint types unit
+
+# Only the tests that read torch models need it, and it is large: `make test WITHOUT_TORCH=1` skips those tests instead.
+torch: $(STAMP)
+	@if [ -z "$(WITHOUT_TORCH)" ] && ! $(PY) -c 'import torch' 2>/dev/null; then \
+	  echo "== installing torch, for the tests that read torch models (WITHOUT_TORCH=1 leaves it out)"; \
+	  $(PY) -m pip install --quiet --constraint constraints.txt torch; \
+	fi
 
 lint: $(STAMP)
 	@echo "== lint"
@@ -46,7 +49,7 @@ types: $(STAMP)
 	@echo "== types"
 	@rm -rf .build/typed && mkdir -p .build/typed/edgec
 	@for f in edgec/*; do ln -s "../../../$$f" ".build/typed/edgec/$$(basename $$f)"; done
-	@for d in graph passes targets runtime compiler; do ln -s "../../../$$d" ".build/typed/edgec/$$d"; done
+	@for d in graph passes targets runtime compiler deploy; do ln -s "../../../$$d" ".build/typed/edgec/$$d"; done
 	cd .build/typed && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml -p edgec
 
 unit: $(STAMP)

@@ -128,7 +128,7 @@ class Coefficients:
 def load_coefficients(name: str) -> Coefficients | None:
     """Coefficients of the target ``name``: those that ship with edgec, or those measured on this machine for ``host``.
 
-    None when there are none. Raises DataError for a damaged file.
+    None when there are none. Raises DataError for a damaged file among those that ship.
     """
     if name == "host":
         path = host_file()
@@ -144,6 +144,15 @@ def host_file() -> Path:
     """Where the coefficients of this machine are kept: in the cache folder, they can be measured again."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "edgec" / "latency" / "host.json"
+
+
+def _own() -> Coefficients | None:
+    path = host_file()
+    try:
+        found = read(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError, DataError):
+        return None  # absent, or of another version of edgec: a cache is measured again, not repaired
+    return found if found.machine == this_machine() else None  # a home folder may be shared by machines
 
 
 def this_machine() -> str:

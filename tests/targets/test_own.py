@@ -96,6 +96,16 @@ def test_saved_coefficients_serve_the_host(costs: list[ModelCost]) -> None:
     assert [p.name for p in host_file().parent.iterdir()] == ["host.json"]
 
 
+def test_a_cache_of_another_version_is_measured_again(costs: list[ModelCost]) -> None:
+    host_file().parent.mkdir(parents=True)
+    host_file().write_text(
+        '{"target": "host", "entries": [{"ms": {"macs": 1}}], "threads": {}}', encoding="utf-8"
+    )
+    assert load_coefficients("host") is None
+    save_host([fit_own(costs, [1.0] * len(costs), "onnxruntime", "1.0", "fp32", "box")])
+    assert load_coefficients("host") is not None
+
+
 def test_coefficients_of_another_machine_are_not_used(costs: list[ModelCost]) -> None:
     save_host([fit_own(costs, [1.0] * len(costs), "onnxruntime", "1.0", "fp32", "box")])
     path = host_file()

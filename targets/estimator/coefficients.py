@@ -131,11 +131,7 @@ def load_coefficients(name: str) -> Coefficients | None:
     None when there are none. Raises DataError for a damaged file among those that ship.
     """
     if name == "host":
-        path = host_file()
-        own = read(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
-        return (
-            own if own is not None and own.machine == this_machine() else None
-        )  # a home folder may be shared
+        return _own()
     found = resources.files("edgec.targets") / "coefficients" / f"{name}.json"
     return read(found.read_text(encoding="utf-8"), f"{name}.json") if found.is_file() else None
 

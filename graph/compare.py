@@ -154,9 +154,11 @@ def _static(value: ir.Value) -> tuple[int, ...] | None:
 
 
 def compare(
-    a: ir.Model, b: ir.Model, data: Dataset, *, batch_size: int = 8, threads: int = 1
+    a: ir.Model, b: ir.Model, data: Dataset, *, batch_size: int = 1, threads: int = 1
 ) -> tuple[Difference, ...]:
     """Differences at every value that both graphs share by name, and at the outputs (matched by position), in order.
+
+    All shared values of one batch are held at once, hence the small ``batch_size``.
 
     Raises ModelError where the graphs do not have the same inputs or number of outputs.
     """

@@ -86,7 +86,9 @@ def judge(name: str, model: onnx.ModelProto, sets: Sets) -> tuple[str, str]:
         runner = session(emit(graph))
     except EdgecError as error:
         verdict = "refused" if error.exit_code == 3 else "DEFECT"
-        return f"{kind} {verdict}", f"{error.what}" + (f": {error.why}"[:100] if error.why else "") + f" [{ops}]"
+        return f"{kind} {verdict}", f"{error.what}" + (
+            f": {error.why}"[:100] if error.why else ""
+        ) + f" [{ops}]"
     except Exception as error:
         return f"{kind} DEFECT", f"{name}: {type(error).__name__}: {error}"[:200]
     for inputs, expected in sets:
@@ -104,7 +106,9 @@ def judge(name: str, model: onnx.ModelProto, sets: Sets) -> tuple[str, str]:
 
 def same(value: np.ndarray, reference: np.ndarray) -> bool:
     if value.dtype.kind in "fc" or reference.dtype.kind in "fc":
-        return np.allclose(value.astype(np.float64), reference.astype(np.float64), equal_nan=True, **TOLERANCE)
+        return np.allclose(
+            value.astype(np.float64), reference.astype(np.float64), equal_nan=True, **TOLERANCE
+        )
     return bool(np.array_equal(value, reference))
 
 

@@ -86,15 +86,17 @@ def by_name(name: str) -> Network:
     return next(n for n in NETWORKS if n.name == name)
 
 
-def quantised(network: Network, model: ir.Model, samples: int = 64, activations: str = "uint8") -> ir.Model:
-    """The int8 twin by the product's own pass, min/max ranges."""
+def quantised(
+    network: Network, model: ir.Model, samples: int = 64, activations: str = "uint8", method: str = "mse"
+) -> ir.Model:
+    """The int8 twin by the product's own pass."""
     from edgec.passes.base import Context
     from edgec.passes.quantize import Quantize
 
     data = network.calibration_data(model, samples)
     with tempfile.TemporaryDirectory() as scratch:
         context = Context(teacher=model, scratch=Path(scratch), data=data)
-        return Quantize(method="minmax", activations=activations).run(model.clone(), context).model
+        return Quantize(method=method, activations=activations).run(model.clone(), context).model
 
 
 Feed = dict[str, np.ndarray]  # type: ignore[type-arg]

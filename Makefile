@@ -49,7 +49,7 @@ types: $(STAMP)
 	@echo "== types"
 	@rm -rf .build/typed && mkdir -p .build/typed/edgec
 	@for f in edgec/*; do ln -s "../../../$$f" ".build/typed/edgec/$$(basename $$f)"; done
-	@for d in graph passes targets runtime compiler deploy; do ln -s "../../../$$d" ".build/typed/edgec/$$d"; done
+	@for d in graph passes targets runtime compiler; do ln -s "../../../$$d" ".build/typed/edgec/$$d"; done
 	cd .build/typed && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml -p edgec
 
 unit: $(STAMP)

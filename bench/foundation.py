@@ -1,7 +1,7 @@
 """Loading: every float network of the shared data, its canonical graph, and how exactly the emitted file repeats it.
 
-Each network is loaded, emitted as ONNX and run in onnxruntime on real inputs, one at a time and (where the batch axis could be freed)
-five at once; the figure is the largest difference to the original file over the largest magnitude of that output.
+Each network is loaded, emitted as ONNX and run in onnxruntime on real inputs, one at a time and (where the batch axis could be
+freed) five at once; the figure is the largest difference to the original file over the largest magnitude of that output.
 
 usage: python bench/foundation.py
 """

@@ -86,8 +86,7 @@ def _is_candidate(node: ir.Node) -> bool:
     view = ConvView.of(node)
     if view is None or view.weight.dtype != np.float32:
         return False
-    plain = all(k == 1 for k in view.kernel) and all(s == 1 for s in view.strides) and not any(view.pads)
-    return plain
+    return all(k == 1 for k in view.kernel) and all(s == 1 for s in view.strides) and not any(view.pads)
 
 
 def dense_matrix(view: ConvView) -> Array:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {"graph": 0, "targets": 1, "passes": 2, "runtime": 2, "deploy": 3, "compiler": 3, "edgec": 4}

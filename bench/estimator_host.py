@@ -1,6 +1,6 @@
 """How far estimates for this machine can be trusted: calibrate it, then estimate real networks that it never saw.
 
-    python bench/estimator_host.py                 calibrate (two or three minutes), then judge
+    python bench/estimator_host.py                 calibrate (a few minutes), then judge
     python bench/estimator_host.py --no-calibrate  judge what is in the cache
 
 Needs the shared networks (``EDGEC_SHARED``, or ``../shared`` beside the repository). Measured is processor time of one

@@ -20,8 +20,8 @@ from edgec.targets.estimator.features import FREE, Vector
 
 BLOCK = 16
 _KINDS = ("pointwise", "kernel", "first")  # 1x1; larger; larger on at most four channels
-_CONVOLUTION = ("macs", "stores", "reads", "sums", "edges", "pixels")
-_DEPTHWISE = ("macs", "stores", "reads", "edges", "pixels", "wide", "strided")
+_CONVOLUTION = ("macs", "stores", "reads", "sums", "edges", "pixels", "ragged", "ragged_pixels")
+_DEPTHWISE = ("macs", "stores", "reads", "edges", "pixels", "wide", "strided", "ragged")
 _OTHER = (
     "weights", "weights_l2", "weights_l3", "linear", "linear_far", "pooled", "pooled_windows", "layout", "binary",
     "clip", "sigmoid", "hard_swish", "other", "l2", "l3", "nodes", "model",
@@ -105,6 +105,8 @@ def _product(node: NodeCost, found: dict[str, float], item_bytes: int) -> None:
         f"{kind}_sums": pixels * wide * math.ceil(channels / BLOCK) * (node.kernel[0] if node.kernel else 1),
         f"{kind}_edges": math.sqrt(pixels) * wide * window * deep,
         f"{kind}_pixels": pixels * window,
+        f"{kind}_ragged": pixels * wide if outputs % BLOCK else 0,
+        f"{kind}_ragged_pixels": pixels * window if round(channels) % BLOCK else 0,
         "weights": node.params,
         "weights_l2": node.params * _share(size, 1.6e4, 2.6e5),
         "weights_l3": node.params * _share(size, 2e6, 1.6e7),
@@ -125,6 +127,8 @@ def _depthwise(node: NodeCost, found: dict[str, float]) -> None:
         "depthwise_edges": math.sqrt(pixels) * wide * window,
         "depthwise_pixels": pixels * window,
         "depthwise_wide": macs if window > 9 else 0,
+        # Some kernels have no vector code for the channels that are left over, and fall back for all.
+        "depthwise_ragged": macs if round(channels) % BLOCK else 0,
         "depthwise_strided": macs if node.stride and node.stride[0] > 1 else 0,
     }
     found.update(amounts)

@@ -181,7 +181,7 @@ def _coefficients(target: Target) -> Coefficients:
         raise UsageError(
             "no latency estimate for this machine",
             why="it has not been calibrated",
-            hint="Run `edgec targets calibrate` once (a minute or two), or measure: edgec bench MODEL.",
+            hint="Run `edgec targets calibrate` once (a few minutes), or measure: edgec bench MODEL.",
         )
     raise UsageError(
         f"no latency estimate for {target.name}",

@@ -12,7 +12,7 @@ Unknowns are ordered (tap, input channel), the constant last: patches are then c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -109,26 +109,48 @@ class Patches:
             part = slice(start, min(start + step, len(rows)))
             yield part, self._gather(flat, bases[part], offsets)
 
+    def scatter(self, pieces: Iterable[Array], count: int, spatial: tuple[int, ...]) -> Array:
+        """The adjoint of taking patches at all output positions: per tap (rows, channels) -> (count, *spatial, channels)."""
+        rank = len(self.kernel)
+        rows = np.arange(count * math.prod(self.out_shape(spatial)))
+        bases, offsets, padded = self._places(count, spatial, rows)
+        room = np.zeros((count * math.prod(padded), self.channels), np.float32)
+        for offset, piece in zip(offsets.tolist(), pieces, strict=True):
+            # Within one tap every output position reads a pixel of its own, so plain indexed addition is exact.
+            room[bases + offset] += piece
+        whole = room.reshape(count, *padded, self.channels)
+        inside = (
+            slice(self.pads[i], self.pads[i] + size) for i, size in zip(range(rank), spatial, strict=True)
+        )
+        return whole[(slice(None), *inside)]
+
     def _flatten(self, x: Array, rows: Array) -> tuple[Array, Array, Array]:
         """Padded pixels (all, channels), the first pixel of every row's patch, and the offset of every tap."""
-        spatial, rank = x.shape[2:], len(self.kernel)
+        spatial = x.shape[2:]
+        bases, offsets, padded = self._places(len(x), spatial, rows)
         last = np.moveaxis(x, 1, -1)
-        padded = tuple(size + self.pads[i] + self.pads[i + rank] for i, size in enumerate(spatial))
         if any(self.pads):
             room = np.zeros((len(x), *padded, self.channels), np.float32)
-            room[(slice(None), *(slice(self.pads[i], self.pads[i] + s) for i, s in enumerate(spatial)))] = (
-                last
-            )
+            inside = (slice(self.pads[i], self.pads[i] + size) for i, size in enumerate(spatial))
+            room[(slice(None), *inside)] = last
             last = room
+        return np.ascontiguousarray(last).reshape(-1, self.channels), bases, offsets
+
+    def _places(
+        self, count: int, spatial: Sequence[int], rows: Array
+    ) -> tuple[Array, Array, tuple[int, ...]]:
+        """First padded pixel of every row's patch, offset of every tap, and the padded size."""
+        rank = len(self.kernel)
+        padded = tuple(size + self.pads[i] + self.pads[i + rank] for i, size in enumerate(spatial))
         steps = np.array([math.prod(padded[i + 1 :]) for i in range(rank)], np.int64)
-        image, *position = np.unravel_index(rows, (len(x), *self.out_shape(spatial)))
+        image, *position = np.unravel_index(rows, (count, *self.out_shape(spatial)))
         bases = image * math.prod(padded)
         for axis in range(rank):
             bases = bases + position[axis] * self.strides[axis] * steps[axis]
-        offsets = np.array(
-            [sum(t * d * s for t, d, s in zip(tap, self.dilations, steps, strict=True)) for tap in self.taps]
-        )
-        return np.ascontiguousarray(last).reshape(-1, self.channels), bases, offsets.astype(np.int64)
+        offsets = [
+            sum(t * d * s for t, d, s in zip(tap, self.dilations, steps, strict=True)) for tap in self.taps
+        ]
+        return bases, np.array(offsets, np.int64), padded
 
     def _gather(self, flat: Array, bases: Array, offsets: Array) -> Array:
         count, each = len(bases), self.group_channels

@@ -23,8 +23,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tflite_networks import ENGINES, onnx_runner, quiet, tflite_runner
 
 from edgec.compiler.emit.tflite import emit
-from edgec.graph.errors import EdgecError
 from edgec.graph.data import ArraySource, Dataset, InputSpec
+from edgec.graph.errors import EdgecError
 from edgec.graph.preprocess import Preprocess
 
 

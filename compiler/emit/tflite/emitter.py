@@ -11,6 +11,8 @@ from edgec.compiler.emit.tflite.call import find_sink
 from edgec.compiler.emit.tflite.context import FixedBatchError, Home, Lowering, Placed, RefusalError
 from edgec.compiler.emit.tflite.layout import Layout, channels_last, identity
 from edgec.compiler.emit.tflite.ops import HANDLERS
+from edgec.compiler.emit.tflite.ops.unary import written_out_gelu
+from edgec.compiler.emit.tflite.patterns import find_gelus
 from edgec.compiler.emit.tflite.program import Program, Tensor
 from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.graph.errors import UnsupportedError, UsageError
@@ -81,6 +83,9 @@ class _Driver:
         self.layouts: dict[str, tuple[int, ...]] = {}
         self.refused: list[Unsupported] = []
         self.lowered: list[ir.Node] = []
+        self.gelus = {gelu.nodes[-1]: gelu for gelu in find_gelus(model.graph)}
+        for gelu in self.gelus.values():
+            self.ctx.done.update(gelu.nodes[:-1])
         for value in model.graph.inputs:
             self._input(value)
 
@@ -116,7 +121,7 @@ class _Driver:
             if node in self.ctx.done:
                 self.lowered.append(node)
                 continue
-            if not all(v is None or self.ctx.known(v) for v in node.inputs[: _data_inputs(node)]):
+            if not self._ready(node):
                 continue
             try:
                 self._node(node)
@@ -126,7 +131,15 @@ class _Driver:
                 if placeholders:
                     self._stand_in(node)
 
+    def _ready(self, node: ir.Node) -> bool:
+        gelu = self.gelus.get(node)
+        operands = node.inputs[: _data_inputs(node)] if gelu is None else (gelu.x,)
+        return all(value is None or self.ctx.known(value) for value in operands)
+
     def _node(self, node: ir.Node) -> None:
+        if node in self.gelus:
+            written_out_gelu(self.ctx, self.gelus[node])
+            return
         if node.domain not in ("", "ai.onnx"):
             raise RefusalError(f"it is an operator of domain {node.domain!r}")
         if node.op_type == "Constant":

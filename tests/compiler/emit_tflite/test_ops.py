@@ -46,6 +46,14 @@ FLOAT: dict[str, str] = {
     "silu": f"{MAP} {{ s = Sigmoid(x) y = Mul(x, s) }}",
     "gelu": f"{MAP} {{ y = Gelu(x) }}",
     "gelu by tanh": f'{MAP} {{ y = Gelu<approximate="tanh">(x) }}',
+    "gelu written out": f"""{MAP} {{ r = Constant<value_float=1.4142135>() d = Div(x, r) e = Erf(d)
+        one = Constant<value_float=1.0>() a = Add(e, one) m = Mul(x, a) half = Constant<value_float=0.5>()
+        y = Mul(m, half) }}""",
+    "gelu with the half before": f"""{MAP} {{ r = Constant<value_float=0.70710678>() d = Mul(r, x) e = Erf(d)
+        one = Constant<value_float=1.0>() a = Add(one, e) half = Constant<value_float=0.5>() m = Mul(x, half)
+        y = Mul(m, a) }}""",
+    "max pool behind relu": f"""{MAP} {CONV} r = Relu(h)
+        y = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(r) }}""",
     "elu": f"{MAP} {{ a = Elu(x) y = Elu<alpha=0.5>(a) }}",
     "selu": f"{MAP} {{ y = Selu(x) }}",
     "celu": f"{MAP} {{ y = Celu<alpha=0.7>(x) }}",
@@ -184,6 +192,9 @@ def test_quantised_layers_run_on_codes(build: Callable[..., Any], quantise: Call
     ("name", "wanted"),
     [
         ("conv relu", ["CONV_2D"]),
+        ("gelu written out", ["GELU"]),
+        ("gelu with the half before", ["GELU"]),
+        ("max pool behind relu", ["CONV_2D", "PAD", "MAX_POOL_2D"]),
         ("conv clip", ["CONV_2D", "MAXIMUM", "MINIMUM"]),
         ("residual", ["CONV_2D", "ADD"]),
         ("flatten and gemm", ["CONV_2D", "FULLY_CONNECTED"]),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.emit.tflite.call import Call, is_read
+from edgec.compiler.emit.tflite.call import Call, clip_bounds, is_read
 from edgec.compiler.emit.tflite.context import Lowering, RefusalError
 from edgec.compiler.emit.tflite.layout import channels_last
 from edgec.compiler.emit.tflite.ops.conv import spatial_windows
@@ -43,7 +43,10 @@ def _pooled(
 
 @POOL.register("MaxPool")
 def max_pool(ctx: Lowering, node: ir.Node) -> None:
-    """MAX_POOL_2D; other paddings than TFLite's are filled with the lowest value."""
+    """MAX_POOL_2D; other paddings than TFLite's are filled with the lowest value.
+
+    Behind a Relu zero is as good, and PAD with zero is an operator that XNNPACK runs, PADV2 is not.
+    """
     if any(is_read(value) for value in node.outputs[1:]):
         raise RefusalError("it returns indices")
     call = Call(ctx, node, moves=True, fuse=True)
@@ -58,8 +61,30 @@ def max_pool(ctx: Lowering, node: ir.Node) -> None:
         call.finish(_dilated_max(ctx, call, x.tensor, found), layout)
         return
     rule, pads = scheme(found)
-    tensor = x.tensor if pads is None else pad_spatial(ctx, x.tensor, pads, call.name, _lowest(x.tensor))
+    fill = None if is_non_negative(node.inputs[0]) else _lowest(x.tensor)
+    tensor = x.tensor if pads is None else pad_spatial(ctx, x.tensor, pads, call.name, fill)
     call.finish(_pooled(ctx, call, "MAX_POOL_2D", tensor, found, rule), layout)
+
+
+_NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax", "Abs", "Exp", "Sqrt", "HardSigmoid", "Softplus"})
+_KEEPING_SIGN = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "MaxPool", "AveragePool", "Transpose", "Identity"}
+)
+
+
+def is_non_negative(value: ir.Value | None) -> bool:
+    """True when the graph shows that a value is never below zero."""
+    while value is not None:
+        node = value.producer()
+        if node is None:
+            return False
+        if node.op_type == "Clip":
+            bounds = clip_bounds(node)
+            return bounds is not None and bounds[0] >= 0
+        if node.op_type not in _KEEPING_SIGN:
+            return node.op_type in _NEVER_NEGATIVE
+        value = node.inputs[0]
+    return False
 
 
 def _lowest(x: Tensor) -> float:

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call, clip_bounds, is_read
-from edgec.compiler.emit.tflite.context import TYPES, Lowering, RefusalError
+from edgec.compiler.emit.tflite.context import TYPES, Lowering, Placed, RefusalError
 from edgec.compiler.emit.tflite.layout import Layout, channels_last, identity
+from edgec.compiler.emit.tflite.patterns import WrittenOutGelu
 from edgec.compiler.emit.tflite.program import Quantization, Tensor
 from edgec.compiler.emit.tflite.quantisation import CodeForm, quantise
 from edgec.compiler.emit.tflite.registry import Registry
@@ -101,6 +102,16 @@ def gelu(ctx: Lowering, node: ir.Node) -> None:
     call = Call(ctx, node)
     x = call.take(0)
     _emit(call, "GELU", x.tensor, x.layout, approximate=attribute(node, "approximate", "none") == "tanh")
+
+
+def written_out_gelu(ctx: Lowering, gelu: WrittenOutGelu) -> None:
+    """GELU in the place of the nodes that spell it; the last of them gives the result."""
+    x = ctx.take(ctx.real(gelu.x))
+    result = gelu.nodes[-1].outputs[0]
+    y = ctx.program.tensor(result.name or "gelu", x.tensor.type, x.tensor.shape)
+    y.is_result = True
+    ctx.program.add("GELU", [x.tensor], [y], {"approximate": False})
+    ctx.bind(result, Placed(y, x.layout))
 
 
 @UNARY.register("Relu", "Clip")

@@ -74,6 +74,8 @@ def emit_bytes(model: ir.Model, file_format: str, precision: str, recipe: Recipe
         return emit(model, metadata=metadata)
     from edgec.compiler.emit import tflite
 
+    if recipe.split_unsupported and tflite.unsupported(model):
+        model = tflite.split_unsupported(model).model
     return tflite.emit(
         model,
         precision=cast("Precision", precision),
@@ -91,3 +93,17 @@ def preprocessing_metadata(recipe: Recipe) -> dict[str, str]:
 
     settings = recipe.preprocess.build().to_dict()
     return {"edgec.version": __version__, "edgec.preprocess": json.dumps(settings, sort_keys=True)}
+
+
+def split_remarks(models: Mapping[str, ir.Model], recipe: Recipe) -> tuple[str, ...]:
+    """What ``split_unsupported`` left out of the TFLite files, in words."""
+    if not recipe.split_unsupported or "tflite" not in recipe.formats:
+        return ()
+    from edgec.compiler.emit import tflite
+
+    refused = tflite.unsupported(models["fp32"])
+    if not refused:
+        return ()
+    cut = ", ".join(tflite.split_unsupported(models["fp32"]).cut)
+    names = ", ".join(f"{one.op} {one.node}" for one in refused[:3]) + (", ..." if len(refused) > 3 else "")
+    return (f"the TFLite files end at {cut}: TFLite cannot take {names}; the rest is for the host program",)

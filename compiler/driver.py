@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from edgec.compiler.artifacts import NAMES, Emitted, emit_all, stages
+from edgec.compiler.artifacts import NAMES, Emitted, emit_all, split_remarks, stages
 from edgec.compiler.assemble import RunFacts, assemble
 from edgec.compiler.cache import PassCache
 from edgec.compiler.gates import check_gates
@@ -62,7 +62,7 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
         emitted = emit_all(models, ready.recipe, folder)
         settings.progress.step("judging", 0, 1)
         quality = _judge(ready, models)
-        by_artifact, remarks = _judge_files(ready, emitted)
+        by_artifact, remarks = _judge_files(ready, models, emitted)
         timings = time_run(ready, models, emitted, measure=settings.measure, progress=settings.progress)
         data = ready.evaluation if ready.evaluation is not None else ready.data
         facts = RunFacts(
@@ -124,12 +124,13 @@ def _judge(ready: Prepared, models: dict[str, ir.Model]) -> dict[str, dict[str, 
 
 
 def _judge_files(
-    ready: Prepared, emitted: tuple[Emitted, ...]
+    ready: Prepared, models: dict[str, ir.Model], emitted: tuple[Emitted, ...]
 ) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """Quality of the artifacts that are judged by running the file itself; a remark where they cannot be run here."""
+    cut = split_remarks(models, ready.recipe)
     data = _judging_data(ready)
-    if data is None or not any(one.format == "tflite" for one in emitted):
-        return {}, ()
+    if cut or data is None or not any(one.format == "tflite" for one in emitted):
+        return {}, cut
     offset = ready.recipe.eval.label_offset if ready.recipe.eval is not None else 0
     try:
         found = judge_tflite(

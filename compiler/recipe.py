@@ -101,6 +101,8 @@ class Recipe(_Closed):
     threads: int = Field(default=1, ge=1)
     io_layout: Literal["nchw", "nhwc"] = "nhwc"
     batch: int | None = Field(default=None, ge=1)
+    split_unsupported: bool = False
+    """Where TFLite cannot take a node: emit the part before it instead of stopping."""
     edgec: str | None = None
     versions: dict[str, str] = {}
 

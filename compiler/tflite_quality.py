@@ -15,8 +15,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.artifacts import Emitted
+from edgec.compiler.emit.tflite.schema import TensorType
+from edgec.compiler.emit.tflite.read import TensorInfo, read
 from edgec.compiler.quality import Tally
-from edgec.graph.data import Dataset
+from edgec.graph.compare import Difference
+from edgec.graph.data import Dataset, InputSpec
+from edgec.graph.errors import ModelError
 from edgec.graph.execute import Executor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -45,7 +49,8 @@ def judge_tflite(
         reference = runner.run(feeds)
         count = len(next(iter(feeds.values())))
         batch_labels = None if labels is None else labels[done : done + count]
-        for one, values in _run_all(files, feeds, io_layout):
+        paths = [one.path for one in files]
+        for one, values in zip(files, _run_all(paths, feeds, io_layout), strict=True):
             moved = {
                 name: _like(value, reference[name]) for name, value in zip(reference, values, strict=True)
             }
@@ -54,21 +59,62 @@ def judge_tflite(
     return {name: tally.figures() for name, tally in tallies.items()}
 
 
-def _run_all(
-    files: Sequence[Emitted], feeds: Mapping[str, Array], io_layout: str
-) -> Iterator[tuple[Emitted, list[Array]]]:
+def compare_file(model: ir.Model, path: Path, data: Dataset, *, threads: int = 1) -> tuple[Difference, ...]:
+    """Differences at the outputs between ``model`` and a TFLite file run on the same data. Raises EdgecError."""
+    layout = _layout_of(path, InputSpec.of(model))
+    runner = Executor(model, threads=threads)
+    found = {name: Difference(name, op="output") for name in runner.outputs}
+    for feeds in data.batches(_chunk(data)):
+        reference = runner.run(feeds)
+        (values,) = _run_all([path], feeds, layout)
+        if len(values) != len(reference):
+            why = f"{len(reference)} against {len(values)}"
+            raise ModelError("the models have different numbers of outputs", where=str(path), why=why)
+        for (name, expected), value in zip(reference.items(), values, strict=True):
+            found[name].add(expected, _like(value, expected))
+    return tuple(found.values())
+
+
+def _layout_of(path: Path, specs: Sequence[InputSpec]) -> str:
+    """``nhwc`` where the file's pictures are channels last, from the shapes of its inputs."""
+    file = read(path)
+    shapes = [tuple(file.tensors[i].shape[1:]) for i in file.inputs]
+    return "nchw" if [spec.shape for spec in specs] == shapes else "nhwc"
+
+
+def _run_all(files: Sequence[Path], feeds: Mapping[str, Array], io_layout: str) -> Iterator[list[Array]]:
+    """Outputs of each file for one batch, as real numbers."""
     from edgec.runtime.bench import BenchOptions, outputs
     from edgec.runtime.devices import open_device
 
     with tempfile.TemporaryDirectory() as folder, open_device("local") as device:
-        inputs = Path(folder) / "inputs.npz"
-        moved = {name: _to_layout(array, io_layout) for name, array in feeds.items()}
-        np.savez(inputs, **moved)
-        for one in files:
-            saved = Path(folder) / f"{one.name}.npz"
-            outputs(one.path, inputs, saved, BenchOptions(), device)
+        for index, path in enumerate(files):
+            file = read(path)
+            given = [file.tensors[i] for i in file.inputs]
+            moved = [_to_layout(array, io_layout) for array in feeds.values()]
+            coded = {t.name: _encode(array, t) for t, array in zip(given, moved, strict=True)}
+            inputs, saved = Path(folder) / f"inputs{index}.npz", Path(folder) / f"outputs{index}.npz"
+            np.savez(inputs, **coded)
+            outputs(path, inputs, saved, BenchOptions(), device)
             with np.load(saved) as arrays:
-                yield one, [arrays[name] for name in arrays.files]
+                values = [arrays[name] for name in arrays.files]
+            yield [_decode(value, file.tensors[i]) for value, i in zip(values, file.outputs, strict=True)]
+
+
+def _encode(array: Array, tensor: TensorInfo) -> Array:
+    """Real numbers as the codes that a quantised input takes; a float input takes them as they are."""
+    kind = {TensorType.INT8: np.int8, TensorType.UINT8: np.uint8, TensorType.INT16: np.int16}.get(tensor.type)
+    if kind is None or tensor.quantization is None:
+        return array
+    codes = np.round(array / tensor.quantization.scale[0]) + tensor.quantization.zero_point[0]
+    return np.clip(codes, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
+
+
+def _decode(value: Array, tensor: TensorInfo) -> Array:
+    if value.dtype.kind == "f" or tensor.quantization is None:
+        return value
+    real = (value.astype(np.float64) - tensor.quantization.zero_point[0]) * tensor.quantization.scale[0]
+    return real.astype(np.float32)
 
 
 def _chunk(data: Dataset) -> int:

@@ -69,6 +69,9 @@ if TYPE_CHECKING:
 )
 @click.option("--batch", type=click.IntRange(min=1), default=None, help="Fix the batch size of TFLite files.")
 @click.option(
+    "--split-unsupported", is_flag=True, help="Where TFLite cannot take a node, emit the part before it."
+)
+@click.option(
     "--bench/--no-bench", "measure", default=True, help="Measure latency when the target is this host."
 )
 @click.option("--force", is_flag=True, help="Write into a folder that is not empty and is no run.")
@@ -141,6 +144,8 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
         if values[key] is not None:
             base[key] = values[key]
     base.setdefault("threads", os.cpu_count() or 1)
+    if values["split_unsupported"]:
+        base["split_unsupported"] = True
     if values["formats"] is not None:
         base["formats"] = [part.strip() for part in values["formats"].split(",") if part.strip()]
     changed = [key for key in ("budget", "precision") if values[key] is not None]

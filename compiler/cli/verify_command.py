@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from edgec.compiler.cli.options import data_options, parse_shape, preprocessing
+from edgec.graph.errors import UsageError
 
 
 @click.command("verify")
@@ -28,6 +30,8 @@ from edgec.compiler.cli.options import data_options, parse_shape, preprocessing
 def command(a: str, b: str, **values: Any) -> int:
     """How far model B is from model A: per layer that both have, and at the outputs.
 
+    B may be a TFLite file: then outputs are compared, by running it.
+
     Exit code 1 when --min-sqnr (or --bisect) finds a layer or output below it.
     """
     from edgec.compiler.cli.output import print_json, stdout, table
@@ -36,6 +40,8 @@ def command(a: str, b: str, **values: Any) -> int:
     from edgec.graph.load import load
     from edgec.graph.preprocess import Preprocess
 
+    if b.endswith(".tflite"):
+        return _verify_tflite(a, b, values)
     shape = parse_shape(values["input_shape"])
     first, second = load(a, input_shape=shape), load(b, input_shape=shape)
     preprocess = Preprocess(**preprocessing(values))
@@ -75,3 +81,41 @@ def command(a: str, b: str, **values: Any) -> int:
     if limit is not None:
         click.echo(f"no value is below {limit:g} dB")
     return 0
+
+
+def _verify_tflite(a: str, b: str, values: dict[str, Any]) -> int:
+    """Outputs of a TFLite file against those of the ONNX model ``a``: inner values of the two have nothing in common."""
+    from edgec.compiler.cli.output import print_json, stdout, table
+    from edgec.compiler.tflite_quality import compare_file
+    from edgec.graph.data import open_data
+    from edgec.graph.load import load
+    from edgec.graph.preprocess import Preprocess
+
+    if values["bisect"]:
+        hint = "Bisect the ONNX twin; it holds the same table of scales."
+        raise UsageError("--bisect needs two ONNX models", where=b, hint=hint)
+    model = load(a, input_shape=parse_shape(values["input_shape"]))
+    samples = values["samples"] or (None if values["data"] else 8)
+    data = open_data(
+        values["data"] or "random",
+        model,
+        Preprocess(**preprocessing(values)),
+        samples=samples,
+        seed=values["seed"],
+        skip_bad=values["skip_bad"],
+    )
+    differences = compare_file(model, Path(b), data, threads=values["threads"])
+    limit = values["min_sqnr"]
+    wrong = next((d for d in differences if limit is not None and d.sqnr_db < limit), None)
+    if values["as_json"]:
+        found = {"data": data.name, "samples": len(data), "layers": [d.to_dict() for d in differences]}
+        print_json({**found, "first_divergence": wrong.to_dict() if wrong is not None else None})
+        return 1 if wrong is not None else 0
+    rows = [
+        (d.name, f"{d.largest:.3g}", f"{d.relative:.2e}", f"{d.sqnr_db:.1f}", f"{d.cosine:.6f}")
+        for d in differences
+    ]
+    stdout().print(table(None, ("output", "max", "relative", "SQNR dB", "cosine"), rows, right=(1, 2, 3, 4)))
+    if wrong is not None:
+        click.echo(f"{wrong.name} is below {limit:g} dB")
+    return 1 if wrong is not None else 0

@@ -327,3 +327,27 @@ def test_starting_is_instant_and_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_verify_runs_a_tflite_file(edgec, files) -> None:
+    pytest.importorskip("ai_edge_litert")
+    edgec(*compile_args(files, "--format", "tflite", "--precision", "int8"))
+    for name, floor in (("model.tflite", 80.0), ("model.int8.tflite", 15.0)):
+        path = files / "out" / name
+        code, out, err = edgec("verify", files / "net.onnx", path, "--data", files / "calib.npz", "--json")
+        assert code == 0, err
+        (output,) = json.loads(out)["layers"]
+        assert output["sqnr_db"] > floor
+
+
+def test_what_tflite_cannot_take_stops_or_is_split_off(edgec, files) -> None:
+    pytest.importorskip("ai_edge_litert")
+    text = NET.replace("y = Gemm<transB=1>(f, g, c)", "h = Gemm<transB=1>(f, g, c)  y = LpNormalization<axis=1>(h)")
+    onnx.save(parse(text), files / "net.onnx")
+    code, _, err = edgec(*compile_args(files, "--format", "tflite"))
+    assert code == 3
+    assert "LpNormalization" in err
+    code, _, err = edgec(*compile_args(files, "--format", "tflite", "--split-unsupported"))
+    assert code == 0, err
+    report = json.loads((files / "out" / "report.json").read_text())
+    assert any("LpNormalization" in warning for warning in report["warnings"])

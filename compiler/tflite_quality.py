@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.artifacts import Emitted
-from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.compiler.emit.tflite.read import TensorInfo, read
+from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.compiler.quality import Tally
 from edgec.graph.compare import Difference
 from edgec.graph.data import Dataset, InputSpec
@@ -25,6 +25,12 @@ from edgec.graph.execute import Executor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_CODES = {
+    TensorType.INT8: ("int8", -128, 127),
+    TensorType.UINT8: ("uint8", 0, 255),
+    TensorType.INT16: ("int16", -32768, 32767),
+}
+"""Type and range of the codes of a quantised input."""
 CHUNK_BYTES = 64 << 20
 """Inputs are handed over in files of about this size: memory stays flat whatever the number of samples."""
 
@@ -103,11 +109,12 @@ def _run_all(files: Sequence[Path], feeds: Mapping[str, Array], io_layout: str) 
 
 def _encode(array: Array, tensor: TensorInfo) -> Array:
     """Real numbers as the codes that a quantised input takes; a float input takes them as they are."""
-    kind = {TensorType.INT8: np.int8, TensorType.UINT8: np.uint8, TensorType.INT16: np.int16}.get(tensor.type)
-    if kind is None or tensor.quantization is None:
+    limits = _CODES.get(tensor.type)
+    if limits is None or tensor.quantization is None:
         return array
+    kind, low, high = limits
     codes = np.round(array / tensor.quantization.scale[0]) + tensor.quantization.zero_point[0]
-    return np.clip(codes, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
+    return np.asarray(np.clip(codes, low, high)).astype(kind)
 
 
 def _decode(value: Array, tensor: TensorInfo) -> Array:

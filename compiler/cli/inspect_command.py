@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.compiler.cli.options import parse_shape
+from edgec.graph.errors import UsageError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -134,7 +135,15 @@ def _estimate(
     from edgec.targets import target as find_target
     from edgec.targets.estimator import estimate
 
-    return estimate(spent, find_target(name), runtime=runtime, precision=precision).to_dict()
+    described = find_target(name)
+    try:
+        return estimate(spent, described, runtime=runtime, precision=precision).to_dict()
+    except UsageError as error:
+        # The cost table is what was asked for; an estimate that cannot be had is said, not fatal.
+        return {
+            "text": ". ".join(f"none: {error.what}, {error.why}. {error.hint}".splitlines()),
+            "per_node_ms": {},
+        }
 
 
 def _print_summary(path: str, facts: dict[str, Any]) -> None:

@@ -43,7 +43,8 @@ OFFSETS = ("Add", "Sub", "Max", "Min", "Concat")
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 LARGEST = 64.0
 """No factor leaves [1/LARGEST, LARGEST]."""
-BOUND_MARGIN = 0.98
+BOUND_MARGIN = 0.7
+"""A channel grows to this share of a Clip's bound at most: other data may bring larger values."""
 
 
 @dataclass

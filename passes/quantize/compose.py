@@ -85,8 +85,10 @@ def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context
         return plain
     equalised = _calibrated(equal, data, settings, context)
     check = split_data(data, settings.fit_samples, context.seed)[1]
-    before = score(model, assemble(plain, settings)[0], check, threads=context.threads)
-    after = score(model, assemble(equalised, settings)[0], check, threads=context.threads)
+    # Rounding of weights is repaired later; what equalisation is for shows with the weights exact.
+    judged = replace(settings, form=replace(settings.form, float_weights=bool(settings.fits)))
+    before = score(model, assemble(plain, judged)[0], check, threads=context.threads)
+    after = score(model, assemble(equalised, judged)[0], check, threads=context.threads)
     text = f"equalisation: SQNR per sample {before.typical_db:.1f} -> {after.typical_db:.1f} dB"
     if settings.equalise == "auto" and after.typical_db <= before.typical_db:
         return Prepared(plain.original, plain.calibration, (Note(text, "reverted"),))

@@ -37,6 +37,8 @@ class Form:
     activations: str = "uint8"
     weight_limit: int = 127
     per_channel: bool = True
+    float_weights: bool = False
+    """Leave weights exact, to see what activations alone cost."""
     bits: int = 8
 
     def code_dtype(self) -> np.dtype[Any]:
@@ -100,33 +102,38 @@ class _Writer:
         for name in self.plan.tensors:
             self._pair(values[name])
         for node in nodes.values():
-            if node.name not in self.plan.nodes and node.op_type in ("Conv", "ConvTranspose", "Gemm"):
+            is_float = node.name not in self.plan.nodes or self.form.float_weights
+            if is_float and node.op_type in ("Conv", "ConvTranspose", "Gemm"):
                 self._keep_float(node)
 
     def _keep_float(self, node: ir.Node) -> None:
-        """Write the weights of a float layer behind a DequantizeLinear as int32 codes, exact to 2^-30 of the largest.
+        """Write the weight of a float layer behind a DequantizeLinear as int32 codes, exact to 2^-30 of the
+        largest.
 
-        onnxruntime quantises a plain float initialiser behind such an input per tensor, whatever the file says (its
-        WeightBiasQuantization, 1.20 and later); what comes out of a DequantizeLinear it leaves alone.
+        onnxruntime quantises a plain float initialiser behind such an input per tensor, whatever the file
+        says (its WeightBiasQuantization, 1.20 and later). A weight that comes out of a DequantizeLinear it
+        leaves alone, and the bias with it, if the scales lie along an axis that an int8 kernel would not
+        take.
         """
         source = None if node.inputs[0] is None else node.inputs[0].producer()
-        if source is None or source.op_type != "DequantizeLinear":
+        value = node.inputs[1]
+        array = constant(value)
+        if source is None or source.op_type != "DequantizeLinear" or value is None or array is None:
             return
-        for index in (1, 2):
-            value = node.inputs[index] if len(node.inputs) > index else None
-            array = constant(value)
-            if value is None or array is None:
-                continue
-            peak = float(np.abs(array).max(initial=0.0))
-            scale = np.float32(2.0 ** (np.ceil(np.log2(peak)) - 30) if peak else 1.0)
-            codes = np.rint(array.astype(np.float64) / scale).astype(np.int32)
-            stem = value.name or f"{node.name}_{index}"
-            stored = add_initializer(self.graph, f"{stem}_scale", np.asarray(scale, np.float32))
-            node.replace_input_with(index, _dequantise(self.graph, node, stem, codes, stored, None))
+        outputs = weight_axis(node) or 0
+        axis = next((i for i in range(array.ndim) if i != outputs and array.shape[i] > 1), None)
+        if axis is None:
+            return
+        peak = float(np.abs(array).max(initial=0.0))
+        scale = np.float32(2.0 ** (np.ceil(np.log2(peak)) - 30) if peak else 1.0)
+        codes = np.rint(array.astype(np.float64) / scale).astype(np.int32)
+        stem = value.name or f"{node.name}_weight"
+        stored = add_initializer(self.graph, f"{stem}_scale", np.full(array.shape[axis], scale))
+        node.replace_input_with(1, _dequantise(self.graph, node, stem, codes, stored, None, axis))
 
     def _constants(self, node: ir.Node) -> None:
         rule = self.plan.nodes[node.name or ""]
-        if rule.weight is not None:
+        if rule.weight is not None and not self.form.float_weights:
             self._weight(node)
         for index in range(len(node.inputs)):
             key = (node.name or "", index)

@@ -77,8 +77,9 @@ def _prune_region(model: ir.Model, rules: dict[str, Rule], floats: dict[str, str
     """Leave cheap ops float where quantising them would only add Q/DQ pairs.
 
     A node that is no anchor stays quantised if a quantised region feeds it and it leads, through quantised
-    nodes, to an anchor or straight to a graph output, or is the activation of a quantised node. A JOINT node behind which only layout follows, up to
-    the outputs, stays float: it would put outputs of different kinds (boxes and scores) on one scale.
+    nodes, to an anchor or straight to a graph output, or is the activation of a quantised node. A JOINT node
+    behind which only layout follows, up to the outputs, stays float: it would put outputs of different kinds
+    (boxes and scores) on one scale.
     """
     nodes = list(model.graph)
     for name in _output_joins(nodes, rules):

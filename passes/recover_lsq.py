@@ -2,8 +2,10 @@
 
 Each layer is a ridge regression towards its own weights (design section 3.1, 3.3): its inputs come from the student as
 corrected so far, its targets from the clean teacher, and the last convolution of a residual branch makes up for the
-error of the skip. Errors behind a Relu or Clip count as they are behind it (`solvers.rectified`). A fit that does not
-lower the error on held-out rows is taken back.
+error of the skip. Errors behind a Relu or Clip count as they are behind it (`solvers.rectified`). Then the layer and the
+one in front of it, where nothing but an activation lies between, move together to where the error behind the second is
+least (`solvers.chain`): an inner layer need not make what the teacher's makes. A fit that does not lower the error on
+held-out samples is taken back.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ class RecoverLsq(Pass):
     lam: float = option(1e-3, "ridge towards the weights before, relative to the mean input energy")
     rows: float = option(40.0, "rows per unknown above which pixels are sampled")
     clipped: int = option(4, "iterations that count errors behind Relu and Clip; 0: plain least squares")
+    joint: int = option(
+        4, "steps that fit a layer together with those in front of it; 0: layer by layer only"
+    )
+    depth: int = option(1, "how many layers in front (depthwise ones do not count)")
     flips: str = option("auto", "mirror the pictures too: auto, yes, no")
     held_out: float = option(0.1, "share of the samples that only score the fits")
     depthwise: bool = option(True, "re-fit depthwise kernels too")
@@ -44,8 +50,8 @@ class RecoverLsq(Pass):
         batches = Batches.of(
             context, model.graph, held_out=self.held_out, flips=wants_flips(self.flips, model)
         )
-        options = FitOptions(self.lam, self.rows, self.clipped, context.seed)
-        sites = Sites(model, context, names, batches)
+        options = FitOptions(self.lam, self.rows, self.clipped, self.joint, context.seed)
+        sites = Sites(model, context, names, batches, self.depth if self.joint else 0)
         reports: list[LayerReport] = []
         for site in sites:
             context.progress.step(self.name, site.number, site.count)

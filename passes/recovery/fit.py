@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgec.passes.base import LayerReport
+from edgec.passes.recovery.joint import Maps, fit_chain
 from edgec.passes.recovery.sites import Sample, Site
 from edgec.passes.solvers.gram import Gram, Patches, targets_at
 from edgec.passes.solvers.rectified import Clipping, Tile, fit_clipped
@@ -25,11 +26,13 @@ KEPT_BYTES = 400 << 20
 @dataclass(frozen=True)
 class FitOptions:
     """``lam``: relative ridge towards the weights before the fit. ``rows_per_unknown``: rows are subsampled above this.
-    ``clipped``: iterations of the fit behind the activation, 0 for plain least squares."""
+    ``clipped``: iterations of the fit behind the activation, 0 for plain least squares. ``joint``: steps that fit a layer
+    together with those in front of it."""
 
     lam: float = 1e-3
     rows_per_unknown: float = 40.0
     clipped: int = 4
+    joint: int = 0
     seed: int = 0
 
 
@@ -41,6 +44,7 @@ class _Rows:
     held: Gram
     fit_tiles: list[Tile] = field(default_factory=list)
     held_tiles: list[Tile] = field(default_factory=list)
+    maps: Maps | None = None
 
 
 def fit_site(site: Site, options: FitOptions) -> LayerReport:
@@ -63,20 +67,27 @@ def fit_site(site: Site, options: FitOptions) -> LayerReport:
         columns = ridge(rows.fit.h, rows.fit.s, before, options.lam).columns
     if helps:
         layer.set_columns(columns)
+    now = errors[1] if helps else errors[0]
+    joint = None if rows.maps is None else fit_chain(site, rows.maps, options.lam, options.joint)
     return LayerReport(
         node=layer.name,
         rows=round(rows.fit.rows),
         unknowns=layer.patches.unknowns,
         condition=solved.condition,
         error_before=errors[0],
-        error_after=errors[1],
-        kept=helps,
-        note=_note(rows.fit, layer.patches, solved.jitter, helps),
+        # The joint fit is scored on whole maps of fewer images: its gain counts, not its level.
+        error_after=now if joint is None else now * joint[1] / joint[0],
+        kept=helps or joint is not None,
+        note=_note(
+            rows.fit, layer.patches, solved.jitter, helps or joint is not None, site if joint else None
+        ),
     )
 
 
-def _note(gram: Gram, patches: Patches, jitter: float, helps: bool) -> str:
+def _note(gram: Gram, patches: Patches, jitter: float, helps: bool, joint: Site | None) -> str:
     parts = []
+    if joint is not None:
+        parts.append(f"fitted together with {', '.join(inner.layer.name for inner in joint.chain)}")
     if gram.rows < patches.unknowns:
         parts.append("fewer rows than unknowns: the ridge decides the rest")
     if jitter:
@@ -98,8 +109,12 @@ def _read(site: Site, options: FitOptions, clipping: Clipping | None) -> _Rows:
     layer, patches = site.layer, site.layer.patches
     shape = patches.group, patches.unknowns, layer.outputs_per_group
     rows = _Rows(Gram.zeros(*shape), Gram.zeros(*shape))
+    if site.chain and options.joint:
+        rows.maps = Maps.of(site, site.images)
     fraction = row_fraction(patches, site.rows, options, keep=clipping is not None)
     for number, sample in enumerate(site.samples):
+        if rows.maps is not None:
+            rows.maps.add(sample)
         rng = np.random.default_rng((options.seed, site.number, number))
         gram, kept = (rows.held, rows.held_tiles) if sample.held else (rows.fit, rows.fit_tiles)
         for p, t, offset in tiles_of(sample, patches, fraction, rng):

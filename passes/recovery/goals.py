@@ -45,6 +45,40 @@ def goal_of(layer: Layer, position: dict[ir.Node, int]) -> Goal:
     return Goal(value.name or "", tuple(others), clipping_of(sole_consumer(value)))
 
 
+@dataclass(frozen=True)
+class Inner:
+    """A layer in front of another, with nothing but an activation between (None: not even that)."""
+
+    layer: Layer
+    clipping: Clipping | None
+
+
+def chain_before(layer: Layer, depth: int) -> tuple[Inner, ...]:
+    """Up to ``depth`` layers that only ``layer`` depends on, through activations that clip; the nearest last.
+
+    Depthwise layers do not count: they sit between two others that belong together.
+    """
+    found: list[Inner] = []
+    while depth > 0:
+        value = layer.view.x
+        reader, clipping = value.producer(), None
+        if sole_consumer(value) is not layer.node or reader is None:
+            break
+        if reader.op_type in ("Relu", "Clip"):
+            clipping, value = clipping_of(reader), reader.inputs[0]
+            if clipping is None or value is None or sole_consumer(value) is not reader:
+                break
+        before = Layer.of(value.producer())
+        if before is None or before.channels_last or not before.patches.kernel:
+            break
+        found.insert(0, Inner(before, clipping))
+        depth -= not before.is_depthwise
+        layer = before
+    while found and found[0].layer.is_depthwise:
+        found.pop(0)
+    return tuple(found)
+
+
 def clipping_of(node: ir.Node | None) -> Clipping | None:
     """The bounds of a Relu or of a Clip with constant bounds."""
     if node is None:

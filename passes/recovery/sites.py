@@ -7,7 +7,7 @@ block coordinate descent, arXiv 1812.01839). Both networks are walked through on
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError
 from edgec.graph.views import constant
 from edgec.passes.base import Context
-from edgec.passes.recovery.goals import Goal, goal_of
+from edgec.passes.recovery.goals import Goal, Inner, chain_before, goal_of
 from edgec.passes.recovery.kept import Kept, kept_channels
 from edgec.passes.recovery.layers import Layer, layers_of
 from edgec.passes.recovery.order import skips_first
@@ -40,6 +40,8 @@ class Sample:
     target: Array
     offset: Array | None
     held: bool
+    start: Array | None = None
+    """Input of the chain's first layer, where there is a chain."""
 
 
 @dataclass(frozen=True)
@@ -106,20 +108,26 @@ class Site:
     layer: Layer
     goal: Goal
     samples: Iterator[Sample]
+    images: int
     rows: int
-    """Output pixels of all samples that are fitted."""
+    """Samples that are fitted, and their output pixels."""
+    chain: tuple[Inner, ...] = ()
+    """Layers in front that may be fitted together with this one."""
 
 
 class Sites:
-    """Walk through ``student`` and the context's teacher; iterate once."""
+    """Walk through ``student`` and the context's teacher; iterate once. ``depth``: how many layers a chain has in front."""
 
-    def __init__(self, student: ir.Model, context: Context, names: Sequence[str], batches: Batches) -> None:
+    def __init__(
+        self, student: ir.Model, context: Context, names: Sequence[str], batches: Batches, depth: int = 0
+    ) -> None:
         self.student, self.context, self.batches = student, context, batches
         self.kept = kept_channels(student)
         skips_first(student.graph)
         position = {node: number for number, node in enumerate(student.graph)}
         layers = layers_of(student)
         self.planned: list[tuple[Layer, Goal, int]] = []
+        self.chains: list[tuple[Inner, ...]] = []
         self.skipped: dict[str, str] = {}
         made = made_at(context.teacher.graph)
         for name in names:
@@ -131,6 +139,8 @@ class Sites:
                 self.skipped[name] = "the teacher has no such tensor to fit it to"
                 continue
             self.planned.append((layer, goal, position[layer.node]))
+            self.chains.append(chain_before(layer, depth))
+        self.holds = self._holds(position)
         # A goal may lie behind the next ones: the teacher stops before the first of all that are still to come.
         stops = [made[goal.value] for _, goal, _ in self.planned]
         self.teacher_stops = [min(stops[i:]) for i in range(len(stops))]
@@ -145,13 +155,18 @@ class Sites:
             teacher = Walk(self.context.teacher, iter(self.batches), stores[1], self.context.threads)
             teacher.go(self.teacher_stops[0])
             for number, (layer, goal, position) in enumerate(self.planned):
-                student.go(position)
+                student.go(position, self.holds[number])
                 following = self.teacher_stops[min(number + 1, len(self.planned) - 1)]
-                samples = self._samples(student, teacher, layer, goal, following)
-                yield Site(number, len(self.planned), layer, goal, samples, self._rows(layer))
+                chain = self.chains[number]
+                samples = self._samples(student, teacher, number, following)
+                weights = [inner.layer.view.weight for inner in chain]
+                images, rows = self.batches.samples, self._rows(layer)
+                yield Site(number, len(self.planned), layer, goal, samples, images, rows, chain)
                 for _ in samples:
                     # The walk must go on even where nobody looked at the samples.
                     pass
+                if any(inner.layer.view.weight is not old for inner, old in zip(chain, weights, strict=True)):
+                    student.forget(layer.x)
         finally:
             for store in stores:
                 store.clear()
@@ -163,18 +178,30 @@ class Sites:
             spatial = shape[: len(layer.patches.kernel)]
         return self.batches.samples * int(np.prod(spatial or [1]))
 
-    def _samples(
-        self, student: Walk, teacher: Walk, layer: Layer, goal: Goal, following: int
-    ) -> Iterator[Sample]:
-        mine = student.values([layer.x, *goal.others])
+    def _holds(self, position: dict[ir.Node, int]) -> list[tuple[str, ...]]:
+        """Per site, the inputs of chains that begin at or before it and end at it or later."""
+        found: list[set[str]] = [set() for _ in self.planned]
+        for number, chain in enumerate(self.chains):
+            if chain:
+                begin = position[chain[0].layer.node]
+                for other in range(number + 1):
+                    if self.planned[other][2] >= begin:
+                        found[other].add(chain[0].layer.x)
+        return [tuple(sorted(names)) for names in found]
+
+    def _samples(self, student: Walk, teacher: Walk, site: int, following: int) -> Iterator[Sample]:
+        layer, goal, _ = self.planned[site]
+        chain = self.chains[site]
+        begin = [chain[0].layer.x] if chain else []
+        mine = student.values([layer.x, *goal.others, *begin])
         theirs = teacher.advance(following, [goal.value])
         kept = self.kept.get(goal.value)
         for number, (own, clean) in enumerate(zip(mine, theirs, strict=True)):
-            yield self._sample(layer, goal, kept, own, clean[goal.value], number >= self.batches.first_held)
+            found = self._sample(layer, goal, kept, own, clean[goal.value])
+            held = number >= self.batches.first_held
+            yield replace(found, held=held, start=chain[0].layer.first(own[begin[0]]) if chain else None)
 
-    def _sample(
-        self, layer: Layer, goal: Goal, kept: Kept | None, own: Feeds, clean: Array, held: bool
-    ) -> Sample:
+    def _sample(self, layer: Layer, goal: Goal, kept: Kept | None, own: Feeds, clean: Array) -> Sample:
         wanted = clean if kept is None else kept.of(clean)
         offset: Array | None = None
         for name in goal.others:
@@ -184,7 +211,7 @@ class Sites:
             layer.first(own[layer.x]),
             layer.first(target),
             None if offset is None else layer.first(offset),
-            held,
+            held=False,
         )
 
 

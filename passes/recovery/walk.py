@@ -54,12 +54,13 @@ class Walk:
         """From the live values to ``names``, with the weights of this moment."""
         return Executor(self.model, inputs=self.live, outputs=list(names), threads=self.threads)
 
-    def advance(self, position: int, also: Sequence[str] = ()) -> Iterator[Feeds]:
+    def advance(self, position: int, also: Sequence[str] = (), hold: Sequence[str] = ()) -> Iterator[Feeds]:
         """Go to the stop before node number ``position``, giving values of ``also`` on the way, batch by batch.
 
-        The walk is there when the iterator is exhausted.
+        Values of ``hold`` are kept although nothing behind the stop reads them. The walk is there when the iterator is
+        exhausted.
         """
-        live = live_values(self.model.graph, position)
+        live = tuple(dict.fromkeys([*live_values(self.model.graph, position), *hold]))
         executor = self.executor([*also, *live])
         for batch in range(len(self.sizes)):
             found = executor.run(self.feeds(batch))
@@ -72,11 +73,17 @@ class Walk:
             yield {name: found[name] for name in also}
         self.live, self.position = live, position
 
-    def go(self, position: int) -> None:
+    def go(self, position: int, hold: Sequence[str] = ()) -> None:
         """`advance` without looking."""
-        if position != self.position:
-            for _ in self.advance(position):
+        if position != self.position or not set(hold) <= set(self.live):
+            for _ in self.advance(position, hold=hold):
                 pass
+
+    def forget(self, name: str) -> None:
+        """Drop a live value because weights before the stop changed: it is computed again from others that are held."""
+        self.live = tuple(other for other in self.live if other != name)
+        for batch in range(len(self.sizes)):
+            self.store.drop_one(name, batch)
 
 
 def live_values(graph: ir.Graph, position: int) -> tuple[str, ...]:

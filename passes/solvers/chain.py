@@ -64,7 +64,7 @@ class Target:
 def refine(
     links: Sequence[Link], target: Target, lam: float, iterations: int
 ) -> tuple[list[Link], list[float]]:
-    """The links after ``iterations`` joint steps, and the relative errors (`_Chain.error`) before, between, and at the end."""
+    """The links after ``iterations`` joint steps, and the relative errors (`chain_error`) before, between, and at the end."""
     chain = _Chain(links, target, lam)
     errors = [chain.error()]
     for _ in range(iterations):
@@ -80,6 +80,16 @@ def refine(
             break
     chain.solve_last()
     return chain.links, [*errors, chain.error()]
+
+
+def chain_error(links: Sequence[Link], target: Target) -> float:
+    """Relative squared error of the chain, behind the last activation where there is one."""
+    return _relative(links[-1].clipping, forward(links, target.x), target)
+
+
+def _relative(clipping: Clipping | None, made: Array, target: Target) -> float:
+    error, energy = (clipping or Clipping(None, None)).error(made, target.value, target.offset)
+    return error / energy if energy else 0.0
 
 
 def forward(links: Sequence[Link], x: Array) -> Array:
@@ -180,13 +190,7 @@ class _Chain:
         return np.asarray(wanted - made)
 
     def error(self) -> float:
-        """Relative squared error behind the last activation, or of the convex loss where the chain ends without one."""
-        clipping = self.links[-1].clipping
-        if clipping is None:
-            energy = float(np.square(self.target.value, dtype=np.float64).sum())
-            return float(np.square(self.residual(), dtype=np.float64).sum()) / energy if energy else 0.0
-        error, energy = clipping.error(self.maps[-1], self.target.value, self.target.offset)
-        return error / energy if energy else 0.0
+        return _relative(self.links[-1].clipping, self.maps[-1], self.target)
 
     def solve_last(self) -> None:
         """One exact ridge solution for the last link (one majorise-minimise step where an activation follows)."""

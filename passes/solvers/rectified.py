@@ -47,7 +47,7 @@ class Clipping:
 
     def apply(self, value: Array) -> Array:
         """The activation itself."""
-        return np.clip(value, self.low, self.high)
+        return value if self.low is None and self.high is None else np.clip(value, self.low, self.high)
 
     def error(self, prediction: Array, target: Array, offset: Array | None) -> tuple[float, float]:
         """(squared error, energy of the target) behind the activation."""

@@ -1,0 +1,80 @@
+"""Fit a layer together with those in front of it to what is wanted behind the last of them, and keep that only if it helps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgec.passes.recovery.sites import Sample, Site
+from edgec.passes.solvers.chain import Link, Target, chain_error, refine
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+ROWS_PER_UNKNOWN = 100
+FEWEST_IMAGES = 64
+MAP_BYTES = 300 << 20
+"""Maps of one chain that are held in memory."""
+
+
+@dataclass
+class Maps:
+    """Whole maps of some images, for the fit and for its judge. A joint fit cannot take single pixels: kernels overlap."""
+
+    share: float
+    fit: list[Sample] = field(default_factory=list)
+    held: list[Sample] = field(default_factory=list)
+
+    @staticmethod
+    def of(site: Site, images: int) -> Maps:
+        """Room for as many of ``images`` as the unknowns call for, and memory allows."""
+        largest = max(
+            layer.patches.unknowns for layer in (site.layer, *(inner.layer for inner in site.chain))
+        )
+        pixels = max(site.rows / max(images, 1), 1.0)
+        wanted = max(ROWS_PER_UNKNOWN * largest / pixels, FEWEST_IMAGES)
+        wanted = min(wanted, MAP_BYTES / (4 * pixels * largest))
+        return Maps(min(1.0, wanted / max(images, 1)))
+
+    def add(self, sample: Sample) -> None:
+        """Keep the first of a batch."""
+        count = max(1, round(self.share * len(sample.x)))
+        kept = Sample(
+            x=sample.x[:0],
+            target=sample.target[:count],
+            offset=None if sample.offset is None else sample.offset[:count],
+            held=sample.held,
+            start=None if sample.start is None else sample.start[:count],
+        )
+        (self.held if sample.held else self.fit).append(kept)
+
+
+def fit_chain(site: Site, maps: Maps, lam: float, iterations: int) -> tuple[float, float] | None:
+    """Refine the chain of ``site`` in place. Relative errors before and after on the judge's maps; None where it did not help."""
+    links = [Link(inner.layer.patches, inner.layer.columns(), inner.clipping) for inner in site.chain]
+    links.append(Link(site.layer.patches, site.layer.columns(), site.goal.clipping))
+    fitted, _ = refine(links, target_of(maps.fit), lam, iterations)
+    judge = target_of(maps.held or maps.fit)
+    before, after = chain_error(links, judge), chain_error(fitted, judge)
+    if not after < before:
+        return None
+    for layer, link in zip([*(inner.layer for inner in site.chain), site.layer], fitted, strict=True):
+        layer.set_columns(link.columns)
+    return before, after
+
+
+def target_of(samples: Sequence[Sample]) -> Target:
+    """All samples as one problem, channels last."""
+    offsets = [last(sample.offset) for sample in samples if sample.offset is not None]
+    return Target(
+        np.concatenate([last(sample.start) for sample in samples if sample.start is not None]),
+        np.concatenate([last(sample.target) for sample in samples]),
+        np.concatenate(offsets) if offsets else None,
+    )
+
+
+def last(array: Array) -> Array:
+    """Channels from axis 1 to the end, in one piece."""
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1), np.float32)

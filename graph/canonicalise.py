@@ -26,6 +26,7 @@ from onnx import version_converter
 
 from edgec.graph.affine import fold_affine
 from edgec.graph.batch import BATCH, can_free, fix_batch, free_batch
+from edgec.graph.ceil_mode import drop_idle_ceil
 from edgec.graph.equivalence import Reference
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.expand import drop_expands
@@ -138,6 +139,8 @@ def infer_shapes(model: ir.Model) -> None:
     with _quiet():
         common.ShapeInferencePass(data_prop=True)(model)
     _name_batch_axis(model)
+    if drop_idle_ceil(model):
+        infer_shapes(model)
 
 
 def _name_batch_axis(model: ir.Model) -> None:

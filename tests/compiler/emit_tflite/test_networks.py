@@ -1,0 +1,65 @@
+"""Real networks: the small ones here, all of them in bench/tflite_fidelity.py and bench/tflite_official.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgec.compiler.emit.tflite import emit
+from edgec.compiler.emit.tflite.read import read, read_cost
+from edgec.graph.load import load
+
+SMALL = ["kws_dscnn", "resnet8_cifar10", "vww_mobilenet_v1_0.25_96"]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_network(
+    name: str,
+    shared: Path,
+    feeds: Any,
+    quantise: Any,
+    tflite: Callable[..., Any],
+    onnx_run: Any,
+    in_codes: Any,
+) -> None:
+    models = shared / "data" / "models"
+    model = load(models / f"{name}.onnx")
+    output = model.graph.outputs[0].name
+    given = feeds(model, count=1)
+    want = onnx_run(model, given)[output]
+    data = emit(model, io_layout="nchw")
+    for engine in ("litert", "litert-builtin", "tflite-runtime"):
+        np.testing.assert_allclose(tflite(data, given, engine)[output], want, atol=1e-4 * np.abs(want).max())
+    coded = quantise(model)
+    int8 = emit(coded, precision="int8", io_layout="nhwc", io_type="codes")
+    assert not [op.code for op in read(int8).operators if op.code in ("TRANSPOSE", "QUANTIZE", "DEQUANTIZE")]
+    assert len(int8) <= (models / f"{name}_int8.tflite").stat().st_size
+    assert read_cost(int8)[0].macs == read_cost(models / f"{name}_int8.tflite")[0].macs
+    twin = onnx_run(coded, given)[output]
+    steps = np.abs(tflite(emit(coded, precision="int8"), given)[output] - twin) / in_codes(coded)
+    assert np.mean(steps <= 1.01) >= 0.98
+
+
+def test_a_whole_network_is_emitted_fast(shared: Path) -> None:
+    model = load(shared / "data" / "models" / "mobilenet_v2_1.0_224_dequantised.onnx")
+    seconds = []
+    for _ in range(3):  # the best of three: the machine may be busy
+        start = time.perf_counter()
+        emit(model)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+def test_the_mark_of_another_converter(shared: Path) -> None:
+    """The official files read back too."""
+    file = read(shared / "data" / "models" / "mobilenet_v2_1.0_224_int8.tflite")
+    assert file.precision == "int8"
+    assert file.edgec_metadata == {}
+    assert "SOFTMAX" in [op.code for op in file.operators]
+    spent, precision = read_cost(shared / "data" / "models" / "person_detect_invalid.tflite")
+    assert (precision, spent.macs) == ("int8", 7157888)

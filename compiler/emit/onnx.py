@@ -29,7 +29,7 @@ def emit(model: ir.Model, *, metadata: dict[str, str] | None = None) -> bytes:
         proto.metadata_props.add(key=key, value=value)
     if proto.ByteSize() > MAX_BYTES:
         raise ModelError("the model is larger than 2 GB", why="one ONNX file cannot hold it")
-    data = proto.SerializeToString(deterministic=True)
+    data: bytes = proto.SerializeToString(deterministic=True)
     try:
         onnx.checker.check_model(data)
     except onnx.checker.ValidationError as error:

@@ -26,6 +26,27 @@ print("armv7l" if struct.calcsize("P") == 4 and machine in ("aarch64", "armv7l",
 say "Python $version on $arch"
 formats=$("$python" -c 'import json; print(" ".join(sorted({a["format"] for a in json.load(open("bundle.json"))["artifacts"]})))')
 
+finish() {
+  say "self-test:"
+  .venv/bin/python selftest.py || fail 1 "the self-test failed: this device does not compute what the host did"
+  if [ "$service" = yes ]; then
+    sed -e "s|@DIR@|$PWD|g" -e "s|@USER@|$(id -un)|g" edgec-model.service |
+      sudo tee /etc/systemd/system/edgec-model.service >/dev/null
+    sudo systemctl daemon-reload
+    sudo systemctl enable --now edgec-model.service
+    say "the service runs: put pictures into $PWD/inbox, read journalctl -u edgec-model -f"
+  fi
+  say "done"
+  exit 0
+}
+
+# What is installed fits when Python, formats, and the list of engines are those it was made for.
+stamp="$version $arch $formats $(sha256sum <engines.txt)"
+if [ -f .venv/.stamp ] && [ "$(cat .venv/.stamp)" = "$stamp" ]; then
+  say "engines are installed already"
+  finish
+fi
+
 offline=no
 [ -d wheels ] && offline=yes
 site=
@@ -96,15 +117,5 @@ if [ "$arch" != armv7l ]; then
 fi
 rm -rf .venv
 mv .venv.part .venv
-# The scripts inside name the folder that they were made in; python itself does not care.
-say "self-test:"
-.venv/bin/python selftest.py || fail 1 "the self-test failed: this device does not compute what the host did"
-
-if [ "$service" = yes ]; then
-  unit=$(sed -e "s|@DIR@|$PWD|g" -e "s|@USER@|$(id -un)|g" edgec-model.service)
-  echo "$unit" | sudo tee /etc/systemd/system/edgec-model.service >/dev/null
-  sudo systemctl daemon-reload
-  sudo systemctl enable --now edgec-model.service
-  say "the service runs: put pictures into $PWD/inbox, read journalctl -u edgec-model -f"
-fi
-say "done:$installed"
+printf %s "$stamp" >.venv/.stamp
+finish

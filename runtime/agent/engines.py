@@ -37,13 +37,17 @@ def engine_names() -> list[str]:
 
 
 class Engine:
-    """One model in one engine. ``inputs`` holds (name, shape, numpy dtype) of each input; batch is 1."""
+    """One model in one engine. ``inputs`` holds (name, shape, numpy dtype) of each input; batch is 1.
+
+    ``quantised`` has (scale, zero point) of those inputs and outputs that are integer codes.
+    """
 
     name = ""
     version = ""
     delegate = ""
     notices: list[str]
     inputs: list[tuple[str, tuple[int, ...], Any]]
+    quantised: dict[str, tuple[float, int]]
 
     def feed(self, feeds: Json) -> None:
         """Set the inputs, arrays of exactly the declared shapes and types."""
@@ -89,7 +93,7 @@ class OnnxRuntime(Engine):
             text = f"onnxruntime {self.version} cannot load it: {first_line(error)}"
             raise AgentError("model", text) from error
         self.delegate = self.session.get_providers()[0].replace("ExecutionProvider", "")
-        self.inputs = []
+        self.inputs, self.quantised = [], {}
         for value in self.session.get_inputs():
             kind = re.sub(r"tensor\((\w+)\)", r"\1", value.type)
             shape = concrete_shape(value.name, value.shape, shapes)
@@ -143,6 +147,11 @@ class TfLite(Engine):
             (detail["name"], tuple(int(n) for n in detail["shape"]), numpy.dtype(detail["dtype"]))
             for detail in self.details
         ]
+        self.quantised = {
+            detail["name"]: (float(detail["quantization"][0]), int(detail["quantization"][1]))
+            for detail in [*self.details, *self.interpreter.get_output_details()]
+            if detail["quantization"][0] != 0
+        }
         operators = [op["op_name"] for op in self.interpreter._get_ops_details()]
         self.delegate = "XNNPACK" if "DELEGATE" in operators else "none (built-in kernels)"
         if resolver == "AUTO" and self.delegate != "XNNPACK" and platform.machine() == "x86_64":

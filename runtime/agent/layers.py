@@ -97,6 +97,7 @@ def outputs(args: argparse.Namespace) -> Json:
     with part.open("wb") as file:
         numpy.savez(file, **arrays)
     part.replace(args.save)
-    facts = {"engine": engine.name, "engine_version": engine.version, "delegate": engine.delegate}
-    shown = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
-    return {"agent": VERSION, **facts, "notices": engine.notices, "outputs": shown}
+    facts: Json = {"engine": engine.name, "engine_version": engine.version, "delegate": engine.delegate}
+    facts["inputs"] = [[name, list(shape), str(dtype)] for name, shape, dtype in engine.inputs]
+    facts["outputs"] = [[name, list(array.shape), str(array.dtype)] for name, array in arrays.items()]
+    return {"agent": VERSION, **facts, "quantised": engine.quantised, "notices": engine.notices}

@@ -42,6 +42,9 @@ class Device(Protocol):
     def agent_command(self) -> tuple[str, ...]:
         """The command line that starts the measuring agent there; uploads the agent when it is not there."""
 
+    def use_python(self, python: str) -> None:
+        """Run the agent with this interpreter from now on: the one that has the engines."""
+
     def push(self, path: Path) -> str:
         """Bring a file there, whole or not at all, and return its path there."""
 

@@ -49,6 +49,9 @@ class LocalDevice:
     def agent_command(self) -> tuple[str, ...]:
         return (self._python, str(cached_agent()))
 
+    def use_python(self, python: str) -> None:
+        self._python = python
+
     def push(self, path: Path) -> str:
         return str(path.resolve())
 

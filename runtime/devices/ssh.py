@@ -72,6 +72,9 @@ class SshDevice:
     def agent_command(self) -> tuple[str, ...]:
         return (self._interpreter(), self.push(cached_agent()))
 
+    def use_python(self, python: str) -> None:
+        self._python = python
+
     def push(self, path: Path) -> str:
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()

@@ -61,13 +61,19 @@ class Board:
 
     def left_behind(self) -> tuple[list[str], list[str]]:
         """(processes of user pi but for ssh's own, half files and job folders) on the board now."""
-        found = self.sh("ps -u pi -o args=; echo ---; find .cache/edgec -name '*.part*' -o -path '*/jobs/*' -o -path '*/tmp/*'")
+        found = self.sh(
+            "ps -u pi -o args=; echo ---; find .cache/edgec -name '*.part*' -o -path '*/jobs/*' -o -path '*/tmp/*'"
+        )
         processes, _, files = found.partition("---\n")
         own = ("sshd", "ps -u pi", "/bin/bash -c ps", "bash -c ps", "find .cache")
-        return [line for line in processes.splitlines() if not any(word in line for word in own)], files.split()
+        return [
+            line for line in processes.splitlines() if not any(word in line for word in own)
+        ], files.split()
 
     def _script(self, *words: str) -> None:
-        subprocess.run(["bash", self.script, *words], env=self.environment(), check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            ["bash", self.script, *words], env=self.environment(), check=True, capture_output=True, timeout=60
+        )
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "DEV": str(self.folder), "PORT": str(self.port), "PROFILE": self.profile}
@@ -82,7 +88,9 @@ def start_board(shared: Path, profile: str, port: int) -> Board | str:
         return "the emulated board needs root on Linux"
     board = Board(script, CACHE / profile, port, profile)
     command = ["bash", str(script), "start"]
-    done = subprocess.run(command, env=board.environment(), capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(
+        command, env=board.environment(), capture_output=True, text=True, check=False, timeout=600
+    )
     if done.returncode != 0:
         return f"the emulated board does not start: {done.stderr.strip().rpartition(chr(10))[2]}"
     return board

@@ -85,7 +85,10 @@ def test_cut_in_mid_upload(faulty: FaultyLink, pi: Board, tmp_path: Path) -> Non
         remote = device.push(big)
         timer.join()
         assert any("link lost" in text for text in told)
-        assert pi.sh(f"sha256sum {remote}").split()[0] in remote or pi.sh(f"wc -c < {remote}").strip() == "5120000"
+        assert (
+            pi.sh(f"sha256sum {remote}").split()[0] in remote
+            or pi.sh(f"wc -c < {remote}").strip() == "5120000"
+        )
     clean(pi)
 
 

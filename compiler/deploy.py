@@ -1,0 +1,257 @@
+"""`edgec deploy`: from a run folder to a folder that installs, runs, tests, and measures itself on a device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from edgec import __version__
+from edgec.compiler.recipe import Recipe, read_recipe
+from edgec.graph.errors import DataError, ModelError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from edgec.runtime.report.schema import Artifact, Report
+    from edgec.targets import System, Target
+
+BUNDLE_JSON = "bundle.json"
+_SUMS = "SHA256SUMS"
+_PRECISIONS = ("int8", "mixed", "fp16", "fp32")  # in order of preference
+_ENGINES = {"onnxruntime": "onnxruntime", "ai-edge-litert": "litert", "tflite-runtime": "tflite-runtime"}
+_NUMPY = {"tflite-runtime": "numpy<2"}
+
+
+@dataclass(frozen=True)
+class DeployOptions:
+    """What goes into the bundle."""
+
+    target: str | None = None
+    """Target name; None: the run's own."""
+    artifacts: tuple[str, ...] = ()
+    """File names in the run; empty: all of them."""
+    labels: Path | None = None
+    """A text file with one class name per line."""
+    wheels_for: tuple[str, ...] = ()
+    """Names of the target's systems whose wheels are put into the bundle, for installing without a network."""
+    threads: int | None = None
+    samples: int = 4
+    """Recorded samples of the self-test."""
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A finished bundle folder."""
+
+    path: Path
+    target: str
+    artifacts: tuple[str, ...]
+    wheels: tuple[str, ...]
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        names = {"artifacts": list(self.artifacts), "wheels": list(self.wheels)}
+        return {"path": str(self.path), "target": self.target, **names, "bytes": self.bytes}
+
+
+def make_bundle(
+    run: Path, out: Path, options: DeployOptions, notify: Callable[[str], None] = lambda text: None
+) -> Bundle:
+    """Assemble the bundle of ``run`` in ``out``, whole or not at all.
+
+    Raises DataError for a folder that is no run, UsageError for an ``out`` that holds something else or options that
+    do not fit, ModelError for an artifact that was changed since the run.
+    """
+    from edgec.runtime.report import read
+    from edgec.targets import target as find_target
+
+    report = read(run)
+    recipe = read_recipe(run / "recipe.yaml")
+    target = find_target(options.target or report.target)
+    chosen = _choose(report, target, options.artifacts)
+    _refuse_foreign(out, options.force)
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        for artifact in chosen:
+            _copy_checked(run / artifact.path, part / Path(artifact.path).name, artifact.sha256)
+        wheels = _fill(part, report, recipe, target, chosen, options, notify)
+        sums = "".join(
+            f"{_sha256(p)}  {p.relative_to(part)}\n" for p in sorted(part.rglob("*")) if p.is_file()
+        )
+        (part / _SUMS).write_text(sums, encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    return Bundle(out, target.name, tuple(Path(a.path).name for a in chosen), wheels, size)
+
+
+def engine_lines(target: Target) -> list[str]:
+    """Lines of engines.txt: architecture, Python, engine, requirements; what is known to load comes first."""
+    lines: list[str] = []
+    for system in target.systems:
+        for runtime in system.runtimes:
+            engine = _ENGINES.get(runtime.engine)
+            if engine is not None and runtime.install == "pip":
+                numpy = "" if system.arch == "armv7l" else f" {_NUMPY.get(engine, 'numpy')}"
+                lines.append(
+                    f"{system.arch} {system.python} {engine} {runtime.engine}=={runtime.version}{numpy}"
+                )
+    return list(dict.fromkeys(lines))
+
+
+def requirements(system: System, formats: Sequence[str]) -> list[str]:
+    """What pip must install on ``system`` for artifacts of ``formats``: the first engine for each, and Pillow."""
+    wanted = {"onnx": ("onnxruntime",), "tflite": ("ai-edge-litert", "tflite-runtime")}
+    found: list[str] = []
+    for form in formats:
+        runtime = next((r for name in wanted[form] if (r := system.runtime(name)) is not None), None)
+        if runtime is not None:
+            found += [f"{runtime.engine}=={runtime.version}", _NUMPY.get(_ENGINES[runtime.engine], "numpy")]
+    return list(dict.fromkeys([*found, "pillow", "pip"])) if found else []
+
+
+def _choose(report: Report, target: Target, names: Sequence[str]) -> list[Artifact]:
+    """The artifacts asked for, in the order in which a device should prefer them."""
+    known = {Path(artifact.path).name: artifact for artifact in report.artifacts}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"the run has no artifact {name!r}", hint=did_you_mean(name, known))
+    chosen = [known[name] for name in (names or known)]
+    if not chosen:
+        raise DataError("the run has no artifacts")
+    first = "onnx" if target.default_engine == "onnxruntime" else "tflite"
+    return sorted(
+        chosen, key=lambda a: (a.path != report.headline, _PRECISIONS.index(a.precision), a.format != first)
+    )
+
+
+def _refuse_foreign(out: Path, force: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError("this is a file, not a folder", where=str(out))
+    if out.is_dir() and any(out.iterdir()) and not (out / BUNDLE_JSON).exists() and not force:
+        raise UsageError(
+            "output folder refused",
+            where=str(out),
+            why="it is not empty and is not a bundle",
+            hint="Choose another, or add --force (what is in it will be deleted).",
+        )
+
+
+def _copy_checked(source: Path, copy: Path, sha256: str) -> None:
+    try:
+        shutil.copyfile(source, copy)
+    except FileNotFoundError:
+        raise ModelError("the run lacks an artifact of its report", where=str(source)) from None
+    if _sha256(copy) != sha256:
+        raise ModelError(
+            "the artifact is not the one of the report", where=str(source), hint="Compile again."
+        )
+
+
+def _fill(
+    part: Path,
+    report: Report,
+    recipe: Recipe,
+    target: Target,
+    chosen: Sequence[Artifact],
+    options: DeployOptions,
+    notify: Callable[[str], None],
+) -> tuple[str, ...]:
+    """Everything but the artifacts themselves; the names of the wheels."""
+    from edgec.compiler.deploy_selftest import record
+    from edgec.compiler.deploy_wheels import download
+    from edgec.runtime.pack import write_agent
+
+    templates = resources.files("edgec.deploy") / "bundle"
+    for entry in templates.iterdir():
+        if not entry.name.endswith((".in", ".pyc")) and entry.is_file():
+            (part / entry.name).write_bytes(entry.read_bytes())
+            if entry.name.endswith((".sh", ".py")):
+                (part / entry.name).chmod(0o755)
+    write_agent(part)
+    if options.labels is not None:
+        _copy_labels(options.labels, part / "labels.txt")
+    (part / "engines.txt").write_text("\n".join(engine_lines(target)) + "\n", encoding="utf-8")
+    notify("recording the self-test")
+    recorded = record(
+        [part / Path(a.path).name for a in chosen], recipe, part / "selftest.npz", options.samples
+    )
+    formats = sorted({artifact.format for artifact in chosen})
+    wheels: list[str] = []
+    for name in options.wheels_for:
+        system = target.system(name)
+        if system is None:
+            known = [s.name for s in target.systems]
+            raise UsageError(f"{target.name} has no system {name!r}", hint=did_you_mean(name, known))
+        notify(f"fetching wheels for {system.title}")
+        wheels += download(system, requirements(system, formats), part / "wheels")
+    preprocess = recipe.preprocess.build().to_dict()
+    bundle = {
+        "edgec": __version__,
+        "target": target.name,
+        "model": report.model.name,
+        "threads": options.threads or 1,
+        "preprocess": preprocess,
+        "selftest": recorded.source,
+        "artifacts": [
+            {
+                "file": Path(artifact.path).name,
+                "format": artifact.format,
+                "precision": artifact.precision,
+                "bytes": artifact.bytes,
+                "sha256": artifact.sha256,
+                **recorded.facts[Path(artifact.path).name],
+            }
+            for artifact in chosen
+        ],
+    }
+    (part / BUNDLE_JSON).write_text(json.dumps(bundle, indent=1) + "\n", encoding="utf-8")
+    text = (templates / "README.md.in").read_text(encoding="utf-8")
+    (part / "README.md").write_text(_readme(text, bundle, target, wheels, options), encoding="utf-8")
+    return tuple(sorted(set(wheels)))
+
+
+def _copy_labels(source: Path, copy: Path) -> None:
+    try:
+        text = source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("the labels cannot be read", where=str(source), why=str(error)) from error
+    copy.write_text("".join(f"{line.strip()}\n" for line in text.splitlines()), encoding="utf-8")
+
+
+def _readme(
+    text: str, bundle: Mapping[str, Any], target: Target, wheels: Sequence[str], options: DeployOptions
+) -> str:
+    rows = [f"- `{a['file']}`: {a['precision']}, {a['bytes'] / 1000:.1f} kB" for a in bundle["artifacts"]]
+    steps = {key: value for key, value in bundle["preprocess"].items() if value is not None}
+    systems = []
+    for system in target.systems:
+        engines = ", ".join(f"{r.engine} {r.version}" for r in system.runtimes if r.install == "pip")
+        offline = ", wheels included" if system.name in options.wheels_for else ""
+        systems.append(f"- {system.title} (Python {system.python}): {engines or 'no engine exists'}{offline}")
+    return Template(text).substitute(
+        title=f"{bundle['model']} for {target.title}",
+        version=bundle["edgec"],
+        target=target.title,
+        offline=" (no network needed)" if wheels else "",
+        artifacts="\n".join(rows),
+        preprocess="\n".join(f"- {key}: {value}" for key, value in steps.items()),
+        samples=bundle["selftest"],
+        systems="\n".join(systems),
+    )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,172 @@
+"""Bring a bundle to a device: install, self-test, and measure it there in one go."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgec.compiler.deploy import Bundle, DeployOptions, make_bundle
+from edgec.graph.errors import DeviceError
+from edgec.runtime.bench import BenchOptions, bench, device_info
+from edgec.runtime.check import Check, check_target, matching_system
+from edgec.runtime.devices import Device, run_job
+from edgec.runtime.measurement import Measurement
+
+if TYPE_CHECKING:
+    from edgec.runtime.report.schema import Artifact
+    from edgec.targets import Target
+
+_INSTALL_SECONDS = 1800.0
+_TEST_SECONDS = 600.0
+_EXPECTED_BEFORE = ("engines", "trap")  # what installing mends, or install.sh knows
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What came of it: ``selftest`` is what selftest.py printed, one entry per artifact with ``passed`` and ``result``."""
+
+    bundle: Bundle
+    device: str
+    folder: str
+    check: Check
+    selftest: Mapping[str, Any]
+    measurements: tuple[Measurement, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the device computes what the host computed."""
+        return bool(self.selftest["passed"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "bundle": self.bundle.to_dict(),
+            "device": self.device,
+            "folder": self.folder,
+            "check": self.check.to_dict(),
+            "selftest": dict(self.selftest),
+            "measurements": [asdict(m) for m in self.measurements],
+        }
+
+
+def deploy(
+    run: Path,
+    out: Path,
+    options: DeployOptions,
+    device: Device,
+    *,
+    bench_options: BenchOptions | None = None,
+    wheels: bool = True,
+    notify: Callable[[str], None] = lambda text: None,
+) -> Deployed:
+    """Make the bundle of ``run`` for what ``device`` turns out to be, install it there, test it, and measure it.
+
+    ``wheels`` are fetched here, so the device needs no network. The measured latencies are added to the run's report.
+    Raises DeviceError for a device that cannot be reached or is of another architecture than the target.
+    """
+    from edgec.runtime.report import read
+    from edgec.targets import target as find_target
+
+    target = find_target(options.target or read(run).target)
+    notify(f"looking at {device.name}")
+    info = device_info(device)
+    check = _checked(info, target, device, notify)
+    system = matching_system(info, target)
+    if wheels and system is not None and system.arch != "armv7l" and not options.wheels_for:
+        options = replace(options, wheels_for=(system.name,))
+    options = replace(options, threads=options.threads or 1)
+    bundle = make_bundle(run, out, options, notify)
+    folder = _bring(bundle.path, device, notify)
+    selftest = _install(folder, device, notify)
+    device.use_python(f"{folder}/.venv/bin/python")
+    settings = replace(bench_options or BenchOptions(), threads=options.threads or 1)
+    testable = {line["artifact"] for line in selftest["artifacts"] if not line["skipped"]}
+    paths = [bundle.path / name for name in bundle.artifacts if name in testable]
+    measured = bench(paths, settings, device, notify) if paths else ()
+    deployed = Deployed(bundle, device.name, folder, check, selftest, measured)
+    _add_to_report(run, measured)
+    return deployed
+
+
+def _checked(info: Mapping[str, Any], target: Target, device: Device, notify: Callable[[str], None]) -> Check:
+    check = check_target(info, target)
+    for difference in check.differences:
+        if difference.what == "architecture":
+            what = f"the device is {difference.device}, {target.name} is {difference.target}"
+            raise DeviceError(what, where=device.name, hint=difference.advice)
+        if difference.what not in _EXPECTED_BEFORE:
+            notify(f"{difference.what}: {difference.device}, {target.name} has {difference.target}")
+    return check
+
+
+def _bring(bundle: Path, device: Device, notify: Callable[[str], None]) -> str:
+    """Copy the bundle there, whole or not at all; files that an earlier bundle had are not sent again. Its folder."""
+    if device.name == "local":
+        return str(bundle.resolve())
+    home = device.run(["pwd"]).stdout.strip()
+    folder = f"{home}/edgec-bundles/{bundle.name}"
+    target, part = shlex.quote(folder), shlex.quote(f"{folder}.part")
+    files = sorted(path for path in bundle.rglob("*") if path.is_file())
+    total = sum(path.stat().st_size for path in files)
+    notify(f"sending {len(files)} files, {total / 1e6:.1f} MB")
+    lines = [f"rm -rf {part}", f"mkdir -p {part}/wheels"]
+    for path in files:
+        to = shlex.quote(f"{folder}.part/{path.relative_to(bundle)}")
+        lines.append(f"cp {shlex.quote(device.push(path))} {to}")
+        if path.stat().st_mode & 0o100:
+            lines.append(f"chmod 755 {to}")
+    lines += [
+        f"rmdir {part}/wheels 2>/dev/null || true",
+        f"[ ! -d {target}/.venv ] || mv {target}/.venv {part}/.venv",  # install.sh keeps it when it still fits
+        f"rm -rf {target}",
+        f"mv {part} {target}",
+    ]
+    done = run_job(device, ["sh", "-ec", "\n".join(lines)], timeout=_TEST_SECONDS)
+    if done.returncode != 0:
+        why = done.stderr.strip().rpartition("\n")[2]
+        raise DeviceError("cannot put the bundle in place", where=device.name, why=why)
+    return folder
+
+
+def _install(folder: str, device: Device, notify: Callable[[str], None]) -> dict[str, Any]:
+    """Run install.sh and then the self-test; the latter's result."""
+    there = shlex.quote(folder)
+    done = run_job(
+        device, ["sh", "-c", f"cd {there} && ./install.sh"], timeout=_INSTALL_SECONDS, notify=notify
+    )
+    if done.returncode not in (0, 1):
+        why = done.stderr.strip().rpartition("\n")[2].removeprefix("install: ")
+        raise DeviceError("the bundle does not install there", where=device.name, why=why)
+    command = f"cd {there} && .venv/bin/python selftest.py --json"
+    tested = run_job(device, ["sh", "-c", command], timeout=_TEST_SECONDS)
+    try:
+        result: dict[str, Any] = json.loads(tested.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        why = tested.stderr.strip().rpartition("\n")[2] or f"exit code {tested.returncode}"
+        raise DeviceError("the self-test does not run there", where=device.name, why=why) from None
+    return result
+
+
+def _add_to_report(run: Path, measured: tuple[Measurement, ...]) -> None:
+    """Put the latencies beside what the report has, in place of older ones of the same device, engine, and threads."""
+    from edgec.compiler.latency import measured_record
+    from edgec.runtime.report import read, write
+    from edgec.runtime.report.schema import Latency
+
+    found = {Path(m.artifact).name: Latency.model_validate(measured_record(m)) for m in measured}
+
+    def with_new(artifact: Artifact) -> Artifact:
+        new = found.get(Path(artifact.path).name)
+        if new is None:
+            return artifact
+        key = (new.device, new.runtime, new.threads)
+        kept = tuple(old for old in artifact.others if (old.device, old.runtime, old.threads) != key)
+        return artifact.model_copy(update={"others": (*kept, new)})
+
+    report = read(run)
+    artifacts = tuple(with_new(artifact) for artifact in report.artifacts)
+    write(run, report.model_copy(update={"artifacts": artifacts}))

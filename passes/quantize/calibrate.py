@@ -27,6 +27,10 @@ OUTLIER_RATIO = 8.0
 """A range this many times wider than that of 99.9% of the values is set by outliers."""
 
 
+OUTPUT_MARGIN = 1.1
+"""Outputs cover this many times the observed range: a saturated logit would tie with the runner-up."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Histograms of the tensors that decide ranges, and what was odd about the data."""
@@ -86,7 +90,10 @@ def ranges(
         if group.fixed is not None or not group.sources:
             continue
         merged = merge([calibration.histograms[name] for name in group.sources])
-        ends = choose(merged, method, percentile=percentile, bits=bits)
+        if group.is_output:
+            ends = merged.low * OUTPUT_MARGIN, merged.high * OUTPUT_MARGIN
+        else:
+            ends = choose(merged, method, percentile=percentile, bits=bits)
         found.update(dict.fromkeys(group.sources, ends))
     return found
 

@@ -27,6 +27,8 @@ class Group:
     members: tuple[str, ...]
     sources: tuple[str, ...]
     fixed: QParams | None = None
+    is_output: bool = False
+    """A graph output is among the members."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,14 @@ class _Builder:
         members: dict[str, list[str]] = {}
         for name in self.parent:
             members.setdefault(self._find(name), []).append(name)
+        outputs = {value.name for value in self.model.graph.outputs}
         groups = tuple(
-            Group(tuple(names), tuple(n for n in names if self.own[n]), self.fixed.get(root))
+            Group(
+                tuple(names),
+                tuple(name for name in names if self.own[name]),
+                self.fixed.get(root),
+                not outputs.isdisjoint(names),
+            )
             for root, names in members.items()
         )
         return Plan(dict(self.rules), dict(floats), groups, self.absorbed, self.conversions, self.constants)

@@ -65,9 +65,10 @@ def chain_before(layer: Layer, depth: int) -> tuple[Inner, ...]:
         if sole_consumer(value) is not layer.node or reader is None:
             break
         if reader.op_type in ("Relu", "Clip"):
-            clipping, value = clipping_of(reader), reader.inputs[0]
-            if clipping is None or value is None or sole_consumer(value) is not reader:
+            clipping, behind = clipping_of(reader), reader.inputs[0]
+            if clipping is None or behind is None or sole_consumer(behind) is not reader:
                 break
+            value = behind
         before = Layer.of(value.producer())
         if before is None or before.channels_last or not before.patches.kernel:
             break

@@ -87,7 +87,10 @@ class Executor:
             needed = {name: feeds[name] for name in self._fed}
             size = max((len(array) for array in needed.values() if array.ndim), default=1)
             if self._one_by_one and size > 1:
-                rows = [self._run({k: v[i : i + 1] if v.ndim else v for k, v in needed.items()}) for i in range(size)]
+                rows = [
+                    self._run({k: v[i : i + 1] if v.ndim else v for k, v in needed.items()})
+                    for i in range(size)
+                ]
                 computed = [np.concatenate(column) for column in zip(*rows, strict=True)]
             else:
                 computed = self._run(needed)

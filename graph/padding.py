@@ -31,7 +31,11 @@ def write_out_pads(model: ir.Model) -> int:
 def _pads(node: ir.Node, mode: str) -> tuple[int, ...] | None:
     """Begin of every spatial axis, then end; None where a size is not known."""
     value, window = node.inputs[0], node.inputs[1] if node.op_type == "Conv" else None
-    if value is None or value.shape is None or (node.op_type == "Conv" and (window is None or window.shape is None)):
+    if (
+        value is None
+        or value.shape is None
+        or (node.op_type == "Conv" and (window is None or window.shape is None))
+    ):
         return None
     sizes = shape_of(value)[2:]
     kernel = attribute(node, "kernel_shape", None) or (shape_of(window)[2:] if window is not None else ())

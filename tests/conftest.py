@@ -78,4 +78,6 @@ def noise() -> Callable[..., Dataset]:
 @pytest.fixture
 def context(tmp_path: Path) -> Callable[..., Context]:
     """A pass context around a teacher."""
-    return lambda teacher, data=None, target=None: Context(teacher=teacher, scratch=tmp_path, data=data, target=target)
+    return lambda teacher, data=None, target=None: Context(
+        teacher=teacher, scratch=tmp_path, data=data, target=target
+    )

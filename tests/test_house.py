@@ -29,7 +29,9 @@ def imported(path: Path) -> set[str]:
     return found & set(FLOORS)
 
 
-@pytest.mark.parametrize(("floor", "path"), sources(), ids=lambda value: str(value) if isinstance(value, str) else value.name)
+@pytest.mark.parametrize(
+    ("floor", "path"), sources(), ids=lambda value: str(value) if isinstance(value, str) else value.name
+)
 def test_imports_go_down(floor: str, path: Path) -> None:
     for other in imported(path) - {floor}:
         assert FLOORS[other] < FLOORS[floor], f"{path.relative_to(ROOT)} ({floor}) imports {other}"
@@ -43,5 +45,7 @@ def test_every_package_is_listed() -> None:
         for init in (ROOT / floor).rglob("__init__.py"):
             parts = init.parent.relative_to(ROOT).parts
             found.add(".".join(parts if parts[0] == "edgec" else ("edgec", *parts)))
-    data_only = {name for name in listed - found if not (ROOT / Path(*name.split(".")[1:]) / "__init__.py").exists()}
+    data_only = {
+        name for name in listed - found if not (ROOT / Path(*name.split(".")[1:]) / "__init__.py").exists()
+    }
     assert found | data_only == listed

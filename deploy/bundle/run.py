@@ -164,7 +164,9 @@ def camera_frame() -> Any:
             from PIL import Image
 
             command = [tool, "--nopreview", "--immediate", "--encoding", "jpg", "--output", "-"]
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=True)
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=True
+            )
             return np.asarray(Image.open(io.BytesIO(done.stdout)).convert("RGB"))
     try:
         import cv2
@@ -210,7 +212,9 @@ def watch(folder: str, pause: float) -> Iterator[Tuple[str, Any]]:
 
 def show(name: str, outputs: Dict[str, Any], model: Model, args: argparse.Namespace, spent: float) -> None:
     if args.json:
-        best = [{"class": i, "label": label, "score": score} for i, label, score in model.top(outputs, args.top)]
+        best = [
+            {"class": i, "label": label, "score": score} for i, label, score in model.top(outputs, args.top)
+        ]
         line: Dict[str, Any] = {"input": name, "ms": round(spent * 1e3, 3), "top": best}
         if args.raw:
             line["outputs"] = {key: value.tolist() for key, value in outputs.items()}
@@ -228,7 +232,9 @@ def show(name: str, outputs: Dict[str, Any], model: Model, args: argparse.Namesp
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the compiled network.")
     parser.add_argument("inputs", nargs="*", help="pictures, .npy, .npz, or folders of them")
-    parser.add_argument("--artifact", default="", help="which file of the bundle (default: the preferred one that runs)")
+    parser.add_argument(
+        "--artifact", default="", help="which file of the bundle (default: the preferred one that runs)"
+    )
     parser.add_argument("--engine", default="", help="onnxruntime, litert, tflite-runtime, ...")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--top", type=int, default=5)

@@ -35,13 +35,19 @@ def compare(entry: Dict[str, Any], recorded: Any, threads: int) -> Dict[str, Any
     line.update(engine=f"{engine.name} {engine.version}", delegate=engine.delegate)
     equal, worst, count = True, 0.0, len(recorded[f"{name}/in/{engine.inputs[0][0]}"])
     for i in range(count):
-        engine.feed({n: np.ascontiguousarray(recorded[f"{name}/in/{n}"][i : i + 1]) for n, _, _ in engine.inputs})
+        engine.feed(
+            {n: np.ascontiguousarray(recorded[f"{name}/in/{n}"][i : i + 1]) for n, _, _ in engine.inputs}
+        )
         engine.invoke()
         for output, array in engine.outputs().items():
             want = recorded[f"{name}/out/{output}"][i : i + 1]
             equal = equal and array.dtype == want.dtype and array.tobytes() == want.tobytes()
             wide = want.astype(np.float64)
-            gap = float(np.abs(array.astype(np.float64) - wide).max()) if array.shape == want.shape else float("inf")
+            gap = (
+                float(np.abs(array.astype(np.float64) - wide).max())
+                if array.shape == want.shape
+                else float("inf")
+            )
             worst = max(worst, gap / (float(np.abs(wide).max()) or 1.0))
     same_kernels = engine.delegate == entry["delegate"]
     limit = FLOAT_TOLERANCE if entry["precision"] != "int8" else (0.0 if same_kernels else OTHER_KERNELS)
@@ -49,14 +55,24 @@ def compare(entry: Dict[str, Any], recorded: Any, threads: int) -> Dict[str, Any
     result = "bit-equal" if equal else f"differs by {worst:.2g} of the largest value (allowed {limit:g})"
     if not equal and not same_kernels:
         result += f"; recorded with {entry['delegate']}, here {engine.delegate}"
-    return {**line, "passed": passed, "skipped": False, "bit_equal": equal, "worst": worst, "samples": count, "result": result}
+    return {
+        **line,
+        "passed": passed,
+        "skipped": False,
+        "bit_equal": equal,
+        "worst": worst,
+        "samples": count,
+        "result": result,
+    }
 
 
 def main() -> int:
     bundle = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
     with np.load(HERE / "selftest.npz", allow_pickle=False) as archive:
         recorded = {name: archive[name] for name in archive.files}
-    lines: List[Dict[str, Any]] = [compare(entry, recorded, bundle["threads"]) for entry in bundle["artifacts"]]
+    lines: List[Dict[str, Any]] = [
+        compare(entry, recorded, bundle["threads"]) for entry in bundle["artifacts"]
+    ]
     passed = all(line["passed"] for line in lines) and not all(line["skipped"] for line in lines)
     if "--json" in sys.argv[1:]:
         print(json.dumps({"passed": passed, "artifacts": lines}))

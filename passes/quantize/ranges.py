@@ -38,23 +38,17 @@ def choose(
 
 
 def _search(histogram: Histogram, low: float, high: float, bits: int, cost: Any) -> tuple[float, float]:
-    """Shrink both ends by turns along a geometric grid, keeping what lowers the cost."""
+    """Shrink both ends together, then each by itself, along a geometric grid, keeping what lowers the cost."""
     factors = np.geomspace(1.0, FINEST, STEPS)
-    best = (low, high)
-    least = cost(histogram, low, high, bits)
-    for _ in range(2):
-        before = least
-        for side in (0, 1):
-            if (low, high)[side] == 0.0:
-                continue
-            for factor in factors:
-                ends = list(best)
+    best, least = (low, high), cost(histogram, low, high, bits)
+    for sides in ((0, 1), (0,), (1,), (0,), (1,)):
+        for factor in factors if any((low, high)[side] for side in sides) else ():
+            ends = list(best)
+            for side in sides:
                 ends[side] = (low, high)[side] * factor
-                value = cost(histogram, ends[0], ends[1], bits)
-                if value < least:
-                    least, best = value, (ends[0], ends[1])
-        if least == before or low == 0.0 or high == 0.0:
-            break
+            value = cost(histogram, ends[0], ends[1], bits)
+            if value < least:
+                least, best = value, (ends[0], ends[1])
     return best
 
 

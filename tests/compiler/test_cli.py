@@ -74,7 +74,17 @@ def test_compile_leaves_what_the_design_says(edgec, files) -> None:
     }  # fmt: skip
     assert "report.html" in out
     report = json.loads((files / "out" / "report.json").read_text())
-    assert {"edgec", "model", "target", "compressed", "quality", "artifacts", "passes", "seconds", "peak_rss_mb"} <= set(report)
+    assert {
+        "edgec",
+        "model",
+        "target",
+        "compressed",
+        "quality",
+        "artifacts",
+        "passes",
+        "seconds",
+        "peak_rss_mb",
+    } <= set(report)
     assert {"sha256", "macs", "params", "bytes"} <= set(report["model"])
     assert set(report["quality"]) == {"teacher", "float", "int8"}
     assert {"top1", "agreement", "sqnr_db", "kl", "images"} <= set(report["quality"]["int8"])
@@ -91,7 +101,9 @@ def test_compile_json_is_one_object_and_nothing_else(edgec, files) -> None:
 
 def test_the_recipe_reproduces_the_run_bit_for_bit(edgec, files) -> None:
     edgec(*compile_args(files, "--precision", "int8", "--samples", 20))
-    code, _, err = edgec("compile", "--recipe", files / "out" / "recipe.yaml", "-o", files / "again", "--no-bench")
+    code, _, err = edgec(
+        "compile", "--recipe", files / "out" / "recipe.yaml", "-o", files / "again", "--no-bench"
+    )
     assert code == 0, err
     for name in ("model.onnx", "model.int8.onnx"):
         assert (files / "out" / name).read_bytes() == (files / "again" / name).read_bytes()
@@ -109,7 +121,10 @@ def test_a_recipe_for_another_model_is_refused(edgec, files) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("model: {path: net.onnx}\nprecison: int8\n", "recipe.yaml:2: unknown key 'precison'\nDid you mean 'precision'"),
+        (
+            "model: {path: net.onnx}\nprecison: int8\n",
+            "recipe.yaml:2: unknown key 'precison'\nDid you mean 'precision'",
+        ),
         ("model: {path: net.onnx}\ndata:\n  path: calib.npz\n  samples: many\n", "recipe.yaml:4"),
         ("model: {path: net.onnx}\npasses: [fold, fould]\n", "Did you mean 'fold'"),
         ("- a list\n", "mapping"),
@@ -134,7 +149,17 @@ def test_dry_run_writes_nothing(edgec, files) -> None:
 
 
 def test_a_missed_gate_is_exit_1_with_artifacts(edgec, files) -> None:
-    code, _, err = edgec(*compile_args(files, "--precision", "int8", "--max-drop", "0%", "--passes", "quantize{method=percentile percentile=60}"))
+    code, _, err = edgec(
+        *compile_args(
+            files,
+            "--precision",
+            "int8",
+            "--max-drop",
+            "0%",
+            "--passes",
+            "quantize{method=percentile percentile=60}",
+        )
+    )
     assert code == 1
     assert "gate failed" in err
     assert (files / "out" / "model.int8.onnx").exists()
@@ -143,7 +168,17 @@ def test_a_missed_gate_is_exit_1_with_artifacts(edgec, files) -> None:
 
 
 def test_random_data_is_marked(edgec, files) -> None:
-    code, _, _ = edgec("compile", files / "net.onnx", "--data", "random", "--precision", "int8", "-o", files / "out", "--no-bench")
+    code, _, _ = edgec(
+        "compile",
+        files / "net.onnx",
+        "--data",
+        "random",
+        "--precision",
+        "int8",
+        "-o",
+        files / "out",
+        "--no-bench",
+    )
     assert code == 0
     report = json.loads((files / "out" / "report.json").read_text())
     assert report["data"]["random"] is True
@@ -155,7 +190,11 @@ BAD = {
     "not a model": (["compile", "calib.npz", "-o", "out"], 3, "not an ONNX file"),
     "no output": (["compile", "net.onnx"], 2, "no output folder"),
     "no model": (["compile", "-o", "out"], 2, "no model"),
-    "int8 without data": (["compile", "net.onnx", "--precision", "int8", "-o", "out"], 2, "needs calibration data"),
+    "int8 without data": (
+        ["compile", "net.onnx", "--precision", "int8", "-o", "out"],
+        2,
+        "needs calibration data",
+    ),
     "missing data": (["compile", "net.onnx", "--data", "nothing", "-o", "out"], 3, "no such file or folder"),
     "unknown pass": (["compile", "net.onnx", "--passes", "quantise", "-o", "out"], 2, "quantize"),
     "unknown option": (["compile", "net.onnx", "--passes", "quantize{metod=x}", "-o", "out"], 2, "method"),
@@ -167,7 +206,11 @@ BAD = {
     "unknown command": (["complie", "net.onnx"], 2, "Did you mean 'compile'"),
     "unknown flag": (["compile", "net.onnx", "--budgett", "x"], 2, "--budget"),
     "samples without data": (["compile", "net.onnx", "--samples", "3", "-o", "out"], 2, "--data"),
-    "bad mean": (["compile", "net.onnx", "--data", "calib.npz", "--mean", "a,b", "-o", "out"], 2, "not numbers"),
+    "bad mean": (
+        ["compile", "net.onnx", "--data", "calib.npz", "--mean", "a,b", "-o", "out"],
+        2,
+        "not numbers",
+    ),
     "labels too short": (["compile", "net.onnx", "--eval", "short.npz", "-o", "out"], 3, "labels do not fit"),
     "labels out of range": (["compile", "net.onnx", "--eval", "range.npz", "-o", "out"], 3, "--label-offset"),
     "wrong data shape": (["compile", "net.onnx", "--data", "shape.npz", "-o", "out"], 3, "does not fit"),
@@ -215,7 +258,18 @@ def test_bad_input_ends_in_one_message(edgec, bad, arguments, code, expected) ->
 
 
 def test_one_corrupt_picture_can_be_skipped(edgec, bad) -> None:
-    code, _, err = edgec("compile", "net.onnx", "--data", "pictures", "--skip-bad", "--scale", "1/255", "-o", "out", "--no-bench")
+    code, _, err = edgec(
+        "compile",
+        "net.onnx",
+        "--data",
+        "pictures",
+        "--skip-bad",
+        "--scale",
+        "1/255",
+        "-o",
+        "out",
+        "--no-bench",
+    )
     assert code == 0, err
     report = json.loads((bad / "out" / "report.json").read_text())
     assert any("bad.png" in warning for warning in report["warnings"])
@@ -249,7 +303,9 @@ def test_a_killed_run_leaves_no_half_artifact_and_resumes(edgec, files) -> None:
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = files / "out" / "log.jsonl"
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None and not (log.exists() and log.stat().st_size):
+    while (
+        time.monotonic() < deadline and process.poll() is None and not (log.exists() and log.stat().st_size)
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -276,7 +332,9 @@ def test_verify_finds_the_first_wrong_layer(edgec, files) -> None:
     from edgec.graph.views import ConvView
 
     edgec(*compile_args(files))
-    code, out, _ = edgec("verify", files / "net.onnx", files / "out" / "model.onnx", "--data", files / "calib.npz", "--bisect")
+    code, out, _ = edgec(
+        "verify", files / "net.onnx", files / "out" / "model.onnx", "--data", files / "calib.npz", "--bisect"
+    )
     assert code == 0, out
     import onnx_ir as ir
 
@@ -284,7 +342,9 @@ def test_verify_finds_the_first_wrong_layer(edgec, files) -> None:
     second = [node for node in model.graph if node.op_type == "Conv"][1]
     ConvView(second).set(weight=ConvView(second).weight * 3)
     ir.save(model, files / "wrong.onnx")
-    code, out, _ = edgec("verify", files / "net.onnx", files / "wrong.onnx", "--data", files / "calib.npz", "--bisect")
+    code, out, _ = edgec(
+        "verify", files / "net.onnx", files / "wrong.onnx", "--data", files / "calib.npz", "--bisect"
+    )
     assert code == 1
     assert second.outputs[0].name in out
 
@@ -299,7 +359,12 @@ def test_bench_measures_and_compares(edgec, files) -> None:
 
 
 def test_passes_and_targets(edgec) -> None:
-    for arguments in (["passes", "list"], ["passes", "show", "quantize"], ["targets", "list"], ["targets", "show", "rpi4"]):
+    for arguments in (
+        ["passes", "list"],
+        ["passes", "show", "quantize"],
+        ["targets", "list"],
+        ["targets", "show", "rpi4"],
+    ):
         code, out, _ = edgec(*arguments)
         assert code == 0
         assert out
@@ -342,7 +407,9 @@ def test_verify_runs_a_tflite_file(edgec, files) -> None:
 
 def test_what_tflite_cannot_take_stops_or_is_split_off(edgec, files) -> None:
     pytest.importorskip("ai_edge_litert")
-    text = NET.replace("y = Gemm<transB=1>(f, g, c)", "h = Gemm<transB=1>(f, g, c)  y = LpNormalization<axis=1>(h)")
+    text = NET.replace(
+        "y = Gemm<transB=1>(f, g, c)", "h = Gemm<transB=1>(f, g, c)  y = LpNormalization<axis=1>(h)"
+    )
     onnx.save(parse(text), files / "net.onnx")
     code, _, err = edgec(*compile_args(files, "--format", "tflite"))
     assert code == 3

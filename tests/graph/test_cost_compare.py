@@ -75,7 +75,9 @@ def test_difference_does_not_depend_on_the_batches() -> None:
 def test_compare_finds_the_layer_that_was_changed(canonical, noise) -> None:
     model = canonical(TEXT)
     changed = model.clone()
-    view = ConvView(next(node for node in changed.graph if node.op_type == "Conv" and ConvView(node).is_depthwise))
+    view = ConvView(
+        next(node for node in changed.graph if node.op_type == "Conv" and ConvView(node).is_depthwise)
+    )
     view.set(weight=view.weight * 1.5)
     differences = compare(model, changed, noise(model))
     wrong = first_divergence(differences, 40)

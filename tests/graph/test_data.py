@@ -51,7 +51,9 @@ def test_all_forms_give_the_same_input(model, pixels, tmp_path) -> None:
         tmp_path / "last.npz", tmp_path / "first.npz", tmp_path / "plain.npy", tmp_path / "ready.npz", folder,
         pictures(tmp_path / "pictures", pixels),
     ):  # fmt: skip
-        np.testing.assert_allclose(read(open_data(path, model, preprocess)), expected, atol=1e-5, err_msg=str(path))
+        np.testing.assert_allclose(
+            read(open_data(path, model, preprocess)), expected, atol=1e-5, err_msg=str(path)
+        )
 
 
 def test_bgr_crop_and_letterbox(model, tmp_path) -> None:
@@ -98,7 +100,9 @@ def test_labels_from_npz_and_csv(model, pixels, tmp_path) -> None:
         open_data(tmp_path / "d.npz", model, samples=2).indices
     )
     folder = pictures(tmp_path / "p", pixels)
-    (tmp_path / "p_labels.csv").write_text("file,label\n" + "".join(f"{i:03}.png,{9 - i}\n" for i in range(6)))
+    (tmp_path / "p_labels.csv").write_text(
+        "file,label\n" + "".join(f"{i:03}.png,{9 - i}\n" for i in range(6))
+    )
     assert open_data(folder, model).labels.tolist() == [9, 8, 7, 6, 5, 4]
 
 

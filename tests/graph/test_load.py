@@ -51,9 +51,7 @@ def test_real_networks_keep_their_function(name: str, shared: Path) -> None:
     samples = next(open_data(shared / "data" / where, model, preprocess, samples=5).batches(5))
     original = session(onnx.load(file))
     fed = original.get_inputs()[0]
-    rows = [
-        original.run(None, {fed.name: next(iter(samples.values()))[i : i + 1]}) for i in range(5)
-    ]
+    rows = [original.run(None, {fed.name: next(iter(samples.values()))[i : i + 1]}) for i in range(5)]
     got = list(Executor(model).run(samples).values())
     for index, value in enumerate(got):
         expected = np.concatenate([row[index] for row in rows])
@@ -108,7 +106,9 @@ def test_unnamed_nodes_get_stable_names(canonical) -> None:
 
 
 def test_opaque_ops_stay(canonical) -> None:
-    model = canonical("net (float[N,3,8,8] x) => (float[N,3,8,8] y) { t = Relu(x)  y = LpNormalization<axis=1>(t) }")
+    model = canonical(
+        "net (float[N,3,8,8] x) => (float[N,3,8,8] y) { t = Relu(x)  y = LpNormalization<axis=1>(t) }"
+    )
     assert [node.op_type for node in model.graph] == ["Relu", "LpNormalization"]
 
 

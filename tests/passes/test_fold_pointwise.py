@@ -145,7 +145,11 @@ def test_quantised_weights_stay(context) -> None:
         value.shape, value.dtype = value.const_value.shape, value.const_value.dtype
         model.graph.register_initializer(value)
     node = ir.node("DequantizeLinear", [stored, scale], name="dq")
-    node.outputs[0].name, node.outputs[0].dtype, node.outputs[0].shape = "w_f", ir.DataType.FLOAT, weight.shape
+    node.outputs[0].name, node.outputs[0].dtype, node.outputs[0].shape = (
+        "w_f",
+        ir.DataType.FLOAT,
+        weight.shape,
+    )
     model.graph.insert_before(conv, node)
     conv.replace_input_with(1, node.outputs[0])
     result = FoldPointwise().run(model, context(model))

@@ -1,0 +1,124 @@
+"""Streaming histograms: independent of batches and order, in constant memory; ranges chosen from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgec.passes.quantize.histogram import BINS, Histogram, merge
+from edgec.passes.quantize.qparams import affine
+from edgec.passes.quantize.ranges import choose
+
+
+def filled(*parts: np.ndarray) -> Histogram:
+    histogram = Histogram()
+    for part in parts:
+        histogram.add(part.astype(np.float32))
+    return histogram
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**31),
+    scale=st.floats(1e-3, 1e3),
+    cuts=st.lists(st.integers(0, 500), max_size=4),
+)
+def test_batches_and_order_do_not_matter(seed: int, scale: float, cuts: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    values = (rng.standard_normal(500) * scale * rng.choice([0, 1, 10], 500)).astype(np.float32)
+    whole = filled(values)
+    parts = np.split(values, sorted(cuts))
+    shuffled = filled(*[parts[i] for i in rng.permutation(len(parts))])
+    assert (whole.low, whole.high, whole.zeros, whole.reach) == (
+        shuffled.low,
+        shuffled.high,
+        shuffled.zeros,
+        shuffled.reach,
+    )
+    np.testing.assert_array_equal(whole.counts, shuffled.counts)
+    assert whole.total == 500
+
+
+def test_values_lie_in_their_bins() -> None:
+    values = np.float32([-3.0, -0.5, 0.0, 0.25, 3.999])
+    histogram = filled(values)
+    width = 2 * histogram.reach / BINS
+    for value in values[values != 0]:
+        index = int(np.floor(value / width)) + BINS // 2
+        assert histogram.counts[index] == 1
+    assert histogram.zeros == 1
+
+
+def test_memory_does_not_grow() -> None:
+    histogram = filled(np.ones(10))
+    before = histogram.counts.nbytes
+    for power in range(12):
+        histogram.add(np.full(1000, 2.0**power, np.float32))
+    assert histogram.counts.nbytes == before
+
+
+def test_nan_and_infinity_are_noticed() -> None:
+    assert not filled(np.array([1.0, np.nan])).finite
+    assert not filled(np.array([1.0, np.inf])).finite
+
+
+def test_quantile() -> None:
+    values = np.random.default_rng(0).standard_normal(100_000)
+    histogram = filled(values)
+    for share in (0.01, 0.5, 0.99):
+        assert histogram.quantile(share) == pytest.approx(np.quantile(values, share), abs=0.01)
+
+
+def test_merge_weighs_tensors_alike() -> None:
+    few, many = filled(np.full(100, 1.0)), filled(np.full(100_000, -3.0))
+    merged = merge([few, many])
+    assert (merged.low, merged.high) == (-3.0, 1.0)
+    assert merged.counts[: BINS // 2].sum() == merged.counts[BINS // 2 :].sum()
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "mse", "entropy"])
+def test_a_range_holds_zero_and_stays_within_what_was_seen(method: str) -> None:
+    values = np.random.default_rng(1).standard_normal(50_000) + 0.5
+    low, high = choose(filled(values), method)
+    assert values.min() - 1e-6 <= low <= 0 <= high <= values.max() + 1e-6
+
+
+def test_mse_beats_minmax_on_heavy_tails() -> None:
+    """Measured by really quantising the values."""
+    values = np.random.default_rng(2).standard_t(3, 200_000).astype(np.float32)
+
+    def error(method: str) -> float:
+        params = affine(*choose(filled(values), method))
+        return float(np.mean((params.dequantise(params.quantise(values)) - values) ** 2))
+
+    assert error("mse") < 0.5 * error("minmax")
+    assert error("mse") <= 1.05 * min(error("entropy"), error("percentile"))
+
+
+def test_mse_is_near_the_best_range() -> None:
+    values = np.abs(np.random.default_rng(3).laplace(size=100_000)).astype(np.float32)
+    low, high = choose(filled(values), "mse")
+
+    def error(top: float) -> float:
+        params = affine(0.0, top)
+        return float(np.mean((params.dequantise(params.quantise(values)) - values) ** 2))
+
+    best = min(error(top) for top in np.linspace(0.2, 1, 81) * values.max())
+    assert low == 0
+    assert error(high) <= 1.05 * best
+
+
+def test_percentile_covers_its_share() -> None:
+    values = np.random.default_rng(4).standard_normal(200_000)
+    low, high = choose(filled(values), "percentile", percentile=99.0)
+    assert np.mean((values >= low) & (values <= high)) == pytest.approx(0.98, abs=0.003)
+
+
+def test_a_constant_tensor_needs_no_search() -> None:
+    for method in ("minmax", "percentile", "mse", "entropy"):
+        assert choose(filled(np.zeros(10)), method) == (0.0, 0.0)
+        low, high = choose(filled(np.full(10, 2.0)), method)
+        assert low == 0.0
+        assert high > 0.0

@@ -19,7 +19,7 @@ from edgec.graph.channels import ChannelGroup
 from edgec.graph.cost import cost
 from edgec.passes.base import Context
 from edgec.passes.pruning.statistics import ConsumerStatistics
-from edgec.passes.recovery.sites import MEMORY_MB
+from edgec.passes.recovery.sites import MEMORY
 from edgec.passes.recovery.store import ActivationStore
 from edgec.passes.recovery.walk import Walk, batch_size
 from edgec.passes.solvers.obs import Curve
@@ -59,7 +59,7 @@ def measure(
         group.name: min(position[m.node] for m in group.consumers if m.node in statistics) for group in groups
     }
     names = output_names(model.graph)
-    store = ActivationStore(context.scratch, MEMORY_MB * 1_000_000)
+    store = ActivationStore(context.scratch, int(MEMORY))
     found: dict[str, tuple[Damage, ...]] = {}
     try:
         walk = Walk(model, data.batches(batch_size(model.graph)), store, context.threads)

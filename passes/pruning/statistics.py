@@ -15,7 +15,7 @@ from edgec.passes.base import Context
 from edgec.passes.recovery.fit import FitOptions, row_fraction
 from edgec.passes.recovery.goals import clipping_of, goal_of
 from edgec.passes.recovery.layers import Layer, layers_of
-from edgec.passes.recovery.sites import MEMORY_MB, Batches
+from edgec.passes.recovery.sites import Batches
 from edgec.passes.recovery.store import ActivationStore
 from edgec.passes.recovery.walk import Walk
 from edgec.passes.solvers.obs import Consumer
@@ -104,7 +104,7 @@ def gather(
     """Walk ``model`` once and collect the statistics of ``layers``, by node name."""
     position = {node: number for number, node in enumerate(model.graph)}
     stops = [*(position[layer.node] for layer in layers[1:]), position[layers[-1].node]] if layers else []
-    store = ActivationStore(context.scratch, MEMORY_MB * 1_000_000)
+    store = ActivationStore(context.scratch, int(batches.memory))
     found: dict[str, ConsumerStatistics] = {}
     try:
         walk = Walk(model, iter(batches), store, context.threads)

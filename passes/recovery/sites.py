@@ -27,8 +27,8 @@ from edgec.passes.recovery.walk import Walk, batch_size
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = dict[str, Array]
 
-MEMORY_MB = 1200
-"""Activations of both networks above this go to disk."""
+MEMORY = 1.2e9
+"""Bytes of activations that a walk holds; what exceeds them goes to disk."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ class Sample:
 @dataclass(frozen=True)
 class Batches:
     """Calibration batches, those that score the fits last. With ``flips``, every batch that is fitted comes mirrored too;
-    ``mirror`` shows all of them mirrored."""
+    ``mirror`` shows all of them mirrored. Activations above ``memory`` bytes go to disk."""
 
     feeds: Dataset
     held: Dataset
     size: int
     flips: bool = False
     mirror: bool = False
+    memory: float = MEMORY
 
     @staticmethod
     def of(context: Context, graph: ir.Graph, *, held_out: float, flips: bool) -> Batches:
@@ -148,7 +149,7 @@ class Sites:
     def __iter__(self) -> Iterator[Site]:
         if not self.planned:
             return
-        folder, limit = self.context.scratch, MEMORY_MB * 1_000_000 // 2
+        folder, limit = self.context.scratch, int(self.batches.memory / 2)
         stores = ActivationStore(folder, limit), ActivationStore(folder, limit)
         try:
             student = Walk(self.student, iter(self.batches), stores[0], self.context.threads)

@@ -160,13 +160,13 @@ class Sites:
                 following = self.teacher_stops[min(number + 1, len(self.planned) - 1)]
                 chain = self.chains[number]
                 samples = self._samples(student, teacher, number, following)
-                weights = [inner.layer.view.weight for inner in chain]
+                weights = [inner.layer.columns() for inner in chain]
                 images, rows = self.batches.samples, self._rows(layer)
                 yield Site(number, len(self.planned), layer, goal, samples, images, rows, chain)
                 for _ in samples:
                     # The walk must go on even where nobody looked at the samples.
                     pass
-                if any(inner.layer.view.weight is not old for inner, old in zip(chain, weights, strict=True)):
+                if not all(np.array_equal(a.layer.columns(), b) for a, b in zip(chain, weights, strict=True)):
                     student.forget(layer.x)
         finally:
             for store in stores:

@@ -211,3 +211,15 @@ def test_the_bias_correction_restores_means(teacher: ir.Model, noise: Noise, con
     result = RecoverBias(flips="no", held_out=0.0).run(student, context(teacher, data))
     gap = output(teacher, data).mean(axis=0) - output(result.model, data).mean(axis=0)
     assert np.abs(gap).max() < 1e-5
+
+
+def test_layers_fitted_together_reach_further(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    student = pruned(teacher, {"inner": [0, 2, 5, 6]})
+    data, fresh = noise(teacher, 128), noise(teacher, 64, seed=9)
+    errors = []
+    for joint in (0, 8):
+        result = RecoverLsq(joint=joint).run(student.clone(), context(teacher, data))
+        errors.append(error(teacher, result.model, fresh))
+        branch = next(layer for layer in result.layers if layer.node == "branch")
+        assert ("fitted together with inner" in branch.note) == bool(joint)
+    assert errors[1] < 0.95 * errors[0]

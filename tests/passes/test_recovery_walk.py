@@ -14,7 +14,7 @@ from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError
 from edgec.graph.execute import Executor
 from edgec.passes.base import Context
-from edgec.passes.recovery.goals import goal_of
+from edgec.passes.recovery.goals import chain_before, goal_of
 from edgec.passes.recovery.kept import kept_channels, record_removal
 from edgec.passes.recovery.layers import Layer, layers_of
 from edgec.passes.recovery.sites import Batches, Sites, touched_layers, wants_flips
@@ -223,3 +223,54 @@ def test_matmul_over_the_last_axis_is_a_layer(canonical: Canonical) -> None:
     assert layer.channels_last
     assert layer.first(np.zeros((2, 6, 3))).shape == (2, 3, 6)
     assert layer.columns().shape == (1, 3, 4)
+
+
+def test_chains_reach_back_over_activations_and_depthwise_layers(
+    canonical: Canonical, model: ir.Model
+) -> None:
+    layers = layers_of(model)
+    assert [inner.layer.name for inner in chain_before(layers["branch"], 1)] == ["inner"]
+    assert [inner.layer.name for inner in chain_before(layers["branch"], 3)] == [
+        "inner"
+    ]  # the stem feeds the skip too
+    assert chain_before(layers["inner"], 1) == ()
+    assert chain_before(layers["classify"], 1) == ()  # a pooling lies between
+    mobile = canonical("""
+net (float[N,3,8,8] x) => (float[N,5,4,4] y)
+<float[4,3,1,1] w0, float[4,1,3,3] w1, float[6,4,1,1] w2, float[5,6,1,1] w3> {
+  [a] p = Conv(x, w0)
+  q = Relu(p)
+  [b] r = Conv<group=4, strides=[2,2], pads=[1,1,1,1]>(q, w1)
+  s = Relu(r)
+  [c] t = Conv(s, w2)
+  [d] y = Conv(t, w3)
+}""")
+    layers = layers_of(mobile)
+    chain = chain_before(layers["c"], 1)
+    assert [(inner.layer.name, inner.clipping) for inner in chain] == [("a", Clipping()), ("b", Clipping())]
+    assert [(inner.layer.name, inner.clipping) for inner in chain_before(layers["d"], 1)] == [("c", None)]
+    assert [inner.layer.name for inner in chain_before(layers["d"], 2)] == ["a", "b", "c"]
+    assert chain_before(layers["b"], 0) == ()
+
+
+def test_layers_that_change_together_are_computed_again(
+    model: ir.Model, noise: Noise, context: Callable[..., Context]
+) -> None:
+    teacher = model.clone()
+    prune(model, {"inner": [0, 1]})
+    data = noise(model, 6)
+    batches = Batches(data, data.take(0), 4)
+    feeds = {"x": np.concatenate([one["x"] for one in data.batches(6)])}
+    for site in Sites(model, context(teacher, data), ["branch", "head"], batches, depth=1):
+        samples = list(site.samples)
+        if site.layer.name == "branch":
+            assert [inner.layer.name for inner in site.chain] == ["inner"]
+            own = Executor(model, outputs=["r"]).run(feeds)
+            np.testing.assert_allclose(
+                np.concatenate([s.start for s in samples]), own["r"], rtol=1e-4, atol=1e-5
+            )
+            site.chain[0].layer.view.set(bias=np.ones(6, np.float32))
+        else:
+            assert site.chain == ()
+            own = Executor(model, outputs=["t"]).run(feeds)
+            np.testing.assert_allclose(np.concatenate([s.x for s in samples]), own["t"], rtol=1e-4, atol=1e-4)

@@ -276,7 +276,9 @@ def parameters(
     tensors: dict[str, QParams] = {}
     for group in plan.groups:
         params = group.fixed
-        if params is None:
+        if params is not None and bits == 16:
+            params = QParams(1.0 / 32768.0, 0, 16)
+        elif params is None:
             ends = [end for name in group.sources for end in ranges[name]]
             ends += [end for name in group.members for end in pinned.get(name, ())]
             params = affine(min(ends), max(ends), bits)

@@ -93,7 +93,7 @@ def test_mse_beats_minmax_on_heavy_tails() -> None:
         params = affine(*choose(filled(values), method))
         return float(np.mean((params.dequantise(params.quantise(values)) - values) ** 2))
 
-    assert error("mse") < 0.5 * error("minmax")
+    assert error("mse") < 0.7 * error("minmax")
     assert error("mse") <= 1.05 * min(error("entropy"), error("percentile"))
 
 

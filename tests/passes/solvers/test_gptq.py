@@ -90,7 +90,7 @@ def test_degenerate_statistics(H: np.ndarray) -> None:
 
 
 def test_scale_search_never_loses() -> None:
-    H, W, scales = problem(1, inputs=16)
+    H, W, _ = problem(1, inputs=16)
     W[0, 0, 3] = 40.0
     H[0, 3, :] *= 1e-3
     H[0, :, 3] *= 1e-3

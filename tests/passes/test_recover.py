@@ -51,7 +51,12 @@ net (float[N,3,8,8] x) => (float[N,5] y)
 
 def pruned(teacher: ir.Model, removals: dict[str, list[int]]) -> ir.Model:
     student = teacher.clone()
-    record_removal(student, groups(student), removals)
+    found = groups(student)
+    sizes: dict[str, int] = {}
+    for group in found:
+        for member in group.activations:
+            sizes[member.value] = sizes.get(member.value, 0) + member.index.size
+    record_removal(student, found, removals, sizes)
     remove(student, removals)
     return student
 

@@ -15,7 +15,7 @@ case "${1:-}" in
   *) fail 2 "unknown option $1" ;;
 esac
 
-sha256sum --quiet -c SHA256SUMS || fail 3 "this bundle is not whole: copy it again"
+damaged=$(sha256sum --quiet -c SHA256SUMS 2>/dev/null) || fail 3 "this bundle is not whole, copy it again: $damaged"
 python=${PYTHON:-python3}
 command -v "$python" >/dev/null || fail 3 "no $python here: sudo apt install python3 python3-venv"
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')

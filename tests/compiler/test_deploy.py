@@ -1,0 +1,290 @@
+"""Bundles: what is in them, that they compute on their own what edgec computes, and that they refuse what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from edgec.compiler.api import compile as compile_model
+from edgec.compiler.deploy import Bundle, DeployOptions, engine_lines, make_bundle, requirements
+from edgec.compiler.deploy_wheels import download, platform_tags
+from edgec.graph.errors import DataError, ModelError, UnsupportedError, UsageError
+from edgec.graph.preprocess import Preprocess
+from edgec.targets import target
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiled network with four artifacts, two of them int8."""
+    out = tmp_path_factory.mktemp("deploy") / "run"
+    compile_model(
+        EXAMPLES / "digits.onnx",
+        out,
+        data=EXAMPLES / "digits" / "calib.npz",
+        samples=16,
+        precision="int8",
+        formats=("onnx", "tflite"),
+        target="rpi4",
+        measure=False,
+        threads=1,
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path) -> Bundle:
+    labels = run.parent / "labels.txt"
+    labels.write_text("\n".join(f"digit {i}" for i in range(10)), encoding="utf-8")
+    return make_bundle(run, run.parent / "bundle", DeployOptions(labels=labels))
+
+
+@pytest.fixture
+def copy(bundle: Bundle, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(bundle.path, tmp_path / "copy"))
+
+
+def python(folder: Path, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """Run a program of the bundle, by itself: no edgec on its path."""
+    command = [sys.executable, "-I", *words] if words[0] == "-c" else [sys.executable, *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert code is None or done.returncode == code, done.stderr
+    return done
+
+
+def test_a_bundle_is_whole_and_says_what_it_is(bundle: Bundle, run: Path) -> None:
+    names = {path.name for path in bundle.path.iterdir()}
+    programs = {"run.py", "selftest.py", "install.sh", "bench.sh", "edgec-agent.pyz", "edgec-model.service"}
+    assert names == programs | set(bundle.artifacts) | {
+        "README.md", "SHA256SUMS", "bundle.json", "engines.txt", "selftest.npz", "labels.txt",
+    }  # fmt: skip
+    assert set(bundle.artifacts) == {"model.onnx", "model.int8.onnx", "model.tflite", "model.int8.tflite"}
+    assert "int8" in bundle.artifacts[0]
+    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=bundle.path, check=True)
+    assert os.access(bundle.path / "install.sh", os.X_OK)
+    for path in bundle.path.iterdir():
+        if path.suffix not in (".onnx", ".tflite", ".npz", ".pyz"):
+            text = path.read_text(encoding="utf-8")
+            assert str(run.parent) not in text
+            assert "$" not in text or path.suffix == ".sh"
+    readme = (bundle.path / "README.md").read_text(encoding="utf-8")
+    assert "Raspberry Pi OS Bookworm" in readme
+    assert "of the calibration samples" in readme
+
+
+def test_the_self_test_passes_here_and_catches_a_wrong_device(copy: Path) -> None:
+    result = json.loads(python(copy, "selftest.py", "--json").stdout)
+    assert result["passed"]
+    by_name = {line["artifact"]: line for line in result["artifacts"]}
+    assert by_name["model.int8.onnx"]["bit_equal"]
+    assert by_name["model.int8.tflite"]["bit_equal"]
+    with np.load(copy / "selftest.npz") as archive:
+        recorded = dict(archive)
+    key = next(name for name in recorded if name.startswith("model.int8.onnx/out/"))
+    values = recorded[key].copy()
+    values.reshape(-1)[0] = np.nextafter(values.reshape(-1)[0], np.float32(9e9))  # the last bit
+    np.savez(copy / "selftest.npz", **recorded | {key: values})
+    said = python(copy, "selftest.py", code=1).stdout
+    assert "FAILED   model.int8.onnx" in said
+    assert said.count("ok ") == 3
+
+
+def test_run_classifies_files(copy: Path) -> None:
+    with np.load(EXAMPLES / "digits" / "eval.npz") as archive:
+        x, y = archive["x"], archive["y"]
+    np.save(copy / "one.npy", x[0])
+    said = python(copy, "run.py", "one.npy", "--top", "1").stdout
+    assert f"class {y[0]}  digit {y[0]}" in said
+    folder = copy / "many"
+    folder.mkdir()
+    for i in range(4):
+        np.save(folder / f"{i}.npy", x[i])
+    lines = python(copy, "run.py", "many", "--json").stdout.splitlines()
+    assert [json.loads(line)["top"][0]["class"] for line in lines] == y[:4].tolist()
+    for artifact in ("model.tflite", "model.onnx"):
+        line = python(copy, "run.py", "one.npy", "--json", "--artifact", artifact).stdout
+        assert json.loads(line)["top"][0]["class"] == y[0]
+
+
+def test_run_says_what_is_wrong(copy: Path) -> None:
+    np.save(copy / "bad.npy", np.zeros((7, 7, 7), np.float32))
+    (copy / "bad.png").write_bytes(b"no picture")
+    assert "must be" in python(copy, "run.py", "bad.npy", code=3).stderr
+    assert "bad.png" in python(copy, "run.py", "bad.png", code=3).stderr
+    assert "no such file" in python(copy, "run.py", "none.png", code=3).stderr
+    assert "no artifact" in python(copy, "run.py", "bad.npy", "--artifact", "x.onnx", code=3).stderr
+    assert "give pictures" in python(copy, "run.py", code=2).stderr
+    for name in ("bad.npy", "bad.png"):
+        assert "Traceback" not in python(copy, "run.py", name, code=3).stderr
+
+
+def test_the_class_is_five_lines(copy: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(copy)!r}); import numpy as np; from run import Model; m = Model(); "
+        "out = m(np.zeros(m.engine.inputs[0][1], np.float32)); print(len(m.top(out, 3)))"
+    )
+    assert python(copy, "-c", code).stdout.strip() == "3"
+
+
+def test_watch_takes_new_files(copy: Path) -> None:
+    with np.load(EXAMPLES / "digits" / "eval.npz") as archive:
+        one = archive["x"][0]
+    command = [sys.executable, "run.py", "--watch", "inbox", "--json"]
+    process = subprocess.Popen(command, cwd=copy, stdout=subprocess.PIPE, text=True)
+    try:
+        (copy / "inbox").mkdir(exist_ok=True)
+        np.save(copy / "inbox" / "new.npy", one)
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["input"] == "inbox/new.npy"
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+CODE = """
+import json, sys
+import numpy as np
+sys.path.insert(0, {folder!r})
+from run import Model
+model = Model.__new__(Model)
+results = {{}}
+for i, steps in enumerate(json.loads(sys.stdin.read())):
+    model.bundle = {{"preprocess": steps}}
+    results[str(i)] = model.prepare({picture!r})
+np.savez({save!r}, **results)
+"""
+
+
+@settings(max_examples=3, deadline=None)
+@given(size=st.tuples(st.integers(9, 40), st.integers(9, 40)), seed=st.integers(0, 9))
+def test_the_device_preprocesses_as_edgec_does(bundle: Bundle, size: tuple[int, int], seed: int) -> None:
+    """Every kind of step, on one random picture, in the bundle's own program: the same bits."""
+    rng = np.random.default_rng(seed)
+    picture = bundle.path.parent / "picture.png"
+    save = bundle.path.parent / "prepared.npz"
+    Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(picture)
+    recipes = [
+        Preprocess(),
+        Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), scale=1 / 255),
+        Preprocess(resize=(8,), crop=(7, 8), channels="bgr"),
+        Preprocess(resize=(12, 17), channels="gray", mean=(127.5,), std=(127.5,)),
+        Preprocess(resize=(20, 16), letterbox=114),
+        Preprocess(crop=(9, 9), scale=1 / 127.5, mean=(1.0,)),
+    ]
+    code = CODE.format(folder=str(bundle.path), picture=str(picture), save=str(save))
+    words = json.dumps([recipe.to_dict() for recipe in recipes])
+    subprocess.run([sys.executable, "-I", "-c", code], input=words, text=True, check=True, timeout=60)
+    with np.load(save) as prepared, Image.open(picture) as image:
+        for i, recipe in enumerate(recipes):
+            expected = recipe.normalise(recipe.picture(image))
+            np.testing.assert_array_equal(prepared[str(i)], expected, err_msg=str(recipe))
+
+
+def shell(folder: Path, *words: str) -> tuple[int, str]:
+    done = subprocess.run(
+        ["sh", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+    )
+    return done.returncode, done.stderr
+
+
+def test_install_refuses_what_cannot_work(copy: Path) -> None:
+    assert shell(copy, "install.sh", "--servce")[0] == 2
+    (copy / "engines.txt").write_text("half")
+    said = "install: this bundle is not whole, copy it again: engines.txt: FAILED\n"
+    assert shell(copy, "install.sh") == (3, said)
+    assert not (copy / ".venv").exists()
+    assert shell(copy, "bench.sh") == (2, "run ./install.sh first\n")
+
+
+def test_install_without_a_known_engine_leaves_nothing(copy: Path) -> None:
+    (copy / "wheels").mkdir()
+    (copy / "engines.txt").write_text("riscv64 3.99 onnxruntime onnxruntime==9\n")
+    subprocess.run("sha256sum *.onnx *.tflite > SHA256SUMS", shell=True, cwd=copy, check=True)
+    code, said = shell(copy, "install.sh")
+    assert code == 3
+    assert "no engine for .tflite files is known to work with Python" in said
+    assert "nothing of this bundle can run here" in said
+    assert not (copy / ".venv").exists()
+
+
+def test_what_is_refused(run: Path, bundle: Bundle, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("precious")
+    with pytest.raises(UsageError, match="not a bundle"):
+        make_bundle(run, mine, DeployOptions())
+    assert (mine / "thesis.txt").read_text() == "precious"
+    with pytest.raises(UsageError, match="no artifact") as info:
+        make_bundle(run, tmp_path / "b", DeployOptions(artifacts=("model.int8.onx",)))
+    assert "model.int8.onnx" in str(info.value)
+    with pytest.raises(UsageError, match="no system"):
+        make_bundle(run, tmp_path / "b", DeployOptions(artifacts=("model.onnx",), wheels_for=("windows",)))
+    with pytest.raises(DataError):
+        make_bundle(tmp_path, tmp_path / "b", DeployOptions())
+    changed = Path(shutil.copytree(run, tmp_path / "changed"))
+    (changed / "model.onnx").write_bytes(b"other")
+    with pytest.raises(ModelError, match="not the one of the report"):
+        make_bundle(changed, tmp_path / "b", DeployOptions())
+    assert not (tmp_path / "b").exists()
+    assert not (tmp_path / "b.part").exists()
+
+
+def test_a_bundle_is_replaced_whole(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    make_bundle(run, out, DeployOptions(artifacts=("model.onnx", "model.int8.onnx")))
+    again = make_bundle(run, out, DeployOptions(artifacts=("model.onnx",)))
+    assert again.artifacts == ("model.onnx",)
+    assert not (out / "model.int8.onnx").exists()
+
+
+def test_engines_per_system() -> None:
+    lines = engine_lines(target("rpi4"))
+    assert any(line.startswith("aarch64 3.11 onnxruntime onnxruntime==") for line in lines)
+    assert not any(line.startswith("armv7l") and "onnxruntime" in line for line in lines)
+    assert any(line.startswith("armv7l 3.11 tflite-runtime") for line in lines)
+    jetson = engine_lines(target("jetson-orin-nano"))
+    assert not any("tensorrt" in line for line in jetson)
+    bookworm = target("rpi4").system("rpi-os-bookworm-64")
+    assert bookworm is not None
+    wanted = requirements(bookworm, ["onnx", "tflite"])
+    assert [w.partition("==")[0] for w in wanted] == [
+        "onnxruntime",
+        "numpy",
+        "ai-edge-litert",
+        "pillow",
+        "pip",
+    ]
+    tags = platform_tags(bookworm)
+    assert (tags[0], tags[-2]) == ("manylinux_2_36_aarch64", "manylinux2014_aarch64")
+
+
+def test_no_wheels_for_32_bit(tmp_path: Path) -> None:
+    system = target("rpi4").system("rpi-os-bookworm-32")
+    assert system is not None
+    with pytest.raises(UnsupportedError, match="no wheels") as info:
+        download(system, requirements(system, ["tflite"]), tmp_path / "wheels")
+    assert "64-bit" in str(info.value)
+
+
+def test_the_command(run: Path, tmp_path: Path, capsys: Any) -> None:
+    from click.testing import CliRunner
+
+    from edgec.compiler.cli.deploy_command import command
+
+    words = [str(run), "-o", str(tmp_path / "out"), "--artifact", "model.int8.tflite", "--json"]
+    result = CliRunner().invoke(command, words)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["artifacts"] == ["model.int8.tflite"]

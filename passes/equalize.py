@@ -26,7 +26,7 @@ import onnx_ir as ir
 from edgec.graph.channels import ChannelGroup, Member, groups
 from edgec.graph.errors import DataError
 from edgec.graph.execute import Executor
-from edgec.graph.views import attribute, constant, own_constant
+from edgec.graph.views import attribute, constant, own_constant, sole_consumer
 from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -53,6 +53,8 @@ class Segment:
 
     group: ChannelGroup
     activations: list[Member] = field(default_factory=list)
+    hidden: set[str] = field(default_factory=set)
+    """Feature maps that only an activation reads: no quantiser ever sees them."""
     bounds: list[tuple[Member, float]] = field(default_factory=list)
     """Feature maps in front of a Clip, and its upper bound."""
     pinned: bool = False
@@ -62,6 +64,8 @@ class Segment:
         """One factor per unit, 1 on the geometric mean of what the map can use."""
         peak = np.zeros(self.group.size)
         for member in self.activations:
+            if member.value in self.hidden:
+                continue
             peak = np.maximum(peak, unit_peaks(peaks[member.value], member))
         if self.pinned or not peak.max():
             return np.ones(self.group.size)
@@ -117,7 +121,10 @@ def _cut(group: ChannelGroup, nodes: dict[str, ir.Node]) -> list[Segment]:
     for node in touching:
         for value in node.inputs:
             if value is not None and value.name in members:
-                _judge(node, cut[find(value.name)], members[value.name])
+                segment = cut[find(value.name)]
+                _judge(node, segment, members[value.name])
+                if node.op_type in ("Relu", "Clip") and sole_consumer(value) is node:
+                    segment.hidden.add(value.name)
     for member in members.values():
         if nodes.get(member.node) is not None and nodes[member.node].op_type not in (
             *LAYERS,

@@ -86,7 +86,7 @@ class PruneChannels(Pass):
         removals = {name: units for name, units in removals.items() if len(units)}
         if self.criterion == "obs":
             _compensate(statistics, prunable, removals)
-        record_removal(model, found, removals, _channels(model))
+        record_removal(model, found, removals)
         remove(model, removals)
         notes += [Note(why, node=name) for name, why in refused.items()]
         notes[:0] = self._summary(budget, chosen, limit, source, removals)
@@ -188,15 +188,6 @@ def _compensate(
         ]
         if rows:
             one.set_columns(one.compensated(np.concatenate(rows)))
-
-
-def _channels(model: ir.Model) -> dict[str, int]:
-    """Positions on the one axis of every value that pruning may cut, by name: looked up by `record_removal`."""
-    sizes: dict[str, int] = {}
-    for group in groups(model):
-        for member in group.activations:
-            sizes[member.value] = sizes.get(member.value, 0) + member.index.size
-    return sizes
 
 
 def _uniform(errors: Mapping[str, Array], cost: AdditiveCost, limit: float, multiple: int) -> Allocation:

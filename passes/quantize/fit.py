@@ -180,6 +180,10 @@ def _centred(seen: Gram) -> tuple[Array, tuple[Array, Array]]:
     """Covariance of the inputs (times rows) with the constant taken out, and the means of inputs and targets."""
     mean = seen.h[:, :-1, -1] / seen.rows
     covariance = seen.h[:, :-1, :-1] - seen.rows * mean[:, :, None] * mean[:, None, :]
+    # A constant input has no variance; what subtraction leaves of it is rounding noise.
+    constant = np.einsum("gii->gi", covariance) <= 1e-9 * np.einsum("gii->gi", seen.h[:, :-1, :-1])
+    covariance[constant] = 0.0
+    covariance.transpose(0, 2, 1)[constant] = 0.0
     return covariance, (mean, seen.s[:, -1, :] / seen.rows)
 
 

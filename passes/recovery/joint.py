@@ -13,9 +13,9 @@ from edgec.passes.solvers.chain import Link, Target, chain_error, refine
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-ROWS_PER_UNKNOWN = 100
+ROWS_PER_UNKNOWN = 60
 FEWEST_IMAGES = 64
-MAP_BYTES = 300 << 20
+MAP_BYTES = 500e6
 """Maps of one chain that are held in memory."""
 
 
@@ -30,13 +30,16 @@ class Maps:
     @staticmethod
     def of(site: Site, images: int) -> Maps:
         """Room for as many of ``images`` as the unknowns call for, and memory allows."""
-        largest = max(
-            layer.patches.unknowns for layer in (site.layer, *(inner.layer for inner in site.chain))
-        )
+        layers = [*(inner.layer for inner in site.chain), site.layer]
         pixels = max(site.rows / max(images, 1), 1.0)
-        wanted = max(ROWS_PER_UNKNOWN * largest / pixels, FEWEST_IMAGES)
-        wanted = min(wanted, MAP_BYTES / (4 * pixels * largest))
-        return Maps(min(1.0, wanted / max(images, 1)))
+        wanted = max(ROWS_PER_UNKNOWN * max(one.patches.unknowns for one in layers) / pixels, FEWEST_IMAGES)
+        # Inputs, and every layer's output before and behind its activation, the last twice more: target and residual.
+        channels = (
+            layers[0].patches.channels
+            + 2 * sum(one.view.out_channels for one in layers)
+            + layers[-1].view.out_channels
+        )
+        return Maps(min(1.0, wanted / max(images, 1), MAP_BYTES / (4 * pixels * channels * max(images, 1))))
 
     def add(self, sample: Sample) -> None:
         """Keep the first of a batch."""

@@ -39,24 +39,22 @@ def kept_channels(model: ir.Model) -> dict[str, Kept]:
 
 
 def record_removal(
-    model: ir.Model,
-    groups: Sequence[ChannelGroup],
-    removals: Mapping[str, Sequence[int]],
-    sizes: Mapping[str, int],
+    model: ir.Model, groups: Sequence[ChannelGroup], removals: Mapping[str, Sequence[int]]
 ) -> None:
-    """Note what is about to go. ``groups`` are those of ``model`` before, ``sizes`` the channels of its tensors by name."""
+    """Note what is about to go: ``groups`` are all those of ``model`` before, ``removals`` units by group name."""
+    sizes: dict[str, int] = {}
     gone: dict[str, tuple[int, set[int]]] = {}
     for group in groups:
         units = np.array(sorted(removals.get(group.name, ())), np.int64)
         for member in group.activations:
+            sizes[member.value] = sizes.get(member.value, 0) + member.index.size
             if len(units):
-                axis, positions = gone.setdefault(member.value, (member.axis, set()))
+                _, positions = gone.setdefault(member.value, (member.axis, set()))
                 positions.update(member.index[units].ravel().tolist())
     known = kept_channels(model)
     for name, (axis, positions) in gone.items():
         before = known[name].positions if name in known else tuple(range(sizes[name]))
-        stays = [p for p in range(len(before)) if p not in positions]
-        known[name] = Kept(axis, tuple(before[p] for p in stays))
+        known[name] = Kept(axis, tuple(old for now, old in enumerate(before) if now not in positions))
     model.metadata_props[KEY] = json.dumps(
         {name: [k.axis, list(k.positions)] for name, k in sorted(known.items())}
     )

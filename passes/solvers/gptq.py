@@ -26,7 +26,8 @@ def damped(H: Array, damping: float) -> Array:
     """``H`` plus ``damping`` times the mean of its diagonal; inputs that are never on get a unit diagonal."""
     size = H.shape[-1]
     diagonal = np.einsum("gii->gi", H)
-    mean = np.maximum(diagonal.mean(axis=1), np.finfo(np.float64).tiny)
+    mean = diagonal.mean(axis=1)
+    mean = np.where(mean > 0, mean, 1.0)
     dead = diagonal <= 0
     extra = damping * mean[:, None] + np.where(dead, mean[:, None], 0.0)
     result: Array = H + extra[:, :, None] * np.eye(size)
@@ -46,7 +47,7 @@ def gptq(H: Array, W: Array, scales: Array, limit: int, *, damping: float = 0.01
     H = damped(H, damping)[rows[:, :, None], order[:, :, None], order[:, None, :]]
     W = np.take_along_axis(W, order[:, None, :], axis=2).copy()
     # The upper Cholesky factor of the inverse holds, row by row, the inverse of what is left to round.
-    upper = np.linalg.cholesky(np.linalg.inv(H)).transpose(0, 2, 1)
+    upper = _inverse_factor(H)
     codes = np.zeros(W.shape, np.int8)
     for start in range(0, size, BLOCK):
         stop = min(start + BLOCK, size)
@@ -61,6 +62,18 @@ def gptq(H: Array, W: Array, scales: Array, limit: int, *, damping: float = 0.01
         W[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
     inverse = np.argsort(order, axis=1, kind="stable")
     return np.take_along_axis(codes, inverse[:, None, :], axis=2)
+
+
+def _inverse_factor(H: Array) -> Array:
+    """The upper Cholesky factor of ``H^-1``; a matrix that is singular in float64 gets the least jitter that works."""
+    jitter = 0.0
+    while True:
+        try:
+            factor: Array = np.linalg.cholesky(np.linalg.inv(damped(H, jitter))).transpose(0, 2, 1)
+        except np.linalg.LinAlgError:
+            jitter = max(10.0 * jitter, 1e-9)
+        else:
+            return factor
 
 
 def descend(H: Array, W: Array, scales: Array, codes: Codes, limit: int, *, sweeps: int = 2) -> Codes:

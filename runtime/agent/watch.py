@@ -11,6 +11,7 @@ from .machine import STEAL, TOTAL, Machine
 
 BUSY = 0.1  # cores' worth of foreign work above which the host counts as busy
 STOLEN = 0.02  # cores' worth of stolen time above which that is said
+_PARENT = os.getppid()  # who started the agent
 _BITS = ("under-voltage", "clock capped", "throttled", "soft temperature limit")
 
 
@@ -31,7 +32,9 @@ class Watch:
             self.read()
 
     def read(self) -> Json:
-        """Read the state now."""
+        """Read the state now. Ends the run when nobody waits for it any more: the parent was killed outright."""
+        if os.getppid() != _PARENT:
+            raise KeyboardInterrupt
         self.after = self.machine.state(self.cores)
         if self.after["throttled"] is not None:
             self._low_bits |= int(self.after["throttled"], 16) & 0xF

@@ -51,12 +51,7 @@ net (float[N,3,8,8] x) => (float[N,5] y)
 
 def pruned(teacher: ir.Model, removals: dict[str, list[int]]) -> ir.Model:
     student = teacher.clone()
-    found = groups(student)
-    sizes: dict[str, int] = {}
-    for group in found:
-        for member in group.activations:
-            sizes[member.value] = sizes.get(member.value, 0) + member.index.size
-    record_removal(student, found, removals, sizes)
+    record_removal(student, groups(student), removals)
     remove(student, removals)
     return student
 

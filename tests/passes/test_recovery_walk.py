@@ -133,12 +133,7 @@ def test_layers_round_trip_their_weights(model: ir.Model) -> None:
 
 
 def prune(model: ir.Model, removals: dict[str, list[int]]) -> None:
-    found = groups(model)
-    sizes: dict[str, int] = {}
-    for group in found:
-        for member in group.activations:
-            sizes[member.value] = sizes.get(member.value, 0) + member.index.size
-    record_removal(model, found, removals, sizes)
+    record_removal(model, groups(model), removals)
     remove(model, removals)
 
 

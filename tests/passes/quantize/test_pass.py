@@ -1,0 +1,258 @@
+"""The pass `quantize` as a user meets it: options, bad input, targets, goals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgec.graph.compare import sqnr_db
+from edgec.graph.data import ArraySource, Dataset
+from edgec.graph.errors import DataError, EdgecError, PassError, UsageError
+from edgec.graph.execute import Executor
+from edgec.graph.views import constant
+from edgec.passes.base import Context, Progress
+from edgec.passes.pipeline_string import parse_pipeline
+from edgec.passes.quantize import Quantize
+from edgec.targets import target
+
+from .test_insert import NET, optimised
+
+Canonical = Callable[..., ir.Model]
+Noise = Callable[..., Dataset]
+
+
+@pytest.fixture
+def net(canonical: Canonical) -> ir.Model:
+    return canonical(NET)
+
+
+def run(model: ir.Model, data: Dataset | None, folder: Path, options: str = "", **more: object) -> object:
+    context = Context(teacher=model, scratch=folder, data=data, **more)  # type: ignore[arg-type]
+    return parse_pipeline(f"quantize{{{options}}}" if options else "quantize")[0].run(model.clone(), context)
+
+
+def test_no_data_is_refused(net: ir.Model, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no calibration data") as caught:
+        run(net, None, tmp_path)
+    assert caught.value.exit_code == 3
+    assert "--data" in str(caught.value)
+
+
+def test_a_quantised_model_is_refused_by_the_name_of_its_node(
+    net: ir.Model, noise: Noise, tmp_path: Path
+) -> None:
+    result = run(net, noise(net), tmp_path, "correct=none")
+    with pytest.raises(PassError, match="quantised already") as caught:
+        run(result.model, noise(net), tmp_path)  # type: ignore[attr-defined]
+    assert "Linear" in str(caught.value.where)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ("method=mso", "mse"),
+        ("correct=al", "auto"),
+        ("activations=int4", "int8"),
+        ("percentile=12", "percentile"),
+        ("exclude=nothing*", "nothing"),
+        ("fit-samples=0", "fit-samples"),
+    ],
+)
+def test_wrong_options(net: ir.Model, noise: Noise, tmp_path: Path, options: str, word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        run(net, noise(net), tmp_path, options)
+
+
+def test_nan_activations_name_the_layer(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
+    broken = constant(net.graph.initializers["b3"]).copy()
+    broken[1] = np.inf
+    net.graph.initializers["b3"].const_value = ir.tensor(broken, name="b3")
+    name = next(n.name for n in net.graph if any(v.name == "s" for v in n.outputs))
+    third = [n.name for n in net.graph if n.op_type == "Conv"][2]
+    with pytest.raises(PassError, match="NaN or infinity") as caught:
+        run(net, noise(net), tmp_path)
+    assert third in str(caught.value) or str(name) in str(caught.value)
+
+
+def test_a_constant_feature_map_gets_a_valid_scale(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
+    for name in ("w1", "b1"):
+        zeros = np.zeros_like(constant(net.graph.initializers[name]))
+        net.graph.initializers[name].const_value = ir.tensor(zeros, name=name)
+    data = noise(net)
+    result = run(net, data, tmp_path)
+    scales = [constant(n.inputs[1]) for n in result.model.graph if n.op_type == "QuantizeLinear"]  # type: ignore[attr-defined]
+    assert all(np.isfinite(s) and s > 0 for s in scales)
+    feeds = next(iter(data.batches(8)))
+    reference, value = Executor(net).run(feeds)["y"], Executor(result.model).run(feeds)["y"]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(reference, value, atol=0.02 * np.abs(reference).max())
+
+
+def test_odd_data_is_remarked(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
+    data = noise(net, 20)
+    assert isinstance(data.source, ArraySource)
+    data.source.arrays["x"][3] = data.source.arrays["x"][4]
+    data.source.arrays["x"][7] = 0.5
+    text = " ".join(n.text for n in run(net, data, tmp_path, "correct=none").notes)  # type: ignore[attr-defined]
+    assert "1 of 20 calibration inputs are constant" in text
+    assert "1 of 20 calibration inputs are duplicates" in text
+    few = run(net, noise(net, 3), tmp_path, "correct=none")
+    assert "only 3 calibration samples" in " ".join(n.text for n in few.notes)  # type: ignore[attr-defined]
+
+
+def test_outliers_are_remarked(canonical: Canonical, noise: Noise, tmp_path: Path) -> None:
+    model = canonical(
+        "g (float[N,4,16,16] x) => (float[N,4,16,16] y) <float[4,4,1,1] w> { y = Conv<kernel_shape=[1,1]>(x, w) }"
+    )
+    data = noise(model, 16)
+    data.source.arrays["x"][0, 0, 0, 0] = 1000.0  # type: ignore[attr-defined]
+    text = " ".join(n.text for n in run(model, data, tmp_path).notes)  # type: ignore[attr-defined]
+    assert "'x' is set by outliers" in text
+
+
+def test_random_data_is_remarked(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
+    result = run(net, replace(noise(net), is_random=True), tmp_path, "correct=none")
+    warnings = [n.text for n in result.notes if n.level == "warning"]  # type: ignore[attr-defined]
+    assert any("random noise" in text for text in warnings)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("rpi4", np.int8), ("host", None)])
+def test_the_target_decides_the_activation_type(
+    net: ir.Model, noise: Noise, tmp_path: Path, name: str, dtype: type | None
+) -> None:
+    device = target(name)
+    result = run(net, noise(net), tmp_path, "correct=none", target=device)
+    zero = next(constant(n.inputs[2]) for n in result.model.graph if n.op_type == "QuantizeLinear")  # type: ignore[attr-defined]
+    assert zero.dtype == (dtype or np.dtype(device.activation_dtype))
+    text = " ".join(n.text for n in result.notes)  # type: ignore[attr-defined]
+    assert ("dot product" in text) is (name == "rpi4")
+
+
+def test_a_target_without_int8_refuses(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
+    device = target("jetson-nano")
+    none = device.precisions.int8.model_copy(
+        update={"supported": False, "pays": False, "why": "no int8 units"}
+    )
+    lacking = device.model_copy(update={"precisions": device.precisions.model_copy(update={"int8": none})})
+    with pytest.raises(EdgecError, match="no int8 units"):
+        run(net, noise(net), tmp_path, target=lacking)
+
+
+def test_seven_bit_weights(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
+    result = run(net, noise(net), tmp_path, "reduce-range=on")
+    codes = [c for n in result.model.graph if (c := constant(n.inputs[0])) is not None and c.dtype == np.int8]  # type: ignore[attr-defined]
+    assert codes
+    assert all(np.abs(c.astype(int)).max() <= 64 for c in codes)
+
+
+def test_nothing_to_quantise(canonical: Canonical, noise: Noise, tmp_path: Path) -> None:
+    model = canonical("g (float[N,4] x) => (float[N,4] y) { y = Exp(x) }")
+    result = run(model, noise(model), tmp_path)
+    assert not result.modified  # type: ignore[attr-defined]
+    assert "nothing to quantise" in result.notes[0].text  # type: ignore[attr-defined]
+
+
+def test_float_nodes_are_named(canonical: Canonical, noise: Noise, tmp_path: Path) -> None:
+    model = canonical(
+        "g (float[N,4,8,8] x) => (float[N,4,8,8] y) <float[4,4,1,1] w, float[4,4,1,1] v> "
+        "{ c = Conv<kernel_shape=[1,1]>(x, w) e = Exp(c) y = Conv<kernel_shape=[1,1]>(e, v) }"
+    )
+    text = " ".join(n.text for n in run(model, noise(model), tmp_path).notes)  # type: ignore[attr-defined]
+    assert "(Exp) stays float: Exp has no int8 form" in text
+
+
+def hurt(net: ir.Model) -> str:
+    """Give one channel of the third convolution a huge range; its name."""
+    weight = constant(net.graph.initializers["w3"]).copy()
+    weight[0] *= 300.0
+    net.graph.initializers["w3"].const_value = ir.tensor(weight, name="w3")
+    head = constant(net.graph.initializers["f"]).copy()
+    head[:, 0] /= 300.0
+    net.graph.initializers["f"].const_value = ir.tensor(head, name="f")
+    return str([n.name for n in net.graph if n.op_type == "Conv"][2])
+
+
+def test_mixed_precision_leaves_the_fewest_layers_in_float(
+    net: ir.Model, noise: Noise, tmp_path: Path
+) -> None:
+    worst = hurt(net)
+    data = noise(net, 32)
+    plain = run(net, data, tmp_path, "correct=none equalize=off")
+    goal = plain.data["sqnr_db"] + 6  # type: ignore[attr-defined]
+    result = run(net, data, tmp_path, f"correct=none equalize=off min-sqnr={goal:.2f}")
+    floats = result.data["float_nodes"]  # type: ignore[attr-defined]
+    assert worst in floats
+    layers = [n.name for n in net.graph if n.op_type in ("Conv", "Gemm")]
+    assert sum(name in floats for name in layers) < len(layers)
+    assert result.data["sqnr_db"] >= goal  # type: ignore[attr-defined]
+    assert any("met" in n.text for n in result.notes)  # type: ignore[attr-defined]
+    assert next(iter(result.data["sensitivity"])) == worst  # type: ignore[attr-defined]
+    feeds = next(iter(data.batches(32)))
+    assert sqnr_db(Executor(net).run(feeds)["y"], Executor(result.model).run(feeds)["y"]) >= goal - 0.5  # type: ignore[attr-defined]
+
+
+def test_a_goal_that_is_met_changes_nothing(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
+    data = noise(net, 16)
+    plain = run(net, data, tmp_path, "correct=none")
+    result = run(net, data, tmp_path, "correct=none min-sqnr=3 max-drop=50")
+    assert not result.data["float_nodes"]  # type: ignore[attr-defined]
+    a, b = (ir.to_proto(r.model).SerializeToString() for r in (plain, result))  # type: ignore[attr-defined]
+    assert a == b
+
+
+def test_equalisation_rescues_an_outlier_channel(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
+    """One channel of a feature map 100 times wider than the others, undone in its reader."""
+    for name, factor in (("w1", 100.0), ("b1", 100.0)):
+        array = constant(net.graph.initializers[name]).copy()
+        array[0] *= factor
+        net.graph.initializers[name].const_value = ir.tensor(array, name=name)
+    data = noise(net, 32)
+    feeds = next(iter(data.batches(32)))
+    reference = Executor(net).run(feeds)["y"]
+    found = {
+        switch: sqnr_db(
+            reference,
+            Executor(run(net, data, tmp_path, f"method=minmax correct=none equalize={switch}").model).run(
+                feeds
+            )["y"],  # type: ignore[attr-defined]
+        )
+        for switch in ("off", "on")
+    }
+    assert found["on"] > found["off"]
+
+
+def test_corrections_help_and_are_reported(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
+    data = noise(net, 64)
+    plain = run(net, data, tmp_path, "correct=none equalize=off per-channel=false")
+    fitted = run(net, data, tmp_path, "correct=auto equalize=off per-channel=false")
+    assert fitted.data["sqnr_db"] > plain.data["sqnr_db"]  # type: ignore[attr-defined]
+    assert len(fitted.layers) == 4  # type: ignore[attr-defined]
+    assert all(layer.error_after <= layer.error_before for layer in fitted.layers)  # type: ignore[attr-defined]
+    assert not list(tmp_path.glob("replay*"))
+
+
+def test_interruptions_pass_through(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
+    class Impatient(Progress):
+        def step(self, label: str, done: int, total: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(net, noise(net), tmp_path, progress=Impatient())
+
+
+def test_the_float_islands_of_excluded_nodes_are_all_there_is(
+    net: ir.Model, noise: Noise, tmp_path: Path
+) -> None:
+    result = run(net, noise(net), tmp_path, "correct=none exclude=*Pool*")
+    assert optimised(result.model, tmp_path)["QLinearConv"] == 3  # type: ignore[attr-defined]
+
+
+def test_options_round_trip() -> None:
+    text = "quantize{method=minmax correct=bias exclude=a*|b min-sqnr=20.0}"
+    one = parse_pipeline(text)[0]
+    assert isinstance(one, Quantize)
+    assert (one.method, one.exclude, one.min_sqnr) == ("minmax", "a*|b", 20.0)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgec.graph.data import Dataset
     from edgec.targets import Target
+    from edgec.targets.estimator import LatencyTable
 
 T = TypeVar("T")
 
@@ -67,6 +68,17 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Prices:
+    """What milliseconds are priced by: ``table`` is of the artifact that the run is about (its engine, precision, threads).
+
+    ``source_ms`` is what the source model takes as it came in, in fp32: relative latency budgets are shares of it.
+    """
+
+    table: LatencyTable
+    source_ms: float
+
+
+@dataclass(frozen=True)
 class Context:
     """All that a pass may look at besides the model.
 
@@ -83,6 +95,8 @@ class Context:
     progress: Progress = field(default_factory=Progress)
     reference: ir.Model | None = None
     """Behind ``quantize``: the float model that it was given (not to be changed). None before it."""
+    prices: Prices | None = None
+    """None: passes take the target's estimates for its default engine in fp32, where it has any."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from edgec.graph.channels import ChannelGroup, groups, remove
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
 from edgec.passes.budget import Budget, parse_budget
-from edgec.passes.pruning.costs import AdditiveCost, cost_of
+from edgec.passes.pruning.costs import AdditiveCost, cost_of, source_cost
 from edgec.passes.pruning.criteria import activation_scores, l1_scores, obs_curve, random_scores, score_curve
 from edgec.passes.pruning.damage import measure, scaled_errors
 from edgec.passes.pruning.statistics import ConsumerStatistics, consumers_of, gather
@@ -62,10 +62,8 @@ class PruneChannels(Pass):
         budget = self.budget()
         found = groups(model)
         prunable = [g for g in found if g.prunable and (self.scope == "all" or len(g.producers) == 1)]
-        cost = cost_of(budget, model, found, context.target, self.bytes_per_weight)
-        source = cost_of(
-            budget, context.teacher, groups(context.teacher), context.target, self.bytes_per_weight
-        ).total({})
+        cost = cost_of(budget, model, found, context.target, self.bytes_per_weight, context.prices)
+        source = source_cost(budget, context, self.bytes_per_weight)
         limit = budget.limit(source)
         notes = [Note(f"not prunable: {g.reason}", node=g.name) for g in found if not g.prunable]
         if cost.total({}) <= limit:

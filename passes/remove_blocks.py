@@ -117,7 +117,7 @@ class _Search:
         self.judged = self.data.take(self.options.judge, self.context.seed)
         self.wanted = self._outputs(self.reference)
         self.start = cost(self.student).macs
-        self.limits = [(b, b.limit(self._amount(b, self.context.teacher))) for b in self.options.budgets]
+        self.limits = [(b, b.limit(self._source(b))) for b in self.options.budgets]
         self.damage = 0.0
         found, stuck = survey(self.student)
         if not found:
@@ -170,6 +170,11 @@ class _Search:
         if self.options.blocks and step >= self.options.blocks:
             return True
         return bool(self.limits) and all(self._amount(b, self.student) <= limit for b, limit in self.limits)
+
+    def _source(self, budget: Budget) -> float:
+        if budget.unit == "latency" and self.context.prices is not None:
+            return self.context.prices.source_ms
+        return self._amount(budget, self.context.teacher)
 
     def _amount(self, budget: Budget, model: ir.Model) -> float:
         return self.price(model) if budget.unit == "latency" else float(cost(model).macs)
@@ -237,6 +242,9 @@ def _relative_error(wanted: dict[str, Array], found: dict[str, Array]) -> float:
 
 def _price(context: Context) -> tuple[Callable[[ir.Model], float], bool]:
     """Milliseconds on the target where it has estimates (True), else MACs (False)."""
+    if context.prices is not None:
+        priced = context.prices.table
+        return lambda model: priced.model_ms(cost(model)), True
     if context.target is not None:
         from edgec.targets.estimator import has_estimates, latency_table
 

@@ -9,9 +9,11 @@ from functools import cached_property
 import onnx_ir as ir
 
 from edgec.graph.channels import Axis, ChannelGroup, CostModel, LayerCost, cost_model
+from edgec.graph.channels import groups as channel_groups
 from edgec.graph.cost import NodeCost, cost
 from edgec.graph.errors import UsageError
 from edgec.graph.views import is_constant
+from edgec.passes.base import Context, Prices
 from edgec.passes.budget import Budget
 from edgec.targets import Target
 
@@ -58,13 +60,26 @@ class AdditiveCost:
         return {name for term in self._readers.get(group, ()) for name in term.groups}
 
 
+def source_cost(budget: Budget, context: Context, scale: float) -> float:
+    """What the source model costs in the budget's unit: relative budgets are shares of it."""
+    if budget.unit == "latency" and context.prices is not None:
+        return context.prices.source_ms
+    teacher = context.teacher
+    return cost_of(budget, teacher, channel_groups(teacher), context.target, scale, context.prices).total({})
+
+
 def cost_of(
-    budget: Budget, model: ir.Model, groups: tuple[ChannelGroup, ...], target: Target | None, scale: float
+    budget: Budget,
+    model: ir.Model,
+    groups: tuple[ChannelGroup, ...],
+    target: Target | None,
+    scale: float,
+    prices: Prices | None = None,
 ) -> AdditiveCost:
     """The table for a budget's unit. ``scale``: bytes per parameter, for ``size``. Raises UsageError for latency without data."""
     table = cost_model(model)
     if budget.unit == "latency":
-        return _latency(model, groups, table, target)
+        return _latency(model, groups, table, target, prices)
     if budget.unit == "macs":
         terms = [Term(_names(layer.work.axes), layer.macs) for layer in table.layers]
         return AdditiveCost(tuple(terms), table.full)
@@ -85,13 +100,17 @@ def _scaled(price: Callable[[Widths], int], factor: float) -> Callable[[Widths],
 
 
 def _latency(
-    model: ir.Model, groups: tuple[ChannelGroup, ...], table: CostModel, target: Target | None
+    model: ir.Model,
+    groups: tuple[ChannelGroup, ...],
+    table: CostModel,
+    target: Target | None,
+    given: Prices | None,
 ) -> AdditiveCost:
     from edgec.targets.estimator import latency_table
 
     if target is None:
         raise UsageError("a latency budget needs a target", hint="Add --target; see `edgec targets list`.")
-    prices = latency_table(target)
+    prices = given.table if given is not None else latency_table(target)
     layers = {layer.node: layer for layer in table.layers}
     axes = _activation_axes(groups)
     nodes = {node.name: node for node in model.graph}

@@ -48,6 +48,8 @@ def _recipe(
     from edgec.graph.errors import UsageError
 
     values: dict[str, Any] = {"threads": os.cpu_count() or 1, **options, "model": {"path": str(model)}}
+    if isinstance(values.get("passes"), str):
+        values["passes"] = (values["passes"],)
     if data is not None:
         values["data"] = {"path": str(data), "samples": samples}
     if evaluation is not None:

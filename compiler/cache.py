@@ -19,7 +19,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from edgec.passes.base import Context, Pass
+from edgec.passes.base import Context, Pass, Prices
 from edgec.passes.pipeline_string import print_pass
 
 _PACKAGES = ("edgec", "edgec.graph", "edgec.passes", "edgec.targets", "edgec.compiler")
@@ -74,9 +74,17 @@ def pass_key(model: ir.Model, one: Pass, context: Context, teacher_hash: str) ->
         "data": context.data.fingerprint if context.data is not None else None,
         "target": context.target.model_dump_json() if context.target is not None else None,
         "seed": context.seed,
+        "prices": _figures(context.prices),
         "code": code_version(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _figures(prices: Prices | None) -> dict[str, Any] | None:
+    if prices is None:
+        return None
+    table = prices.table
+    return {"entry": table.entry.to_dict(), "factor": table.factor, "source_ms": prices.source_ms}
 
 
 @lru_cache(maxsize=1)

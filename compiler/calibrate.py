@@ -43,9 +43,12 @@ _ROUNDS = 3
 
 
 def calibrate(
-    count: int = PROBES, engines: Sequence[str] = ENGINES, progress: Progress = lambda what, done, total: None
+    count: int = PROBES,
+    engines: Sequence[str] = ENGINES,
+    progress: Progress = lambda what, done, total: None,
+    precisions: Sequence[Precision] = ("fp32", "int8"),
 ) -> Coefficients:
-    """Measure ``count`` probe networks, fp32 and int8, with each installed engine; fit, save, and return the result.
+    """Measure ``count`` probe networks in ``precisions`` with each installed engine; fit, save, and return the result.
 
     Raises DeviceError when no engine is installed.
     """
@@ -59,11 +62,11 @@ def calibrate(
         files: list[dict[tuple[str, Precision], Path]] = []
         for index, (name, model) in enumerate(probes(max(count, _LEAST))):
             progress("preparing probe networks", index, count)
-            files.append(artifacts(name, model, present, Path(folder)))
+            files.append(artifacts(name, model, present, Path(folder), precisions))
             costs.append(cost(model))
         found: list[Entry] = []
         for engine in present:
-            for precision in ("fp32", "int8"):
+            for precision in precisions:
                 label = f"measuring {engine} {precision}"
                 paths = [made[engine, precision] for made in files]
                 ms = list(measure(paths, lambda done, total, label=label: progress(label, done, total)))  # type: ignore[misc]
@@ -72,18 +75,24 @@ def calibrate(
 
 
 def artifacts(
-    name: str, model: ir.Model, engines: Sequence[str], folder: Path
+    name: str,
+    model: ir.Model,
+    engines: Sequence[str],
+    folder: Path,
+    precisions: Sequence[Precision] = ("fp32", "int8"),
 ) -> dict[tuple[str, Precision], Path]:
-    """The files of one network: fp32 and int8 for each engine. Ranges come from noise: only speed matters here."""
-    context = Context(teacher=model, scratch=folder, data=open_data("random", model, samples=4))
-    quantise = Quantize(
-        method="minmax", correct="none", equalize="off", activations=target("host").activation_dtype
-    )
-    quantised = quantise.run(model.clone(), context).model
-    graphs: tuple[tuple[Precision, ir.Model], ...] = (("fp32", model), ("int8", quantised))
+    """The files of one network for each engine and precision. Ranges come from noise: only speed matters here."""
+    graphs = {"fp32": model}
+    if "int8" in precisions:
+        context = Context(teacher=model, scratch=folder, data=open_data("random", model, samples=4))
+        quantise = Quantize(
+            method="minmax", correct="none", equalize="off", activations=target("host").activation_dtype
+        )
+        graphs["int8"] = quantise.run(model.clone(), context).model
     made: dict[tuple[str, Precision], Path] = {}
     for engine in engines:
-        for precision, graph in graphs:
+        for precision in precisions:
+            graph = graphs[precision]
             onnx = engine == "onnxruntime"
             path = folder / f"{name}.{precision}.{'onnx' if onnx else 'tflite'}"
             path.write_bytes(emit_onnx(graph) if onnx else emit_tflite(graph, precision=precision, batch=1))

@@ -6,7 +6,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from edgec.compiler.latency import time_run
 from edgec.compiler.layer_table import layer_table
 from edgec.compiler.pipeline import Step, run_pipeline
 from edgec.compiler.prepare import Prepared, prepare, versions
+from edgec.compiler.prices import prices_for
 from edgec.compiler.quality import judge
 from edgec.compiler.recipe import Recipe, relative_to
 from edgec.compiler.resources import peak_rss_mb
@@ -27,7 +28,7 @@ from edgec.compiler.run_folder import RunFolder
 from edgec.compiler.tflite_quality import judge_tflite
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DeviceError
-from edgec.passes.base import Context, Progress
+from edgec.passes.base import Context, Prices, Progress
 
 if TYPE_CHECKING:
     from edgec.runtime.report.schema import Report
@@ -57,13 +58,24 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
         if not settings.resume:
             cache.clear()
             (folder.path / "log.jsonl").unlink(missing_ok=True)
-        steps = _run_passes(ready, settings, folder, cache, Path(scratch))
+        priced = prices_for(
+            ready,
+            folder.cache,
+            Path(scratch),
+            measure=settings.measure,
+            resume=settings.resume,
+            progress=settings.progress,
+        )
+        ready = replace(ready, recipe=ready.recipe.model_copy(update={"timing": priced.timing}))
+        steps = _run_passes(ready, settings, folder, cache, Path(scratch), priced.prices)
         models = stages(ready.model, steps)
         emitted = emit_all(models, ready.recipe, folder)
         settings.progress.step("judging", 0, 1)
         quality = _judge(ready, models)
         by_artifact, remarks = _judge_files(ready, models, emitted)
-        timings = time_run(ready, models, emitted, measure=settings.measure, progress=settings.progress)
+        timings = time_run(
+            ready, models, emitted, Path(scratch), measure=settings.measure, progress=settings.progress
+        )
         data = ready.evaluation if ready.evaluation is not None else ready.data
         facts = RunFacts(
             ready=ready,
@@ -85,7 +97,12 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
 
 
 def _run_passes(
-    ready: Prepared, settings: Settings, folder: RunFolder, cache: PassCache, scratch: Path
+    ready: Prepared,
+    settings: Settings,
+    folder: RunFolder,
+    cache: PassCache,
+    scratch: Path,
+    prices: Prices | None,
 ) -> tuple[Step, ...]:
     context = Context(
         teacher=ready.model,
@@ -95,6 +112,7 @@ def _run_passes(
         seed=ready.recipe.seed,
         threads=ready.recipe.threads,
         progress=settings.progress,
+        prices=prices,
     )
 
     def after(step: Step) -> None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from edgec.compiler.artifacts import Emitted
 from edgec.compiler.prepare import Prepared
+from edgec.compiler.prices import RUNTIMES, has_budget, source_file
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError
 from edgec.passes.base import Progress
@@ -41,6 +42,11 @@ class Timings:
         return None if self.source is None else float(self.source["median_ms"])
 
     @property
+    def measured(self) -> bool:
+        """Whether the figures were measured, not estimated."""
+        return bool(self.section and self.section["measured"])
+
+    @property
     def headline_ms(self) -> float | None:
         """Median latency of the artifact that the run is about: the last one in the asked precision."""
         found = self.artifacts.get(self.headline or "")
@@ -51,31 +57,31 @@ def time_run(
     ready: Prepared,
     models: Mapping[str, ir.Model],
     emitted: Sequence[Emitted],
+    scratch: Path,
     *,
     measure: bool,
     progress: Progress,
 ) -> Timings:
-    """Measure on this host, or estimate for another target. A failure to do so is a warning, not the end of the run."""
+    """Measure on this host, or estimate for another target. A failure to do so is a warning, not the end of the run.
+
+    Unmeasured (``--no-bench``), this host is estimated for too where there is a latency budget.
+    """
     headline = next((one.name for one in emitted if one.precision == ready.recipe.precision), None)
     if ready.target.name == "host":
-        if not measure:
+        if measure:
+            return _measured(ready, emitted, headline, scratch, progress)
+        if not any(has_budget(one) for one in ready.passes):
             return Timings(section={"measured": False, "note": "not measured: --no-bench"}, headline=headline)
-        return _measured(ready, models, emitted, headline, progress)
     return _estimated(ready, models, emitted, headline)
 
 
 def _measured(
-    ready: Prepared,
-    models: Mapping[str, ir.Model],
-    emitted: Sequence[Emitted],
-    headline: str | None,
-    progress: Progress,
+    ready: Prepared, emitted: Sequence[Emitted], headline: str | None, scratch: Path, progress: Progress
 ) -> Timings:
     from edgec.runtime.bench import BenchOptions, compare
     from edgec.runtime.devices import open_device
 
-    source = Path(ready.recipe.model.path)
-    paths = [source] if source.suffix == ".onnx" and source.is_file() else []
+    paths = [source_file(ready, scratch)]
     paths += [one.path for one in emitted if one.path.suffix == ".onnx" or _has_litert()]
     warnings = [] if len(paths) == len(emitted) + 1 else _unmeasured(paths, emitted)
     if len(paths) < 2:
@@ -168,20 +174,19 @@ def _estimated(
 ) -> Timings:
     from edgec.targets.estimator import estimate
 
-    runtimes = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
     found: dict[str, Mapping[str, Any]] = {}
     per_node: Mapping[str, float] = {}
     warnings: list[str] = []
     source: Mapping[str, Any] | None = None
     try:
-        default = runtimes[emitted[0].format] if emitted else "onnxruntime"
+        default = RUNTIMES[emitted[0].format] if emitted else "onnxruntime"
         source = _estimate_record(
             estimate(cost(ready.model), ready.target, runtime=default, precision="fp32")
         )
         for one in emitted:
             # Costs are counted on the float graph: QDQ pairs are number formats, not work.
             guess = estimate(
-                cost(models["fp32"]), ready.target, runtime=runtimes[one.format], precision=one.precision
+                cost(models["fp32"]), ready.target, runtime=RUNTIMES[one.format], precision=one.precision
             )
             found[one.name] = _estimate_record(guess)
             if one.name == headline:

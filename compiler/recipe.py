@@ -76,6 +76,18 @@ class Gates(_Closed):
     """Of top-1 against the teacher (of agreement, without labels), as a fraction."""
 
 
+class Timing(_Closed):
+    """What a latency budget on this machine was measured against, so that the recipe chooses the same widths again.
+
+    ``source_ms``: the model that came in; ``artifact_ms``: the same network in the run's engine and precision. ``of`` names
+    model, engine, precision, and processor; for others it does not count.
+    """
+
+    of: str
+    source_ms: float = Field(gt=0)
+    artifact_ms: float = Field(gt=0)
+
+
 class PassSpec(_Closed):
     """A pass as a mapping, for those who prefer it to the one-line form."""
 
@@ -103,6 +115,7 @@ class Recipe(_Closed):
     batch: int | None = Field(default=None, ge=1)
     split_unsupported: bool = False
     """Where TFLite cannot take a node: emit the part before it instead of stopping."""
+    timing: Timing | None = None
     edgec: str | None = None
     versions: dict[str, str] = {}
 

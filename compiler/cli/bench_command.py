@@ -135,10 +135,9 @@ def print_measurements(measurements: tuple[Measurement, ...], comparison: Compar
     for m in measurements:
         for reason in m.invalid:
             click.echo(f"INVALID {Path(m.artifact).name}: {reason}", err=True)
-        for notice in m.notices:
-            click.echo(f"note {Path(m.artifact).name}: {notice}", err=True)
-        if m.emulated:
-            click.echo(f"note {Path(m.artifact).name}: emulated: not a latency", err=True)
+    for notice in dict.fromkeys(notice for m in measurements for notice in m.notices):
+        who = [Path(m.artifact).name for m in measurements if notice in m.notices]
+        click.echo(f"note {'all' if len(who) == len(measurements) else ', '.join(who)}: {notice}", err=True)
 
 
 def _print_layers(artifact: Path, rows: list[dict[str, Any]]) -> None:

@@ -61,14 +61,19 @@ def command(run: Path, out: Path, **values: Any) -> int:
     )
     if values["device"] is None:
         bundle = make_bundle(run, out, options, _notify)
-        print_json(bundle.to_dict()) if values["as_json"] else _print_bundle(bundle)
+        if values["as_json"]:
+            print_json(bundle.to_dict())
+        else:
+            _print_bundle(bundle)
+            readme = bundle.path / "README.md"
+            click.echo(f"copy the folder to the device and run ./install.sh there; {readme} has the commands")
         return 0
     from edgec.compiler.deploy_device import deploy
     from edgec.runtime.devices import open_device
 
     with open_device(values["device"]) as device:
         deployed = deploy(run, out, options, device, notify=_notify)
-    print_json(deployed.to_dict()) if values["as_json"] else _print_deployed(deployed)
+    print_json(deployed.to_dict()) if values["as_json"] else _print_deployed(deployed, run)
     return 0 if deployed.passed else 1
 
 
@@ -80,12 +85,9 @@ def _print_bundle(bundle: Bundle) -> None:
     from edgec.compiler.cli.output import size
 
     click.echo(f"{bundle.path}: {', '.join(bundle.artifacts)} for {bundle.target}, {size(bundle.bytes)}")
-    click.echo(
-        f"copy the folder to the device and run ./install.sh there; {bundle.path / 'README.md'} has the commands"
-    )
 
 
-def _print_deployed(deployed: Deployed) -> None:
+def _print_deployed(deployed: Deployed, run: Path) -> None:
     from edgec.compiler.cli.bench_command import print_measurements
 
     _print_bundle(deployed.bundle)
@@ -93,3 +95,5 @@ def _print_deployed(deployed: Deployed) -> None:
     for line in deployed.selftest["artifacts"]:
         click.echo(f"self-test {line['artifact']}: {line['result']}")
     print_measurements(deployed.measurements)
+    click.echo(f"the latencies are in {run / 'report.html'} now")
+    click.echo(f"use it there: cd {deployed.folder} && .venv/bin/python run.py picture.jpg")

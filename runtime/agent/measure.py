@@ -135,12 +135,13 @@ def bench(args: argparse.Namespace) -> Json:
 
 
 def _measure(artifact: str, args: argparse.Namespace, cores: Sequence[int]) -> Json:
-    say(f"{artifact}: loading")
+    name = Path(artifact.partition("@")[0]).name
+    say(f"{name}: loading")
     worker = Worker(_config(artifact, args, cores), args.timeout)
     try:
-        say(f"{artifact}: warming up")
+        say(f"{name}: warming up")
         warm = warm_up(worker, args.warmup, args.warmup_most)
-        say(f"{artifact}: measuring")
+        say(f"{name}: measuring")
         watch, used = Watch(Machine(args.root), cores), worker.cpu
         samples = None
         if args.sustained:

@@ -32,8 +32,8 @@ def test_calibrate_keeps_an_entry_per_engine_and_precision(monkeypatch: pytest.M
         return (float(1 + i % 7) for i in range(len(paths)))
 
     monkeypatch.setattr(module, "measure", fake)
-    monkeypatch.setattr(module, "artifacts", lambda name, model, engines, folder: {
-        (engine, precision): folder / name for engine in engines for precision in ("fp32", "int8")
+    monkeypatch.setattr(module, "artifacts", lambda name, model, engines, folder, precisions: {
+        (engine, precision): folder / name for engine in engines for precision in precisions
     })  # fmt: skip
     steps: list[str] = []
     found = module.calibrate(40, ("onnxruntime",), lambda what, done, total: steps.append(what))

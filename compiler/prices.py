@@ -1,0 +1,136 @@
+"""What a latency budget is priced by: estimates for the artifact that will be shipped, anchored on this machine.
+
+On ``host`` the source model is measured first, as it came in and in the precision and engine asked for. The first time is what
+relative budgets are shares of; the second scales the estimates, so that only what narrowing changes is left to them. A machine
+that was never calibrated is calibrated for that engine and precision on the way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from edgec.compiler.recipe import Recipe, Timing
+from edgec.graph.cost import cost
+from edgec.passes.base import Pass, Prices, Progress
+
+if TYPE_CHECKING:
+    from edgec.compiler.calibrate import Precision
+    from edgec.compiler.prepare import Prepared
+
+RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+"""The engine that an artifact's latency is estimated for."""
+KEPT = "timing.json"
+RESERVE = 0.03
+"""Measured budgets are planned this much lower: what one measurement may differ from the next."""
+
+
+@dataclass(frozen=True)
+class Priced:
+    """The prices, and what was measured for them (None: nothing was)."""
+
+    prices: Prices | None = None
+    timing: Timing | None = None
+
+
+def prices_for(
+    ready: Prepared, cache: Path, scratch: Path, *, measure: bool, resume: bool, progress: Progress
+) -> Priced:
+    """Prices for the run's passes; without any where the target has no estimates and no pass has a latency budget.
+
+    ``cache`` keeps what was measured for ``resume``. Raises UsageError where a latency budget has nothing to go by.
+    """
+    from edgec.targets.estimator import estimate, has_estimates, latency_table
+
+    recipe, target = ready.recipe, ready.target
+    runtime, budgeted = RUNTIMES[recipe.formats[0]], any(has_budget(one) for one in ready.passes)
+    anchored = budgeted and target.name == "host" and measure
+    known = has_estimates(target, runtime, recipe.precision)
+    if not known and not budgeted:
+        return Priced()
+    if not known and anchored:
+        _calibrate(runtime, recipe, progress.step)
+    table = latency_table(target, runtime, recipe.precision)
+    if anchored:
+        timing = _known(recipe, cache, resume) or _measure(ready, runtime, scratch, progress)
+        (cache / KEPT).parent.mkdir(parents=True, exist_ok=True)
+        (cache / KEPT).write_text(timing.model_dump_json(), encoding="utf-8")
+        anchored_table = table.anchored(cost(ready.model), (1 + RESERVE) * timing.artifact_ms)
+        return Priced(Prices(anchored_table, timing.source_ms), timing)
+    if has_estimates(target, runtime, "fp32"):
+        return Priced(Prices(table, estimate(cost(ready.model), target, runtime=runtime).ms))
+    return Priced(Prices(table, table.model_ms(cost(ready.model))))
+
+
+def has_budget(one: Pass) -> bool:
+    """Whether ``one`` narrows until a latency is met."""
+    return bool(getattr(one, "latency", ""))
+
+
+def _calibrate(runtime: str, recipe: Recipe, progress: Callable[[str, int, int], None]) -> None:
+    from edgec.compiler.calibrate import calibrate
+
+    # fp16 is storage on the engines that have estimates for it: they compute in fp32.
+    precision: Precision = "int8" if recipe.precision == "int8" else "fp32"
+    calibrate(engines=(runtime,), precisions=(precision,), progress=progress)
+
+
+def _known(recipe: Recipe, cache: Path, resume: bool) -> Timing | None:
+    """What an earlier run on this machine measured: the recipe's own word, else what the interrupted run left."""
+    found = [recipe.timing] if recipe.timing is not None else []
+    if resume and (cache / KEPT).is_file():
+        found.append(Timing.model_validate(json.loads((cache / KEPT).read_text(encoding="utf-8"))))
+    return next((one for one in found if one.of == _identity(recipe)), None)
+
+
+def _identity(recipe: Recipe) -> str:
+    from edgec.targets.estimator.coefficients import this_machine
+
+    return f"{recipe.model.sha256} {RUNTIMES[recipe.formats[0]]} {recipe.precision} {this_machine()}"
+
+
+def _measure(ready: Prepared, runtime: str, scratch: Path, progress: Progress) -> Timing:
+    """Time the source model as it came in, and in the artifact's engine and precision, in turns."""
+    from edgec.runtime.bench import BenchOptions, compare
+    from edgec.runtime.devices import open_device
+
+    progress.step("measuring the source model", 0, 1)
+    paths = [source_file(ready, scratch), _uncompressed(ready, runtime, scratch)]
+    with open_device("local") as device:
+        found = compare(paths, BenchOptions(seconds=1.0, restarts=2), device)
+    progress.step("measuring the source model", 1, 1)
+    source, artifact = (one.median_ms for one in found.measurements)
+    return Timing(of=_identity(ready.recipe), source_ms=round(source, 5), artifact_ms=round(artifact, 5))
+
+
+def source_file(ready: Prepared, folder: Path) -> Path:
+    """The source model as a file that onnxruntime runs: itself, or its canonical graph where it came from torch."""
+    path = Path(ready.recipe.model.path)
+    if path.suffix == ".onnx" and path.is_file():
+        return path
+    from edgec.compiler.emit.onnx import emit
+
+    made = folder / "source.onnx"
+    made.write_bytes(emit(ready.model))
+    return made
+
+
+def _uncompressed(ready: Prepared, runtime: str, folder: Path) -> Path:
+    """The source model in the run's engine and precision, with plain ranges: only its speed matters."""
+    from edgec.compiler.calibrate import artifacts
+
+    precision: Precision = "int8" if ready.recipe.precision == "int8" else "fp32"
+    return artifacts("uncompressed", _batch_one(ready.model), (runtime,), folder)[runtime, precision]
+
+
+def _batch_one(model: ir.Model) -> ir.Model:
+    copy = model.clone()
+    for value in copy.graph.inputs:
+        assert value.shape is not None  # canonical graphs have shapes
+        value.shape = ir.Shape([1, *list(value.shape)[1:]])
+    return copy

@@ -16,6 +16,7 @@ PASSES: dict[str, str] = {
     "recover-fskd": "edgec.passes.recover_fskd:RecoverFskd",
     "recover-bias": "edgec.passes.recover_bias:RecoverBias",
     "remove-blocks": "edgec.passes.remove_blocks:RemoveBlocks",
+    "distill-convex": "edgec.passes.distill_convex:DistillConvex",
     "equalize": "edgec.passes.equalize:Equalize",
     "quantize": "edgec.passes.quantize:Quantize",
     "refit-quantized": "edgec.passes.refit_quantized:RefitQuantized",

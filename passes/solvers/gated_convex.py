@@ -126,7 +126,7 @@ class Nuclear:
         return np.stack([_shrunk(one, step) for one in u])
 
     def dual(self, g: Array) -> float:
-        return float(max(np.linalg.norm(one, 2) for one in g))
+        return max(float(np.linalg.norm(one, 2)) for one in g)
 
 
 def _shrunk(u: Array, step: float) -> Array:

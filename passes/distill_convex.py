@@ -1,0 +1,206 @@
+"""`distill-convex`: put gated blocks in the place of a region, fitted to the teacher's activations behind it.
+
+A gated block is ``C3_1x1( C2(z) * 1[C1(z) > 0] )`` plus the skip where the region had one (Varshney and Pilanci, "Convex
+Distillation", arXiv 2410.06567). No labels, no training, nothing fine-tuned afterwards. Per block, front to back:
+
+1. its inputs come from the student so far, its target is the teacher's value behind the part that it replaces, less the skip;
+2. gates: ``alternating`` starts from one gate per channel and lets the gates follow C2 for some rounds (each a convex problem)
+   before they stay fixed while C2 and C3 are solved in turn; ``convex`` solves for all matrices that a few fixed gates allow,
+   with the duality gap as certificate, cuts the solution to the width, and goes on in turn;
+3. the gate is emitted as ``Clip(s C1(z), 0, 1)``, and C2 and C3 are fitted once more to that soft edge;
+4. with ``lower=relu`` C1 is tied to C2: a plain ReLU block, with about half the multiplications of a gated one of its width.
+
+When: a deep run of blocks at one resolution costs too much and few images are at hand. With ``width`` at twice the channels,
+``lower=relu`` costs what the gated block costs and is the better of the two in all that was measured (docs/distill-convex.md).
+Let ``recover-lsq`` follow. Kept only where it is nearer to the teacher, on samples that no fit saw, than the network with nothing
+but the skips in the region's place, and within ``max-error``; taken back, with its gap, where the convex solver stops too early.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import onnx_ir as ir
+
+from edgec.graph.cost import cost
+from edgec.graph.data import require
+from edgec.graph.errors import UsageError
+from edgec.graph.views import shape_of
+from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
+from edgec.passes.gated.block import BlockOptions, Figures, Unconverged
+from edgec.passes.gated.parts import Part, parts_of
+from edgec.passes.gated.replace import Replacement
+
+
+@dataclass(frozen=True)
+class DistillConvex(Pass):
+    """Replace a region by gated blocks, in closed forms."""
+
+    name: ClassVar[str] = "distill-convex"
+    summary: ClassVar[str] = (
+        "replace residual blocks by fewer gated (or ReLU) blocks, fitted to the teacher's activations"
+    )
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+
+    region: str = option("", "what to replace: a residual block, block3..block5, or two values or nodes a..b")
+    blocks: int = option(1, "how many blocks in its place; the region is cut at residual sums")
+    width: int = option(0, "inner channels of each block (0: as many as come out)")
+    gates: Literal["teacher", "patches", "gaussian"] = option(
+        "teacher", "where gates start: teacher's filters, data patches, or gaussian"
+    )
+    solver: Literal["alternating", "convex"] = option(
+        "alternating", "alternating closed forms, or the convex problem first"
+    )
+    lower: Literal["none", "relu"] = option("none", "relu: tie the gates to the filters, a plain ReLU block")
+    follow: int = option(10, "alternating: rounds in which the gates follow the filters; 0: as sampled")
+    sweeps: int = option(10, "alternations of the two closed forms with fixed gates")
+    lam: float = option(1e-3, "penalty, as a share of the rows times the targets' root mean square")
+    penalty: Literal["nuclear", "group-lasso", "ridge"] = option(
+        "nuclear", "of the convex problem: nuclear, group-lasso or ridge"
+    )
+    gate_count: int = option(8, "distinct gates of the convex problem")
+    tolerance: float = option(1e-4, "relative duality gap at which the convex problem is solved")
+    limit: int = option(1000, "iterations of the convex problem, after which the pass takes itself back")
+    edge: float = option(0.02, "share of open pixels on the gate's soft edge")
+    samples: int = option(0, "samples to use (0: all)")
+    rows: int = option(65536, "pixels per fit; above this they are sampled")
+    held_out: float = option(0.1, "share of the samples that only score the fits")
+    max_error: float = option(0.0, "largest relative squared error behind the region (0: no limit)")
+    seed: int = option(0, "of the gates and the sampling, added to the run's")
+
+    def __post_init__(self) -> None:
+        if not self.region:
+            hint = "Give region=block3 or region=block3..block5; `edgec inspect` names the blocks."
+            raise UsageError("distill-convex does not know what to replace", hint=hint)
+        wrong = [
+            name
+            for name, good in (
+                ("blocks", self.blocks >= 1),
+                ("width", self.width >= 0),
+                ("follow", self.follow >= 0),
+                ("sweeps", self.sweeps >= 0),
+                ("lam", self.lam > 0),
+                ("gate-count", self.gate_count >= 1),
+                ("tolerance", self.tolerance > 0),
+                ("limit", self.limit >= 1),
+                ("edge", 0 < self.edge < 1),
+                ("samples", self.samples >= 0),
+                ("rows", self.rows >= 1),
+                ("held-out", 0 <= self.held_out < 1),
+                ("max-error", self.max_error >= 0),
+            )
+            if not good
+        ]
+        if wrong:
+            raise UsageError(f"distill-convex: {', '.join(wrong)} out of range")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Raises UsageError for a region that cannot be replaced, DataError without data."""
+        data = require(context.data, self.name)
+        parts = parts_of(model, self.region, self.blocks)
+        seed = context.seed + self.seed
+        if self.samples:
+            data = data.take(self.samples, seed)
+        fit, held = (data, data.take(0)) if self.held_out == 0 else data.split(self.held_out, seed)
+        work = Replacement(
+            student=model.clone(),
+            teacher=_teacher(model, context.teacher, parts),
+            parts=parts,
+            context=context,
+            fit=fit,
+            held=held,
+            rows=self.rows,
+            options=self._block_options(seed),
+        )
+        stopped = work.run()
+        if stopped is not None:
+            return PassResult(model, False, (self._unsolved(stopped),), data={"gap": stopped.gap})
+        return self._judged(model, work)
+
+    def _block_options(self, seed: int) -> BlockOptions:
+        return BlockOptions(
+            width=self.width,
+            gates=self.gates,
+            gate_count=self.gate_count,
+            solver=self.solver,
+            penalty=self.penalty,
+            lam=self.lam,
+            sweeps=self.sweeps,
+            follow=self.follow,
+            edge=self.edge,
+            relu=self.lower == "relu",
+            tolerance=self.tolerance,
+            limit=self.limit,
+            seed=seed,
+        )
+
+    def _unsolved(self, stopped: Unconverged) -> Note:
+        text = (
+            f"the convex problem was not solved: relative gap {stopped.gap:.1e} after {stopped.iterations} iterations, "
+            f"{self.tolerance:g} was asked for; raise limit= or lam=, or lower gate-count="
+        )
+        return Note(text, level="reverted", node=self.region)
+
+    def _judged(self, model: ir.Model, work: Replacement) -> PassResult:
+        error, removal = work.errors()
+        before, after = cost(model).macs, cost(work.student).macs
+        why = ""
+        if not error < removal:
+            why = f"it is no better than taking {self.region} out ({removal:.3f})"
+        elif self.max_error and error > self.max_error:
+            why = f"max-error is {self.max_error:g}"
+        head = f"relative error {error:.3f} behind {self.region} on held-out samples ({removal:.3f} with nothing but skips)"
+        notes = [Note(f"{head}; {after / before:.1%} of the MACs left", node=self.region)]
+        if why:
+            notes.append(Note(f"{head}: {why}", level="reverted", node=self.region))
+        elif after >= before:
+            notes.append(
+                Note("the new blocks cost more than what they replace", level="warning", node=self.region)
+            )
+        for part, one in zip(work.parts, work.figures, strict=True):
+            notes += _notes(part, one, self.lower == "relu")
+        layers = tuple(_layer(*pair, kept=not why) for pair in zip(work.parts, work.figures, strict=True))
+        figures: dict[str, Any] = {
+            "error": error,
+            "removal_error": removal,
+            "parts": [{"name": p.name, **asdict(f)} for p, f in zip(work.parts, work.figures, strict=True)],
+        }
+        return PassResult(model if why else work.student, not why, tuple(notes), layers, figures)
+
+
+def _teacher(model: ir.Model, teacher: ir.Model, parts: tuple[Part, ...]) -> ir.Model:
+    """The source model where it has the values to match in the same shapes, else a copy of the model as it came."""
+    known = {v.name: shape_of(v)[1:] for n in teacher.graph for v in n.outputs if v.shape is not None}
+    mine = {v.name: shape_of(v)[1:] for n in model.graph for v in n.outputs if v.shape is not None}
+    return teacher if all(known.get(p.output) == mine[p.output] for p in parts) else model.clone()
+
+
+def _notes(part: Part, figures: Figures, relu: bool) -> list[Note]:
+    found = []
+    if not relu:
+        text = (
+            f"soft edge: error {figures.hard:.4f} with gates of 0 and 1, {figures.soft:.4f} as emitted, "
+            f"{figures.refitted:.4f} after the re-fit to it"
+        )
+        found.append(Note(text, node=part.name))
+    if figures.gap is not None:
+        text = f"convex problem solved in {figures.iterations} iterations, relative duality gap {figures.gap:.1e}"
+        found.append(Note(text, node=part.name))
+    if figures.rows < 9 * part.geometry.channels + 1:
+        text = f"fewer rows ({figures.rows}) than unknowns of one filter: the penalty decides the rest"
+        found.append(Note(text, level="warning", node=part.name))
+    return found
+
+
+def _layer(part: Part, figures: Figures, *, kept: bool) -> LayerReport:
+    return LayerReport(
+        node=part.name,
+        rows=figures.rows,
+        unknowns=figures.unknowns,
+        condition=figures.condition,
+        error_before=figures.skip_only,
+        error_after=figures.refitted,
+        kept=kept,
+        note=f"in the place of {len(part.nodes)} nodes",
+    )

@@ -28,7 +28,7 @@ _ERRORS: Mapping[str, type[EdgecError]] = {
     "worker": DeviceError,
 }
 _HINTS = {
-    "engine": "Install an engine there: pip install onnxruntime (.onnx) or ai-edge-litert (.tflite).",
+    "engine": "pip install onnxruntime (.onnx) or ai-edge-litert (.tflite); `edgec deploy RUN --device` does it on a board.",
 }
 
 

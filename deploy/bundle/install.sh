@@ -18,11 +18,28 @@ esac
 damaged=$(sha256sum --quiet -c SHA256SUMS 2>/dev/null) || fail 3 "this bundle is not whole, copy it again: $damaged"
 python=${PYTHON:-python3}
 command -v "$python" >/dev/null || fail 3 "no $python here: sudo apt install python3 python3-venv"
-version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-# The userland decides, not the kernel: 32-bit Raspberry Pi OS has a 64-bit kernel.
-arch=$("$python" -c 'import platform, struct
+look() { # look PYTHON: set version and arch
+  version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  # The userland decides, not the kernel: 32-bit Raspberry Pi OS has a 64-bit kernel.
+  arch=$("$1" -c 'import platform, struct
 machine = platform.machine()
 print("armv7l" if struct.calcsize("P") == 4 and machine in ("aarch64", "armv7l", "armv8l") else machine)')
+}
+known() { # known [VERSION]: Pythons that an engine is known for on this processor
+  awk -v a="$arch" -v p="${1:-}" '$1 == a && (p == "" || $2 == p) { print $2 }' engines.txt | sort -u
+}
+look "$python"
+if [ -z "$(known "$version")" ]; then
+  # The system's Python is too old or too new for every engine (JetPack 4 has 3.6). Another may be beside it.
+  own=$version
+  for other in $(known); do
+    if command -v "python$other" >/dev/null; then python=python$other; look "$python"; break; fi
+  done
+  if [ "$version" = "$own" ]; then
+    others=$(known | tr '\n' ' ')
+    fail 3 "no engine is known for Python $own on $arch${others:+; one is for Python $others(sudo apt install python3.x python3.x-venv)}; see README.md, 'Systems'"
+  fi
+fi
 say "Python $version on $arch"
 formats=$("$python" -c 'import json; print(" ".join(sorted({a["format"] for a in json.load(open("bundle.json"))["artifacts"]})))')
 
@@ -48,13 +65,21 @@ if [ -f .venv/.stamp ] && [ "$(cat .venv/.stamp)" = "$stamp" ]; then
 fi
 
 offline=no
-[ -d wheels ] && offline=yes
+if [ -d wheels ]; then
+  offline=yes
+  tag=cp$(echo "$version" | tr -d .)
+  if ! ls wheels/numpy-*-"$tag"-*"$arch".whl >/dev/null 2>&1; then
+    say "wheels/ is for another Python or processor: the network is used instead"
+    offline=no
+  fi
+fi
 site=
 if [ "$arch" = armv7l ]; then
   # No 32-bit numpy wheel exists at PyPI: Debian's is used.
   "$python" -c 'import numpy' 2>/dev/null || fail 3 "32-bit system without numpy: sudo apt install python3-numpy python3-pil"
   site=--system-site-packages
 fi
+trap 'rm -rf .venv.part .candidates' EXIT
 rm -rf .venv.part
 if [ "$offline" = yes ]; then
   # pip runs out of its own wheel: Debian's python3-venv (ensurepip) is not needed.

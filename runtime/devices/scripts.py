@@ -17,15 +17,22 @@ find tmp jobs -mindepth 1 -maxdepth 1 -mtime +2 -exec rm -rf {{}} + 2>/dev/null
 true
 """
 
-# A virtual environment that edgec made comes first: it has an engine. Python 2 and 3.7 do not count.
-FIND_PYTHON = f"""
-for python in {ROOT}/venv/bin/python3 python3; do
+# The first Python of 3.8 or later that has an engine, else the first: the system's own, those of deployed bundles (the latest
+# first), and those that a system too old for the engines has beside its own (JetPack 4).
+FIND_PYTHON = """
+suitable='import sys, importlib.util as u
+if sys.version_info < (3, 8): sys.exit(1)
+sys.exit(0 if any(u.find_spec(n) for n in ("onnxruntime", "ai_edge_litert", "tflite_runtime")) else 3)'
+first=
+for python in python3 $(ls -td "$HOME"/edgec-bundles/*/.venv/bin/python 2>/dev/null) python3.10 python3.9 python3.8; do
   path=$(command -v "$python") || continue
-  "$path" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null || continue
-  printf %s "$path"
-  exit 0
+  "$path" -c "$suitable" 2>/dev/null
+  case $? in
+    0) printf %s "$path"; exit 0 ;;
+    3) first=${first:-$path} ;;
+  esac
 done
-exit 1
+[ -n "$first" ] && printf %s "$first"
 """
 
 

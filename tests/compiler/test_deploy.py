@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -193,9 +194,10 @@ def test_the_device_preprocesses_as_edgec_does(bundle: Bundle, size: tuple[int, 
             np.testing.assert_array_equal(prepared[str(i)], expected, err_msg=str(recipe))
 
 
-def shell(folder: Path, *words: str) -> tuple[int, str]:
+def shell(folder: Path, *words: str, path: Path | None = None) -> tuple[int, str]:
+    around = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path else None
     done = subprocess.run(
-        ["sh", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+        ["sh", *words], cwd=folder, env=around, capture_output=True, text=True, check=False, timeout=120
     )
     return done.returncode, done.stderr
 
@@ -209,15 +211,44 @@ def test_install_refuses_what_cannot_work(copy: Path) -> None:
     assert shell(copy, "bench.sh") == (2, "run ./install.sh first\n")
 
 
+def with_engines(folder: Path, lines: str) -> None:
+    (folder / "engines.txt").write_text(lines)
+    subprocess.run("sha256sum *.onnx *.tflite > SHA256SUMS", shell=True, cwd=folder, check=True)
+
+
+HERE = platform.machine()
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
 def test_install_without_a_known_engine_leaves_nothing(copy: Path) -> None:
-    (copy / "wheels").mkdir()
-    (copy / "engines.txt").write_text("riscv64 3.99 onnxruntime onnxruntime==9\n")
-    subprocess.run("sha256sum *.onnx *.tflite > SHA256SUMS", shell=True, cwd=copy, check=True)
-    code, said = shell(copy, "install.sh")
+    with_engines(copy, "riscv64 3.99 onnxruntime onnxruntime==9\n")
+    said = f"install: no engine is known for Python {PYTHON} on {HERE}; see README.md, 'Systems'\n"
+    assert shell(copy, "install.sh") == (3, said)
+    with_engines(copy, f"{HERE} 3.99 onnxruntime onnxruntime==9\n")
+    code, text = shell(copy, "install.sh")
     assert code == 3
-    assert "no engine for .tflite files is known to work with Python" in said
+    assert "one is for Python 3.99" in text
+    assert not list(copy.glob(".venv*"))
+
+
+def test_install_takes_another_python_where_the_system_s_is_too_old(copy: Path, tmp_path: Path) -> None:
+    """JetPack 4: python3 is 3.6, and python3.8 lies beside it."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    real = shutil.which(f"python{PYTHON}") or sys.executable
+    old = f'case "$2" in *version_info*) echo 3.6 ;; *) exec {real} "$@" ;; esac'
+    for name, text in (("python3", old), (f"python{PYTHON}", f'exec {real} "$@"')):
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    with_engines(copy, f"{HERE} {PYTHON} onnxruntime no-such-engine==9\n")
+    (copy / "wheels").mkdir()
+    (copy / "wheels" / f"numpy-1-cp{PYTHON.replace('.', '')}-x-{HERE}.whl").touch()
+    code, said = shell(copy, "install.sh", path=programs)
+    assert code == 3
+    assert f"Python {PYTHON} on {HERE}" in said
+    assert "installing no-such-engine==9" in said
     assert "nothing of this bundle can run here" in said
-    assert not (copy / ".venv").exists()
+    assert not list(copy.glob(".venv*"))
 
 
 def test_what_is_refused(run: Path, bundle: Bundle, tmp_path: Path) -> None:

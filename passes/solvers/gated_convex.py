@@ -126,7 +126,7 @@ class Nuclear:
         return np.stack([_shrunk(one, step) for one in u])
 
     def dual(self, g: Array) -> float:
-        return max(float(np.linalg.norm(one, 2)) for one in g)
+        return max(float(np.linalg.svd(one, compute_uv=False)[0]) for one in g)
 
 
 def _shrunk(u: Array, step: float) -> Array:
@@ -175,7 +175,10 @@ def solve_convex(
             momentum = following
         u = moved
         if iteration % CHECK == 0 or iteration == limit:
-            objective, gap = _certificate(gram, omega, strength, u)
+            before, (objective, gap) = objective, _certificate(gram, omega, strength, u)
+            if objective > before:
+                # Momentum that overshot, or a step above what the largest eigenvalue allows.
+                step, momentum, at = step / 2, 1.0, u
             if progress is not None:
                 progress(iteration, limit)
             if gap <= tolerance:
@@ -211,12 +214,12 @@ def _ridge(gram: GateGram, strength: float, tolerance: float) -> Convex:
 
 
 def _largest_eigenvalue(k: Array) -> float:
-    """From above, by power iteration: the last ratio, with a margin for what it has not yet reached."""
+    """By power iteration: the last ratio, with a margin for what it has not yet reached."""
     x = np.random.default_rng(0).standard_normal(len(k))
     size = 0.0
     for _ in range(POWER):
         y = k @ x
-        size = float(np.linalg.norm(y) / max(np.linalg.norm(x), 1e-300))
+        size = float(np.linalg.norm(y)) / max(float(np.linalg.norm(x)), 1e-300)
         x = y / max(float(np.linalg.norm(y)), 1e-300)
     return max(1.02 * size, 1e-300)
 

@@ -8,7 +8,8 @@ Distillation", arXiv 2410.06567). No labels, no training, nothing fine-tuned aft
    before they stay fixed while C2 and C3 are solved in turn; ``convex`` solves for all matrices that a few fixed gates allow,
    with the duality gap as certificate, cuts the solution to the width, and goes on in turn;
 3. the gate is emitted as ``Clip(s C1(z), 0, 1)``, and C2 and C3 are fitted once more to that soft edge;
-4. with ``lower=relu`` C1 is tied to C2: a plain ReLU block, with about half the multiplications of a gated one of its width.
+4. with ``lower=relu`` C1 is tied to C2: a plain ReLU block, with about half the multiplications of a gated one of its width;
+5. in the end all blocks move together (``refine``) towards the region's output, as long as held-out samples gain.
 
 When: a deep run of blocks at one resolution costs too much and few images are at hand. With ``width`` at twice the channels,
 ``lower=relu`` costs what the gated block costs and is the better of the two in all that was measured (docs/distill-convex.md).
@@ -31,6 +32,7 @@ from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult
 from edgec.passes.gated.block import BlockOptions, Figures, Unconverged
 from edgec.passes.gated.parts import Part, parts_of
 from edgec.passes.gated.replace import Replacement
+from edgec.passes.recovery.sites import wants_flips
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class DistillConvex(Pass):
     lower: Literal["none", "relu"] = option("none", "relu: tie the gates to the filters, a plain ReLU block")
     follow: int = option(10, "alternating: rounds in which the gates follow the filters; 0: as sampled")
     sweeps: int = option(10, "alternations of the two closed forms with fixed gates")
+    refine: int = option(16, "steps that move all blocks together, while the held-out error falls; 0: none")
     lam: float = option(1e-3, "penalty, as a share of the rows times the targets' root mean square")
     penalty: Literal["nuclear", "group-lasso", "ridge"] = option(
         "nuclear", "of the convex problem: nuclear, group-lasso or ridge"
@@ -65,6 +68,7 @@ class DistillConvex(Pass):
     edge: float = option(0.02, "share of open pixels on the gate's soft edge")
     samples: int = option(0, "samples to use (0: all)")
     rows: int = option(65536, "pixels per fit; above this they are sampled")
+    flips: str = option("auto", "mirror the pictures too: auto, yes, no")
     held_out: float = option(0.1, "share of the samples that only score the fits")
     max_error: float = option(0.0, "largest relative squared error behind the region (0: no limit)")
     seed: int = option(0, "of the gates and the sampling, added to the run's")
@@ -112,6 +116,8 @@ class DistillConvex(Pass):
             held=held,
             rows=self.rows,
             options=self._block_options(seed),
+            refine=self.refine,
+            flips=wants_flips(self.flips, model),
         )
         stopped = work.run()
         if stopped is not None:
@@ -158,6 +164,8 @@ class DistillConvex(Pass):
             notes.append(
                 Note("the new blocks cost more than what they replace", level="warning", node=self.region)
             )
+        if work.refined is not None:
+            notes.append(Note("all blocks together: error {:.4f}, then {:.4f}".format(*work.refined)))
         for part, one in zip(work.parts, work.figures, strict=True):
             notes += _notes(part, one, self.lower == "relu")
         layers = tuple(_layer(*pair, kept=not why) for pair in zip(work.parts, work.figures, strict=True))

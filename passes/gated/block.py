@@ -71,6 +71,7 @@ class Fitted:
     value: Array
     w: Array
     b: Array
+    root: Whitening
     figures: Figures
 
 
@@ -211,7 +212,7 @@ class _Work:
             gap=None if self.certificate is None else self.certificate.gap,
             iterations=0 if self.certificate is None else self.certificate.iterations,
         )
-        return Fitted(gate, self.root.columns(block.v), block.w, block.b, figures)
+        return Fitted(gate, self.root.columns(block.v), block.w, block.b, self.root, figures)
 
     def _step(self, what: str) -> Any:
         return lambda done, total: self.progress.step(f"{self.label}: {what}", done, total)

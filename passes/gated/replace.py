@@ -12,16 +12,18 @@ import onnx_ir as ir
 from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError
 from edgec.graph.execute import Executor
-from edgec.graph.views import constant, own_constant, sole_consumer
+from edgec.graph.views import ConvView, constant, own_constant, shape_of, sole_consumer
 from edgec.passes.base import Context
 from edgec.passes.gated.block import BlockOptions, Figures, Fitted, Unconverged, fit_block
 from edgec.passes.gated.parts import Part
 from edgec.passes.gated.rows import Collector, Rows
-from edgec.passes.gated.surgery import BlockWeights, Kernel, put_in, skip_value
+from edgec.passes.gated.surgery import BlockWeights, Kernel, Placed, put_in, skip_value
 from edgec.passes.recovery.goals import clipping_of
 from edgec.passes.recovery.layers import layers_of
+from edgec.passes.recovery.sites import mirrored
 from edgec.passes.recovery.store import ActivationStore
 from edgec.passes.recovery.walk import batch_size
+from edgec.passes.solvers.gated_joint import Goal, Stage, refine_jointly
 from edgec.passes.solvers.gram import Gram, Patches, targets_at
 from edgec.passes.solvers.rectified import Clipping
 from edgec.passes.solvers.ridge import ridge
@@ -33,11 +35,14 @@ MEMORY = 600 << 20
 ROW_BYTES = 400 << 20
 """Bytes of patches, raw and whitened together."""
 PROJECTION_RIDGE = 1e-3
+CHUNK = 4
+"""Joint steps between two looks at the held-out samples."""
 
 
 @dataclass
 class Replacement:
-    """``student`` is changed in place. ``fit`` and ``held`` are the two parts of the data; ``rows`` limits those of one fit."""
+    """``student`` is changed in place. ``fit`` and ``held`` are the two parts of the data; ``rows`` limits those of one fit.
+    With ``flips`` every batch that is fitted comes mirrored too."""
 
     student: ir.Model
     teacher: ir.Model
@@ -47,8 +52,13 @@ class Replacement:
     held: Dataset
     rows: int
     options: BlockOptions
+    refine: int = 0
+    flips: bool = False
     figures: list[Figures] = field(default_factory=list)
-    outs: list[str] = field(default_factory=list)
+    placed: list[Placed] = field(default_factory=list)
+    fitted: list[Fitted] = field(default_factory=list)
+    refined: tuple[float, float] | None = None
+    """Errors on the held-out samples before and after the joint steps."""
 
     def run(self) -> Unconverged | None:
         """Replace all parts; stops where the convex solver does not converge. Raises PassError where nothing varies."""
@@ -65,6 +75,8 @@ class Replacement:
                     return found
                 if number + 1 < len(self.parts):
                     self._advance(part.input, self.parts[number + 1].input)
+            if self.refine:
+                self._refine()
         finally:
             self.store.clear()
         return None
@@ -73,21 +85,25 @@ class Replacement:
         """Relative errors at the end of the region on the held-out samples: of the student, and with nothing but the skips."""
         bare = self.student.clone()
         for node in bare.graph:
-            if node.name in self.outs:
+            if node.name in {one.out for one in self.placed}:
                 for index in (1, 2):
                     own_constant(bare.graph, node, index, np.zeros_like(constant(node.inputs[index])))
         return self._error(self.student), self._error(bare)
 
     @property
-    def batches(self) -> int:
-        return -(-len(self.fit) // self.size) + -(-len(self.held) // self.size)
+    def first_held(self) -> int:
+        """Number of the first batch that is held out."""
+        return -(-len(self.fit) // self.size) * (1 + self.flips)
 
     @property
-    def first_held(self) -> int:
-        return -(-len(self.fit) // self.size)
+    def batches(self) -> int:
+        return self.first_held + -(-len(self.held) // self.size)
 
     def _feeds(self) -> Iterator[dict[str, Array]]:
-        yield from self.fit.batches(self.size)
+        for feeds in self.fit.batches(self.size):
+            yield feeds
+            if self.flips:
+                yield {name: mirrored(array) for name, array in feeds.items()}
         yield from self.held.batches(self.size)
 
     def _begin(self) -> None:
@@ -95,6 +111,7 @@ class Replacement:
         threads = self.context.threads
         student = Executor(self.student, outputs=[self.parts[0].input], threads=threads)
         teacher = Executor(self.teacher, outputs=[part.output for part in self.parts], threads=threads)
+        self.spatial = shape_of(next(v for v in _values(self.student) if v.name == self.parts[0].input))[2:]
         for number, feeds in enumerate(self._feeds()):
             self.context.progress.step("distill-convex: activations", number, self.batches)
             self.store.put("z", number, student.run(feeds)[self.parts[0].input])
@@ -107,9 +124,7 @@ class Replacement:
             self.store.put("z", number, executor.run({old: self.store.get("z", number)})[new])
 
     def _one(self, number: int, part: Part) -> Unconverged | None:
-        geometry = part.geometry
-        strides = (geometry.stride,) * 2
-        patches = Patches(geometry.channels, (3, 3), strides, (1,) * 4, (1, 1))
+        patches = _patches(part)
         projection = self._projection(part) if part.projected else None
         fit, held = self._collect(part, patches, projection, number)
         if not np.square(fit.target - fit.target.mean(axis=0)).sum() > 0:
@@ -130,8 +145,68 @@ class Replacement:
         if isinstance(found, Unconverged):
             return found
         self.figures.append(found.figures)
-        self.outs.append(put_in(self.student, part, _weights(found, patches, projection)))
+        self.fitted.append(found)
+        self.placed.append(put_in(self.student, part, _weights(found, patches, projection)))
         return None
+
+    def _refine(self) -> None:
+        """Move all blocks together, as long as the error on the held-out samples falls."""
+        if not all(runs_on(self.student, *pair) for pair in zip(self.parts, self.parts[1:], strict=False)):
+            return
+        goal = self._goal()
+        stages = [
+            Stage(
+                _patches(part),
+                found.root,
+                found.root.whiten(found.value),
+                found.w,
+                found.b,
+                found.gate,
+                part.skip == (),
+                self._clipping(part),
+            )
+            for part, found in zip(self.parts, self.fitted, strict=True)
+        ]
+        before = best = self._error(self.student)
+        for done in range(0, self.refine, CHUNK):
+            self.context.progress.step("distill-convex: all blocks together", done, self.refine)
+            stages, _ = refine_jointly(stages, goal, self.options.lam, min(CHUNK, self.refine - done))
+            trial = self._with(stages)
+            error = self._error(trial)
+            if error >= best:
+                break
+            best, self.student = error, trial
+        self.refined = before, best
+
+    def _with(self, stages: Sequence[Stage]) -> ir.Model:
+        """A copy of the student with the weights of ``stages``."""
+        trial = self.student.clone()
+        nodes = {node.name: node for node in trial.graph}
+        for stage, names in zip(stages, self.placed, strict=True):
+            value = _kernel(stage.root.columns(stage.v), stage.patches)
+            out = _pointwise(stage.w, stage.b)
+            ConvView(nodes[names.value]).set(weight=value.weight, bias=value.bias)
+            ConvView(nodes[names.out]).set(weight=out.weight, bias=out.bias)
+        return trial
+
+    def _goal(self) -> Goal:
+        """Whole maps of as many images as the rows and the memory allow."""
+        first, last = self.parts[0], self.parts[-1]
+        pixels = int(np.prod(_patches(first).out_shape(self.spatial)))
+        unknowns = sum(_patches(part).unknowns for part in self.parts)
+        count = max(1, min(self.rows, ROW_BYTES // (4 * unknowns)) // pixels)
+        data = self.fit.take(max(1, count // (1 + self.flips)), self.options.seed)
+        beside = self.placed[0].skip
+        named = [first.input] if beside is None else [first.input, beside]
+        student = Executor(self.student, outputs=named, threads=self.context.threads)
+        teacher = Executor(self.teacher, outputs=[last.output], threads=self.context.threads)
+        found = []
+        for feeds in data.batches(self.size):
+            turned = [{name: mirrored(array) for name, array in feeds.items()}] if self.flips else []
+            found += [(student.run(one), teacher.run(one)[last.output]) for one in (feeds, *turned)]
+        columns = {name: _last(np.concatenate([one[name] for one, _ in found])) for name in named}
+        target = _last(np.concatenate([wanted for _, wanted in found]))
+        return Goal(columns[first.input], target, None if beside is None else columns[beside])
 
     def _options(self, part: Part, number: int) -> BlockOptions:
         width = self.options.width or part.geometry.outputs
@@ -153,11 +228,12 @@ class Replacement:
             )
         limit = min(self.rows, ROW_BYTES // (8 * patches.unknowns))
         found = []
-        for which, (data, batches) in enumerate(
-            ((self.fit, range(self.first_held)), (self.held, range(self.first_held, self.batches)))
+        fits, scores = range(self.first_held), range(self.first_held, self.batches)
+        for which, (samples, batches) in enumerate(
+            ((len(self.fit) * (1 + self.flips), fits), (len(self.held), scores))
         ):
             pixels = int(np.prod(patches.out_shape(self.store.get("z", 0).shape[2:])))
-            fraction = min(1.0, limit / max(len(data) * pixels, 1))
+            fraction = min(1.0, limit / max(samples * pixels, 1))
             collector = Collector(patches, fraction, self.options.seed * 1000 + 2 * number + which)
             for batch in batches:
                 self.context.progress.step("distill-convex: rows", batch, self.batches)
@@ -199,6 +275,30 @@ class Replacement:
             one, all_ = clipping.error(mine.run(feeds)[last.output], theirs.run(feeds)[last.output], None)
             error, energy = error + one, energy + all_
         return error / energy if energy else 0.0
+
+
+def _patches(part: Part) -> Patches:
+    geometry = part.geometry
+    return Patches(geometry.channels, (3, 3), (geometry.stride,) * 2, (1,) * 4, (1, 1))
+
+
+def runs_on(student: ir.Model, one: Part, following: Part) -> bool:
+    """True where the second part reads the first one's sum, or its activation, and its own skip can be followed back."""
+    made = next(v for n in student.graph for v in n.outputs if v.name == one.output)
+    reader = sole_consumer(made)
+    direct = following.input == one.output
+    behind = (
+        reader is not None and clipping_of(reader) is not None and reader.outputs[0].name == following.input
+    )
+    return (direct or behind) and not following.projected and not following.skip
+
+
+def _values(model: ir.Model) -> list[ir.Value]:
+    return [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+
+
+def _last(array: Array) -> Array:
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1))
 
 
 def _projected(z: Array, columns: Array, stride: int) -> Array:

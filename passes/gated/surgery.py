@@ -37,14 +37,24 @@ class BlockWeights:
     projection: Kernel | None = None
 
 
-def put_in(model: ir.Model, part: Part, weights: BlockWeights) -> str:
-    """Replace the nodes of ``part``, in place; nodes of its skip stay. Gives the name of the block's 1x1 convolution."""
+@dataclass(frozen=True)
+class Placed:
+    """Names of a block's convolutions ``C2`` and ``C3``, and of the value that its skip adds (None: its input, or nothing)."""
+
+    value: str
+    out: str
+    skip: str | None
+
+
+def put_in(model: ir.Model, part: Part, weights: BlockWeights) -> Placed:
+    """Replace the nodes of ``part``, in place; nodes of its skip stay."""
     graph = model.graph
     nodes = {node.name: node for node in graph}
     end = nodes[part.nodes[-1]].outputs[0]
     z = next(v for v in _values(graph) if v.name == part.input)
     builder = _Builder(graph, part, end)
     value = builder.conv("value", z, weights.value, part.geometry.stride)
+    first = builder.made[-1].name or ""
     if weights.gate is None:
         inner = builder.node("Relu", "relu", [value])
     else:
@@ -68,7 +78,7 @@ def put_in(model: ir.Model, part: Part, weights: BlockWeights) -> str:
     for key, initialiser in list(graph.initializers.items()):
         if not initialiser.uses() and not initialiser.is_graph_output():
             del graph.initializers[key]
-    return last
+    return Placed(first, last, None if skip is None or skip is z else skip.name)
 
 
 def skip_value(model: ir.Model, part: Part) -> ir.Value | None:

@@ -1,0 +1,332 @@
+"""distill-convex: what is emitted computes the formula, regions that cannot go say why, the guard, and the pipeline around it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgec.graph.cost import cost
+from edgec.graph.data import ArraySource, Dataset, InputSpec
+from edgec.graph.errors import EdgecError, PassError, UnsupportedError, UsageError
+from edgec.graph.execute import Executor
+from edgec.graph.preprocess import Preprocess
+from edgec.graph.verify import verify
+from edgec.graph.views import ConvView
+from edgec.passes.base import Progress
+from edgec.passes.distill_convex import DistillConvex
+from edgec.passes.gated.parts import parts_of
+from edgec.passes.pipeline_string import parse_pipeline, print_pipeline
+
+NET = """net (float[batch,3,8,8] x) => (float[batch,4] y)
+<float[8,3,3,3] w0, float[8] b0, float[8,8,3,3] w1, float[8,8,3,3] w2, float[8,8,3,3] w3, float[8,8,3,3] w4,
+ float[12,8,3,3] w5, float[12,12,3,3] w6, float[12,8,1,1] ws, float[12,12,3,3] w7, float[12,12,3,3] w8, float[12,4] wy> {
+    s = Conv<pads=[1,1,1,1]>(x, w0, b0)
+    a = Relu(s)
+    c1 = Conv<pads=[1,1,1,1]>(a, w1)
+    r1 = Relu(c1)
+    c2 = Conv<pads=[1,1,1,1]>(r1, w2)
+    j1 = Add(c2, a)
+    a1 = Relu(j1)
+    c3 = Conv<pads=[1,1,1,1]>(a1, w3)
+    r3 = Relu(c3)
+    c4 = Conv<pads=[1,1,1,1]>(r3, w4)
+    j2 = Add(c4, a1)
+    a2 = Relu(j2)
+    c5 = Conv<pads=[1,1,1,1], strides=[2,2]>(a2, w5)
+    r5 = Relu(c5)
+    c6 = Conv<pads=[1,1,1,1]>(r5, w6)
+    p = Conv<strides=[2,2]>(a2, ws)
+    j3 = Add(c6, p)
+    a3 = Relu(j3)
+    c7 = Conv<pads=[1,1,1,1]>(a3, w7)
+    r7 = Relu(c7)
+    c8 = Conv<pads=[1,1,1,1]>(r7, w8)
+    j4 = Add(c8, a3)
+    a4 = Relu(j4)
+    g = GlobalAveragePool(a4)
+    f = Flatten(g)
+    y = MatMul(f, wy)
+}"""
+
+FAST = {"sweeps": 3, "follow": 3, "limit": 3000, "refine": 0}
+
+
+@pytest.fixture
+def net(canonical) -> ir.Model:
+    return canonical(NET)
+
+
+@pytest.fixture
+def told(net, noise, context):
+    return context(net.clone(), noise(net, 40))
+
+
+def blocks_of(model: ir.Model) -> list[str]:
+    from edgec.graph.regions import regions
+
+    return [block.name for block in regions(model)]
+
+
+def values(model: ir.Model, data: Dataset, *names: str) -> list[np.ndarray]:
+    found = Executor(model, outputs=names).run(next(iter(data.batches(100))))
+    return [found[name] for name in names]
+
+
+def patches(z: np.ndarray, stride: int) -> np.ndarray:
+    """(n, h, w, c, 3, 3), zero padded."""
+    padded = np.pad(z.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::stride, ::stride]
+    return windows.transpose(0, 2, 3, 1, 4, 5)
+
+
+def formula(model: ir.Model, name: str, z: np.ndarray, stride: int) -> np.ndarray:
+    """``C3( C2(z) * Clip(C1(z), 0, 1) )`` of the block ``name``, in float64."""
+    views = {node.name: ConvView(node) for node in model.graph if node.op_type == "Conv"}
+    p = patches(z, stride)
+
+    def conv(role: str) -> np.ndarray:
+        view = views[f"{name}/{role}"]
+        return np.einsum("nhwcij,ocij->nhwo", p, view.weight.astype(np.float64)) + view.bias
+
+    gated = f"{name}/gate" in views
+    inner = conv("value") * np.clip(conv("gate"), 0, 1) if gated else np.maximum(conv("value"), 0)
+    out = views[f"{name}/out"]
+    return (
+        np.einsum("nhwk,ok->nohw", inner, out.weight[:, :, 0, 0].astype(np.float64)) + out.bias[:, None, None]
+    )
+
+
+def test_a_block_computes_the_formula(net, told):
+    result = DistillConvex(region="block2", **FAST).run(net.clone(), told)
+    assert result.modified
+    verify(result.model)
+    z, made = values(result.model, told.data, "a1", "j2")
+    np.testing.assert_allclose(made, formula(result.model, "block2", z, 1) + z, rtol=1e-5, atol=1e-5)
+    ops = [node.op_type for node in result.model.graph if (node.name or "").startswith("block2/")]
+    assert ops == ["Conv", "Conv", "Clip", "Mul", "Conv", "Add"]
+
+
+def test_a_relu_block_computes_the_formula(net, told):
+    result = DistillConvex(region="block2", lower="relu", width=12, **FAST).run(net.clone(), told)
+    z, made = values(result.model, told.data, "a1", "j2")
+    np.testing.assert_allclose(made, formula(result.model, "block2", z, 1) + z, rtol=1e-5, atol=1e-5)
+    ops = [node.op_type for node in result.model.graph if (node.name or "").startswith("block2/")]
+    assert ops == ["Conv", "Relu", "Conv", "Add"]
+
+
+def test_a_strided_region_keeps_the_skip_it_had(net, told):
+    result = DistillConvex(region="block3..block4", blocks=2, **FAST).run(net.clone(), told)
+    verify(result.model)
+    z, made, skip = values(result.model, told.data, "a2", "j3", "p")
+    np.testing.assert_allclose(made, formula(result.model, "block3", z, 2) + skip, rtol=1e-5, atol=1e-5)
+    a3, made = values(result.model, told.data, "a3", "j4")
+    np.testing.assert_allclose(made, formula(result.model, "block4", a3, 1) + a3, rtol=1e-5, atol=1e-5)
+
+
+def test_a_skip_that_several_blocks_share_is_projected(net, told):
+    (part,) = parts_of(net, "block2..block3", 1)
+    assert part.projected
+    result = DistillConvex(region="block2..block3", **FAST | {"refine": 2}).run(net.clone(), told)
+    verify(result.model)
+    z, made = values(result.model, told.data, "a1", "j3")
+    view = next(ConvView(node) for node in result.model.graph if node.name == "block2-block3/skip")
+    skip = np.einsum("nchw,oc->nohw", z[:, :, ::2, ::2], view.weight[:, :, 0, 0]) + view.bias[:, None, None]
+    expected = formula(result.model, "block2-block3", z, 2) + skip
+    np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gate_is_counted(net, told):
+    gated = DistillConvex(region="block2", **FAST).run(net.clone(), told)
+    relu = DistillConvex(region="block2", lower="relu", **FAST).run(net.clone(), told)
+    pixels, taps = 64, 9 * 8
+    assert cost(gated.model).macs - cost(relu.model).macs == pixels * taps * 8
+    assert any("cost more" in note.text for note in gated.notes)
+
+
+def test_a_region_that_a_relu_block_made_is_matched(canonical, noise, context):
+    text = """net (float[batch,4,6,6] x) => (float[batch,4,6,6] y) <float[6,4,3,3] w, float[6] b, float[4,6,1,1] v> {
+        c = Conv<pads=[1,1,1,1]>(x, w, b)
+        r = Relu(c)
+        d = Conv(r, v)
+        y = Add(d, x)
+    }"""
+    model = canonical(text)
+    told = context(model.clone(), noise(model, 60))
+    result = DistillConvex(region="block1", lower="relu", width=6, follow=60, lam=1e-6).run(
+        model.clone(), told
+    )
+    assert result.data["error"] < 1e-3
+    assert result.data["error"] < 0.1 * result.data["removal_error"]
+
+
+def test_several_blocks_match_the_sums_between(net, told):
+    result = DistillConvex(region="block1..block2", blocks=2, width=16, **FAST).run(net.clone(), told)
+    assert [part["name"] for part in result.data["parts"]] == ["block1", "block2"]
+    assert all(layer.error_after < layer.error_before for layer in result.layers)
+    names = {value.name for node in result.model.graph for value in node.outputs}
+    assert {"j1", "a1", "j2", "a2"} <= names
+
+
+def test_joint_steps_lower_the_error_of_the_fitted_run(net, noise, context):
+    told = context(net.clone(), noise(net, 200))
+    plain = DistillConvex(region="block1..block2", blocks=2, lower="relu", **FAST).run(net.clone(), told)
+    joint = DistillConvex(region="block1..block2", blocks=2, lower="relu", **FAST | {"refine": 12}).run(
+        net.clone(), told
+    )
+    assert joint.data["error"] < plain.data["error"]
+
+
+@pytest.mark.parametrize("penalty", ["nuclear", "group-lasso", "ridge"])
+def test_the_convex_solver_leaves_a_certificate(net, told, penalty):
+    one = DistillConvex(
+        region="block2", solver="convex", gates="patches", gate_count=4, penalty=penalty, **FAST
+    )
+    result = one.run(net.clone(), told)
+    assert result.data["parts"][0]["gap"] <= 1e-4
+    assert any("relative duality gap" in note.text for note in result.notes)
+    z, made = values(result.model, told.data, "a1", "j2")
+    np.testing.assert_allclose(made, formula(result.model, "block2", z, 1) + z, rtol=1e-5, atol=1e-5)
+
+
+def test_an_unsolved_problem_is_taken_back_with_its_gap(net, told):
+    result = DistillConvex(region="block2", solver="convex", limit=2, tolerance=1e-12).run(net.clone(), told)
+    assert not result.modified
+    assert [note.level for note in result.notes] == ["reverted"]
+    assert "after 2 iterations" in result.notes[0].text
+    assert result.data["gap"] > 1e-12
+    assert [node.name for node in result.model.graph] == [node.name for node in net.graph]
+
+
+def test_max_error_takes_it_back(net, told):
+    result = DistillConvex(region="block2", max_error=1e-9, **FAST).run(net.clone(), told)
+    assert not result.modified
+    assert any(note.level == "reverted" and "max-error" in note.text for note in result.notes)
+    assert [node.name for node in result.model.graph] == [node.name for node in net.graph]
+
+
+@pytest.mark.parametrize("gates", ["teacher", "patches", "gaussian"])
+def test_every_source_of_gates_is_reproducible(net, told, gates):
+    one = DistillConvex(region="block2", gates=gates, **FAST)
+    first, second = (one.run(net.clone(), told).model for _ in range(2))
+    np.testing.assert_array_equal(*(values(model, told.data, "y")[0] for model in (first, second)))
+    other = DistillConvex(region="block2", gates=gates, seed=5, **FAST).run(net.clone(), told).model
+    assert not np.array_equal(values(first, told.data, "y")[0], values(other, told.data, "y")[0])
+
+
+def test_the_soft_edge_is_reported(net, told):
+    result = DistillConvex(region="block2", edge=0.5, **FAST).run(net.clone(), told)
+    (part,) = result.data["parts"]
+    assert part["soft"] != part["hard"]
+    assert any("soft edge" in note.text for note in result.notes)
+
+
+def test_few_rows_are_noted(net, noise, context):
+    told = context(net.clone(), noise(net, 40))
+    result = DistillConvex(region="block2", rows=50, **FAST).run(net.clone(), told)
+    assert any("fewer rows" in note.text for note in result.notes)
+
+
+def test_nodes_and_values_name_a_region(net):
+    nodes = {node.outputs[0].name: node.name for node in net.graph}
+    (by_node,) = parts_of(net, f"{nodes['c3']}..{nodes['a2']}", 1)
+    (by_value,) = parts_of(net, "a1..j2", 1)
+    (by_block,) = parts_of(net, "block2", 1)
+    assert {(one.input, one.output, one.skip) for one in (by_node, by_value, by_block)} == {("a1", "j2", ())}
+
+
+@pytest.mark.parametrize(
+    ("region", "blocks", "why"),
+    [
+        ("blok2", 1, "Did you mean 'block2'"),
+        ("block2..blok3", 1, "Did you mean 'block3'"),
+        ("r1..j2", 1, "one input and one output"),
+        ("s..c1", 1, "one input and one output"),
+        ("a2..a1", 1, "does not depend on"),
+        ("block1..block2", 3, "holds 2 residual blocks"),
+    ],
+)
+def test_regions_that_cannot_go_say_why(net, region, blocks, why):
+    with pytest.raises(UsageError) as error:
+        parts_of(net, region, blocks)
+    assert why in str(error.value)
+
+
+def test_a_flat_end_is_refused(net):
+    with pytest.raises(UnsupportedError, match="no feature maps"):
+        parts_of(net, "a4..y", 1)
+
+
+def test_a_region_that_data_does_not_reach(canonical):
+    text = """net (float[batch,4,6,6] x) => (float[batch,4,6,6] y) <float[4,4,3,3] w, float[4,4,1,1] v> {
+        c = Conv<pads=[1,1,1,1]>(x, w)
+        r = Relu(c)
+        y = Conv(r, v)
+    }"""
+    model = canonical(text)
+    dead = ir.Value(name="dead", shape=model.graph.outputs[0].shape, type=ir.TensorType(ir.DataType.FLOAT))
+    model.graph.append(
+        ir.Node("", "Relu", [next(n for n in model.graph).outputs[0]], outputs=[dead], name="dead_relu")
+    )
+    with pytest.raises(UsageError, match="no data reaches it"):
+        parts_of(model, "c..dead", 1)
+
+
+def test_constant_activations_are_refused(net, context):
+    spec = InputSpec.of(net)
+    zeros = {"x": np.zeros((10, 3, 8, 8), np.float32)}
+    data = Dataset("zeros", ArraySource(zeros, Preprocess(layout="nchw"), spec), tuple(range(10)))
+    model = net.clone()
+    for node in model.graph:
+        if node.op_type == "Conv" and len(node.inputs) > 2 and node.inputs[2] is not None:
+            ConvView(node).set(bias=np.zeros(ConvView(node).out_channels, np.float32))
+    with pytest.raises(PassError, match="nothing to match"):
+        DistillConvex(region="block2").run(model, context(model.clone(), data))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"region": "block1", "blocks": 0},
+        {"region": "block1", "lam": 0.0},
+        {"region": "block1", "edge": 1.0},
+    ],
+)
+def test_options_are_checked(options):
+    with pytest.raises(UsageError):
+        DistillConvex(**options)
+
+
+def test_without_data_it_refuses(net, context):
+    with pytest.raises(EdgecError, match="calibration data"):
+        DistillConvex(region="block2").run(net, context(net.clone()))
+
+
+def test_pipeline_string_round_trip():
+    text = "distill-convex{region=block19..block27 blocks=3 solver=convex lower=relu lam=0.01 gate-count=4} recover-lsq"
+    assert print_pipeline(parse_pipeline(text)) == text
+
+
+def test_interruption_goes_through(net, told):
+    from dataclasses import replace
+
+    class Stop(Progress):
+        def step(self, label: str, done: int, total: int) -> None:
+            if "gates follow" in label:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        DistillConvex(region="block2", **FAST).run(net.clone(), replace(told, progress=Stop()))
+
+
+def test_int8_has_plain_ops_only(net, told):
+    """Quantised and emitted as TFLite, the gated block needs nothing but CONV_2D, MUL and ADD, and computes what QDQ says."""
+    from edgec.compiler.emit.tflite import emit
+    from edgec.compiler.emit.tflite.read import read
+
+    model = DistillConvex(region="block2", **FAST).run(net.clone(), told).model
+    for one in parse_pipeline("quantize"):
+        model = one.run(model, told).model
+    found = read(emit(model, precision="int8"))
+    assert found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -111,7 +112,7 @@ class Replacement:
         threads = self.context.threads
         student = Executor(self.student, outputs=[self.parts[0].input], threads=threads)
         teacher = Executor(self.teacher, outputs=[part.output for part in self.parts], threads=threads)
-        self.spatial = shape_of(next(v for v in _values(self.student) if v.name == self.parts[0].input))[2:]
+        self.spatial = _spatial(next(v for v in _values(self.student) if v.name == self.parts[0].input))
         for number, feeds in enumerate(self._feeds()):
             self.context.progress.step("distill-convex: activations", number, self.batches)
             self.store.put("z", number, student.run(feeds)[self.parts[0].input])
@@ -192,7 +193,7 @@ class Replacement:
     def _goal(self) -> Goal:
         """Whole maps of as many images as the rows and the memory allow."""
         first, last = self.parts[0], self.parts[-1]
-        pixels = int(np.prod(_patches(first).out_shape(self.spatial)))
+        pixels = math.prod(_patches(first).out_shape(self.spatial))
         unknowns = sum(_patches(part).unknowns for part in self.parts)
         count = max(1, min(self.rows, ROW_BYTES // (4 * unknowns)) // pixels)
         data = self.fit.take(max(1, count // (1 + self.flips)), self.options.seed)
@@ -295,6 +296,10 @@ def runs_on(student: ir.Model, one: Part, following: Part) -> bool:
 
 def _values(model: ir.Model) -> list[ir.Value]:
     return [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+
+
+def _spatial(value: ir.Value) -> tuple[int, ...]:
+    return tuple(int(size or 0) for size in shape_of(value)[2:])
 
 
 def _last(array: Array) -> Array:

@@ -196,7 +196,7 @@ class _Run:
             v = stage.root.root.T @ _product(state.p, da) - self.penalty * stage.v
             w = _product(state.f, e) - self.penalty * stage.w
             b = e.sum(axis=0, dtype=np.float64)
-            inner = stage.w @ stage.w.T * _product(state.d, state.d)
+            inner: Array = stage.w @ stage.w.T * _product(state.d, state.d)
             outer = _product(state.f, state.f)
             inner[np.diag_indices(len(inner))] += self.penalty
             outer[np.diag_indices(len(outer))] += self.penalty
@@ -222,11 +222,11 @@ class _Run:
         """Change of the last sum along ``direction``, linearised."""
         moved: Array | None = None
         for stage, state, (v, w, b) in zip(self.stages, self.states, direction, strict=True):
-            a = state.p @ stage.root.columns(v).astype(np.float32)
+            a: Array = state.p @ stage.root.columns(v).astype(np.float32)
             if moved is not None:
                 linear = stage.root.columns(stage.v).astype(np.float32)
                 linear[-1] = 0
-                a += _rows(stage.patches, moved) @ linear
+                a = a + _rows(stage.patches, moved) @ linear
             change = (
                 (a * state.d) @ stage.w.astype(np.float32)
                 + state.f @ w.astype(np.float32)

@@ -40,6 +40,7 @@ class DeployOptions:
     wheels_for: tuple[str, ...] = ()
     """Names of the target's systems whose wheels are put into the bundle, for installing without a network."""
     threads: int | None = None
+    """Of run.py and the self-test; None: the target's, which its estimates are for, too."""
     samples: int = 4
     """Recorded samples of the self-test."""
     force: bool = False
@@ -202,7 +203,7 @@ def _fill(
         "edgec": __version__,
         "target": target.name,
         "model": report.model.name,
-        "threads": options.threads or 1,
+        "threads": options.threads or target.threads,
         "preprocess": preprocess,
         "selftest": recorded.source,
         "artifacts": [

@@ -78,12 +78,14 @@ def deploy(
     system = matching_system(info, target)
     if wheels and system is not None and system.arch != "armv7l" and not options.wheels_for:
         options = replace(options, wheels_for=(system.name,))
-    options = replace(options, threads=options.threads or 1)
+    cores = sum(cluster["count"] for cluster in info["clusters"]) or target.threads
+    threads = options.threads or min(target.threads, cores)
+    options = replace(options, threads=threads)
     bundle = make_bundle(run, out, options, notify)
     folder = _bring(bundle.path, device, notify)
     selftest = _install(folder, device, notify)
     device.use_python(f"{folder}/.venv/bin/python")
-    settings = replace(bench_options or BenchOptions(), threads=options.threads or 1)
+    settings = replace(bench_options or BenchOptions(), threads=threads)
     testable = {line["artifact"] for line in selftest["artifacts"] if not line["skipped"]}
     paths = [bundle.path / name for name in bundle.artifacts if name in testable]
     measured = bench(paths, settings, device, notify) if paths else ()

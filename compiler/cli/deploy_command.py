@@ -40,7 +40,12 @@ if TYPE_CHECKING:
     metavar="SYSTEM",
     help="Put the wheels for this system of the target into the bundle, for installing offline.",
 )
-@click.option("--threads", type=click.IntRange(min=1), default=None)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Of run.py and the bench. [default: the target's]",
+)
 @click.option("--force", is_flag=True, help="Replace a folder that is not an earlier bundle.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(run: Path, out: Path, **values: Any) -> int:

@@ -26,6 +26,7 @@ def summary_lines(report: Report) -> list[str]:
         if artifact.latency is not None:
             words.append(_latency(artifact.latency))
         lines.append(f"  {artifact.path:<28} {', '.join(words)}")
+        lines += [f"  {'':<28} {_elsewhere(other)}" for other in artifact.others]
     lines += [f"  ! {text}" for text in (*facts.problems(report), *report.warnings)]
     return lines
 
@@ -46,6 +47,9 @@ def render_terminal(report: Report, console: Console) -> None:
     console.print(changes)
     if report.artifacts:
         console.print(_artifacts(report))
+    for artifact in report.artifacts:
+        for other in artifact.others:
+            console.print(Text(f"{artifact.path}: {_elsewhere(other)}"))
     reverted = [f"{run.name}: {n.text}" for run in report.passes for n in run.notes if n.level == "reverted"]
     for line in reverted:
         console.print(Text(f"put back  {line}", style="yellow"))
@@ -76,6 +80,11 @@ def _artifacts(report: Report) -> object:
         row.append(_artifact_latency(artifact))
         table.add_row(*(Text(cell) for cell in row), style="bold" if artifact is main else "")
     return table
+
+
+def _elsewhere(latency: Latency) -> str:
+    threads = f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
+    return f"{_latency(latency)}, {latency.device}, {latency.runtime}, {threads}"
 
 
 def _artifact_latency(artifact: Artifact) -> str:

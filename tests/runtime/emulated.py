@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "arm64-device"
 
@@ -20,6 +22,9 @@ class Board:
     folder: Path
     port: int
     profile: str
+    engines: bool = True
+    """Whether the board's own Python has inference engines."""
+    user: IO[bytes] | None = field(default=None, repr=False)
 
     @property
     def address(self) -> str:
@@ -49,8 +54,22 @@ class Board:
         """Change what the board reports: governor, temp, throttled, freq."""
         self._script("set", key, value)
 
+    def join(self) -> None:
+        """Count as a user of the board until `stop`: other test processes may share it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.user = (self.folder / "users").open("wb")
+        fcntl.flock(self.user, fcntl.LOCK_SH)
+
     def stop(self) -> None:
-        self._script("stop")
+        """Leave the board; the last user switches it off."""
+        assert self.user is not None
+        try:
+            fcntl.flock(self.user, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._script("stop")
+        except BlockingIOError:
+            pass
+        finally:
+            self.user.close()
 
     def as_root(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command of this host in the board's mount namespace."""
@@ -76,22 +95,25 @@ class Board:
         )
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "DEV": str(self.folder), "PORT": str(self.port), "PROFILE": self.profile}
+        own = {"DEV": str(self.folder), "PORT": str(self.port), "PROFILE": self.profile}
+        return {**os.environ, **own, **({} if self.engines else {"WHEELS": ""})}
 
 
-def start_board(shared: Path, profile: str, port: int) -> Board | str:
+def start_board(shared: Path, profile: str, port: int, *, engines: bool = True) -> Board | str:
     """A running board, or the reason why there is none."""
     script = shared / "device" / "arm64-device.sh"
     if not script.is_file():
         return "no arm64-device.sh beside the repository"
     if os.geteuid() != 0 or not sys.platform.startswith("linux"):
         return "the emulated board needs root on Linux"
-    board = Board(script, CACHE / profile, port, profile)
+    board = Board(script, CACHE / profile, port, profile, engines)
+    board.join()
     command = ["bash", str(script), "start"]
     done = subprocess.run(
         command, env=board.environment(), capture_output=True, text=True, check=False, timeout=600
     )
     if done.returncode != 0:
+        board.stop()
         return f"the emulated board does not start: {done.stderr.strip().rpartition(chr(10))[2]}"
     return board
 

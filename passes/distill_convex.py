@@ -57,7 +57,7 @@ class DistillConvex(Pass):
     lower: Literal["none", "relu"] = option("none", "relu: tie the gates to the filters, a plain ReLU block")
     follow: int = option(10, "alternating: rounds in which the gates follow the filters; 0: as sampled")
     sweeps: int = option(10, "alternations of the two closed forms with fixed gates")
-    refine: int = option(16, "steps that move all blocks together, while the held-out error falls; 0: none")
+    refine: int = option(12, "steps that move all blocks together, while the held-out error falls; 0: none")
     lam: float = option(1e-3, "penalty, as a share of the rows times the targets' root mean square")
     penalty: Literal["nuclear", "group-lasso", "ridge"] = option(
         "nuclear", "of the convex problem: nuclear, group-lasso or ridge"
@@ -67,7 +67,7 @@ class DistillConvex(Pass):
     limit: int = option(1000, "iterations of the convex problem, after which the pass takes itself back")
     edge: float = option(0.02, "share of open pixels on the gate's soft edge")
     samples: int = option(0, "samples to use (0: all)")
-    rows: int = option(65536, "pixels per fit; above this they are sampled")
+    rows: int = option(32768, "pixels per fit; above this they are sampled")
     flips: str = option("auto", "mirror the pictures too: auto, yes, no")
     held_out: float = option(0.1, "share of the samples that only score the fits")
     max_error: float = option(0.0, "largest relative squared error behind the region (0: no limit)")

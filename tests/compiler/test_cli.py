@@ -362,6 +362,55 @@ def test_passes_and_targets(edgec) -> None:
     assert "fold-pointwise" in {one["name"] for one in json.loads(out)["passes"]}
 
 
+def test_targets_list_names_all_with_their_chip(edgec) -> None:
+    code, out, _ = edgec("targets", "list")
+    assert code == 0
+    assert "Raspberry Pi 4" in out
+    code, out, _ = edgec("targets", "list", "--json")
+    found = {one["name"]: one for one in json.loads(out)["targets"]}
+    assert {"host", "rpi4", "rpi5", "jetson-nano", "rk3588", "generic-arm64"} <= set(found)
+    assert (found["rpi4"]["soc"], found["rpi4"]["cores"]) == ("Broadcom BCM2711", 4)
+
+
+def test_targets_show_gives_every_number_its_source(edgec) -> None:
+    code, out, _ = edgec("targets", "show", "rpi4", "--json")
+    shown = json.loads(out)
+    assert code == 0
+    assert {"channel_multiple", "threads", "memory_mb", "isa", "throttle"} <= set(shown["sources"])
+    assert any(system["name"] == "rpi-os-bookworm-64" for system in shown["systems"])
+    code, _, err = edgec("targets", "show", "rpi44")
+    assert code == 2
+    assert "rpi4" in err
+
+
+def test_targets_check_reads_this_machine(edgec) -> None:
+    code, out, _ = edgec("targets", "check", "host", "--json")
+    found = json.loads(out)
+    assert found["fits"] == (code == 0)
+    code, out, _ = edgec("targets", "check", "rpi3", "--json")
+    differences = {one["what"]: one for one in json.loads(out)["differences"]}
+    assert code == (0 if json.loads(out)["fits"] else 1)
+    assert differences["board"]["target"].startswith("Raspberry Pi 3")
+    assert "cores" in differences or "architecture" in differences
+
+
+def test_targets_add_keeps_a_valid_file_and_refuses_others(edgec, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        'extends: rpi4\nname: my-camera\nthreads: 2\nsources: {threads: "two are the encoder\'s"}\n'
+    )
+    code, out, _ = edgec("targets", "add", mine)
+    assert (code, out) == (0, "added: my-camera\n")
+    code, out, _ = edgec("targets", "show", "my-camera", "--json")
+    assert (json.loads(out)["threads"], json.loads(out)["estimates_from"]) == (2, "rpi4")
+    mine.write_text("extends: rpi4\nname: my-camera\nthreds: 2\n")
+    code, _, err = edgec("targets", "add", mine)
+    assert code == 2
+    assert "threds" in err
+    assert "threads" in err
+
+
 def test_report_of_one_and_of_two_runs(edgec, files) -> None:
     edgec(*compile_args(files))
     edgec("compile", "--recipe", files / "out" / "recipe.yaml", "-o", files / "second", "--no-bench")

@@ -8,7 +8,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 DEMO   := demo-out
 
-.PHONY: demo test torch lint types unit install clean help
+.PHONY: demo test torch lint types unit boards install clean help
 
 help:
 	@sed -n '1,3p' Makefile | cut -c3-
@@ -55,6 +55,11 @@ types: $(STAMP)
 unit: $(STAMP)
 	@echo "== tests"
 	$(VENV)/bin/pytest -n auto
+
+# Emulated boards: the whole way to three of them, and every fault of a link. Needs root on Linux; about ten minutes.
+boards: $(STAMP)
+	@echo "== emulated boards"
+	$(VENV)/bin/pytest -m "slow or not slow" tests/runtime/test_deploy_board.py tests/runtime/test_ssh_faults.py tests/runtime/test_ssh_standin.py
 
 clean:
 	rm -rf $(VENV) .build $(DEMO) build *.egg-info

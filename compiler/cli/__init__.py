@@ -70,15 +70,17 @@ def cli() -> None:
 def main() -> None:
     """Entry point: EdgecErrors become one message and their exit code; a traceback appears with -vv only."""
     verbose = "-vv" in sys.argv
+    compiling = sys.argv[1:2] == ["compile"]
+    interrupted = "interrupted; run again with --resume to go on" if compiling else "interrupted"
     try:
         result: Any = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
-        _fail("interrupted; run again with --resume to go on", 130)
+        _fail(interrupted, 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted; run again with --resume to go on", 130)
+        _fail(interrupted, 130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

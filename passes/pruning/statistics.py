@@ -15,9 +15,11 @@ from edgec.passes.base import Context
 from edgec.passes.recovery.fit import FitOptions, row_fraction
 from edgec.passes.recovery.goals import clipping_of, goal_of
 from edgec.passes.recovery.layers import Layer, layers_of
+from edgec.passes.recovery.pooled import Pool, add_pixels, mixed
 from edgec.passes.recovery.sites import Batches
 from edgec.passes.recovery.store import ActivationStore
 from edgec.passes.recovery.walk import Walk
+from edgec.passes.solvers.gram import Gram
 from edgec.passes.solvers.obs import Consumer
 from edgec.passes.solvers.ridge import factor
 
@@ -103,13 +105,14 @@ def gather(
 ) -> dict[str, ConsumerStatistics]:
     """Walk ``model`` once and collect the statistics of ``layers``, by node name."""
     position = {node: number for number, node in enumerate(model.graph)}
-    stops = [*(position[layer.node] for layer in layers[1:]), position[layers[-1].node]] if layers else []
+    places = [_stop(layer, position) for layer in layers]
+    stops = [*(min(places[i:]) for i in range(1, len(places))), *places[-1:]]
     store = ActivationStore(context.scratch, int(batches.memory))
     found: dict[str, ConsumerStatistics] = {}
     try:
         walk = Walk(model, iter(batches), store, context.threads)
         if layers:
-            walk.go(position[layers[0].node])
+            walk.go(min(places))
         for number, (layer, following) in enumerate(zip(layers, stops, strict=True)):
             context.progress.step(label, number, len(layers))
             found[layer.name] = _one(walk, layer, following, position, batches, options, number)
@@ -131,9 +134,13 @@ def _one(
     goal = goal_of(layer, position)
     reader = sole_consumer(value_named(layer, goal.value))
     behind = goal.value if reader is None or clipping_of(reader) is None else reader.outputs[0].name or ""
-    h = np.zeros((patches.group, patches.unknowns, patches.unknowns))
-    rows = energy = pixels = 0.0
-    for index, found in enumerate(walk.advance(following, [layer.x, behind])):
+    pool = Pool.before(layer)
+    front = [] if pool is None else [pool.map]
+    columns = layer.columns()
+    # What the layer makes is its own target here, so only H is summed.
+    gram, dense = (Gram.zeros(patches.group, patches.unknowns, 0) for _ in range(2))
+    energy = pixels = 0.0
+    for index, found in enumerate(walk.advance(following, [layer.x, behind, *front])):
         x, wanted = layer.first(found[layer.x]), layer.first(found[behind])
         pixels += wanted.size / wanted.shape[1]
         energy += float(np.square(wanted, dtype=np.float64).sum())
@@ -141,18 +148,24 @@ def _one(
         fraction = row_fraction(patches, each * batches.samples, options, keep=False)
         picked = patches.sample(x, fraction, np.random.default_rng((options.seed, number, index)))
         for _, p in patches.tiles(x, picked):
-            for g in range(patches.group):
-                h[g] += p[g].T @ p[g]
-            rows += p.shape[1]
-    columns = layer.columns()
+            gram.add(p, p[:, :, :0])
+        if pool is not None:
+            add_pixels(dense, layer, found[pool.map])
+    gram = mixed(gram, dense)
     return ConsumerStatistics(
         layer,
-        _block_diagonal(h) / max(rows, 1.0),
+        _block_diagonal(gram.h) / max(gram.rows, 1.0),
         columns.reshape(-1, columns.shape[2]),
         energy / max(pixels, 1.0),
-        rows,
+        gram.rows,
         options.lam,
     )
+
+
+def _stop(layer: Layer, position: dict[ir.Node, int]) -> int:
+    """Where the walk must be for the layer's rows: before it, and before a pool whose pixels are rows too."""
+    pool = Pool.before(layer)
+    return position[layer.node if pool is None else pool.node]
 
 
 def value_named(layer: Layer, name: str) -> ir.Value:

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgec.passes.base import LayerReport
 from edgec.passes.recovery.joint import Maps, fit_chain
+from edgec.passes.recovery.pooled import add_pixels, mixed
 from edgec.passes.recovery.sites import Sample, Site
 from edgec.passes.solvers.gram import Gram, Patches, targets_at
 from edgec.passes.solvers.rectified import Clipping, Tile, fit_clipped
@@ -45,6 +46,8 @@ class _Rows:
     fit_tiles: list[Tile] = field(default_factory=list)
     held_tiles: list[Tile] = field(default_factory=list)
     maps: Maps | None = None
+    pixels: float = 0.0
+    """Rows in front of a global pool, besides those of ``fit``."""
 
 
 def fit_site(site: Site, options: FitOptions) -> LayerReport:
@@ -71,24 +74,22 @@ def fit_site(site: Site, options: FitOptions) -> LayerReport:
     joint = None if rows.maps is None else fit_chain(site, rows.maps, options.lam, options.joint)
     return LayerReport(
         node=layer.name,
-        rows=round(rows.fit.rows),
+        rows=round(rows.fit.rows + rows.pixels),
         unknowns=layer.patches.unknowns,
         condition=solved.condition,
         error_before=errors[0],
         # The joint fit is scored on whole maps of fewer images: its gain counts, not its level.
         error_after=now if joint is None else now * joint[1] / joint[0],
         kept=helps or joint is not None,
-        note=_note(
-            rows.fit, layer.patches, solved.jitter, helps or joint is not None, site if joint else None
-        ),
+        note=_note(rows, layer.patches, solved.jitter, helps or joint is not None, site if joint else None),
     )
 
 
-def _note(gram: Gram, patches: Patches, jitter: float, helps: bool, joint: Site | None) -> str:
+def _note(rows: _Rows, patches: Patches, jitter: float, helps: bool, joint: Site | None) -> str:
     parts = []
     if joint is not None:
         parts.append(f"fitted together with {', '.join(inner.layer.name for inner in joint.chain)}")
-    if gram.rows < patches.unknowns:
+    if rows.fit.rows + rows.pixels < patches.unknowns:
         parts.append("fewer rows than unknowns: the ridge decides the rest")
     if jitter:
         parts.append(f"jitter {jitter:.1e} added to a singular system")
@@ -111,6 +112,7 @@ def _read(site: Site, options: FitOptions, clipping: Clipping | None) -> _Rows:
     rows = _Rows(Gram.zeros(*shape), Gram.zeros(*shape))
     if site.chain and options.joint:
         rows.maps = Maps.of(site, site.images)
+    pixels = Gram.zeros(*shape)
     fraction = row_fraction(patches, site.rows, options, keep=clipping is not None)
     for number, sample in enumerate(site.samples):
         if rows.maps is not None:
@@ -121,6 +123,9 @@ def _read(site: Site, options: FitOptions, clipping: Clipping | None) -> _Rows:
             gram.add(p, t)
             if clipping is not None:
                 kept.append((p, t, offset))
+        if sample.pixels is not None and clipping is None:
+            add_pixels(pixels, layer, *sample.pixels)
+    rows.fit, rows.pixels = mixed(rows.fit, pixels), pixels.rows
     return rows
 
 

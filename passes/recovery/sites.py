@@ -21,6 +21,7 @@ from edgec.passes.recovery.goals import Goal, Inner, chain_before, goal_of
 from edgec.passes.recovery.kept import Kept, kept_channels
 from edgec.passes.recovery.layers import Layer, layers_of
 from edgec.passes.recovery.order import skips_first
+from edgec.passes.recovery.pooled import Pool, applied
 from edgec.passes.recovery.store import ActivationStore
 from edgec.passes.recovery.walk import Walk, batch_size
 
@@ -42,6 +43,8 @@ class Sample:
     held: bool
     start: Array | None = None
     """Input of the chain's first layer, where there is a chain."""
+    pixels: tuple[Array, Array] | None = None
+    """Where a global pool is in front: the map before it, and what is wanted of the layer at each of its pixels."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,10 @@ class Sites:
         skips_first(student.graph)
         position = {node: number for number, node in enumerate(student.graph)}
         layers = layers_of(student)
+        self.originals = layers_of(context.teacher)
         self.planned: list[tuple[Layer, Goal, int]] = []
         self.chains: list[tuple[Inner, ...]] = []
+        self.pools: list[Pool | None] = []
         self.skipped: dict[str, str] = {}
         made = made_at(context.teacher.graph)
         for name in names:
@@ -141,9 +146,14 @@ class Sites:
                 continue
             self.planned.append((layer, goal, position[layer.node]))
             self.chains.append(chain_before(layer, depth))
+            self.pools.append(self._pool(layer, goal, made))
         self.holds = self._holds(position)
         # A goal may lie behind the next ones: the teacher stops before the first of all that are still to come.
         stops = [made[goal.value] for _, goal, _ in self.planned]
+        for number, pool in enumerate(self.pools):
+            if pool is not None:
+                # The map in front of the pool must still be live there.
+                stops[number] = min(stops[number], made[pool.node.outputs[0].name or ""])
         self.teacher_stops = [min(stops[i:]) for i in range(len(stops))]
 
     def __iter__(self) -> Iterator[Site]:
@@ -172,6 +182,14 @@ class Sites:
             for store in stores:
                 store.clear()
 
+    def _pool(self, layer: Layer, goal: Goal, made: dict[str, int]) -> Pool | None:
+        """A pool whose map and mean the teacher has too; sums with other tensors have no pixels of their own."""
+        pool = Pool.before(layer)
+        if pool is None or goal.others or layer.name not in self.originals:
+            return None
+        known = pool.map in made and (pool.node.outputs[0].name or "") in made
+        return pool if known else None
+
     def _rows(self, layer: Layer) -> int:
         shape = [d for d in (layer.y.shape or ()) if isinstance(d, int)]
         spatial = shape[-len(layer.patches.kernel) :] if layer.patches.kernel else []
@@ -188,19 +206,30 @@ class Sites:
                 for other in range(number + 1):
                     if self.planned[other][2] >= begin:
                         found[other].add(chain[0].layer.x)
+            pool = self.pools[number]
+            if pool is not None:
+                begin = position[pool.node]
+                for other in range(number + 1):
+                    if self.planned[other][2] >= begin:
+                        found[other].add(pool.map)
         return [tuple(sorted(names)) for names in found]
 
     def _samples(self, student: Walk, teacher: Walk, site: int, following: int) -> Iterator[Sample]:
         layer, goal, _ = self.planned[site]
-        chain = self.chains[site]
+        chain, pool = self.chains[site], self.pools[site]
         begin = [chain[0].layer.x] if chain else []
-        mine = student.values([layer.x, *goal.others, *begin])
-        theirs = teacher.advance(following, [goal.value])
+        front = [] if pool is None else [pool.map]
+        mine = student.values([layer.x, *goal.others, *begin, *front])
+        theirs = teacher.advance(following, [goal.value, *front])
         kept = self.kept.get(goal.value)
         for number, (own, clean) in enumerate(zip(mine, theirs, strict=True)):
             found = self._sample(layer, goal, kept, own, clean[goal.value])
             held = number >= self.batches.first_held
-            yield replace(found, held=held, start=chain[0].layer.first(own[begin[0]]) if chain else None)
+            pixels = None
+            if pool is not None and not held:
+                pixels = own[pool.map], applied(self.originals[layer.name], clean[pool.map])
+            start = chain[0].layer.first(own[begin[0]]) if chain else None
+            yield replace(found, held=held, start=start, pixels=pixels)
 
     def _sample(self, layer: Layer, goal: Goal, kept: Kept | None, own: Feeds, clean: Array) -> Sample:
         wanted = clean if kept is None else kept.of(clean)

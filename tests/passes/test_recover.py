@@ -143,12 +143,29 @@ def test_fits_that_do_not_generalise_are_taken_back(teacher: ir.Model, noise: No
     assert error(teacher, result.model, fresh) < 2 * error(teacher, student, fresh)
 
 
-def test_few_rows_are_said_to_be_few(teacher: ir.Model, noise: Noise, context: Around) -> None:
-    student = pruned(teacher, {"point": [0]})
+def test_few_rows_are_said_to_be_few(canonical: Canonical, noise: Noise, context: Around) -> None:
+    teacher = canonical(
+        """net (float[N,3,8,8] x) => (float[N,5] y) <float[6,3,3,3] w0, float[6] b0, float[5,384] w1, float[5] b1>
+        { [stem] a = Conv<pads=[1,1,1,1]>(x, w0, b0)
+          r = Relu(a)
+          f = Flatten(r)
+          [classify] y = Gemm<transB=1>(f, w1, b1) }"""
+    )
+    student = pruned(teacher, {"stem": [0]})
     result = RecoverLsq(flips="no").run(student, context(teacher, noise(teacher, 6)))
     classify = next(layer for layer in result.layers if layer.node == "classify")
     assert classify.rows < classify.unknowns
     assert "fewer rows than unknowns" in classify.note
+
+
+def test_pixels_in_front_of_a_global_pool_are_rows_too(
+    teacher: ir.Model, noise: Noise, context: Around
+) -> None:
+    student = pruned(teacher, {"point": [0]})
+    result = RecoverLsq(flips="no").run(student, context(teacher, noise(teacher, 6)))
+    classify = next(layer for layer in result.layers if layer.node == "classify")
+    # Five samples fit, with 16 pixels each; the sixth, which judged, joins at the end.
+    assert classify.rows == 6 + 5 * 16
 
 
 def test_an_untouched_network_stays_as_it_is(teacher: ir.Model, noise: Noise, context: Around) -> None:

@@ -63,6 +63,7 @@ TASKS = {
 CHANNELS = 64
 RELU_WIDTH = 121
 """Inner channels at which a ReLU block costs what a gated block of 64 costs."""
+GATED, CONVEX, RELU = "gated, alternating", "gated, convex then alternating", f"lower=relu width={RELU_WIDTH}"
 
 
 def shared() -> Path:
@@ -204,9 +205,9 @@ def methods(task: Task, extra: str) -> dict[str, str]:
     """The pipelines of a task. The ReLU block of twice the width costs what the gated block costs."""
     base = f"region={task.region} blocks={task.blocks}{extra}"
     return {
-        "gated, alternating": f"distill-convex{{{base}}}",
-        "gated, convex then alternating": f"distill-convex{{{base} solver=convex gates=patches}}",
-        f"lower=relu width={RELU_WIDTH}": f"distill-convex{{{base} lower=relu width={RELU_WIDTH}}}",
+        GATED: f"distill-convex{{{base}}}",
+        CONVEX: f"distill-convex{{{base} solver=convex gates=patches}}",
+        RELU: f"distill-convex{{{base} lower=relu width={RELU_WIDTH}}}",
     }
 
 
@@ -239,21 +240,30 @@ def compare(task: Task, count: int, seeds: int, long_seeds: int, convex_seeds: i
     case, table = Case(task), Table({})
     full = cost(case.teacher).macs
     extra = "" if count <= 1000 else " flips=no"
+    pipelines = methods(task, extra)
     gaps: list[float] = []
+    spent: dict[int, float] = {}
+
+    def passes(seed: int, names: Sequence[str]) -> None:
+        for name in names:
+            model, spent[seed], figures = case.edgec(pipelines[name], images(case.teacher, count, seed), seed)
+            table.add(name, *case.judged(model), spent[seed], cost(model).macs / full)
+            gaps.extend(part["gap"] for part in figures.get("parts", []) if part["gap"] is not None)
+
+    def student(seed: int, name: str, times: int) -> None:
+        found = case.trained(images(case.teacher, count, seed), times * spent[seed], seed)
+        share = table.rows[RELU][0][3]
+        table.add(f"ReLU student, Adam, {name}", *found, times * spent[seed], share)
+
     for seed in range(seeds):
-        data = images(case.teacher, count, seed)
-        seconds = 0.0
-        for name, text in methods(task, extra).items():
-            if "convex" in name and seed >= convex_seeds:
-                continue
-            model, seconds, figures = case.edgec(text, data, seed)
-            table.add(name, *case.judged(model), seconds, cost(model).macs / full)
-            gaps += [part["gap"] for part in figures.get("parts", []) if part["gap"] is not None]
-        share = table.rows[f"lower=relu width={RELU_WIDTH}"][-1][3]
-        table.add("ReLU student, Adam, same time", *case.trained(data, seconds, seed), seconds, share)
-        if seed < long_seeds:
-            found = case.trained(data, 10 * seconds, seed)
-            table.add("ReLU student, Adam, ten times", *found, 10 * seconds, share)
+        passes(seed, (GATED, RELU))
+        student(seed, "same time", 1)
+    relu = dict(spent)
+    for seed in range(convex_seeds):
+        passes(seed, (CONVEX,))
+    spent.update(relu)
+    for seed in range(long_seeds):
+        student(seed, "ten times", 10)
     table.print(f"{task.network}, {task.region} by {task.blocks}, {count} images")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(

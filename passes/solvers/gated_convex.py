@@ -27,6 +27,7 @@ PenaltyName = Literal["ridge", "group-lasso", "nuclear"]
 CHECK = 10
 """Iterations between two looks at the gap."""
 POWER = 30
+FLOAT32_GAP = 1e-5
 
 
 @dataclass(frozen=True)
@@ -160,12 +161,15 @@ def solve_convex(
     if penalty == "ridge":
         return _ridge(gram, strength, tolerance)
     omega: Penalty = GroupLasso() if penalty == "group-lasso" else Nuclear()
-    step = 1 / _largest_eigenvalue(gram.k)
+    # Gradients in float32 are good enough for gaps far above their rounding; the gap itself is always taken in float64.
+    kind = np.float32 if tolerance >= FLOAT32_GAP else np.float64
+    k = gram.k.astype(kind, copy=False)
+    step = 1 / _largest_eigenvalue(k)
     u = np.zeros_like(gram.s) if start is None else start.reshape(gram.s.shape).astype(np.float64)
     at, momentum = u, 1.0
     gap = objective = np.inf
     for iteration in range(1, limit + 1):
-        gradient = gram.k @ at - gram.s
+        gradient = k @ at.astype(kind) - gram.s
         moved = omega.prox(gram.split(at - step * gradient), step * strength).reshape(u.shape)
         if float(np.sum((at - moved) * (moved - u))) > 0:
             momentum, at = 1.0, moved
@@ -215,7 +219,7 @@ def _ridge(gram: GateGram, strength: float, tolerance: float) -> Convex:
 
 def _largest_eigenvalue(k: Array) -> float:
     """By power iteration: the last ratio, with a margin for what it has not yet reached."""
-    x = np.random.default_rng(0).standard_normal(len(k))
+    x = np.random.default_rng(0).standard_normal(len(k)).astype(k.dtype)
     size = 0.0
     for _ in range(POWER):
         y = k @ x

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgec.graph.errors import PassError
 from edgec.passes.base import Progress
 from edgec.passes.gated.gates import from_patches, from_teacher, gaussian, sharpness
 from edgec.passes.gated.rows import Rows
@@ -20,6 +21,8 @@ GateSource = Literal["teacher", "patches", "gaussian"]
 
 RAW_RIDGE = 1e-4
 """Added to the second moments of patches before they are whitened, relative to their mean diagonal."""
+CONVEX_UNKNOWNS = 12_000
+"""Of the convex problem per output: its normal matrix stays near 1 GB."""
 AFTER_SOFTENING = 4
 """Sweeps that fit the block again to its soft gates."""
 
@@ -142,6 +145,10 @@ class _Work:
     def convex(self, filters: Sequence[Array]) -> tuple[Array, Gated] | Unconverged:
         """Gates, and the factored solution of the convex problem; or why there is none."""
         options = self.options
+        most = CONVEX_UNKNOWNS // self.fit.p.shape[1]
+        if options.gate_count > most:
+            hint = f"Use gate-count={most}, or solver=alternating." if most else "Use solver=alternating."
+            raise PassError("the convex problem is too large", why=f"at most {most} gates fit", hint=hint)
         columns = self._columns(filters, options.gate_count)
         open_ = (self.fit.p @ columns.astype(np.float32) > 0).astype(np.float32)
         gram = gate_gram(self.rows.x, open_, self.rows.t)

@@ -198,6 +198,12 @@ def test_an_unsolved_problem_is_taken_back_with_its_gap(net, told):
     assert [node.name for node in result.model.graph] == [node.name for node in net.graph]
 
 
+def test_a_convex_problem_that_is_too_large_says_how_many_gates_fit(net, told):
+    one = DistillConvex(region="block2", solver="convex", gate_count=500)
+    with pytest.raises(PassError, match="gate-count=164"):
+        one.run(net.clone(), told)
+
+
 def test_max_error_takes_it_back(net, told):
     result = DistillConvex(region="block2", max_error=1e-9, **FAST).run(net.clone(), told)
     assert not result.modified

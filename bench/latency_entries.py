@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import latency_models
 import numpy as np
-from latency_sets import Key, Published, fit_all
+from latency_sets import Fit, Key, Published, fit_all
 
 from edgec.targets import target
 from edgec.targets.estimator.coefficients import Coefficients, Entry
@@ -40,11 +40,11 @@ def all_coefficients(data: Published, held_out: Ratios) -> dict[str, Coefficient
     """The coefficient file of every target that has any data."""
     fits = fit_all(data)
     entries: dict[str, list[Entry]] = {name: [] for name in sorted(set(DEVICES.values()))}
-    for key, coefficients in fits.items():
+    for key, found in fits.items():
         if key.device not in DEVICES or not _usable(key):
             continue
         name = DEVICES[key.device]
-        entries[name].append(_fitted(data, key, coefficients, held_out.get(key, {})))
+        entries[name].append(_fitted(data, key, found, held_out.get(key, {})))
     _borrow(data, entries)
     return {
         name: Coefficients(name, tuple(sorted(found, key=_order)), *_threads(data, name))
@@ -66,7 +66,7 @@ def _thread_count(key: Key) -> int:
     return target(name).threads if name == "rk3588" else target(name).cores  # little cores do not help
 
 
-def _fitted(data: Published, key: Key, coefficients: np.ndarray, ratios: Mapping[str, float]) -> Entry:
+def _fitted(data: Published, key: Key, fit: Fit, ratios: Mapping[str, float]) -> Entry:
     networks = list(data.ms[key])
     families = len({latency_models.family(m) for m in networks})
     logs = -np.log(np.array(list(ratios.values()))) if ratios else np.array([])
@@ -82,7 +82,8 @@ def _fitted(data: Published, key: Key, coefficients: np.ndarray, ratios: Mapping
         version=key.version,
         precision=key.precision,  # type: ignore[arg-type]
         threads=count,
-        ms=tuple(float(c) for c in coefficients),
+        ms=tuple(float(c) for c in fit.coefficients),
+        switch=fit.switch,
         low=float(f"{min(low, 1 / _NARROWEST):.3f}"),
         high=float(f"{max(high, _NARROWEST):.3f}"),
         kind="fitted",

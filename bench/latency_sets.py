@@ -21,9 +21,12 @@ from edgec.targets.estimator.fit import (
     TRANSFER_SPREAD,
     Data,
     Shared,
+    find_switch,
     fit_set,
     fit_shared,
+    without_switch,
 )
+from edgec.targets.estimator.switch import Switch
 
 SHARED = Path(os.environ.get("EDGEC_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 # Engines whose kernels are of one make share what they know of the ratios between kinds of cost.
@@ -92,6 +95,23 @@ def published(path: Path | None = None) -> Published:
     return Published(ms, costs, {m: features(c) for m, c in costs.items()}, soc)
 
 
+class Fit(NamedTuple):
+    """Coefficients of a set, and the step in its latencies where it has one."""
+
+    coefficients: Vector
+    switch: Switch | None
+
+    def ms(self, x: Vector) -> float:
+        """The estimate for a network with these features."""
+        return float((1.0 if self.switch is None else self.switch.at(x)) * (x @ self.coefficients))
+
+
+def fit(data: Data, common: Shared) -> Fit:
+    """One set, given what its relatives share."""
+    switch = find_switch(data, common)
+    return Fit(fit_set(without_switch(data, switch), common), switch)
+
+
 def parent(key: Key, keys: Iterable[Key]) -> Key | None:
     """The float set of the same device, engine, version and threads, that an int8 set departs from."""
     for precision in ("fp32", "fp16"):
@@ -101,11 +121,11 @@ def parent(key: Key, keys: Iterable[Key]) -> Key | None:
     return None
 
 
-def fit_all(data: Published, without: str | None = None) -> dict[Key, Vector]:
-    """Coefficients of every set, from all networks but those of the family ``without``."""
+def fit_all(data: Published, without: str | None = None) -> dict[Key, Fit]:
+    """Fits of every set, from all networks but those of the family ``without``."""
     sets = {key: _data(data, key, without) for key in data.fitted_keys()}
     present = {key: d for key, d in sets.items() if d is not None}
-    fits: dict[Key, Vector] = {}
+    fits: dict[Key, Fit] = {}
     prior = Shared(PRIOR, PRIOR_SPREAD)
     shared: dict[str, Shared] = {}
     for engine in ("tflite-ruy", "xnnpack", "armnn", "ncnn"):
@@ -116,13 +136,13 @@ def fit_all(data: Published, without: str | None = None) -> dict[Key, Vector]:
                 continue
             common = fit_shared([present[k] for k in floats], start)
             shared.setdefault(engine, common)
-            fits |= {k: fit_set(present[k], common) for k in floats}
+            fits |= {k: fit(present[k], common) for k in floats}
             small = [k for k in present if k.engine == engine and k.precision == "int8" and parent(k, floats)]
-            departures = {k: _from(present[k], fits[parent(k, floats) or k]) for k in small}
+            departures = {k: _from(present[k], fits[parent(k, floats) or k].coefficients) for k in small}
             if departures:
                 none = Shared(np.zeros(len(FEATURES)), TRANSFER_SPREAD)
                 moved = fit_shared(list(departures.values()), none)
-                fits |= {k: fit_set(d, moved) for k, d in departures.items()}
+                fits |= {k: fit(d, moved) for k, d in departures.items()}
     return fits
 
 
@@ -130,10 +150,10 @@ def held_out(data: Published) -> dict[Key, dict[str, float]]:
     """Estimated over measured latency of every network, by fits that saw nothing of its family on any device."""
     ratios: dict[Key, dict[str, float]] = defaultdict(dict)
     for family in sorted({latency_models.family(m) for m in data.costs}):
-        for key, coefficients in fit_all(data, without=family).items():
+        for key, found in fit_all(data, without=family).items():
             for model, ms in data.ms[key].items():
                 if latency_models.family(model) == family:
-                    ratios[key][model] = float(data.x[model] @ coefficients / ms)
+                    ratios[key][model] = found.ms(data.x[model]) / ms
     return dict(ratios)
 
 

@@ -22,6 +22,7 @@ from edgec.graph.cost import ModelCost, NodeCost
 from edgec.graph.errors import DataError
 from edgec.targets.estimator.features import FEATURES, features, node_features
 from edgec.targets.estimator.fine import FINE, fine_features, fine_node
+from edgec.targets.estimator.switch import Switch
 from edgec.targets.probe import host_fields
 
 # Which engines of the published tables stand for an engine of edgec: the first that a target has entries of.
@@ -73,6 +74,8 @@ class Entry:
     error: float | None = None
     networks: int = 0
     counter: Literal["coarse", "fine"] = "coarse"
+    switch: Switch | None = None
+    """Where the latency of whole networks has a step; nodes are priced as in a large network."""
 
     def node_ms(self, node: NodeCost) -> float:
         """Milliseconds of one node."""
@@ -81,10 +84,12 @@ class Entry:
         return float(node_features(node) @ np.array(self.ms))
 
     def model_ms(self, cost: ModelCost | Iterable[NodeCost]) -> float:
-        """Milliseconds of a model, or of some nodes together: the sum over the nodes."""
+        """Milliseconds of a model, or of some nodes together: the sum over the nodes, and for a model the step."""
         if self.counter == "fine":
             return float(fine_features(cost, self._item_bytes) @ np.array(self.ms))
-        return float(features(cost) @ np.array(self.ms))
+        found = features(cost)
+        step = self.switch.at(found) if self.switch is not None and isinstance(cost, ModelCost) else 1.0
+        return float(step * (found @ np.array(self.ms)))
 
     @property
     def _item_bytes(self) -> int:
@@ -104,10 +109,13 @@ class Entry:
 
     def to_dict(self) -> dict[str, Any]:
         """A mapping for JSON; :func:`read` is its inverse."""
-        values = {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "ms"}
-        return values | {
-            "ms": {name: float(f"{c:.5g}") for name, c in zip(_names(self.counter), self.ms, strict=True)}
-        }
+        values = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in ("ms", "switch")}
+        step = {} if self.switch is None else {"switch": [float(f"{v:.5g}") for v in self.switch]}
+        return (
+            values
+            | step
+            | {"ms": {name: float(f"{c:.5g}") for name, c in zip(_names(self.counter), self.ms, strict=True)}}
+        )
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,13 @@ def read(text: str, where: str) -> Coefficients:
     try:
         values = json.loads(text)
         entries = tuple(
-            Entry(**(e | {"ms": tuple(float(e["ms"][n]) for n in _names(e.get("counter", "coarse")))}))
+            Entry(
+                **(
+                    e
+                    | {"ms": tuple(float(e["ms"][n]) for n in _names(e.get("counter", "coarse")))}
+                    | _step(e)
+                )
+            )
             for e in values["entries"]
         )
         threads = {
@@ -175,6 +189,10 @@ def read(text: str, where: str) -> Coefficients:
         raise DataError(
             "damaged coefficient file", where=where, why=repr(error), hint="Delete it, and calibrate again."
         ) from error
+
+
+def _step(entry: Mapping[str, Any]) -> dict[str, Switch]:
+    return {"switch": Switch(*map(float, entry["switch"]))} if "switch" in entry else {}
 
 
 def write(coefficients: Coefficients) -> str:

@@ -11,12 +11,13 @@ of its own it departs from them. int8 sets take the fp32 fit of the same device 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.optimize import least_squares
 
 from edgec.targets.estimator.features import FEATURES, Vector
+from edgec.targets.estimator.switch import Switch, work_of
 
 # Where nothing is known: costs relative to one multiplication. A memory-bound element costs a few multiplications of
 # a vector unit, a node some twenty thousand of them; the spreads are wide enough for data to overrule all of it.
@@ -30,6 +31,10 @@ _ENOUGH = 20
 _UNDESCRIBED = (
     0.15  # a set that the model misses by more than this has another cause of latency: it teaches nothing
 )
+# A step in latency is believed where it explains that much of what a sum of nodes does not.
+_EXPLAINED = 0.75
+_FACTORS = (1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0)
+_SIDE = 4  # networks on either side of a step, at least
 _ROUNDS = 6
 _NARROWEST = 0.15  # of the prior's spread: sets are never forced to agree fully
 
@@ -73,6 +78,31 @@ def fit_set(data: Data, shared: Shared, noise: float = NOISE) -> Vector:
     """Coefficients of one set in milliseconds per unit of each feature, given what its relatives share."""
     scale, departures = _departures(data, shared, noise)
     return _coefficients(data, shared, scale, departures)
+
+
+def find_switch(data: Data, shared: Shared, noise: float = NOISE) -> Switch | None:
+    """The step in the latencies of a set that a sum over nodes does not describe, or None where that does."""
+    if len(data.ms) < _ENOUGH:
+        return None
+    plain = _misfit(data, fit_set(data, shared, noise))
+    if plain < _UNDESCRIBED:
+        return None
+
+    def misfit(switch: Switch) -> float:
+        level = without_switch(data, switch)
+        return _misfit(level, fit_set(level, shared, noise))
+
+    work = np.sort(work_of(data.x))
+    places = [float(p) for p in np.sqrt(work[_SIDE:-_SIDE] * work[_SIDE + 1 : len(work) - _SIDE + 1])]
+    first = min(places, key=lambda place: misfit(Switch(place, 2.0)))
+    factor = min(_FACTORS, key=lambda factor: misfit(Switch(first, factor)))
+    best = min((Switch(place, factor) for place in places if 0.6 < place / first < 1.7), key=misfit)
+    return best if misfit(best) < _EXPLAINED * plain else None
+
+
+def without_switch(data: Data, switch: Switch | None) -> Data:
+    """The set as it would be if all its networks were on the fast side."""
+    return data if switch is None else replace(data, ms=data.ms / switch.at(data.x))
 
 
 def _coefficients(data: Data, shared: Shared, scale: float, departures: Vector) -> Vector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgec.graph.cost import ModelCost, NodeCost
@@ -87,7 +87,8 @@ class LatencyTable:
 
     def anchored(self, cost: ModelCost, measured_ms: float) -> LatencyTable:
         """The table scaled so that ``cost`` takes ``measured_ms``: one measurement of the source model corrects all."""
-        return LatencyTable(self.entry, self.target, measured_ms / self.entry.model_ms(cost))
+        entry = replace(self.entry, switch=None)  # the measurement says on which side of a step the model is
+        return LatencyTable(entry, self.target, measured_ms / entry.model_ms(cost))
 
     def compare(self, whole: Iterable[NodeCost], pieces: Iterable[NodeCost]) -> Comparison:
         """Does it pay to put ``pieces`` (a decomposition) in the place of ``whole``?"""
@@ -113,6 +114,7 @@ def estimate(
     for node in cost.nodes:
         nodes[node.name] = nodes.get(node.name, 0.0) + table.node_ms(node)
     ms = table.model_ms(cost)
+    step = ms / (table.model_ms(cost.nodes) or 1.0)
     note = (
         ""
         if entry.kind != "scaled"
@@ -122,7 +124,7 @@ def estimate(
         ms=ms,
         low_ms=ms * entry.low,
         high_ms=ms * entry.high,
-        per_node_ms=nodes,
+        per_node_ms={name: step * value for name, value in nodes.items()},
         target=target.name,
         runtime=runtime or target.default_engine,
         precision=precision,

@@ -16,9 +16,26 @@ from edgec.graph.cost import ModelCost, NodeCost, cost
 from edgec.graph.errors import DataError, UsageError
 from edgec.targets import target, target_names
 from edgec.targets.estimator import estimate, has_estimates, latency_table
-from edgec.targets.estimator.coefficients import Entry, engine_key, load_coefficients, read, write
+from edgec.targets.estimator.coefficients import (
+    Coefficients,
+    Entry,
+    engine_key,
+    load_coefficients,
+    read,
+    write,
+)
 from edgec.targets.estimator.features import FEATURES, features, node_features
-from edgec.targets.estimator.fit import PRIOR, PRIOR_SPREAD, Data, Shared, fit_set, fit_shared
+from edgec.targets.estimator.fit import (
+    PRIOR,
+    PRIOR_SPREAD,
+    Data,
+    Shared,
+    find_switch,
+    fit_set,
+    fit_shared,
+    without_switch,
+)
+from edgec.targets.estimator.switch import Switch, work_of
 
 
 def conv(
@@ -272,3 +289,42 @@ def test_scaling_adds_independent_errors() -> None:
     assert wide.ms[0] == 3.0
     assert wide.high == pytest.approx(np.exp(np.hypot(np.log(2), np.log(2))))
     assert wide.basis == "y; x"
+
+
+def test_a_step_in_the_latencies_is_found_and_taken_out() -> None:
+    """Small networks take 2.4 times as long: a sum over nodes cannot say that, the fitted step does."""
+    rng = np.random.default_rng(5)
+    true = np.exp(-3 + PRIOR + rng.normal(0, 0.3, len(FEATURES)))
+    x = networks(40, 6)
+    step = Switch(float(np.median(work_of(x))), 2.4)
+    data = Data(x, x @ true * step.at(x) * rng.lognormal(0, 0.03, len(x)))
+    found = find_switch(data, PRIORS)
+    assert found is not None
+    assert found.factor == pytest.approx(2.4, abs=0.3)
+    assert found.work == pytest.approx(step.work, rel=0.35)
+    coefficients = fit_set(without_switch(data, found), PRIORS)
+    assert np.median(np.abs(found.at(x) * (x @ coefficients) / data.ms - 1)) < 0.1
+
+
+def test_no_step_is_found_where_there_is_none() -> None:
+    rng = np.random.default_rng(7)
+    x = networks(40, 8)
+    smooth = x @ np.exp(PRIOR)
+    assert find_switch(Data(x, smooth * rng.lognormal(0, 0.05, 40)), PRIORS) is None
+    assert find_switch(Data(x, smooth * rng.lognormal(0, 0.3, 40)), PRIORS) is None  # mere scatter
+    assert find_switch(Data(x[:8], smooth[:8] * [1, 9, 1, 9, 1, 9, 1, 9]), PRIORS) is None  # too few to tell
+
+
+def test_a_step_is_about_whole_networks() -> None:
+    table = latency_table(target("rk3588"), "armnn", "fp32")
+    assert table.entry.switch is not None
+    assert table.entry.switch.factor > 1.5
+    nodes = sum(table.node_ms(node) for node in SMALL.nodes)
+    assert table.model_ms(SMALL) > 1.5 * nodes
+    assert table.model_ms(SMALL.nodes) == pytest.approx(nodes)
+    found = estimate(SMALL, target("rk3588"), "armnn", "fp32")
+    assert sum(found.per_node_ms.values()) == pytest.approx(found.ms)
+    assert table.anchored(SMALL, 7.0).model_ms(SMALL) == pytest.approx(7.0)
+    kept = Coefficients("x", (table.entry,), {})
+    (again,) = read(write(kept), "x.json").entries
+    assert again.switch == table.entry.switch

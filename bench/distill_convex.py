@@ -63,7 +63,8 @@ TASKS = {
 CHANNELS = 64
 RELU_WIDTH = 121
 """Inner channels at which a ReLU block costs what a gated block of 64 costs."""
-GATED, CONVEX, RELU = "gated, alternating", "gated, convex then alternating", f"lower=relu width={RELU_WIDTH}"
+GATED, SAMPLED, CONVEX = "gated", "gated, follow=0 gates=patches", "gated, solver=convex gates=patches"
+RELU = f"lower=relu width={RELU_WIDTH}"
 
 
 def shared() -> Path:
@@ -206,6 +207,7 @@ def methods(task: Task, extra: str) -> dict[str, str]:
     base = f"region={task.region} blocks={task.blocks}{extra}"
     return {
         GATED: f"distill-convex{{{base}}}",
+        SAMPLED: f"distill-convex{{{base} follow=0 gates=patches}}",
         CONVEX: f"distill-convex{{{base} solver=convex gates=patches}}",
         RELU: f"distill-convex{{{base} lower=relu width={RELU_WIDTH}}}",
     }
@@ -260,7 +262,7 @@ def compare(task: Task, count: int, seeds: int, long_seeds: int, convex_seeds: i
         student(seed, "same time", 1)
     relu = dict(spent)
     for seed in range(convex_seeds):
-        passes(seed, (CONVEX,))
+        passes(seed, (SAMPLED, CONVEX))
     spent.update(relu)
     for seed in range(long_seeds):
         student(seed, "ten times", 10)

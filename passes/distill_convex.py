@@ -13,7 +13,7 @@ Distillation", arXiv 2410.06567). No labels, no training, nothing fine-tuned aft
 
 When: a deep run of blocks at one resolution costs too much and few images are at hand. With ``width`` at twice the channels,
 ``lower=relu`` costs what the gated block costs and is the better of the two in all that was measured (docs/distill-convex.md).
-Let ``recover-lsq`` follow. Kept only where it is nearer to the teacher, on samples that no fit saw, than the network with nothing
+Kept only where it is nearer to the teacher, on samples that no fit saw, than the network with nothing
 but the skips in the region's place, and within ``max-error``; taken back, with its gap, where the convex solver stops too early.
 """
 
@@ -75,7 +75,7 @@ class DistillConvex(Pass):
 
     def __post_init__(self) -> None:
         if not self.region:
-            hint = "Give region=block3 or region=block3..block5; `edgec inspect` names the blocks."
+            hint = "Give region=block3 or region=block3..block5: residual blocks in order, or their modules' names."
             raise UsageError("distill-convex does not know what to replace", hint=hint)
         wrong = [
             name

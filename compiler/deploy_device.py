@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.compiler.deploy import Bundle, DeployOptions, make_bundle
+from edgec.compiler.recipe import read_recipe
 from edgec.graph.errors import DeviceError
 from edgec.runtime.bench import BenchOptions, bench, device_info
 from edgec.runtime.check import Check, check_target, matching_system
@@ -17,7 +18,7 @@ from edgec.runtime.devices import Device, run_job
 from edgec.runtime.measurement import Measurement
 
 if TYPE_CHECKING:
-    from edgec.runtime.report.schema import Artifact
+    from edgec.runtime.report.schema import Artifact, Latency
     from edgec.targets import Target
 
 _INSTALL_SECONDS = 1800.0
@@ -88,10 +89,18 @@ def deploy(
     settings = replace(bench_options or BenchOptions(), threads=threads)
     testable = {line["artifact"] for line in selftest["artifacts"] if not line["skipped"]}
     paths = [bundle.path / name for name in bundle.artifacts if name in testable]
-    measured = bench(paths, settings, device, notify) if paths else ()
-    deployed = Deployed(bundle, device.name, folder, check, selftest, measured)
-    _add_to_report(run, measured)
-    return deployed
+    source = None if info["emulated"] else _source(run, paths)
+    found = bench([*([source] if source else []), *paths], settings, device, notify) if paths else ()
+    before, measured = (found[0], found[1:]) if source else (None, found)
+    _add_to_report(run, measured, before, of_target=target.name == read(run).target)
+    return Deployed(bundle, device.name, folder, check, selftest, measured)
+
+
+def _source(run: Path, paths: Sequence[Path]) -> Path | None:
+    """The model that the run started from, where the device can run it too: what the artifacts are compared with."""
+    path = Path(read_recipe(run / "recipe.yaml").model.path)
+    runs_onnx = any(one.suffix == ".onnx" for one in paths)
+    return path if runs_onnx and path.suffix == ".onnx" and path.is_file() else None
 
 
 def _checked(info: Mapping[str, Any], target: Target, device: Device, notify: Callable[[str], None]) -> Check:
@@ -153,22 +162,41 @@ def _install(folder: str, device: Device, notify: Callable[[str], None]) -> dict
     return result
 
 
-def _add_to_report(run: Path, measured: tuple[Measurement, ...]) -> None:
-    """Put the latencies beside what the report has, in place of older ones of the same device, engine, and threads."""
+def _add_to_report(
+    run: Path, measured: Sequence[Measurement], source: Measurement | None, *, of_target: bool
+) -> None:
+    """Put the latencies into the report: in the place of estimates where a real board of the run's target gave them.
+
+    Otherwise beside what the report has, in place of older ones of the same device, engine, and threads.
+    """
     from edgec.compiler.latency import measured_record
     from edgec.runtime.report import read, write
     from edgec.runtime.report.schema import Latency
 
-    found = {Path(m.artifact).name: Latency.model_validate(measured_record(m)) for m in measured}
+    def latency(one: Measurement) -> Latency:
+        return Latency.model_validate(measured_record(one))
 
-    def with_new(artifact: Artifact) -> Artifact:
-        new = found.get(Path(artifact.path).name)
-        if new is None:
-            return artifact
-        key = (new.device, new.runtime, new.threads)
-        kept = tuple(old for old in artifact.others if (old.device, old.runtime, old.threads) != key)
-        return artifact.model_copy(update={"others": (*kept, new)})
-
+    found = {Path(m.artifact).name: latency(m) for m in measured}
     report = read(run)
-    artifacts = tuple(with_new(artifact) for artifact in report.artifacts)
-    write(run, report.model_copy(update={"artifacts": artifacts}))
+    artifacts = tuple(_with(a, found.get(Path(a.path).name), of_target=of_target) for a in report.artifacts)
+    model = report.model
+    if source is not None and of_target and _supersedes(latency(source), model.latency):
+        model = model.model_copy(update={"latency": latency(source)})
+    write(run, report.model_copy(update={"artifacts": artifacts, "model": model}))
+
+
+def _with(artifact: Artifact, new: Latency | None, *, of_target: bool) -> Artifact:
+    if new is None:
+        return artifact
+    key = (new.device, new.runtime, new.threads)
+    kept = tuple(old for old in artifact.others if (old.device, old.runtime, old.threads) != key)
+    if of_target and _supersedes(new, artifact.latency):
+        estimates = (artifact.latency,) if artifact.latency and not artifact.latency.measured else ()
+        return artifact.model_copy(update={"latency": new, "others": (*kept, *estimates)})
+    return artifact.model_copy(update={"others": (*kept, new)})
+
+
+def _supersedes(new: Latency, old: Latency | None) -> bool:
+    """Whether a measurement takes the place of what stands there: an estimate, or an earlier one of the same device."""
+    usable = new.valid and not new.emulated
+    return usable and (old is None or not old.measured or old.device == new.device)

@@ -141,6 +141,8 @@ def _latency(report: Report, artifact: Artifact | None) -> Change | None:
     before = report.model.latency
     if artifact is None or after is None:
         return None
+    if before is not None and before.measured != after.measured:
+        before = None  # a measured time over an estimated one is no speed-up
     estimated = not after.measured
     basis = latency_basis(after)
     if before is None:

@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,14 @@ from PIL import Image
 
 from edgec.compiler.api import compile as compile_model
 from edgec.compiler.deploy import Bundle, DeployOptions, engine_lines, make_bundle, requirements
+from edgec.compiler.deploy_device import _add_to_report
 from edgec.compiler.deploy_wheels import download, platform_tags
 from edgec.graph.errors import DataError, ModelError, UnsupportedError, UsageError
 from edgec.graph.preprocess import Preprocess
+from edgec.runtime.bench import BenchOptions, bench
+from edgec.runtime.devices.local import LocalDevice
+from edgec.runtime.report import read
+from edgec.runtime.report.schema import Latency
 from edgec.targets import target
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -308,6 +314,40 @@ def test_no_wheels_for_32_bit(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="no wheels") as info:
         download(system, requirements(system, ["tflite"]), tmp_path / "wheels")
     assert "64-bit" in str(info.value)
+
+
+def test_measured_on_a_real_board_takes_the_place_of_an_estimate(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    with LocalDevice() as here:
+        (found,) = bench(
+            [copy / "model.int8.onnx"], BenchOptions(runs=5, seconds=0.1, warmup=0.1, warmup_most=0.3), here
+        )
+    real = replace(found, device="ssh://pi@board", emulated=False, valid=True, invalid=(), median_ms=2.0)
+    source = replace(real, artifact="digits.onnx", median_ms=8.0)
+
+    def latencies() -> tuple[Latency | None, tuple[Latency, ...]]:
+        (one,) = (a for a in read(copy).artifacts if a.path == "model.int8.onnx")
+        return one.latency, one.others
+
+    _add_to_report(copy, [replace(real, emulated=True)], None, of_target=True)
+    latency, others = latencies()
+    assert latency is not None
+    assert (latency.measured, [o.emulated for o in others]) == (False, [True])
+    _add_to_report(copy, [real], source, of_target=True)
+    _add_to_report(copy, [replace(real, median_ms=2.5)], source, of_target=True)
+    latency, others = latencies()
+    assert latency is not None
+    assert (latency.measured, latency.median_ms) == (True, 2.5)
+    assert [o.measured for o in others] == [False]
+    before = read(copy).model.latency
+    assert before is not None
+    assert before.median_ms == 8.0
+    assert "ssh://pi@board" in (copy / "report.html").read_text(encoding="utf-8")
+    _add_to_report(copy, [replace(real, device="ssh://pi@five", median_ms=1.0)], None, of_target=False)
+    latency, others = latencies()
+    assert latency is not None
+    assert latency.median_ms == 2.5
+    assert [o.device for o in others if o.measured] == ["ssh://pi@five"]
 
 
 def test_the_command(run: Path, tmp_path: Path, capsys: Any) -> None:

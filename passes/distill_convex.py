@@ -58,7 +58,7 @@ class DistillConvex(Pass):
     follow: int = option(6, "alternating: rounds in which the gates follow the filters; 0: as sampled")
     sweeps: int = option(6, "alternations of the two closed forms with fixed gates")
     refine: int = option(8, "steps that move all blocks together, while the held-out error falls; 0: none")
-    lam: float = option(1e-3, "penalty, as a share of the rows times the targets' root mean square")
+    lam: float = option(3e-4, "penalty, as a share of the rows times the targets' root mean square")
     penalty: Literal["nuclear", "group-lasso", "ridge"] = option(
         "nuclear", "of the convex problem: nuclear, group-lasso or ridge"
     )

@@ -7,7 +7,8 @@ With rows ``x`` (input patches), gates ``d`` in [0, 1] (one per inner channel, f
 is a ridge regression in (W, b) given V, solved exactly, and in V given W, a Kronecker-structured one with k n unknowns
 that conjugate gradients solve without its matrix (arXiv 2410.06567 fits the same block with Adam). Every step lowers F.
 Patches come whitened (`Whitening`): ``x' x`` is the number of rows times I, so that ``(W W') * (d' d)`` alone is a good
-preconditioner, and the penalty is the energy of what a channel makes, whatever the scale of its inputs.
+preconditioner, and the penalty is the energy of what a channel makes. A ridge in the whitening leaves directions that vary little
+short, so that reading them costs more: the larger it is, the more the penalty is that of raw weights.
 
 Where an activation follows, its clipped loss is minimised instead (`rectified`), which is convex too: each half step starts
 from a target that coincides with the prediction wherever both are clipped.

@@ -28,7 +28,7 @@ from edgec.runtime.bench import BenchOptions, bench
 from edgec.runtime.devices.local import LocalDevice
 from edgec.runtime.report import read
 from edgec.runtime.report.schema import Latency
-from edgec.targets import target
+from edgec.targets import target, targets
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -255,6 +255,56 @@ def test_install_takes_another_python_where_the_system_s_is_too_old(copy: Path, 
     assert "installing no-such-engine==9" in said
     assert "nothing of this bundle can run here" in said
     assert not list(copy.glob(".venv*"))
+
+
+# A Python of another version and processor, without a network: it says who it is, makes "environments", and cannot install.
+OTHER_PYTHON = """#!/bin/sh
+case "$*" in
+  *version_info*) echo {version} ;;
+  *platform*) echo {arch} ;;
+  *bundle.json*) echo "onnx tflite" ;;
+  *"import numpy"*) exit 0 ;;
+  *"-m venv"*) for folder; do :; done; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
+  *) exit 1 ;;
+esac
+"""
+SYSTEMS = sorted({(t.name, s.name) for t in targets() for s in t.systems}, key=lambda pair: pair[::-1])
+
+
+@pytest.mark.parametrize("system", sorted({name for _, name in SYSTEMS}))
+def test_install_tries_the_engines_of_every_system_in_order(copy: Path, tmp_path: Path, system: str) -> None:
+    name = next(target_name for target_name, system_name in SYSTEMS if system_name == system)
+    described = target(name).system(system)
+    assert described is not None
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    program = programs / "python3"
+    program.write_text(OTHER_PYTHON.format(version=described.python, arch=described.arch))
+    program.chmod(0o755)
+    lines = [line for line in engine_lines(target(name)) if line.split()[1] == described.python]
+    with_engines(copy, "".join(f"{line}\n" for line in lines))
+    code, said = shell(copy, "install.sh", path=programs)
+    assert code == 3
+    tried = [line.split()[2] for line in said.splitlines() if line.startswith("install: installing")]
+    order = ("onnxruntime", "ai-edge-litert", "tflite-runtime")
+    known = {r.engine: f"{r.engine}=={r.version}" for r in described.runtimes if r.install == "pip"}
+    assert tried == [known[engine] for engine in order if engine in known]
+    if not known:
+        assert f"no engine is known for Python {described.python} on {described.arch}" in said
+    elif described.arch == "armv7l":
+        assert "onnxruntime has no wheel for 32-bit Arm" in said
+    assert not list(copy.glob(".venv*"))
+
+
+@pytest.mark.parametrize("script", ["install.sh", "bench.sh"])
+def test_scripts_are_posix_sh(bundle: Bundle, script: str) -> None:
+    for program in ("sh", "bash", "dash"):
+        if shutil.which(program):
+            subprocess.run([program, "-n", bundle.path / script], check=True)
+    text = (bundle.path / script).read_text(encoding="utf-8")
+    assert text.startswith("#!/bin/sh\n")
+    assert "set -eu" in text
+    assert "[[" not in text
 
 
 def test_what_is_refused(run: Path, bundle: Bundle, tmp_path: Path) -> None:

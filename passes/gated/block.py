@@ -12,7 +12,7 @@ from edgec.graph.errors import PassError
 from edgec.passes.base import Progress
 from edgec.passes.gated.gates import from_patches, from_teacher, gaussian, sharpness
 from edgec.passes.gated.rows import Rows
-from edgec.passes.solvers.gated import Gated, GatedRows, Whitening, alternate, follow, solve_outer
+from edgec.passes.solvers.gated import Gated, GatedRows, Whitening, alternate, follow
 from edgec.passes.solvers.gated_convex import Convex, PenaltyName, factored, gate_gram, solve_convex
 from edgec.passes.solvers.rectified import Clipping
 
@@ -198,7 +198,7 @@ class _Work:
         block, d = follow(self.rows, block, self.penalty, rounds, progress=self._step("tied to ReLU"))
         rows, held = replace(self.rows, d=d), self.held_rows.gated_by(block.v)
         error = block.relative_error(held)
-        return self._fitted(None, solve_outer(rows, block, self.penalty), rows, held, error, error)
+        return self._fitted(None, block, rows, held, error, error)
 
     def _columns(self, filters: Sequence[Array], count: int) -> Array:
         if self.options.gates == "gaussian":

@@ -111,6 +111,8 @@ def fit_block(
 
 
 class _Work:
+    """Rows, gates and penalty of one block."""
+
     def __init__(
         self,
         fit: Rows,

@@ -19,7 +19,7 @@ def from_patches(p: Array, count: int, rng: np.random.Generator) -> Array:
 
 
 def gaussian(root: Whitening, p: Array, count: int, rng: np.random.Generator) -> Array:
-    """Gaussian directions of whitened patches, open on half of the rows."""
+    """Gaussian directions of the rows that the solver sees, open on half of them."""
     return halved(root.columns(rng.standard_normal((p.shape[1], count))), p)
 
 

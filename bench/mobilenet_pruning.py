@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.compiler.pipeline import Step, run_pipeline
 from edgec.graph.compare import kl_divergence
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, open_data
 from edgec.graph.execute import Executor
 from edgec.graph.load import load
 from edgec.graph.preprocess import Preprocess
-from edgec.passes.base import Context, PassResult, Progress
+from edgec.passes.base import Context, Progress
 from edgec.passes.pipeline_string import parse_pipeline
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -83,19 +84,16 @@ def logits(model: ir.Model, data: Dataset, threads: int) -> Array:
 
 def compress(
     text: str, teacher: ir.Model, data: Dataset, threads: int, *, loud: bool
-) -> tuple[ir.Model, float, list[PassResult]]:
+) -> tuple[ir.Model, float, Sequence[Step]]:
     """The pipeline's result, its seconds, and what each pass said."""
-    model, start, results = teacher.clone(), time.perf_counter(), []
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         progress = Loud() if loud else Progress()
         context = Context(
             teacher=teacher, scratch=Path(folder), data=data, threads=threads, progress=progress
         )
-        for one in parse_pipeline(text):
-            result = one.run(model, context)
-            model = result.model
-            results.append(result)
-    return model, time.perf_counter() - start, results
+        steps = run_pipeline(parse_pipeline(text), teacher, context)
+    return steps[-1].model, time.perf_counter() - start, steps
 
 
 def main(given: argparse.Namespace) -> None:
@@ -133,7 +131,7 @@ def labelled(folder: Path, teacher: ir.Model) -> Dataset:
     return open_data(folder / "eval", teacher, PREPROCESS, labels=folder / "eval_labels.csv")
 
 
-def report(results: Sequence[PassResult]) -> None:
+def report(results: Sequence[Step]) -> None:
     """Notes and fitted layers."""
     for result in results:
         for note in result.notes:

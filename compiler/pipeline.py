@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
+from threadpoolctl import threadpool_limits
 
 from edgec.compiler.cache import PassCache, model_hash, pass_key
 from edgec.compiler.checks import check_needs, check_result
@@ -92,7 +93,8 @@ def run_pipeline(
 
 def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:
     before = cost(model)
-    with measured() as spent:
+    # numpy's BLAS would take every core, whatever --threads says.
+    with measured() as spent, threadpool_limits(context.threads, user_api="blas"):
         try:
             one.requires(model)
             result = one.run(model.clone(), context)

@@ -26,7 +26,7 @@ from edgec.passes.solvers.obs import Curve
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-WIDTHS = (0.5, 0.25)
+WIDTHS = (0.75, 0.5, 0.25)
 """Shares of a group's units at which its damage is measured."""
 WORK = 4e11
 """MACs that all measurements together may take."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
+from threadpoolctl import threadpool_info
 
 from edgec.compiler.cache import PassCache, pass_key
 from edgec.compiler.pipeline import run_pipeline
@@ -68,6 +69,24 @@ class Hungry(Scale):
 
     name: ClassVar[str] = "hungry"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+
+
+@dataclass(frozen=True)
+class Counter(Scale):
+    """Says how many threads BLAS has."""
+
+    name: ClassVar[str] = "counter"
+
+    def run(self, model, context):
+        pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        return PassResult(model, False, data={"threads": pools})
+
+
+def test_passes_use_as_many_blas_threads_as_the_context_says(canonical, context) -> None:
+    model = canonical(NET)
+    (step,) = run_pipeline([Counter()], model, replace(context(model), threads=1))
+    assert step.data["threads"]
+    assert set(step.data["threads"]) == {1}
 
 
 def test_steps_keep_the_source_and_count_costs(canonical, context) -> None:

@@ -14,6 +14,7 @@ from edgec.graph.cost import cost
 from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError, UsageError
 from edgec.graph.execute import Executor
+from edgec.passes import prune_channels
 from edgec.passes.base import Context
 from edgec.passes.budget import parse_budget
 from edgec.passes.pipeline_string import parse_pipeline, print_pipeline
@@ -277,3 +278,23 @@ def test_probabilities_are_judged_before_the_softmax(canonical: Canonical) -> No
     model = canonical("""
 net (float[N,4] x) => (float[N,3] y) <float[3,4] w, float[3] b> { z = Gemm<transB=1>(x, w, b)  y = Softmax(z) }""")
     assert output_names(model.graph) == ("z",)
+
+
+def test_damage_is_measured_on_samples_that_no_statistics_saw(
+    teacher: ir.Model, noise: Noise, context: Around, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[int]] = {}
+
+    def spy(name: str, real: Callable[..., object], position: int) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            seen[name] = set(arguments[position].data.indices)  # type: ignore[attr-defined]
+            return real(*arguments)
+
+        return call
+
+    monkeypatch.setattr(prune_channels, "gather", spy("statistics", prune_channels.gather, 4))
+    monkeypatch.setattr(prune_channels, "measure", spy("damage", prune_channels.measure, 4))
+    PruneChannels(macs="50%").run(teacher.clone(), context(teacher, noise(teacher, 60)))
+    assert len(seen["damage"]) == 12
+    assert seen["statistics"] | seen["damage"] == set(range(60))
+    assert not seen["statistics"] & seen["damage"]

@@ -40,6 +40,10 @@ _LEAST = 40
 _WARM_S = 0.015
 _BURST_S = 0.04
 _ROUNDS = 3
+_TYPES = {
+    f"tensor({name})": np.dtype(kind)
+    for name, kind in (("double", "f8"), ("float16", "f2"), ("uint8", "u1"), ("int8", "i1"), ("int64", "i8"))
+}
 
 
 def calibrate(
@@ -135,8 +139,8 @@ def _session(path: Path) -> Callable[[], object]:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     feeds = {
-        value.name: rng.standard_normal(
-            [n if isinstance(n, int) else 1 for n in value.shape], dtype=np.float32
+        value.name: rng.standard_normal([n if isinstance(n, int) else 1 for n in value.shape]).astype(
+            _TYPES.get(value.type, np.float32)
         )
         for value in session.get_inputs()
     }

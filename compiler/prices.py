@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 """The engine that an artifact's latency is estimated for."""
 KEPT = "timing.json"
+_ROUNDS = 5
 RESERVE = 0.03
 """Measured budgets are planned this much lower: what one measurement may differ from the next."""
 
@@ -95,29 +97,42 @@ def _identity(recipe: Recipe) -> str:
 
 
 def _measure(ready: Prepared, runtime: str, scratch: Path, progress: Progress) -> Timing:
-    """Time the source model as it came in, and in the artifact's engine and precision, in turns."""
-    from edgec.runtime.bench import BenchOptions, compare
-    from edgec.runtime.devices import open_device
+    """Time the source model as it came in, and in the artifact's engine and precision.
 
-    progress.step("measuring the source model", 0, 1)
+    In processor time of one thread, as the calibration: a busy machine stretches wall-clock time, and widths chosen by
+    stretched times would be far too narrow.
+    """
+    from edgec.compiler.calibrate import measure
+
     paths = [source_file(ready, scratch), _uncompressed(ready, runtime, scratch)]
-    with open_device("local") as device:
-        found = compare(paths, BenchOptions(seconds=1.0, restarts=2), device)
-    progress.step("measuring the source model", 1, 1)
-    source, artifact = (one.median_ms for one in found.measurements)
+    found = []
+    for round_ in range(_ROUNDS):
+        progress.step("measuring the source model", round_, _ROUNDS)
+        found.append(tuple(measure(paths)))
+    progress.step("measuring the source model", _ROUNDS, _ROUNDS)
+    source, artifact = (median(times) for times in zip(*found, strict=True))
     return Timing(of=_identity(ready.recipe), source_ms=round(source, 5), artifact_ms=round(artifact, 5))
 
 
 def source_file(ready: Prepared, folder: Path) -> Path:
-    """The source model as a file that onnxruntime runs: itself, or its canonical graph where it came from torch."""
+    """The source model as a file that onnxruntime runs: itself, or its canonical graph (from torch, or with free axes)."""
     path = Path(ready.recipe.model.path)
-    if path.suffix == ".onnx" and path.is_file():
+    if path.suffix == ".onnx" and path.is_file() and not _has_free_axes(path):
         return path
     from edgec.compiler.emit.onnx import emit
 
     made = folder / "source.onnx"
     made.write_bytes(emit(ready.model))
     return made
+
+
+def _has_free_axes(path: Path) -> bool:
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    shapes = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in constants]
+    return any(not dim.HasField("dim_value") for shape in shapes for dim in shape[1:])
 
 
 def _uncompressed(ready: Prepared, runtime: str, folder: Path) -> Path:

@@ -134,6 +134,26 @@ def test_a_machine_that_was_never_calibrated_is_calibrated_on_the_way(
     assert isinstance(report.gates[0].value, float)
 
 
+def test_a_model_with_free_axes_is_measured_in_the_shape_it_is_compiled_for(
+    run: Callable[..., Report], calibrated: None, tmp_path: Path
+) -> None:
+    proto = parse(NET.replace("float[N,3,32,32] x", "float[N,3,H,W] x"))
+    onnx.save(proto, tmp_path / "free.onnx")
+    recipe = Recipe.model_validate(
+        {
+            "model": {"path": str(tmp_path / "free.onnx"), "input_shape": [3, 32, 32]},
+            "data": {"path": str(tmp_path / "calib.npz")},
+            "budget": "latency=60%",
+            "passes": ["prune-channels"],
+        }
+    )
+    assert (tmp_path / "calib.npz").exists()
+    report = compile_model(recipe, tmp_path / "out")
+    assert report.latency is not None
+    assert report.latency.measured
+    assert isinstance(report.gates[0].value, float)
+
+
 def test_without_measuring_an_uncalibrated_machine_is_refused(run: Callable[..., Report]) -> None:
     with pytest.raises(UsageError, match="targets calibrate"):
         run(budget="latency=60%", measure=False)

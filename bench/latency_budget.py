@@ -4,7 +4,8 @@
     python bench/latency_budget.py rpi4      as many MACs by latency and by MACs: estimates, and who lost channels
 
 Channels are chosen by `prune-channels` alone: recovery changes weights, not time. The host calibrates itself on the first run
-(`edgec targets calibrate`) if it never was. On a busy machine believe the processor time. Needs the shared networks (``EDGEC_SHARED``).
+(`edgec targets calibrate`) if it never was. On a busy machine believe the processor time.
+Needs the shared networks (``EDGEC_SHARED``).
 """
 
 from __future__ import annotations

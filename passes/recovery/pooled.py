@@ -72,9 +72,9 @@ def _pools_all(node: ir.Node, shape: tuple[int | None, ...]) -> bool:
 def applied(layer: Layer, array: Array) -> Array:
     """What ``layer`` makes of every pixel of ``array`` (n, channels, h, w): (n, out, h, w)."""
     weight = layer.view.weight.reshape(layer.view.out_channels, -1)
-    made = np.einsum("oc,nchw->nohw", weight, array, optimize=True)
+    made: Array = np.einsum("oc,nchw->nohw", weight, array, optimize=True)
     bias = layer.view.bias
-    return made if bias is None else made + bias[None, :, None, None]
+    return made if bias is None else np.asarray(made + bias[None, :, None, None])
 
 
 def mixed(pooled: Gram, pixels: Gram) -> Gram:
@@ -82,11 +82,12 @@ def mixed(pooled: Gram, pixels: Gram) -> Gram:
     if not pixels.rows or not pooled.rows:
         return pooled
     factor = WEIGHT * pooled.rows / pixels.rows
-    parts = (
-        (1 - WEIGHT) * mine + factor * more
-        for mine, more in ((pooled.h, pixels.h), (pooled.s, pixels.s), (pooled.energy, pixels.energy))
+    return Gram(
+        (1 - WEIGHT) * pooled.h + factor * pixels.h,
+        (1 - WEIGHT) * pooled.s + factor * pixels.s,
+        (1 - WEIGHT) * pooled.energy + factor * pixels.energy,
+        pooled.rows,
     )
-    return Gram(*parts, rows=pooled.rows)
 
 
 def add_pixels(gram: Gram, layer: Layer, x: Array, target: Array | None = None) -> None:

@@ -65,14 +65,14 @@ def busy(artifact: Path, device: Device) -> None:
     (quiet,) = bench([artifact], BenchOptions(), device)
     with load(2):
         (loaded,) = bench([artifact], BenchOptions(), device)
-    for label, one in (("none", quiet), ("two busy processes", loaded)):
+    for label, one in (("as it was", quiet), ("two busy processes", loaded)):
         print(f"| {label} | {artifact.name} | {one.median_ms:.3f} | {said([one])} |", flush=True)
 
 
 def said(found: list[Measurement]) -> str:
-    """What the measurements noticed, each once."""
-    texts = dict.fromkeys(text for one in found for text in (*one.invalid, *one.notices))
-    return "; ".join(texts) or "-"
+    """What the measurements noticed, the first of each kind."""
+    texts = {text.partition(":")[0]: text for one in reversed(found) for text in (*one.invalid, *one.notices)}
+    return "; ".join(texts.values()) or "-"
 
 
 @contextmanager

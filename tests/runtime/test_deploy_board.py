@@ -23,7 +23,7 @@ from .emulated import Board, start_board
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 INT8 = ("model.int8.onnx", "model.int8.tflite")
 BOARDS = [
-    ("pi4", "rpi4", 22424),
+    ("pi4", "rpi4", 22422),
     pytest.param(("pi5", "rpi5", 22425), marks=pytest.mark.slow),
     pytest.param(("nano", "jetson-nano", 22426), marks=pytest.mark.slow),
 ]

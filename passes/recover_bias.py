@@ -68,7 +68,7 @@ def correct_mean(site: Site, options: FitOptions) -> LayerReport:
     columns = layer.columns()
     shape = patches.group, layer.outputs_per_group
     sums, held = _Sums(np.zeros(shape)), _Sums(np.zeros(shape))
-    fraction = row_fraction(patches, site.rows, options, keep=False)
+    fraction = row_fraction(patches, site.rows, options)
     w = columns.astype(np.float32)
     for number, sample in enumerate(site.samples):
         rng = np.random.default_rng((options.seed, site.number, number))

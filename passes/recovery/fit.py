@@ -21,7 +21,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 MIN_ROWS = 16384
 """Below this, rows are not worth saving."""
 KEPT_BYTES = 400 << 20
-"""Rows that the clipped fit reads several times stay within this."""
+"""Rows and targets that the clipped fit reads several times stay within this."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ def _note(rows: _Rows, patches: Patches, jitter: float, helps: bool, joint: Site
     return "; ".join(parts)
 
 
-def row_fraction(patches: Patches, total: int, options: FitOptions, *, keep: bool) -> float:
-    """Share of the rows to use; ``keep`` bounds what is held in memory too."""
+def row_fraction(patches: Patches, total: int, options: FitOptions, *, kept: int = 0) -> float:
+    """Share of the rows to use; with ``kept`` further numbers per row, all of them are to fit into `KEPT_BYTES`."""
     wanted = max(MIN_ROWS, options.rows_per_unknown * patches.unknowns)
-    if keep:
-        wanted = min(wanted, KEPT_BYTES / (4 * patches.unknowns * patches.group))
+    if kept:
+        wanted = min(wanted, KEPT_BYTES / (4 * (patches.unknowns * patches.group + kept)))
     return min(1.0, wanted / max(total, 1))
 
 
@@ -113,16 +113,18 @@ def _read(site: Site, options: FitOptions, clipping: Clipping | None) -> _Rows:
     if site.chain and options.joint:
         rows.maps = Maps.of(site, site.images)
     pixels = Gram.zeros(*shape)
-    fraction = row_fraction(patches, site.rows, options, keep=clipping is not None)
+    # A target and perhaps an offset per output.
+    kept = 0 if clipping is None else (2 if site.goal.others else 1) * layer.view.out_channels
+    fraction = row_fraction(patches, site.rows, options, kept=kept)
     for number, sample in enumerate(site.samples):
         if rows.maps is not None:
             rows.maps.add(sample)
         rng = np.random.default_rng((options.seed, site.number, number))
-        gram, kept = (rows.held, rows.held_tiles) if sample.held else (rows.fit, rows.fit_tiles)
+        gram, tiles = (rows.held, rows.held_tiles) if sample.held else (rows.fit, rows.fit_tiles)
         for p, t, offset in tiles_of(sample, patches, fraction, rng):
             gram.add(p, t)
             if clipping is not None:
-                kept.append((p, t, offset))
+                tiles.append((p, t, offset))
         if sample.pixels is not None and clipping is None:
             add_pixels(pixels, layer, *sample.pixels)
     rows.fit, rows.pixels = mixed(rows.fit, pixels), pixels.rows

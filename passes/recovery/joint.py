@@ -15,7 +15,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 ROWS_PER_UNKNOWN = 60
 FEWEST_IMAGES = 64
-MAP_BYTES = 500e6
+MAP_BYTES = 250e6
 """Maps of one chain that are held in memory."""
 
 

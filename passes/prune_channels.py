@@ -92,7 +92,7 @@ class PruneChannels(Pass):
         record_removal(model, found, removals)
         remove(model, removals)
         notes += [Note(why, node=name) for name, why in refused.items()]
-        notes[:0] = self._summary(budget, chosen, limit, source, removals)
+        notes[:0] = self._summary(budget, chosen, limit, source, removals, self._multiple(context))
         return PassResult(
             model,
             modified=bool(removals),
@@ -154,13 +154,16 @@ class PruneChannels(Pass):
     def _allocate(
         self, errors: Mapping[str, Array], cost: AdditiveCost, limit: float, context: Context
     ) -> Allocation:
-        multiple = self.multiple or (context.target.channel_multiple if context.target is not None else 1)
+        multiple = self._multiple(context)
         if self.allocation == "uniform":
             return _uniform(errors, cost, limit, multiple)
         least = self.minimum
         return allocate(
             errors, cost, limit, multiple=multiple, minimum=lambda _, full: max(1, round(least * full))
         )
+
+    def _multiple(self, context: Context) -> int:
+        return self.multiple or (context.target.channel_multiple if context.target is not None else 1)
 
     def _summary(
         self,
@@ -169,6 +172,7 @@ class PruneChannels(Pass):
         limit: float,
         source: float,
         removals: Mapping[str, Sequence[int]],
+        multiple: int,
     ) -> list[Note]:
         gone = sum(len(units) for units in removals.values())
         notes = [
@@ -179,10 +183,14 @@ class PruneChannels(Pass):
         if not chosen.reached:
             text = (
                 f"{budget.text} is out of reach: the narrowest widths cost {chosen.cost / source:.1%} of the source, "
-                f"{limit / source:.1%} was asked; every prunable group is at its least width"
+                f"{limit / source:.1%} was asked; every prunable group is at its least width{_steps(multiple)}"
             )
             notes.insert(0, Note(text, level="warning"))
         return notes
+
+
+def _steps(multiple: int) -> str:
+    return f" (in steps of {multiple} channels; multiple=1 goes further)" if multiple > 1 else ""
 
 
 def _gone(curve: Curve, width: int) -> list[int]:

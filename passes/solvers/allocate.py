@@ -54,7 +54,12 @@ class _Move:
 
 
 def allowed_widths(full: int, multiple: int, minimum: int = 1) -> tuple[int, ...]:
-    """Ascending: the multiples of ``multiple`` from ``minimum`` up, and the full width whatever it is."""
+    """Ascending: the multiples of ``multiple`` from ``minimum`` up, and the full width whatever it is.
+
+    The multiple is halved until a group has four steps of it: a kernel's block of 8 says little about a group of 8.
+    """
+    while multiple > 1 and multiple > full // 4:
+        multiple //= 2
     least = max(minimum, multiple, 1)
     return (*(w for w in range(least, full) if w % multiple == 0), full)
 

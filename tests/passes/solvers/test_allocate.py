@@ -70,10 +70,12 @@ def test_an_unreachable_limit_ends_at_the_cheapest_widths() -> None:
 
 
 def test_widths_are_multiples_or_full() -> None:
-    assert allowed_widths(20, 8) == (8, 16, 20)
-    assert allowed_widths(6, 8) == (6,)
+    assert allowed_widths(36, 8) == (8, 16, 24, 32, 36)
+    # Small groups have finer steps, else nothing could leave them.
+    assert allowed_widths(20, 8) == (4, 8, 12, 16, 20)
+    assert allowed_widths(8, 8) == (2, 4, 6, 8)
     assert allowed_widths(4, 1, minimum=2) == (2, 3, 4)
-    curves = curves_of(1, (24, 20, 16))
+    curves = curves_of(1, (64, 44, 32))
     cost = Chain({name: len(curve) for name, curve in curves.items()})
     found = allocate(curves, cost, 0.5 * cost.total({}), multiple=8)
     assert found.reached

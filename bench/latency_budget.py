@@ -160,6 +160,7 @@ def main() -> None:
     cases = tuple(case for case in CASES if options.network in case.network)
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         if options.what == "host":
             host(folder, cases, options.shares, options.kinds)
         else:

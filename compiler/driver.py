@@ -20,7 +20,7 @@ from edgec.compiler.latency import time_run
 from edgec.compiler.layer_table import layer_table
 from edgec.compiler.pipeline import Step, run_pipeline
 from edgec.compiler.prepare import Prepared, prepare, versions
-from edgec.compiler.prices import prices_for
+from edgec.compiler.prices import has_budget, prices_for, settle
 from edgec.compiler.quality import judge
 from edgec.compiler.recipe import Recipe, relative_to
 from edgec.compiler.resources import peak_rss_mb
@@ -66,6 +66,13 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
             resume=settings.resume,
             progress=settings.progress,
         )
+        priced = settle(
+            ready,
+            priced,
+            lambda prices: _narrow(ready, settings, cache, Path(scratch), prices),
+            folder.cache,
+            Path(scratch),
+        )
         ready = replace(ready, recipe=ready.recipe.model_copy(update={"timing": priced.timing}))
         steps = _run_passes(ready, settings, folder, cache, Path(scratch), priced.prices)
         models = stages(ready.model, steps)
@@ -104,7 +111,29 @@ def _run_passes(
     scratch: Path,
     prices: Prices | None,
 ) -> tuple[Step, ...]:
-    context = Context(
+    context = _context(ready, settings, scratch, prices)
+
+    def after(step: Step) -> None:
+        folder.log({"time": time.time(), "cached": step.cached, **step.figures()})
+        if settings.after_pass is not None:
+            settings.after_pass(step)
+
+    resume = (
+        settings.resume or ready.recipe.timing is not None
+    )  # then this run itself left what `_narrow` computed
+    return run_pipeline(ready.passes, ready.model, context, cache=cache, resume=resume, after=after)
+
+
+def _narrow(ready: Prepared, settings: Settings, cache: PassCache, scratch: Path, prices: Prices) -> ir.Model:
+    """The float model after the last pass with a latency budget, by ``prices``."""
+    last = max(index for index, one in enumerate(ready.passes) if has_budget(one))
+    context = _context(ready, settings, scratch, prices)
+    first = ready.passes[: last + 1]
+    return run_pipeline(first, ready.model, context, cache=cache, resume=settings.resume)[-1].model
+
+
+def _context(ready: Prepared, settings: Settings, scratch: Path, prices: Prices | None) -> Context:
+    return Context(
         teacher=ready.model,
         scratch=scratch,
         data=ready.data,
@@ -114,13 +143,6 @@ def _run_passes(
         progress=settings.progress,
         prices=prices,
     )
-
-    def after(step: Step) -> None:
-        folder.log({"time": time.time(), "cached": step.cached, **step.figures()})
-        if settings.after_pass is not None:
-            settings.after_pass(step)
-
-    return run_pipeline(ready.passes, ready.model, context, cache=cache, resume=settings.resume, after=after)
 
 
 def _judging_data(ready: Prepared) -> Dataset | None:

@@ -8,7 +8,7 @@ that was never calibrated is calibrated for that engine and precision on the way
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,6 +23,7 @@ from edgec.passes.base import Pass, Prices, Progress
 if TYPE_CHECKING:
     from edgec.compiler.calibrate import Precision
     from edgec.compiler.prepare import Prepared
+    from edgec.targets.estimator import LatencyTable
 
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 """The engine that an artifact's latency is estimated for."""
@@ -60,13 +61,41 @@ def prices_for(
     table = latency_table(target, runtime, recipe.precision)
     if anchored:
         timing = _known(recipe, cache, resume) or _measure(ready, runtime, scratch, progress)
-        (cache / KEPT).parent.mkdir(parents=True, exist_ok=True)
-        (cache / KEPT).write_text(timing.model_dump_json(), encoding="utf-8")
-        anchored_table = table.anchored(cost(ready.model), (1 + RESERVE) * timing.artifact_ms)
-        return Priced(Prices(anchored_table, timing.source_ms), timing)
+        return _anchored(ready, table, timing, cache)
     if has_estimates(target, runtime, "fp32"):
         return Priced(Prices(table, estimate(cost(ready.model), target, runtime=runtime).ms))
     return Priced(Prices(table, table.model_ms(cost(ready.model))))
+
+
+def settle(
+    ready: Prepared, priced: Priced, narrow: Callable[[Prices], ir.Model], cache: Path, scratch: Path
+) -> Priced:
+    """Prices corrected, once, by what the widths that they lead to really take; ``narrow`` chooses widths by given prices.
+
+    An estimate scaled by the whole network can be wrong about what narrowing saves. Near the budget the corrected one is not.
+    """
+    from edgec.targets.estimator import latency_table
+
+    prices, timing = priced.prices, priced.timing
+    if prices is None or timing is None or timing.settled:
+        return priced
+    runtime = RUNTIMES[ready.recipe.formats[0]]
+    narrowed = narrow(prices)
+    planned = prices.table.model_ms(cost(narrowed)) / (1 + RESERVE)
+    found = _processor_ms([_plain(ready.recipe, narrowed, runtime, scratch)], Progress())[0] / planned
+    factor = found if abs(found - 1) > RESERVE else 1.0
+    settled = timing.model_copy(
+        update={"artifact_ms": round(factor * timing.artifact_ms, 5), "settled": True}
+    )
+    table = latency_table(ready.target, runtime, ready.recipe.precision)
+    return _anchored(ready, table, settled, cache)
+
+
+def _anchored(ready: Prepared, table: LatencyTable, timing: Timing, cache: Path) -> Priced:
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / KEPT).write_text(timing.model_dump_json(), encoding="utf-8")
+    scaled = table.anchored(cost(ready.model), (1 + RESERVE) * timing.artifact_ms)
+    return Priced(Prices(scaled, timing.source_ms), timing)
 
 
 def has_budget(one: Pass) -> bool:
@@ -102,16 +131,20 @@ def _measure(ready: Prepared, runtime: str, scratch: Path, progress: Progress) -
     In processor time of one thread, as the calibration: a busy machine stretches wall-clock time, and widths chosen by
     stretched times would be far too narrow.
     """
+    paths = [source_file(ready, scratch), _plain(ready.recipe, ready.model, runtime, scratch)]
+    source, artifact = _processor_ms(paths, progress)
+    return Timing(of=_identity(ready.recipe), source_ms=round(source, 5), artifact_ms=round(artifact, 5))
+
+
+def _processor_ms(paths: Sequence[Path], progress: Progress) -> list[float]:
     from edgec.compiler.calibrate import measure
 
-    paths = [source_file(ready, scratch), _uncompressed(ready, runtime, scratch)]
     found = []
     for round_ in range(_ROUNDS):
         progress.step("measuring the source model", round_, _ROUNDS)
         found.append(tuple(measure(paths)))
     progress.step("measuring the source model", _ROUNDS, _ROUNDS)
-    source, artifact = (median(times) for times in zip(*found, strict=True))
-    return Timing(of=_identity(ready.recipe), source_ms=round(source, 5), artifact_ms=round(artifact, 5))
+    return [median(times) for times in zip(*found, strict=True)]
 
 
 def source_file(ready: Prepared, folder: Path) -> Path:
@@ -135,12 +168,12 @@ def _has_free_axes(path: Path) -> bool:
     return any(not dim.HasField("dim_value") for shape in shapes for dim in shape[1:])
 
 
-def _uncompressed(ready: Prepared, runtime: str, folder: Path) -> Path:
-    """The source model in the run's engine and precision, with plain ranges: only its speed matters."""
+def _plain(recipe: Recipe, model: ir.Model, runtime: str, folder: Path) -> Path:
+    """A float model in the run's engine and precision, with plain ranges: only its speed matters."""
     from edgec.compiler.calibrate import artifacts
 
-    precision: Precision = "int8" if ready.recipe.precision == "int8" else "fp32"
-    return artifacts("uncompressed", _batch_one(ready.model), (runtime,), folder)[runtime, precision]
+    precision: Precision = "int8" if recipe.precision == "int8" else "fp32"
+    return artifacts("plain", _batch_one(model), (runtime,), folder)[runtime, precision]
 
 
 def _batch_one(model: ir.Model) -> ir.Model:

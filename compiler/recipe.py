@@ -79,13 +79,15 @@ class Gates(_Closed):
 class Timing(_Closed):
     """What a latency budget on this machine was measured against, so that the recipe chooses the same widths again.
 
-    ``source_ms``: the model that came in; ``artifact_ms``: the same network in the run's engine and precision. ``of`` names
-    model, engine, precision, and processor; for others it does not count.
+    ``source_ms``: the model that came in; ``artifact_ms``: the same network in the run's engine and precision, corrected by
+    what the first choice of widths really took (then ``settled``). ``of`` names model, engine, precision, and processor; for
+    others it does not count.
     """
 
     of: str
     source_ms: float = Field(gt=0)
     artifact_ms: float = Field(gt=0)
+    settled: bool = False
 
 
 class PassSpec(_Closed):

@@ -13,6 +13,7 @@ from edgec.compiler import calibrate as calibration
 from edgec.compiler.api import compile as compile_model
 from edgec.compiler.gates import budget_gate
 from edgec.compiler.latency import Timings
+from edgec.compiler.prices import RESERVE
 from edgec.compiler.recipe import ModelSource, Recipe, read_recipe
 from edgec.graph.cost import cost
 from edgec.graph.errors import UsageError
@@ -106,6 +107,21 @@ def test_a_budget_on_this_machine_is_anchored_on_a_measurement(
     same = compile_model(recipe, tmp_path / "same", measure=True)
     assert [a.sha256 for a in same.artifacts] == [a.sha256 for a in report.artifacts]
     assert run(budget="latency=60%", resume=True).passes[0].cached
+
+
+def test_widths_are_chosen_again_where_narrowing_saves_less_than_estimated(
+    run: Callable[..., Report], calibrated: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = [[1.0, 1.0], [0.6 / (1 + RESERVE)]]  # source and whole artifact; then the narrowed one, as planned
+    monkeypatch.setattr("edgec.compiler.prices._processor_ms", lambda paths, progress: real.pop(0))
+    as_planned = run(budget="latency=0.6ms").compressed.macs
+    real += [[1.0, 1.0], [0.9]]
+    narrower = run(budget="latency=0.6ms").compressed.macs
+    assert narrower < 0.8 * as_planned
+    timing = read_recipe(tmp_path / "out" / "recipe.yaml").timing
+    assert timing is not None
+    assert timing.settled
+    assert timing.artifact_ms == pytest.approx(1.5, rel=0.15)
 
 
 def test_a_recipe_s_timing_of_another_model_or_machine_does_not_count(

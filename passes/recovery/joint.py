@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,8 @@ class Maps:
     share: float
     fit: list[Sample] = field(default_factory=list)
     held: list[Sample] = field(default_factory=list)
+    seen: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+    """Images offered so far, by whether they are held out."""
 
     @staticmethod
     def of(site: Site, images: int) -> Maps:
@@ -42,8 +45,12 @@ class Maps:
         return Maps(min(1.0, wanted / max(images, 1), MAP_BYTES / (4 * pixels * channels * max(images, 1))))
 
     def add(self, sample: Sample) -> None:
-        """Keep the first of a batch."""
-        count = max(1, round(self.share * len(sample.x)))
+        """Keep the first of a batch, such that ``share`` of all images are kept; the very first always."""
+        before, after = self.seen[sample.held], self.seen[sample.held] + len(sample.x)
+        self.seen[sample.held] = after
+        count = math.ceil(self.share * after) - math.ceil(self.share * before)
+        if not count:
+            return
         kept = Sample(
             x=sample.x[:0],
             target=sample.target[:count],

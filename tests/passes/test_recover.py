@@ -19,8 +19,10 @@ from edgec.passes.fold_pointwise import FoldPointwise
 from edgec.passes.recover_bias import RecoverBias
 from edgec.passes.recover_fskd import RecoverFskd, insert_after
 from edgec.passes.recover_lsq import RecoverLsq
+from edgec.passes.recovery.joint import Maps
 from edgec.passes.recovery.kept import record_removal
 from edgec.passes.recovery.layers import layers_of
+from edgec.passes.recovery.sites import Sample
 
 Canonical = Callable[..., ir.Model]
 Noise = Callable[..., Dataset]
@@ -235,3 +237,13 @@ def test_layers_fitted_together_reach_further(teacher: ir.Model, noise: Noise, c
         branch = next(layer for layer in result.layers if layer.node == "branch")
         assert ("fitted together with inner" in branch.note) == bool(joint)
     assert errors[1] < 0.95 * errors[0]
+
+
+@pytest.mark.parametrize("share", [0.03, 0.25, 1.0])
+def test_joint_fits_keep_the_share_of_images_that_memory_allows(share: float) -> None:
+    maps = Maps(share)
+    for number in range(20):
+        zeros = np.zeros((10, 2, 4, 4), np.float32)
+        maps.add(Sample(zeros, zeros, None, held=number >= 16, start=zeros))
+    assert sum(len(one.target) for one in maps.fit) == int(np.ceil(160 * share))
+    assert sum(len(one.target) for one in maps.held) == int(np.ceil(40 * share))

@@ -51,12 +51,17 @@ class Maps:
         count = math.ceil(self.share * after) - math.ceil(self.share * before)
         if not count:
             return
+
+        def first(array: Array) -> Array:
+            # A slice would keep the whole batch in memory.
+            return array[:count].copy()
+
         kept = Sample(
-            x=sample.x[:0],
-            target=sample.target[:count],
-            offset=None if sample.offset is None else sample.offset[:count],
+            x=first(sample.x[:, :0]),
+            target=first(sample.target),
+            offset=None if sample.offset is None else first(sample.offset),
             held=sample.held,
-            start=None if sample.start is None else sample.start[:count],
+            start=None if sample.start is None else first(sample.start),
         )
         (self.held if sample.held else self.fit).append(kept)
 

@@ -28,7 +28,7 @@ from edgec.passes.recovery.walk import Walk, batch_size
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = dict[str, Array]
 
-MEMORY = 1.2e9
+MEMORY = 8e8
 """Bytes of activations that a walk holds; what exceeds them goes to disk."""
 
 

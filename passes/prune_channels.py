@@ -60,6 +60,7 @@ class PruneChannels(Pass):
     lam: float = option(1e-3, "ridge of the fits, relative to the mean input energy")
     rows: float = option(20.0, "rows per unknown above which pixels are sampled")
     flips: str = option("auto", "mirror the pictures too: auto, yes, no")
+    blend: bool = option(True, "mix the mirrored pictures with one another")
     bytes_per_weight: float = option(4.0, "bytes of one weight in the shipped file, for size budgets")
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
@@ -131,7 +132,8 @@ class PruneChannels(Pass):
         if self.criterion in ("l1", "random"):
             return {}, {}
         layers, refused = consumers_of(model, prunable)
-        batches = Batches.of(context, model.graph, held_out=0.0, flips=wants_flips(self.flips, model))
+        flips = wants_flips(self.flips, model)
+        batches = Batches.of(context, model.graph, held_out=0.0, flips=flips, blend=self.blend)
         options = FitOptions(lam=self.lam, rows_per_unknown=self.rows, seed=context.seed)
         return gather(model, layers, batches, options, context, self.name), refused
 

@@ -37,6 +37,7 @@ class RecoverLsq(Pass):
     )
     depth: int = option(1, "how many layers in front (depthwise ones do not count)")
     flips: str = option("auto", "mirror the pictures too: auto, yes, no")
+    blend: bool = option(True, "mix the mirrored pictures with one another")
     held_out: float = option(0.1, "share of the samples that only score the fits")
     depthwise: bool = option(True, "re-fit depthwise kernels too")
 
@@ -48,7 +49,11 @@ class RecoverLsq(Pass):
             if self.depthwise or not layers[name].is_depthwise
         ]
         batches = Batches.of(
-            context, model.graph, held_out=self.held_out, flips=wants_flips(self.flips, model)
+            context,
+            model.graph,
+            held_out=self.held_out,
+            flips=wants_flips(self.flips, model),
+            blend=self.blend,
         )
         options = FitOptions(self.lam, self.rows, self.clipped, self.joint, context.seed)
         sites = Sites(model, context, names, batches, self.depth if self.joint else 0)

@@ -49,7 +49,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batches:
-    """Calibration batches, those that score the fits last. With ``flips``, every batch that is fitted comes mirrored too;
+    """Calibration batches, those that score the fits last. With ``flips``, every batch that is fitted comes mirrored too,
+    and with ``blend`` each mirrored picture is mixed with another one of its batch;
     ``mirror`` shows all of them mirrored. Activations above ``memory`` bytes go to disk."""
 
     feeds: Dataset
@@ -58,24 +59,27 @@ class Batches:
     flips: bool = False
     mirror: bool = False
     memory: float = MEMORY
+    blend: bool = False
 
     @staticmethod
-    def of(context: Context, graph: ir.Graph, *, held_out: float, flips: bool) -> Batches:
+    def of(
+        context: Context, graph: ir.Graph, *, held_out: float, flips: bool, blend: bool = False
+    ) -> Batches:
         """Split the context's data by its seed."""
         if context.data is None or not len(context.data):
             raise PassError("needs calibration data")
         size = batch_size(graph)
         if held_out <= 0 or len(context.data) < 2:
-            return Batches(context.data, context.data.take(0), size, flips)
+            return Batches(context.data, context.data.take(0), size, flips, blend=blend)
         fit, held = context.data.split(held_out, context.seed)
-        return Batches(fit, held, size, flips)
+        return Batches(fit, held, size, flips, blend=blend)
 
     def __iter__(self) -> Iterator[Feeds]:
-        for feeds in self.feeds.batches(self.size):
+        for number, feeds in enumerate(self.feeds.batches(self.size)):
             turned = {name: mirrored(array) for name, array in feeds.items()}
             yield turned if self.mirror else feeds
             if self.flips:
-                yield turned
+                yield blended(turned, number) if self.blend else turned
         if len(self.held):
             yield from self.held.batches(self.size)
 
@@ -93,6 +97,22 @@ class Batches:
 def mirrored(array: Array) -> Array:
     """Pictures left to right; anything that is no picture as it is."""
     return np.ascontiguousarray(array[..., ::-1]) if array.ndim == 4 else array
+
+
+def blended(feeds: Feeds, seed: int) -> Feeds:
+    """Every picture with its neighbour in the batch, in random proportions (mixup, arXiv 1710.09412).
+
+    Calibration pictures are often training pictures, of which the teacher is certain. What lies between two of them is what
+    it has to weigh, as with pictures that it never saw.
+    """
+    rng = np.random.default_rng(seed)
+    count = max((len(array) for array in feeds.values()), default=0)
+    shares = rng.uniform(0.3, 0.7, count).astype(np.float32)
+    found = {}
+    for name, array in feeds.items():
+        share = shares.reshape(-1, *(1,) * (array.ndim - 1))
+        found[name] = share * array + (1 - share) * np.roll(array, 1, axis=0) if array.ndim == 4 else array
+    return found
 
 
 def wants_flips(choice: str, model: ir.Model) -> bool:

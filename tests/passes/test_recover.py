@@ -22,7 +22,7 @@ from edgec.passes.recover_lsq import RecoverLsq
 from edgec.passes.recovery.joint import Maps
 from edgec.passes.recovery.kept import record_removal
 from edgec.passes.recovery.layers import layers_of
-from edgec.passes.recovery.sites import Sample
+from edgec.passes.recovery.sites import Batches, Sample
 
 Canonical = Callable[..., ir.Model]
 Noise = Callable[..., Dataset]
@@ -86,7 +86,7 @@ def test_redundant_channels_cost_nothing_after_a_refit(
     student = pruned(teacher, {"inner": [6, 7]})
     data, fresh = noise(teacher, 48), noise(teacher, 32, seed=9)
     assert error(teacher, student, fresh) > 1e-3
-    result = RecoverLsq(lam=1e-8, clipped=clipped).run(student.clone(), context(teacher, data))
+    result = RecoverLsq(lam=1e-8, clipped=clipped, blend=False).run(student.clone(), context(teacher, data))
     assert result.modified
     assert error(teacher, result.model, fresh) < 1e-6
     report = next(layer for layer in result.layers if layer.node == "branch")
@@ -247,3 +247,18 @@ def test_joint_fits_keep_the_share_of_images_that_memory_allows(share: float) ->
         maps.add(Sample(zeros, zeros, None, held=number >= 16, start=zeros))
     assert sum(len(one.target) for one in maps.fit) == int(np.ceil(160 * share))
     assert sum(len(one.target) for one in maps.held) == int(np.ceil(40 * share))
+
+
+def test_blends_are_pictures_between_two_and_the_same_every_time(canonical: Canonical, noise: Noise) -> None:
+    model = canonical(NETWORK)
+    data = noise(model, 6)
+    plain, mixed = (list(Batches(data, data.take(0), 6, flips=True, blend=blend)) for blend in (False, True))
+    np.testing.assert_array_equal(mixed[0]["x"], plain[0]["x"])
+    turned, blends = plain[1]["x"], mixed[1]["x"]
+    others = np.roll(turned, 1, axis=0)
+    shares = [
+        np.vdot(b - o, t - o) / np.vdot(t - o, t - o) for b, t, o in zip(blends, turned, others, strict=True)
+    ]
+    assert all(0.3 <= share <= 0.7 for share in shares)
+    again = list(Batches(data, data.take(0), 6, flips=True, blend=True))
+    np.testing.assert_array_equal(again[1]["x"], blends)

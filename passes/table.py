@@ -16,6 +16,8 @@ PASSES: dict[str, str] = {
     "recover-fskd": "edgec.passes.recover_fskd:RecoverFskd",
     "recover-bias": "edgec.passes.recover_bias:RecoverBias",
     "remove-blocks": "edgec.passes.remove_blocks:RemoveBlocks",
+    "decompose-svd": "edgec.passes.decompose_svd:DecomposeSvd",
+    "decompose-channel": "edgec.passes.decompose_channel:DecomposeChannel",
     "distill-convex": "edgec.passes.distill_convex:DistillConvex",
     "equalize": "edgec.passes.equalize:Equalize",
     "quantize": "edgec.passes.quantize:Quantize",

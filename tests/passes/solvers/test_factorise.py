@@ -1,0 +1,65 @@
+"""Low-rank factors: exact at full rank, best in the data's metric, with the error that they state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgec.passes.solvers.factorise import low_rank
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def problem(seed: int, n: int, out: int) -> tuple[Array, Array, Array]:
+    """Correlated rows with a constant, their second moments, and columns."""
+    rng = np.random.default_rng(seed)
+    p = np.concatenate(
+        [rng.standard_normal((400, n)) @ rng.standard_normal((n, n)) + 1, np.ones((400, 1))], 1
+    )
+    return p, p.T @ p / len(p), rng.standard_normal((n + 1, out))
+
+
+sizes = st.integers(2, 9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 999), n=sizes, out=sizes, whitened=st.booleans())
+def test_errors_are_those_of_the_rows(seed: int, n: int, out: int, whitened: bool) -> None:
+    p, h, columns = problem(seed, n, out)
+    found = low_rank(h, columns, whitened=whitened)
+    assert found.full == min(n, out)
+    scale = np.square(p @ columns).mean()
+    for rank in range(1, found.full + 1):
+        second, bias = found.second(rank)
+        made = p[:, :-1] @ found.first(rank) @ second + bias
+        direct = np.square(made - p @ columns).sum(1).mean()
+        assert direct == pytest.approx(found.errors[rank], rel=1e-6, abs=1e-8 * scale)
+    assert found.errors[-1] <= 1e-8 * scale * out
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 999), n=sizes, out=sizes)
+def test_no_rank_is_better_without_the_data(seed: int, n: int, out: int) -> None:
+    _, h, columns = problem(seed, n, out)
+    aware, plain = (low_rank(h, columns, whitened=whitened).errors for whitened in (True, False))
+    assert (aware <= plain + 1e-9 * plain[0]).all()
+    assert (np.diff(aware) <= 1e-12).all()
+
+
+def test_the_whitened_error_is_that_of_the_truncated_svd() -> None:
+    p, h, columns = problem(3, 6, 5)
+    centred = (p[:, :-1] - p[:, :-1].mean(0)) / np.sqrt(len(p))
+    values = np.linalg.svd(centred @ columns[:-1], compute_uv=False)
+    tails = np.concatenate([np.cumsum(values[::-1] ** 2)[::-1], [0.0]])
+    np.testing.assert_allclose(low_rank(h, columns).errors, tails, atol=1e-9 * tails[0])
+
+
+@pytest.mark.parametrize("rank", [0, 6])
+def test_ranks_outside_the_layer_are_refused(rank: int) -> None:
+    _, h, columns = problem(0, 6, 5)
+    with pytest.raises(ValueError, match="not within 1 and 5"):
+        low_rank(h, columns).first(rank)

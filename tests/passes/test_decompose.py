@@ -1,0 +1,142 @@
+"""Low-rank decomposition: exact where the rank allows it, within the budget, and better for knowing the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgec.graph.compare import relative_error
+from edgec.graph.cost import cost
+from edgec.graph.data import Dataset
+from edgec.graph.errors import PassError, UsageError
+from edgec.graph.execute import Executor
+from edgec.graph.verify import verify
+from edgec.passes.base import Context, Pass
+from edgec.passes.decompose_channel import DecomposeChannel
+from edgec.passes.decompose_svd import DecomposeSvd
+from edgec.passes.pipeline_string import parse_pipeline, print_pass
+from edgec.passes.recover_lsq import RecoverLsq
+from edgec.passes.recovery.layers import layers_of
+
+Canonical = Callable[..., ir.Model]
+Noise = Callable[..., Dataset]
+Around = Callable[..., Context]
+
+NETWORK = """
+net (float[N,3,12,12] x) => (float[N,10] y)
+<float[16,3,3,3] w0, float[16] b0, float[24,16,3,3] w1, float[24] b1, float[32,24,1,1] w2, float[32] b2,
+ float[32,1,3,3] w3, float[10,32] w4, float[10] b4>
+{
+  [stem] a = Conv<pads=[1,1,1,1]>(x, w0, b0)
+  r = Relu(a)
+  [wide] c = Conv<pads=[2,1,2,1], strides=[2,1], dilations=[2,1]>(r, w1, b1)
+  d = Relu(c)
+  [point] e = Conv<strides=[1,2]>(d, w2, b2)
+  s = Relu(e)
+  [depth] u = Conv<group=32, pads=[1,1,1,1]>(s, w3)
+  p = GlobalAveragePool(u)
+  f = Flatten(p)
+  [classify] y = Gemm<transB=1>(f, w4, b4)
+}
+"""
+PASSES = [DecomposeSvd(macs="95%"), DecomposeChannel(macs="60%")]
+
+
+@pytest.fixture
+def teacher(canonical: Canonical) -> ir.Model:
+    return canonical(NETWORK)
+
+
+def error(teacher: ir.Model, student: ir.Model, data: Dataset) -> float:
+    a, b = (
+        np.concatenate([next(iter(Executor(one).run(feeds).values())) for feeds in data.batches(16)])
+        for one in (teacher, student)
+    )
+    return relative_error(a, b)
+
+
+@pytest.mark.parametrize(
+    ("one", "node"), [(PASSES[0], "point"), (PASSES[1], "wide")], ids=lambda v: str(v)[:14]
+)
+def test_a_layer_of_low_rank_is_split_without_loss(
+    one: Pass, node: str, teacher: ir.Model, noise: Noise, context: Around
+) -> None:
+    layer = layers_of(teacher)[node]
+    columns = layer.columns()
+    left, values, right = np.linalg.svd(columns[0, :-1], full_matrices=False)
+    values[4:] = 0
+    columns[0, :-1] = (left * values) @ right
+    layer.set_columns(columns)
+    result = one.run(teacher.clone(), context(teacher, noise(teacher, 24)))
+    verify(result.model)
+    assert result.data["ranks"][node] >= 4
+    assert error(teacher, result.model, noise(teacher, 8, seed=5)) < 1e-4
+
+
+@pytest.mark.parametrize("one", PASSES, ids=lambda one: one.name)
+def test_budgets_are_met_and_not_by_much(one: Pass, teacher: ir.Model, noise: Noise, context: Around) -> None:
+    result = one.run(teacher.clone(), context(teacher, noise(teacher, 24)))
+    verify(result.model)
+    share = cost(result.model).macs / cost(teacher).macs
+    wanted = float(one.macs.rstrip("%")) / 100  # type: ignore[attr-defined]
+    assert wanted - 0.05 < share <= wanted
+
+
+def test_knowing_the_data_beats_not_knowing_it(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    data, fresh = noise(teacher, 48), noise(teacher, 24, seed=3)
+    errors = [
+        error(
+            teacher,
+            DecomposeChannel(macs="50%", whitened=w).run(teacher.clone(), context(teacher, data)).model,
+            fresh,
+        )
+        for w in (True, False)
+    ]
+    assert errors[0] < errors[1]
+
+
+def test_the_refit_behind_it_helps(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    around, fresh = context(teacher, noise(teacher, 64)), noise(teacher, 24, seed=3)
+    cut = DecomposeChannel(macs="45%").run(teacher.clone(), around).model
+    fitted = RecoverLsq().run(cut.clone(), around)
+    assert fitted.modified
+    assert error(teacher, fitted.model, fresh) < error(teacher, cut, fresh)
+
+
+def test_what_does_not_pay_stays_with_its_numbers(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    result = DecomposeSvd(macs="95%").run(teacher.clone(), context(teacher, noise(teacher, 24)))
+    notes = {note.node: note.text for note in result.notes}
+    assert "in groups" in notes["depth"]
+    assert "decompose-channel" in notes["wide"]
+    assert "break-even at rank 7 of 10 (32 x 10)" in notes["classify"]
+
+
+def test_out_of_reach_is_said(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    result = DecomposeSvd(macs="10%").run(teacher.clone(), context(teacher, noise(teacher, 24)))
+    assert "out of reach" in result.notes[0].text
+    assert result.notes[0].level == "warning"
+    assert set(result.data["ranks"].values()) == {1}
+
+
+def test_parameters_are_a_budget_too(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    result = DecomposeChannel(params="70%").run(teacher.clone(), context(teacher, noise(teacher, 24)))
+    assert cost(result.model).params <= 0.7 * cost(teacher).params
+
+
+@pytest.mark.parametrize("given", [{}, {"macs": "50%", "params": "50%"}])
+def test_exactly_one_budget(teacher: ir.Model, noise: Noise, context: Around, given: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="needs one budget"):
+        DecomposeSvd(**given).run(teacher, context(teacher, noise(teacher, 8)))
+
+
+def test_no_data_is_an_error(teacher: ir.Model, context: Around) -> None:
+    with pytest.raises(PassError, match="calibration data"):
+        DecomposeSvd(macs="90%").run(teacher.clone(), context(teacher, None))
+
+
+@pytest.mark.parametrize("one", PASSES, ids=lambda one: one.name)
+def test_the_pass_round_trips_as_text(one: Pass) -> None:
+    assert parse_pipeline(print_pass(one)) == (one,)

@@ -10,7 +10,7 @@ import argparse
 from pruning import HEAD, IMAGENET, Case
 
 NETWORKS = {"resnet20": "resnet20_cifar10", "resnet56": "resnet56_cifar10", "nin": "nin_cifar10"}
-REFIT = " recover-lsq{joint=0}"
+FORMS = ("channel", "spatial", "tucker", "depthwise")
 
 
 def main() -> None:
@@ -21,18 +21,20 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", help=", ".join(NETWORKS))
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--macs", nargs="+", default=["65%", "50%"])
+    parser.add_argument("--forms", nargs="+", default=FORMS)
+    parser.add_argument("--refit", default=" recover-lsq")
     given = parser.parse_args()
     for network in given.networks or NETWORKS:
         case = Case.of(NETWORKS[network], "cifar10", IMAGENET, given.images, given.threads)
-        passes = ("decompose-channel", "decompose-svd") if network == "nin" else ("decompose-channel",)
         print(f"\n## {network}, {given.images} images\n\n{HEAD}", flush=True)
-        for share in ("65%", "50%"):
-            for name in passes:
+        for share in given.macs:
+            for form in given.forms:
                 for choice, label in (("yes", "whitened"), ("no", "plain")):
-                    text = f"{name}{{macs={share} whitened={choice}}}"
-                    case.row(f"`{name}`, {label}", text)
-                    case.row(f"`{name}`, {label}, re-fitted", text + REFIT)
-            case.row("`prune-channels`, re-fitted", f"prune-channels{{macs={share}}}{REFIT}")
+                    text = f"decompose-{form}{{macs={share} whitened={choice}}}"
+                    case.row(f"{form}, {label}", text)
+                    case.row(f"{form}, {label}, re-fitted", text + given.refit)
+            case.row("prune-channels, re-fitted", f"prune-channels{{macs={share}}}{given.refit}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -24,7 +24,8 @@ from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
 from edgec.passes.budget import Budget, parse_budget
 from edgec.passes.pruning.costs import AdditiveCost, cost_of, source_cost
 from edgec.passes.pruning.criteria import activation_scores, l1_scores, obs_curve, random_scores, score_curve
-from edgec.passes.pruning.damage import LEAST_SAMPLES, MOST_SAMPLES, measure, scaled_errors
+from edgec.passes.pruning.damage import measure, of_group, scaled_errors
+from edgec.passes.pruning.judges import split_judges
 from edgec.passes.pruning.statistics import ConsumerStatistics, consumers_of, gather
 from edgec.passes.recovery.fit import FitOptions
 from edgec.passes.recovery.kept import record_removal
@@ -33,10 +34,6 @@ from edgec.passes.solvers.allocate import Allocation, allocate, allowed_widths
 from edgec.passes.solvers.obs import Curve
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-JUDGES = 0.2
-"""Most of the samples that damage is measured on; the statistics see the others."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +73,16 @@ class PruneChannels(Pass):
         if not prunable:
             notes.insert(0, Note("no channel can be removed", level="warning"))
             return PassResult(model, modified=False, notes=tuple(notes))
-        context, judges = self._split(context)
+        context, judges = split_judges(context) if self._measures else (context, context)
         statistics, refused = self._statistics(model, prunable, context)
         curves = self._curves(model, prunable, statistics, context.seed)
         prunable = [g for g in prunable if g.name in curves]
         errors = {name: curve.errors for name, curve in curves.items()}
         measured = {}
         if self._measures:
-            measured = measure(model, prunable, curves, statistics, judges)
-            errors = {name: scaled_errors(curves[name], measured.get(name, ())) for name in curves}
+            subjects = [of_group(group, curves[group.name], statistics) for group in prunable]
+            measured = measure(model, subjects, judges, self.name)
+            errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}
         chosen = self._allocate(errors, cost, limit, context)
         removals = {g.name: _gone(curves[g.name], chosen.widths[g.name]) for g in prunable}
         removals = {name: units for name, units in removals.items() if len(units)}
@@ -117,14 +115,6 @@ class PruneChannels(Pass):
     @property
     def _measures(self) -> bool:
         return self.criterion == "obs" and self.damage and self.allocation == "global"
-
-    def _split(self, context: Context) -> tuple[Context, Context]:
-        """Samples for the statistics, and others to measure damage on: on their own samples, fits look better than they are."""
-        if not self._measures or context.data is None or len(context.data) * JUDGES < LEAST_SAMPLES:
-            return context, context
-        share = min(JUDGES, MOST_SAMPLES / len(context.data))
-        fit, judge = context.data.split(share, context.seed)
-        return replace(context, data=fit), replace(context, data=judge)
 
     def _statistics(
         self, model: ir.Model, prunable: Sequence[ChannelGroup], context: Context

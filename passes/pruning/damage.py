@@ -1,15 +1,16 @@
-"""What an error inside the network does to its output: measured, label-free, for one group at a time.
+"""What an error inside the network does to its output: measured, label-free, for one change at a time.
 
-The curve of a group counts errors where they arise. How much of that reaches the output differs between layers by an order of
-magnitude, so each curve is scaled by (change of the output) / (modelled error), measured at a few widths on a few samples, with
-the consumers re-fitted and everything else as it is. Between the measured widths the output's change is interpolated over the
-error, both as logarithms; beyond them it is in proportion to the error: it never extrapolates a trend.
+The curve of a group, or of a layer's ranks, counts errors where they arise. How much of that reaches the output differs between
+layers by an order of magnitude, so each curve is scaled by (change of the output) / (modelled error), measured at a few points on
+a few samples, with the layers re-fitted and everything else as it is. Between the measured points the output's change is
+interpolated over the error, both as logarithms; beyond them it is in proportion to the error: it never extrapolates a trend.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,87 +36,104 @@ MOST_SAMPLES, LEAST_SAMPLES = 96, 8
 
 @dataclass(frozen=True)
 class Damage:
-    """Measured at one width: the modelled ``error`` and the relative squared change of the ``output``."""
+    """Measured once: the modelled ``error`` and the relative squared change of the ``output``."""
 
-    width: int
     error: float
     output: float
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A change of some layers' weights, and the error that is modelled for it."""
+
+    error: float
+    apply: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is tried on: ``node`` is the first that changes, ``undo`` makes all as it was."""
+
+    name: str
+    node: str
+    trials: tuple[Trial, ...]
+    undo: Callable[[], None]
+
+
+def of_group(group: ChannelGroup, curve: Curve, statistics: Mapping[str, ConsumerStatistics]) -> Subject:
+    """A channel group at `WIDTHS`, its consumers re-fitted."""
+    names = {member.node for member in group.consumers}
+    readers = [one for name, one in statistics.items() if name in names]  # in graph order
+
+    def narrow(gone: Array) -> None:
+        for reader in readers:
+            rows = reader.units(group)
+            if rows is not None:
+                reader.set_columns(reader.compensated(rows[gone].ravel()))
+
+    trials = []
+    for width in sorted({max(1, round(share * group.size)) for share in WIDTHS} - {group.size}, reverse=True):
+        gone = np.setdiff1d(np.arange(group.size), curve.kept(width))
+        trials.append(Trial(float(curve.errors[group.size - width]), partial(narrow, gone)))
+    return Subject(group.name, readers[0].layer.name, tuple(trials), partial(restore, readers))
+
+
+def restore(readers: Sequence[ConsumerStatistics]) -> None:
+    """Give every layer the weights that it had."""
+    for reader in readers:
+        reader.set_columns(reader.columns)
+
+
 def measure(
-    model: ir.Model,
-    groups: Sequence[ChannelGroup],
-    curves: Mapping[str, Curve],
-    statistics: Mapping[str, ConsumerStatistics],
-    context: Context,
+    model: ir.Model, subjects: Sequence[Subject], context: Context, label: str
 ) -> dict[str, tuple[Damage, ...]]:
-    """Damage of every group at `WIDTHS`. ``model`` is changed on the way and left as it was."""
-    if context.data is None or not groups:
+    """Damage of every trial, by subject. ``model`` is changed on the way and left as it was."""
+    if context.data is None or not subjects:
         return {}
-    work = max(cost(model).macs, 1) * 0.55 * len(groups) * len(WIDTHS)
-    data = context.data.take(int(np.clip(WORK / work, LEAST_SAMPLES, MOST_SAMPLES)), context.seed)
-    position = {node.name: number for number, node in enumerate(model.graph)}
-    first = {
-        group.name: min(position[m.node] for m in group.consumers if m.node in statistics) for group in groups
-    }
+    work = max(cost(model).macs, 1) * 0.55 * sum(len(subject.trials) for subject in subjects)
+    data = context.data.take(int(np.clip(WORK / max(work, 1), LEAST_SAMPLES, MOST_SAMPLES)), context.seed)
+    position = {node.name or "": number for number, node in enumerate(model.graph)}
     names = output_names(model.graph)
     store = ActivationStore(context.scratch, int(MEMORY))
     found: dict[str, tuple[Damage, ...]] = {}
     try:
         walk = Walk(model, data.batches(batch_size(model.graph)), store, context.threads)
         reference = [centred(out, names) for out in walk.values(names)]
-        for number, group in enumerate(sorted(groups, key=lambda g: first[g.name])):
-            context.progress.step("prune-channels: damage", number, len(groups))
-            walk.go(first[group.name])
-            found[group.name] = _group(walk, group, curves[group.name], statistics, reference, names)
+        for number, subject in enumerate(sorted(subjects, key=lambda one: position[one.node])):
+            context.progress.step(f"{label}: damage", number, len(subjects))
+            walk.go(position[subject.node])
+            found[subject.name] = _tried(walk, subject, reference, names)
     finally:
         store.clear()
     return found
 
 
-def _group(
-    walk: Walk,
-    group: ChannelGroup,
-    curve: Curve,
-    statistics: Mapping[str, ConsumerStatistics],
-    reference: Sequence[Array],
-    names: Sequence[str],
+def _tried(
+    walk: Walk, subject: Subject, reference: Sequence[Array], names: Sequence[str]
 ) -> tuple[Damage, ...]:
-    readers = [
-        statistics[name] for name in dict.fromkeys(m.node for m in group.consumers) if name in statistics
-    ]
     points = []
-    for width in sorted({max(1, round(share * group.size)) for share in WIDTHS}, reverse=True):
-        if width == group.size:
-            continue
-        gone = np.setdiff1d(np.arange(group.size), curve.kept(width))
-        for reader in readers:
-            rows = reader.units(group)
-            if rows is not None:
-                reader.set_columns(reader.compensated(rows[gone].ravel()))
+    for trial in subject.trials:
+        trial.apply()
         error = energy = 0.0
         for wanted, out in zip(reference, walk.values(names), strict=True):
             error += float(np.square(centred(out, names) - wanted).sum())
             energy += float(np.square(wanted).sum())
-        points.append(
-            Damage(width, float(curve.errors[group.size - width]), error / energy if energy else 0.0)
-        )
-    for reader in readers:
-        reader.set_columns(reader.columns)
+        points.append(Damage(trial.error, error / energy if energy else 0.0))
+    subject.undo()
     return tuple(points)
 
 
-def scaled_errors(curve: Curve, damage: Sequence[Damage]) -> Array:
-    """The curve in units of output change."""
+def scaled_errors(errors: Array, damage: Sequence[Damage]) -> Array:
+    """Modelled ``errors``, in ascending order, in units of output change."""
     known = sorted({d.error: d.output for d in damage if d.error > 0 and np.isfinite(d.output)}.items())
     if not known:
-        return curve.errors
-    errors, outputs = (np.log([max(pair[i], 1e-30) for pair in known]) for i in (0, 1))
+        return errors
+    logs, outputs = (np.log([max(pair[i], 1e-30) for pair in known]) for i in (0, 1))
     with np.errstate(divide="ignore"):
-        logs = np.log(curve.errors)
+        wanted = np.log(errors)
     # Between the points log-log, beyond them in proportion to the error.
-    scaled = np.exp(np.interp(logs, errors, outputs) + logs - np.clip(logs, errors[0], errors[-1]))
-    return np.maximum.accumulate(np.where(curve.errors > 0, scaled, 0.0))
+    scaled = np.exp(np.interp(wanted, logs, outputs) + wanted - np.clip(wanted, logs[0], logs[-1]))
+    return np.asarray(np.maximum.accumulate(np.where(errors > 0, scaled, 0.0)))
 
 
 def output_names(graph: ir.Graph) -> tuple[str, ...]:

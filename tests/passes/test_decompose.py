@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -14,12 +15,21 @@ from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError, UsageError
 from edgec.graph.execute import Executor
 from edgec.graph.verify import verify
-from edgec.passes.base import Context, Pass
+from edgec.passes.base import Context, Pass, Prices
 from edgec.passes.decompose_channel import DecomposeChannel
+from edgec.passes.decompose_depthwise import DecomposeDepthwise
+from edgec.passes.decompose_spatial import DecomposeSpatial
 from edgec.passes.decompose_svd import DecomposeSvd
+from edgec.passes.decompose_tucker import DecomposeTucker
+from edgec.passes.decomposition.pieces import costs
+from edgec.passes.decomposition.run import Decomposition
+from edgec.passes.decomposition.surgery import split
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
 from edgec.passes.recover_lsq import RecoverLsq
 from edgec.passes.recovery.layers import layers_of
+from edgec.targets.estimator import LatencyTable
+from edgec.targets.estimator.coefficients import Entry
+from edgec.targets.estimator.features import FEATURES
 
 Canonical = Callable[..., ir.Model]
 Noise = Callable[..., Dataset]
@@ -42,7 +52,13 @@ net (float[N,3,12,12] x) => (float[N,10] y)
   [classify] y = Gemm<transB=1>(f, w4, b4)
 }
 """
-PASSES = [DecomposeSvd(macs="95%"), DecomposeChannel(macs="60%")]
+PASSES = [
+    DecomposeSvd(macs="95%"),
+    DecomposeChannel(macs="60%"),
+    DecomposeSpatial(macs="60%"),
+    DecomposeTucker(macs="60%"),
+    DecomposeDepthwise(macs="60%"),
+]
 
 
 @pytest.fixture
@@ -72,7 +88,7 @@ def test_a_layer_of_low_rank_is_split_without_loss(
     layer.set_columns(columns)
     result = one.run(teacher.clone(), context(teacher, noise(teacher, 24)))
     verify(result.model)
-    assert result.data["ranks"][node] >= 4
+    assert result.data["cuts"][node][1][0] >= 4
     assert error(teacher, result.model, noise(teacher, 8, seed=5)) < 1e-4
 
 
@@ -82,20 +98,58 @@ def test_budgets_are_met_and_not_by_much(one: Pass, teacher: ir.Model, noise: No
     verify(result.model)
     share = cost(result.model).macs / cost(teacher).macs
     wanted = float(one.macs.rstrip("%")) / 100  # type: ignore[attr-defined]
-    assert wanted - 0.05 < share <= wanted
+    assert wanted - 0.1 < share <= wanted
 
 
-def test_knowing_the_data_beats_not_knowing_it(teacher: ir.Model, noise: Noise, context: Around) -> None:
+@pytest.mark.parametrize("one", PASSES[1:], ids=lambda one: one.name)
+def test_knowing_the_data_beats_not_knowing_it(
+    one: Pass, teacher: ir.Model, noise: Noise, context: Around
+) -> None:
     data, fresh = noise(teacher, 48), noise(teacher, 24, seed=3)
-    errors = [
-        error(
-            teacher,
-            DecomposeChannel(macs="50%", whitened=w).run(teacher.clone(), context(teacher, data)).model,
-            fresh,
-        )
-        for w in (True, False)
-    ]
+    errors = []
+    for whitened in (True, False):
+        cut = replace(one, whitened=whitened).run(teacher.clone(), context(teacher, data))  # type: ignore[call-arg]
+        errors.append(error(teacher, cut.model, fresh))
     assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("one", PASSES, ids=lambda one: one.name)
+def test_pieces_compute_what_their_factors_say(
+    one: Decomposition, teacher: ir.Model, noise: Noise, context: Around
+) -> None:
+    """The surgery, with strides, pads and dilation, against one layer with the product of the factors as its weight."""
+    node = "point" if one.name == "decompose-svd" else "wide"
+    around = context(teacher, noise(teacher, 24))
+    candidates, _ = one.candidates(teacher.clone(), around, lambda nodes: float(sum(n.macs for n in nodes)))
+    found = next(candidate for candidate in candidates if candidate.name == node)
+    assert found.ways
+    for way in found.ways[:: max(1, len(found.ways) // 5)]:
+        split_up, in_one = teacher.clone(), teacher.clone()
+        factors, body = way.cut.make()
+        bias = found.response.bias_for(body)
+        split(split_up, layers_of(split_up)[node], found.geometry, way.cut.pieces, factors, bias)
+        layers_of(in_one)[node].set_columns(np.concatenate([body, bias[None]])[None])
+        verify(split_up)
+        assert error(in_one, split_up, noise(teacher, 8, seed=5)) < 1e-5
+        modelled = sum(c.macs for c in costs(node, found.geometry, way.cut.pieces))
+        assert cost(split_up).macs == cost(teacher).macs - _macs(teacher, node) + modelled
+
+
+def _macs(model: ir.Model, name: str) -> int:
+    return next(one.macs for one in cost(model).nodes if one.name == name)
+
+
+def test_a_target_that_is_slower_in_pieces_keeps_the_layer(
+    teacher: ir.Model, noise: Noise, context: Around
+) -> None:
+    """Nothing but the number of nodes costs time there."""
+    each = tuple(float(name == "nodes") for name in FEATURES)
+    entry = Entry("onnxruntime", "1", "fp32", 1, each, 0.9, 1.1, "fitted", "made up")
+    prices = Prices(LatencyTable(entry, "slow"), source_ms=1.0)
+    around = replace(context(teacher, noise(teacher, 24)), prices=prices)
+    result = DecomposeChannel(macs="60%").run(teacher.clone(), around)
+    assert not result.modified
+    assert any("not faster in pieces" in note.text for note in result.notes)
 
 
 def test_the_refit_behind_it_helps(teacher: ir.Model, noise: Noise, context: Around) -> None:
@@ -111,14 +165,14 @@ def test_what_does_not_pay_stays_with_its_numbers(teacher: ir.Model, noise: Nois
     notes = {note.node: note.text for note in result.notes}
     assert "in groups" in notes["depth"]
     assert "decompose-channel" in notes["wide"]
-    assert "break-even at rank 7 of 10 (32 x 10)" in notes["classify"]
+    assert "pays up to rank svd 7 (32 x 10)" in notes["classify"]
 
 
 def test_out_of_reach_is_said(teacher: ir.Model, noise: Noise, context: Around) -> None:
     result = DecomposeSvd(macs="10%").run(teacher.clone(), context(teacher, noise(teacher, 24)))
     assert "out of reach" in result.notes[0].text
     assert result.notes[0].level == "warning"
-    assert set(result.data["ranks"].values()) == {1}
+    assert {tuple(rank) for _, rank in result.data["cuts"].values()} == {(1,)}
 
 
 def test_parameters_are_a_budget_too(teacher: ir.Model, noise: Noise, context: Around) -> None:

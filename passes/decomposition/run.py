@@ -1,0 +1,187 @@
+"""What the `decompose-...` passes have in common: their options, and the way from a budget to a model in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from edgec.graph.cost import cost
+from edgec.graph.errors import UsageError
+from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
+from edgec.passes.budget import Budget, parse_budget
+from edgec.passes.decomposition.cuts import Form
+from edgec.passes.decomposition.pieces import Geometry
+from edgec.passes.decomposition.ranks import Candidate, Price, Way, candidate, choose, damages
+from edgec.passes.decomposition.surgery import split
+from edgec.passes.pruning.damage import measure
+from edgec.passes.pruning.judges import split_judges
+from edgec.passes.pruning.statistics import MAX_UNKNOWNS, ConsumerStatistics, gather
+from edgec.passes.recovery.fit import FitOptions
+from edgec.passes.recovery.layers import Layer, layers_of
+from edgec.passes.recovery.sites import Batches, wants_flips
+
+UNITS = ("macs", "params", "size", "latency")
+
+
+@dataclass(frozen=True)
+class Decomposition(Pass):
+    """Cut layers into pieces until a budget is met."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    forms: ClassVar[tuple[Form, ...]]
+    """In which pieces."""
+
+    macs: str = option("", "budget of multiplications: 60%, 20M")
+    params: str = option("", "budget of parameters: 60%, 1.2M")
+    size: str = option("", "budget of weight bytes: 4MB, 60%")
+    latency: str = option("", "budget of the target's estimated latency: 25ms, 60%")
+    whitened: bool = option(True, "factors that matter under the data, else those of the weights alone")
+    damage: bool = option(True, "scale errors by what they do to the output, measured")
+    multiple: int = option(0, "round ranks to this; 0: the target's, else 1")
+    rows: float = option(20.0, "rows per unknown above which pixels are sampled")
+    flips: str = option("auto", "mirror the pictures too: auto, yes, no")
+    blend: bool = option(True, "mix the mirrored pictures with one another")
+    bytes_per_weight: float = option(4.0, "bytes of one weight in the shipped file, for size budgets")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Raises UsageError for none or several budgets, and PassError without data."""
+        budget = budget_of(self)
+        price = price_of(budget, context, self.bytes_per_weight)
+        source, now = source_price(budget, context, price), price(cost(model).nodes)
+        limit = budget.limit(source)
+        if now <= limit:
+            return PassResult(model, modified=False, notes=(Note("the budget is met already"),))
+        candidates, notes = self.candidates(model, context, price)
+        chosen = choose(candidates, now - limit)
+        reports = [cut(model, one, chosen[one.name]) for one in candidates if one.name in chosen]
+        notes += [Note(_stays(one), node=one.name) for one in candidates if one.name not in chosen]
+        left = price(cost(model).nodes)
+        notes.insert(
+            0, Note(f"{len(chosen)} layers in pieces: {budget.unit} at {left / source:.1%} of the source")
+        )
+        if left > limit * (1 + 1e-9):
+            text = f"{budget.text} is out of reach: with all that pays in pieces {left / source:.1%} of the source are left"
+            notes.insert(0, Note(text, level="warning"))
+        data = {
+            "cuts": {name: [way.cut.form, list(way.cut.rank)] for name, way in chosen.items()},
+            "predicted_error": damages(chosen),
+        }
+        return PassResult(model, modified=bool(chosen), notes=tuple(notes), layers=tuple(reports), data=data)
+
+    def candidates(
+        self, model: ir.Model, context: Context, price: Price
+    ) -> tuple[list[Candidate], list[Note]]:
+        """Every layer that can be cut, with its ways judged; and why the others cannot."""
+        layers = layers_of(model)
+        refused = {name: why for name, layer in layers.items() if (why := refusal(layer, self.forms))}
+        eligible = [layer for name, layer in layers.items() if name not in refused]
+        notes = [Note(f"stays: {why}", node=name) for name, why in refused.items()]
+        fits, judges = split_judges(context) if self.damage else (context, context)
+        statistics = self._statistics(model, eligible, fits)
+        return self.judge(model, statistics, judges, price), notes
+
+    def judge(
+        self, model: ir.Model, statistics: Sequence[ConsumerStatistics], judges: Context, price: Price
+    ) -> list[Candidate]:
+        """The ways to cut the layers behind ``statistics``, with their damage on the samples of ``judges``."""
+        multiple = self.multiple or (judges.target.channel_multiple if judges.target is not None else 1)
+        table = None if judges.prices is None else judges.prices.table
+        found = []
+        for number, one in enumerate(statistics):
+            judges.progress.step(f"{self.name}: factors", number, len(statistics))
+            geometry = Geometry.of(one.layer)
+            assert geometry is not None  # `refusal` has looked
+            found.append(
+                candidate(one, geometry, self.forms, price, table, whitened=self.whitened, multiple=multiple)
+            )
+        if not self.damage:
+            return found
+        subjects = [subject for one in found if (subject := one.subject()) is not None]
+        measured = measure(model, subjects, judges, self.name)
+        return [one.judged(measured.get(one.name, ())) for one in found]
+
+    def _statistics(
+        self, model: ir.Model, layers: Sequence[Layer], context: Context
+    ) -> list[ConsumerStatistics]:
+        if not layers:
+            return []
+        flips = wants_flips(self.flips, model)
+        batches = Batches.of(context, model.graph, held_out=0.0, flips=flips, blend=self.blend)
+        fit = FitOptions(rows_per_unknown=self.rows, seed=context.seed)
+        return list(gather(model, layers, batches, fit, context, self.name).values())
+
+
+def budget_of(options: Pass) -> Budget:
+    """The one budget that is set. Raises UsageError for none or several."""
+    given = {unit: str(getattr(options, unit)) for unit in UNITS if getattr(options, unit)}
+    if len(given) != 1:
+        why = "no budget is given" if not given else f"{', '.join(given)} are given together"
+        raise UsageError(
+            f"{options.name} needs one budget", why=why, hint=f"Write {options.name}{{macs=60%}}."
+        )
+    unit, text = next(iter(given.items()))
+    return parse_budget(f"{unit}={text}")
+
+
+def price_of(budget: Budget, context: Context, scale: float) -> Price:
+    """What nodes cost in the budget's unit. Raises UsageError for latency without a target that has estimates."""
+    if budget.unit == "macs":
+        return lambda nodes: float(sum(node.macs for node in nodes))
+    if budget.unit == "params":
+        return lambda nodes: float(sum(node.params for node in nodes))
+    if budget.unit == "size":
+        return lambda nodes: float(scale * sum(node.params for node in nodes))
+    if context.prices is None:
+        raise UsageError("a latency budget needs a target", hint="Add --target; see `edgec targets list`.")
+    table = context.prices.table
+    return lambda nodes: float(sum(table.node_ms(node) for node in nodes))
+
+
+def source_price(budget: Budget, context: Context, price: Price) -> float:
+    """What the source model costs: relative budgets are shares of it."""
+    if budget.unit == "latency" and context.prices is not None:
+        return context.prices.source_ms
+    return price(cost(context.teacher).nodes)
+
+
+def refusal(layer: Layer, forms: Sequence[Form]) -> str | None:
+    """Why a layer cannot be cut into any of ``forms``, or None."""
+    if layer.patches.group > 1:
+        return "its channels are in groups"
+    if layer.channels_last or not layer.patches.bias:
+        return "a MatMul has no bias to take the mean of what is cut off"
+    if layer.patches.unknowns > MAX_UNKNOWNS:
+        return f"more than {MAX_UNKNOWNS} unknowns"
+    if Geometry.of(layer) is None:
+        return "the size of its input is not known"
+    reasons = [form.why_not(layer) for form in forms]
+    return None if None in reasons else reasons[0]
+
+
+def cut(model: ir.Model, one: Candidate, way: Way) -> LayerReport:
+    """Put the pieces in the layer's place."""
+    factors, body = way.cut.make()
+    layer, rows = one.statistics.layer, one.statistics.rows
+    split(model, layer, one.geometry, way.cut.pieces, factors, one.response.bias_for(body))
+    n, out = one.response.body.shape
+    few = "; fewer rows than unknowns" if rows < n + 1 else ""
+    form = "x".join(str(rank) for rank in way.cut.rank)
+    note = f"{n} x {out} as {way.cut.form} of rank {form}{few}"
+    return LayerReport(layer.name, round(rows), n + 1, 1.0, 0.0, one.relative(way.cut), kept=True, note=note)
+
+
+def _stays(one: Candidate) -> str:
+    n, out = one.response.body.shape
+    if one.ways:
+        ranks: dict[str, tuple[int, ...]] = {}
+        for way in one.ways:
+            ranks[way.cut.form] = max(ranks.get(way.cut.form, (0,)), way.cut.rank)
+        upto = ", ".join(f"{form} {'x'.join(map(str, rank))}" for form, rank in ranks.items())
+        return f"stays: others lose less; pays up to rank {upto} ({n} x {out})"
+    if one.slower is not None:
+        pieces, whole = one.slower
+        return f"stays: not faster in pieces: {pieces:.3g} ms, in one {whole:.3g} ms ({n} x {out})"
+    return f"stays: its pieces cost more than the one at every rank ({n} x {out})"

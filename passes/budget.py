@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgec.graph.errors import UsageError, did_you_mean
@@ -55,3 +56,13 @@ def parse_budget(text: str) -> Budget:
     if number <= 0:
         raise UsageError(f"{text!r} is not above 0")
     return Budget(unit, number * UNITS[unit][suffix], relative=False, text=text.strip())
+
+
+def sole_budget(name: str, given: Mapping[str, str]) -> Budget:
+    """The one budget among the options (unit -> text) of pass ``name``. Raises UsageError for none or several."""
+    filled = {unit: text for unit, text in given.items() if text}
+    if len(filled) != 1:
+        why = "no budget is given" if not filled else f"{', '.join(filled)} are given together"
+        raise UsageError(f"{name} needs one budget", why=why, hint=f"Write {name}{{macs=50%}}.")
+    unit, text = next(iter(filled.items()))
+    return parse_budget(f"{unit}={text}")

@@ -25,4 +25,4 @@ class DecomposeSpatial(Decomposition):
 
     name: ClassVar[str] = "decompose-spatial"
     summary: ClassVar[str] = "split k x k convolutions into k x 1 and 1 x k"
-    forms: ClassVar[tuple[Form, ...]] = (SPATIAL,)
+    forms: ClassVar[tuple[Form, ...]] = SPATIAL

@@ -19,13 +19,13 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup, groups, remove
-from edgec.graph.errors import UsageError
 from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
-from edgec.passes.budget import Budget, parse_budget
+from edgec.passes.budget import UNITS, Budget, sole_budget
 from edgec.passes.pruning.costs import AdditiveCost, cost_of, source_cost
 from edgec.passes.pruning.criteria import activation_scores, l1_scores, obs_curve, random_scores, score_curve
 from edgec.passes.pruning.damage import measure, of_group, scaled_errors
 from edgec.passes.pruning.judges import split_judges
+from edgec.passes.pruning.removal import compensate, removals_of
 from edgec.passes.pruning.statistics import ConsumerStatistics, consumers_of, gather
 from edgec.passes.recovery.fit import FitOptions
 from edgec.passes.recovery.kept import record_removal
@@ -84,10 +84,9 @@ class PruneChannels(Pass):
             measured = measure(model, subjects, judges, self.name)
             errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}
         chosen = self._allocate(errors, cost, limit, context)
-        removals = {g.name: _gone(curves[g.name], chosen.widths[g.name]) for g in prunable}
-        removals = {name: units for name, units in removals.items() if len(units)}
+        removals = removals_of(curves, chosen.widths)
         if self.criterion == "obs":
-            _compensate(statistics, prunable, removals)
+            compensate(statistics, prunable, removals)
         record_removal(model, found, removals)
         remove(model, removals)
         notes += [Note(why, node=name) for name, why in refused.items()]
@@ -101,16 +100,7 @@ class PruneChannels(Pass):
 
     def budget(self) -> Budget:
         """The one budget that is set. Raises UsageError for none or several."""
-        given = {
-            unit: getattr(self, unit) for unit in ("macs", "params", "size", "latency") if getattr(self, unit)
-        }
-        if len(given) != 1:
-            why = "no budget is given" if not given else f"{', '.join(given)} are given together"
-            raise UsageError(
-                "prune-channels needs one budget", why=why, hint="Write prune-channels{macs=50%}."
-            )
-        unit, text = next(iter(given.items()))
-        return parse_budget(f"{unit}={text}")
+        return sole_budget(self.name, {unit: getattr(self, unit) for unit in UNITS})
 
     @property
     def _measures(self) -> bool:
@@ -149,9 +139,11 @@ class PruneChannels(Pass):
         multiple = self._multiple(context)
         if self.allocation == "uniform":
             return _uniform(errors, cost, limit, multiple)
-        least = self.minimum
         return allocate(
-            errors, cost, limit, multiple=multiple, minimum=lambda _, full: max(1, round(least * full))
+            errors,
+            cost,
+            limit,
+            lambda _, full: allowed_widths(full, multiple, max(1, round(self.minimum * full))),
         )
 
     def _multiple(self, context: Context) -> int:
@@ -183,26 +175,6 @@ class PruneChannels(Pass):
 
 def _steps(multiple: int) -> str:
     return f" (in steps of {multiple} channels; multiple=1 goes further)" if multiple > 1 else ""
-
-
-def _gone(curve: Curve, width: int) -> list[int]:
-    return sorted(curve.order[: len(curve.order) - width])
-
-
-def _compensate(
-    statistics: Mapping[str, ConsumerStatistics],
-    prunable: Sequence[ChannelGroup],
-    removals: Mapping[str, Sequence[int]],
-) -> None:
-    """Write the re-fitted weights into every layer that loses inputs."""
-    for one in statistics.values():
-        rows = [
-            found[np.array(removals[group.name])].ravel()
-            for group in prunable
-            if group.name in removals and (found := one.units(group)) is not None
-        ]
-        if rows:
-            one.set_columns(one.compensated(np.concatenate(rows)))
 
 
 def _uniform(errors: Mapping[str, Array], cost: AdditiveCost, limit: float, multiple: int) -> Allocation:

@@ -12,6 +12,7 @@ PASSES: dict[str, str] = {
     "fold": "edgec.passes.fold:Fold",
     "fold-pointwise": "edgec.passes.fold_pointwise:FoldPointwise",
     "prune-channels": "edgec.passes.prune_channels:PruneChannels",
+    "compress": "edgec.passes.compress:Compress",
     "recover-lsq": "edgec.passes.recover_lsq:RecoverLsq",
     "recover-fskd": "edgec.passes.recover_fskd:RecoverFskd",
     "recover-bias": "edgec.passes.recover_bias:RecoverBias",

@@ -1,11 +1,11 @@
-"""The ways to cut one layer: every form at a ladder of ranks, with what it costs and loses."""
+"""The ways to cut one layer: five forms, each at a ladder of ranks, with what it costs and loses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,11 +13,13 @@ from edgec.passes.decomposition.pieces import Piece
 from edgec.passes.recovery.layers import Layer
 from edgec.passes.solvers.allocate import allowed_widths
 from edgec.passes.solvers.factorise import LowRank, Response
-from edgec.passes.solvers.kernel_factors import Decoupled, Separable, Tucker
+from edgec.passes.solvers.kernel_factors import Decoupled, Separable, Tucker, TuckerOutputs
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Rank = tuple[int, ...]
 Factors = tuple[tuple[Array, ...], Array]
 """One array (taps, inputs, outputs) per piece, and the body (n, out) that they make together."""
+Pays = Callable[[tuple[Piece, ...]], bool]
 
 LADDER = 64
 """Ranks of one form that are looked at, where each costs nothing."""
@@ -27,101 +29,165 @@ SHORTEST_LADDER = 5
 """Per side, where two ranks are chosen."""
 
 
-@dataclass(frozen=True)
-class Cut:
-    """One layer as ``pieces``. ``error``: mean squared error per row, summed over outputs. ``make`` computes the factors."""
+class Shape(Protocol):
+    """One layer in one form, at any rank."""
 
-    form: str
-    rank: tuple[int, ...]
-    pieces: tuple[Piece, ...]
-    error: float
-    make: Callable[[], Factors]
+    def ranks(self, multiple: int, pays: Pays) -> Iterator[Rank]:
+        """A ladder of those that are multiples and pay."""
 
+    def pieces(self, rank: Rank) -> tuple[Piece, ...]:
+        """What stands in the layer's place."""
 
-Pays = Callable[[tuple[Piece, ...]], bool]
+    def factors(self, rank: Rank) -> Factors:
+        """Their weights. Ranks above the full one count as that."""
+
+    def error(self, rank: Rank) -> float:
+        """Mean squared error per row, summed over outputs."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """``why_not`` tells why a layer cannot take this form, or None. ``cuts`` takes (layer, response, multiple of ranks, whether
-    pieces pay) and gives the cuts that do."""
+    """``why_not`` tells why a layer cannot take this form, or None."""
 
+    name: str
     why_not: Callable[[Layer], str | None]
-    cuts: Callable[[Layer, Response, int, Pays], Iterator[Cut]]
+    shape: Callable[[Layer, Response], Shape]
 
 
-def _svd(layer: Layer, response: Response, multiple: int, pays: Pays) -> Iterator[Cut]:
-    """1x1 and fully connected layers: two of lower rank."""
-    return _low_rank("svd", layer, response, multiple, pays)
+@dataclass(frozen=True)
+class Cut:
+    """One layer in one form at one rank; ``error`` as `Shape.error` gives it."""
+
+    form: Form
+    shape: Shape
+    rank: Rank
+    error: float
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        return self.shape.pieces(self.rank)
+
+    def factors(self) -> Factors:
+        return self.shape.factors(self.rank)
+
+    @property
+    def label(self) -> str:
+        return f"{self.form.name} of rank {'x'.join(str(rank) for rank in self.rank)}"
+
+    def on(self, layer: Layer, response: Response) -> Cut:
+        """The same cut of a layer that has become narrower."""
+        shape = self.form.shape(layer, response)
+        return Cut(self.form, shape, self.rank, shape.error(self.rank))
 
 
-def _channel(layer: Layer, response: Response, multiple: int, pays: Pays) -> Iterator[Cut]:
-    """k x k: fewer filters, and 1x1 behind."""
-    return _low_rank("channel", layer, response, multiple, pays)
+def cuts_of(layer: Layer, response: Response, form: Form, multiple: int, pays: Pays) -> Iterator[Cut]:
+    """Those of ``form`` that pay."""
+    shape = form.shape(layer, response)
+    for rank in shape.ranks(multiple, pays):
+        yield Cut(form, shape, rank, shape.error(rank))
 
 
-def _spatial(layer: Layer, response: Response, multiple: int, pays: Pays) -> Iterator[Cut]:
-    """k x k: k x 1 and 1 x k, in both orders."""
-    kernel = layer.patches.kernel
-    channels, outputs = layer.patches.channels, len(response.bias)
-    for along in (0, 1):
-        form = Separable(response, (kernel[0], kernel[1]), along)
+@dataclass(frozen=True)
+class _LowRank:
+    layer: Layer
+    solved: LowRank
 
-        def pieces(rank: int, along: int = along) -> tuple[Piece, ...]:
-            return Piece((along,), channels, rank), Piece((1 - along,), rank, outputs)
+    def ranks(self, multiple: int, pays: Pays) -> Iterator[Rank]:
+        full = self.solved.full
+        yield from ((r,) for r in _ladder(full - 1, multiple, LADDER, lambda r: pays(self.pieces((r,)))))
 
-        for rank in _ladder(form.full, multiple, SHORT_LADDER, lambda rank: pays(pieces(rank))):
-            _, body = form.at(rank)
-            yield Cut("spatial", (rank,), pieces(rank), response.error(body), partial(form.at, rank))
+    def pieces(self, rank: Rank) -> tuple[Piece, ...]:
+        channels, outputs = self.layer.patches.channels, self.layer.view.out_channels
+        kept = min(rank[0], self.solved.full)
+        return Piece(_axes(self.layer), channels, kept), Piece((), kept, outputs)
 
+    def factors(self, rank: Rank) -> Factors:
+        return self.solved.at(min(rank[0], self.solved.full))
 
-def _tucker(layer: Layer, response: Response, multiple: int, pays: Pays) -> Iterator[Cut]:
-    """k x k: 1x1, k x k, 1x1."""
-    taps, axes = len(layer.patches.taps), _axes(layer)
-    form, outputs = Tucker(response, taps), len(response.bias)
-
-    def pieces(inner: int, outer: int) -> tuple[Piece, ...]:
-        return Piece((), form.channels, inner), Piece(axes, inner, outer), Piece((), outer, outputs)
-
-    for inner in _ladder(form.channels - 1, multiple, SHORTEST_LADDER, lambda rank: pays(pieces(rank, 1))):
-        behind = form.inner(inner)
-        cheap = partial(_second_pays, pays, pieces, inner)
-        for outer in _ladder(min(behind.full, outputs - 1), multiple, SHORTEST_LADDER, cheap):
-            _, body = behind.at(outer)
-            yield Cut(
-                "tucker",
-                (inner, outer),
-                pieces(inner, outer),
-                response.error(body),
-                partial(behind.at, outer),
-            )
+    def error(self, rank: Rank) -> float:
+        return float(self.solved.errors[min(rank[0], self.solved.full)])
 
 
-def _depthwise(layer: Layer, response: Response, multiple: int, pays: Pays) -> Iterator[Cut]:
-    """k x k: several depthwise kernels per channel, and 1x1 behind."""
-    taps, axes = len(layer.patches.taps), _axes(layer)
-    channels, outputs = layer.patches.channels, len(response.bias)
-    form = Decoupled(response, taps)
-    for pairs in range(1, form.full + 1):
-        pieces = (Piece(axes, channels, channels * pairs, channels), Piece((), channels * pairs, outputs))
-        if not pays(pieces):
-            return
-        _, body = form.at(pairs)
-        yield Cut("depthwise", (pairs,), pieces, response.error(body), partial(form.at, pairs))
+@dataclass(frozen=True)
+class _Spatial:
+    layer: Layer
+    solved: Separable
+
+    def ranks(self, multiple: int, pays: Pays) -> Iterator[Rank]:
+        full = self.solved.full
+        yield from ((r,) for r in _ladder(full, multiple, SHORT_LADDER, lambda r: pays(self.pieces((r,)))))
+
+    def pieces(self, rank: Rank) -> tuple[Piece, ...]:
+        channels, outputs = self.layer.patches.channels, self.layer.view.out_channels
+        along, kept = self.solved.along, min(rank[0], self.solved.full)
+        return Piece((along,), channels, kept), Piece((1 - along,), kept, outputs)
+
+    def factors(self, rank: Rank) -> Factors:
+        return self.solved.at(min(rank[0], self.solved.full))
+
+    def error(self, rank: Rank) -> float:
+        return self.solved.response.error(self.factors(rank)[1])
 
 
-def _low_rank(name: str, layer: Layer, response: Response, multiple: int, pays: Pays) -> Iterator[Cut]:
-    form = LowRank(response, len(layer.patches.taps))
+@dataclass(frozen=True)
+class _Tucker:
+    layer: Layer
+    solved: Tucker
+    _known: dict[int, TuckerOutputs] = field(default_factory=dict)
 
-    def pieces(rank: int) -> tuple[Piece, ...]:
-        return Piece(_axes(layer), layer.patches.channels, rank), Piece((), rank, len(response.bias))
+    def ranks(self, multiple: int, pays: Pays) -> Iterator[Rank]:
+        outputs = self.layer.view.out_channels
 
-    for rank in _ladder(form.full - 1, multiple, LADDER, lambda rank: pays(pieces(rank))):
-        yield Cut(name, (rank,), pieces(rank), float(form.errors[rank]), partial(form.at, rank))
+        def pays_at(inner: int, outer: int) -> bool:
+            return pays(self.pieces((inner, outer)))
+
+        for inner in _ladder(self.solved.channels - 1, multiple, SHORTEST_LADDER, lambda r: pays_at(r, 1)):
+            ladder = _ladder(outputs - 1, multiple, SHORTEST_LADDER, partial(pays_at, inner))
+            yield from ((inner, outer) for outer in ladder)
+
+    def pieces(self, rank: Rank) -> tuple[Piece, ...]:
+        channels, outputs = self.layer.patches.channels, self.layer.view.out_channels
+        inner, outer = self._within(rank)
+        return Piece((), channels, inner), Piece(_axes(self.layer), inner, outer), Piece((), outer, outputs)
+
+    def factors(self, rank: Rank) -> Factors:
+        inner, outer = self._within(rank)
+        return self._inner(inner).at(outer)
+
+    def error(self, rank: Rank) -> float:
+        return self.solved.response.error(self.factors(rank)[1])
+
+    def _inner(self, rank: int) -> TuckerOutputs:
+        if rank not in self._known:
+            self._known[rank] = self.solved.inner(rank)
+        return self._known[rank]
+
+    def _within(self, rank: Rank) -> tuple[int, int]:
+        inner = min(rank[0], self.solved.channels)
+        return inner, min(rank[1], self.solved.taps * inner, self.layer.view.out_channels)
 
 
-def _second_pays(pays: Pays, pieces: Callable[[int, int], tuple[Piece, ...]], inner: int, outer: int) -> bool:
-    return pays(pieces(inner, outer))
+@dataclass(frozen=True)
+class _Decoupled:
+    layer: Layer
+    solved: Decoupled
+
+    def ranks(self, multiple: int, pays: Pays) -> Iterator[Rank]:
+        for pairs in range(1, self.solved.full + 1):
+            if not pays(self.pieces((pairs,))):
+                return
+            yield (pairs,)
+
+    def pieces(self, rank: Rank) -> tuple[Piece, ...]:
+        channels, outputs = self.layer.patches.channels, self.layer.view.out_channels
+        middle = channels * min(rank[0], self.solved.full)
+        return Piece(_axes(self.layer), channels, middle, channels), Piece((), middle, outputs)
+
+    def factors(self, rank: Rank) -> Factors:
+        return self.solved.at(min(rank[0], self.solved.full))
+
+    def error(self, rank: Rank) -> float:
+        return self.solved.response.error(self.factors(rank)[1])
 
 
 def _axes(layer: Layer) -> tuple[int, ...]:
@@ -134,6 +200,10 @@ def _ladder(full: int, multiple: int, steps: int, pays: Callable[[int], bool]) -
     if len(ranks) <= steps:
         return ranks
     return [ranks[round(i)] for i in np.linspace(0, len(ranks) - 1, steps)]
+
+
+def _pointwise(layer: Layer) -> str | None:
+    return "its kernel is not 1x1: see decompose-channel" if len(layer.patches.taps) > 1 else None
 
 
 def _wide_kernel(layer: Layer) -> str | None:
@@ -151,12 +221,31 @@ def _several_channels(layer: Layer) -> str | None:
     return _wide_kernel(layer) or ("it reads one channel" if layer.patches.channels == 1 else None)
 
 
-def _pointwise(layer: Layer) -> str | None:
-    return "its kernel is not 1x1: see decompose-channel" if len(layer.patches.taps) > 1 else None
+def _low_rank(layer: Layer, response: Response) -> Shape:
+    return _LowRank(layer, LowRank(response, len(layer.patches.taps)))
 
 
-SVD = Form(_pointwise, _svd)
-CHANNEL = Form(_wide_kernel, _channel)
-SPATIAL = Form(_square_kernel, _spatial)
-TUCKER = Form(_wide_kernel, _tucker)
-DEPTHWISE = Form(_several_channels, _depthwise)
+def _spatial(layer: Layer, response: Response, along: int) -> Shape:
+    height, width = layer.patches.kernel
+    return _Spatial(layer, Separable(response, (height, width), along))
+
+
+SVD = Form("svd", _pointwise, _low_rank)
+"""1x1 and fully connected layers: two of lower rank."""
+CHANNEL = Form("channel", _wide_kernel, _low_rank)
+"""k x k: fewer filters, and 1x1 behind."""
+SPATIAL = (
+    Form("spatial, k x 1 first,", _square_kernel, partial(_spatial, along=0)),
+    Form("spatial, 1 x k first,", _square_kernel, partial(_spatial, along=1)),
+)
+"""k x k: k x 1 and 1 x k, in either order."""
+TUCKER = Form(
+    "tucker", _wide_kernel, lambda layer, response: _Tucker(layer, Tucker(response, len(layer.patches.taps)))
+)
+"""k x k: 1x1, k x k, 1x1."""
+DEPTHWISE = Form(
+    "depthwise",
+    _several_channels,
+    lambda layer, response: _Decoupled(layer, Decoupled(response, len(layer.patches.taps))),
+)
+"""k x k: several depthwise kernels per channel, and 1x1 behind."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgec.graph.cost import NodeCost
-from edgec.passes.decomposition.cuts import Cut, Form
+from edgec.passes.decomposition.cuts import Cut, Form, cuts_of
 from edgec.passes.decomposition.pieces import Geometry, Piece, costs
 from edgec.passes.pruning.damage import Damage, Subject, Trial, restore, scaled_errors
 from edgec.passes.pruning.statistics import ConsumerStatistics
@@ -57,6 +57,11 @@ class Candidate:
     def name(self) -> str:
         return self.statistics.layer.name
 
+    @property
+    def label(self) -> str:
+        """Its name where channel groups have theirs too."""
+        return f"{self.name} in pieces"
+
     def hull(self) -> list[Way | None]:
         """Corners of the lower convex hull, the whole layer (None) first."""
         points: list[Way | None] = [None]
@@ -78,7 +83,7 @@ class Candidate:
         }
         tried = [way.cut for way in corners if way.cut.error in chosen]
         trials = tuple(Trial(self.relative(cut), partial(self._apply, cut)) for cut in tried)
-        return Subject(self.name, self.name, trials, partial(restore, [self.statistics]))
+        return Subject(self.label, self.name, trials, partial(restore, [self.statistics]))
 
     def judged(self, damage: Sequence[Damage]) -> Candidate:
         """With every way's damage read off what was measured for some."""
@@ -95,7 +100,7 @@ class Candidate:
         return cut.error / self.statistics.energy if self.statistics.energy else 0.0
 
     def _apply(self, cut: Cut) -> None:
-        _, body = cut.make()
+        _, body = cut.factors()
         self.statistics.set_columns(np.concatenate([body, self.response.bias_for(body)[None]]))
 
 
@@ -129,7 +134,7 @@ def candidate(
     for form in forms:
         if form.why_not(layer) is not None:
             continue
-        for cut in form.cuts(layer, response, multiple, pays):
+        for cut in cuts_of(layer, response, form, multiple, pays):
             saved = price(whole) - price(costs(layer.name, geometry, cut.pieces))
             ways.append(Way(cut, saved, cut.error / statistics.energy if statistics.energy else 0.0))
     return Candidate(statistics, response, geometry, tuple(ways), min(slower, default=None))

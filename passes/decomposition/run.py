@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgec.graph.cost import cost
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
-from edgec.passes.budget import Budget, parse_budget
+from edgec.passes.budget import UNITS, Budget, sole_budget
 from edgec.passes.decomposition.cuts import Form
 from edgec.passes.decomposition.pieces import Geometry
 from edgec.passes.decomposition.ranks import Candidate, Price, Way, candidate, choose, damages
@@ -22,8 +22,6 @@ from edgec.passes.pruning.statistics import MAX_UNKNOWNS, ConsumerStatistics, ga
 from edgec.passes.recovery.fit import FitOptions
 from edgec.passes.recovery.layers import Layer, layers_of
 from edgec.passes.recovery.sites import Batches, wants_flips
-
-UNITS = ("macs", "params", "size", "latency")
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,14 @@ class Decomposition(Pass):
     damage: bool = option(True, "scale errors by what they do to the output, measured")
     multiple: int = option(0, "round ranks to this; 0: the target's, else 1")
     rows: float = option(20.0, "rows per unknown above which pixels are sampled")
+    lam: float = option(1e-3, "ridge of the fits, relative to the mean input energy")
     flips: str = option("auto", "mirror the pictures too: auto, yes, no")
     blend: bool = option(True, "mix the mirrored pictures with one another")
     bytes_per_weight: float = option(4.0, "bytes of one weight in the shipped file, for size budgets")
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Raises UsageError for none or several budgets, and PassError without data."""
-        budget = budget_of(self)
+        budget = self.budget()
         price = price_of(budget, context, self.bytes_per_weight)
         source, now = source_price(budget, context, price), price(cost(model).nodes)
         limit = budget.limit(source)
@@ -66,10 +65,14 @@ class Decomposition(Pass):
             text = f"{budget.text} is out of reach: with all that pays in pieces {left / source:.1%} of the source are left"
             notes.insert(0, Note(text, level="warning"))
         data = {
-            "cuts": {name: [way.cut.form, list(way.cut.rank)] for name, way in chosen.items()},
+            "cuts": {name: [way.cut.form.name, list(way.cut.rank)] for name, way in chosen.items()},
             "predicted_error": damages(chosen),
         }
         return PassResult(model, modified=bool(chosen), notes=tuple(notes), layers=tuple(reports), data=data)
+
+    def budget(self) -> Budget:
+        """The one budget that is set. Raises UsageError for none or several."""
+        return sole_budget(self.name, {unit: getattr(self, unit) for unit in UNITS})
 
     def candidates(
         self, model: ir.Model, context: Context, price: Price
@@ -80,50 +83,44 @@ class Decomposition(Pass):
         eligible = [layer for name, layer in layers.items() if name not in refused]
         notes = [Note(f"stays: {why}", node=name) for name, why in refused.items()]
         fits, judges = split_judges(context) if self.damage else (context, context)
-        statistics = self._statistics(model, eligible, fits)
-        return self.judge(model, statistics, judges, price), notes
+        found = self.factored(self.statistics(model, eligible, fits), context, price)
+        if not self.damage:
+            return found, notes
+        subjects = [subject for one in found if (subject := one.subject()) is not None]
+        measured = measure(model, subjects, judges, self.name)
+        return [one.judged(measured.get(one.label, ())) for one in found], notes
 
-    def judge(
-        self, model: ir.Model, statistics: Sequence[ConsumerStatistics], judges: Context, price: Price
+    def step(self, context: Context) -> int:
+        """Ranks and widths are multiples of this."""
+        return self.multiple or (context.target.channel_multiple if context.target is not None else 1)
+
+    def factored(
+        self, statistics: Sequence[ConsumerStatistics], context: Context, price: Price
     ) -> list[Candidate]:
-        """The ways to cut the layers behind ``statistics``, with their damage on the samples of ``judges``."""
-        multiple = self.multiple or (judges.target.channel_multiple if judges.target is not None else 1)
-        table = None if judges.prices is None else judges.prices.table
+        """The ways to cut the layers behind ``statistics``."""
+        multiple, prices = self.step(context), context.prices
+        # Milliseconds are the price itself in a latency budget.
+        table = None if prices is None or self.latency else prices.table
         found = []
         for number, one in enumerate(statistics):
-            judges.progress.step(f"{self.name}: factors", number, len(statistics))
+            context.progress.step(f"{self.name}: factors", number, len(statistics))
             geometry = Geometry.of(one.layer)
             assert geometry is not None  # `refusal` has looked
             found.append(
                 candidate(one, geometry, self.forms, price, table, whitened=self.whitened, multiple=multiple)
             )
-        if not self.damage:
-            return found
-        subjects = [subject for one in found if (subject := one.subject()) is not None]
-        measured = measure(model, subjects, judges, self.name)
-        return [one.judged(measured.get(one.name, ())) for one in found]
+        return found
 
-    def _statistics(
+    def statistics(
         self, model: ir.Model, layers: Sequence[Layer], context: Context
     ) -> list[ConsumerStatistics]:
+        """What ``layers`` see, from one walk."""
         if not layers:
             return []
         flips = wants_flips(self.flips, model)
         batches = Batches.of(context, model.graph, held_out=0.0, flips=flips, blend=self.blend)
-        fit = FitOptions(rows_per_unknown=self.rows, seed=context.seed)
+        fit = FitOptions(lam=self.lam, rows_per_unknown=self.rows, seed=context.seed)
         return list(gather(model, layers, batches, fit, context, self.name).values())
-
-
-def budget_of(options: Pass) -> Budget:
-    """The one budget that is set. Raises UsageError for none or several."""
-    given = {unit: str(getattr(options, unit)) for unit in UNITS if getattr(options, unit)}
-    if len(given) != 1:
-        why = "no budget is given" if not given else f"{', '.join(given)} are given together"
-        raise UsageError(
-            f"{options.name} needs one budget", why=why, hint=f"Write {options.name}{{macs=60%}}."
-        )
-    unit, text = next(iter(given.items()))
-    return parse_budget(f"{unit}={text}")
 
 
 def price_of(budget: Budget, context: Context, scale: float) -> Price:
@@ -163,24 +160,21 @@ def refusal(layer: Layer, forms: Sequence[Form]) -> str | None:
 
 def cut(model: ir.Model, one: Candidate, way: Way) -> LayerReport:
     """Put the pieces in the layer's place."""
-    factors, body = way.cut.make()
+    factors, body = way.cut.factors()
     layer, rows = one.statistics.layer, one.statistics.rows
     split(model, layer, one.geometry, way.cut.pieces, factors, one.response.bias_for(body))
     n, out = one.response.body.shape
     few = "; fewer rows than unknowns" if rows < n + 1 else ""
-    form = "x".join(str(rank) for rank in way.cut.rank)
-    note = f"{n} x {out} as {way.cut.form} of rank {form}{few}"
+    note = f"{n} x {out} as {way.cut.label}{few}"
     return LayerReport(layer.name, round(rows), n + 1, 1.0, 0.0, one.relative(way.cut), kept=True, note=note)
 
 
 def _stays(one: Candidate) -> str:
     n, out = one.response.body.shape
     if one.ways:
-        ranks: dict[str, tuple[int, ...]] = {}
-        for way in one.ways:
-            ranks[way.cut.form] = max(ranks.get(way.cut.form, (0,)), way.cut.rank)
-        upto = ", ".join(f"{form} {'x'.join(map(str, rank))}" for form, rank in ranks.items())
-        return f"stays: others lose less; pays up to rank {upto} ({n} x {out})"
+        widest = {way.cut.form.name: way.cut for way in sorted(one.ways, key=lambda way: way.cut.rank)}
+        upto = ", ".join(cut.label for cut in widest.values())
+        return f"stays: others lose less; pays up to {upto} ({n} x {out})"
     if one.slower is not None:
         pieces, whole = one.slower
         return f"stays: not faster in pieces: {pieces:.3g} ms, in one {whole:.3g} ms ({n} x {out})"

@@ -16,6 +16,7 @@ from edgec.graph.views import is_constant
 from edgec.passes.base import Context, Prices
 from edgec.passes.budget import Budget
 from edgec.targets import Target
+from edgec.targets.estimator import LatencyTable, latency_table
 
 Widths = Mapping[str, int]
 
@@ -24,6 +25,7 @@ Widths = Mapping[str, int]
 class Term:
     """The price of one node at given widths, and the groups that it depends on."""
 
+    node: str
     groups: tuple[str, ...]
     price: Callable[[Widths], float]
 
@@ -81,11 +83,15 @@ def cost_of(
     if budget.unit == "latency":
         return _latency(model, groups, table, target, prices)
     if budget.unit == "macs":
-        terms = [Term(_names(layer.work.axes), layer.macs) for layer in table.layers]
+        terms = [Term(layer.node, _names(layer.work.axes), layer.macs) for layer in table.layers]
         return AdditiveCost(tuple(terms), table.full)
     factor = scale if budget.unit == "size" else 1.0
     terms = [
-        Term(_names([axis for size in layer.constants for axis in size.axes]), _scaled(layer.params, factor))
+        Term(
+            layer.node,
+            _names([axis for size in layer.constants for axis in size.axes]),
+            _scaled(layer.params, factor),
+        )
         for layer in table.layers
     ]
     return AdditiveCost(tuple(terms), table.full, factor * table.constant_params)
@@ -106,8 +112,6 @@ def _latency(
     target: Target | None,
     given: Prices | None,
 ) -> AdditiveCost:
-    from edgec.targets.estimator import latency_table
-
     if target is None:
         raise UsageError("a latency budget needs a target", hint="Add --target; see `edgec targets list`.")
     prices = given.table if given is not None else latency_table(target)
@@ -124,8 +128,12 @@ def _latency(
         layer = layers.get(one.name)
         resized = _Resized(one, layer, tuple(sources), tuple(results), table.full)
         names = _names([*sources, *results])
-        terms.append(Term(names, lambda widths, resized=resized: prices.node_ms(resized.at(widths))))  # type: ignore[misc]
+        terms.append(Term(one.name, names, _timed(prices, resized)))
     return AdditiveCost(tuple(terms), table.full)
+
+
+def _timed(prices: LatencyTable, node: _Resized) -> Callable[[Widths], float]:
+    return lambda widths: prices.node_ms(node.at(widths))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ saves depends on its neighbours. Widths are found by marginal error per cost sav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,15 +68,14 @@ def allocate(
     curves: Mapping[str, Array],
     cost: Cost,
     limit: float,
-    *,
-    multiple: int = 1,
-    minimum: Callable[[str, int], int] = lambda group, full: 1,
+    choices: Callable[[str, int], Sequence[int]] = lambda group, full: range(1, full + 1),
 ) -> Allocation:
     """Widths with ``cost.total(widths) <= limit`` and a small sum of errors; the cheapest possible where none meets it.
 
-    ``curves[g][k]`` is the error when group g has lost k units; it has as many entries as the group has units.
+    ``curves[g][k]`` is the error when group g has lost k units; it has as many entries as the group has units. ``choices`` gives
+    the widths that a group may have, ascending, the full one last.
     """
-    search = _Search(curves, cost, multiple, minimum)
+    search = _Search(curves, cost, choices)
     trace = search.descend(limit)
     widths = dict(search.widths)
     # The rest of the trade-off curve is for the report only.
@@ -92,14 +91,11 @@ def allocate(
 
 class _Search:
     def __init__(
-        self, curves: Mapping[str, Array], cost: Cost, multiple: int, minimum: Callable[[str, int], int]
+        self, curves: Mapping[str, Array], cost: Cost, choices: Callable[[str, int], Sequence[int]]
     ) -> None:
         self.curves, self.cost = curves, cost
         self.full = {name: len(curve) for name, curve in curves.items()}
-        self.choices = {
-            name: np.array(allowed_widths(full, multiple, minimum(name, full)))
-            for name, full in self.full.items()
-        }
+        self.choices = {name: np.array(choices(name, full)) for name, full in self.full.items()}
         self.widths = dict(self.full)
         self.moves: dict[str, _Move | None] = {}
 

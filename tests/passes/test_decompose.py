@@ -125,7 +125,7 @@ def test_pieces_compute_what_their_factors_say(
     assert found.ways
     for way in found.ways[:: max(1, len(found.ways) // 5)]:
         split_up, in_one = teacher.clone(), teacher.clone()
-        factors, body = way.cut.make()
+        factors, body = way.cut.factors()
         bias = found.response.bias_for(body)
         split(split_up, layers_of(split_up)[node], found.geometry, way.cut.pieces, factors, bias)
         layers_of(in_one)[node].set_columns(np.concatenate([body, bias[None]])[None])
@@ -165,7 +165,7 @@ def test_what_does_not_pay_stays_with_its_numbers(teacher: ir.Model, noise: Nois
     notes = {note.node: note.text for note in result.notes}
     assert "in groups" in notes["depth"]
     assert "decompose-channel" in notes["wide"]
-    assert "pays up to rank svd 7 (32 x 10)" in notes["classify"]
+    assert "pays up to svd of rank 7 (32 x 10)" in notes["classify"]
 
 
 def test_out_of_reach_is_said(teacher: ir.Model, noise: Noise, context: Around) -> None:

@@ -77,7 +77,7 @@ def test_widths_are_multiples_or_full() -> None:
     assert allowed_widths(4, 1, minimum=2) == (2, 3, 4)
     curves = curves_of(1, (64, 44, 32))
     cost = Chain({name: len(curve) for name, curve in curves.items()})
-    found = allocate(curves, cost, 0.5 * cost.total({}), multiple=8)
+    found = allocate(curves, cost, 0.5 * cost.total({}), lambda _, full: allowed_widths(full, 8))
     assert found.reached
     assert all(width % 8 == 0 or width == len(curves[name]) for name, width in found.widths.items())
 

@@ -1,0 +1,164 @@
+"""`compress`: prune channels and cut layers into pieces under one budget.
+
+1. One walk over the calibration data collects the normal matrix of every layer, for `prune-channels` and for all forms of the
+   `decompose-...` passes alike (design sections 3.4 and 3.6).
+2. The error of every width and of every form and rank is scaled by what it does to the network's output, measured on samples
+   that no statistics saw: that makes fewer channels here and a lower rank there comparable.
+3. One allocation takes the least total damage within the budget. What pieces save is counted at the widths that their layer
+   ends with.
+4. The channels go, the layers that read them get the re-fitted weights, and the layers that are to be cut are factored as they
+   are then.
+
+Use it where multiplications, parameters or bytes are what counts, or with a latency budget. Let `recover-lsq` follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import onnx_ir as ir
+
+from edgec.graph.channels import ChannelGroup, groups, remove
+from edgec.passes.base import Context, LayerReport, Note, PassResult
+from edgec.passes.budget import Budget
+from edgec.passes.decomposition.cuts import CHANNEL, DEPTHWISE, SPATIAL, SVD, TUCKER, Form
+from edgec.passes.decomposition.joint import Choices, Joint, narrowed
+from edgec.passes.decomposition.ranks import Price, Way
+from edgec.passes.decomposition.run import Decomposition, cut, price_of, refusal
+from edgec.passes.pruning.costs import cost_of, source_cost
+from edgec.passes.pruning.criteria import obs_curve
+from edgec.passes.pruning.damage import measure, of_group, scaled_errors
+from edgec.passes.pruning.judges import split_judges
+from edgec.passes.pruning.removal import Removals, compensate, removals_of, rows_gone
+from edgec.passes.pruning.statistics import consumers_of
+from edgec.passes.recovery.kept import record_removal
+from edgec.passes.recovery.layers import layers_of
+from edgec.passes.solvers.allocate import Allocation, allocate, allowed_widths
+
+
+@dataclass(frozen=True)
+class Compress(Decomposition):
+    """Fewer channels or smaller pieces, whichever costs less accuracy."""
+
+    name: ClassVar[str] = "compress"
+    summary: ClassVar[str] = (
+        "prune channels and cut layers into pieces, whichever hurts less, down to a budget"
+    )
+    forms: ClassVar[tuple[Form, ...]] = (SVD, CHANNEL, *SPATIAL, TUCKER, DEPTHWISE)
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Raises UsageError for none or several budgets, and PassError without data."""
+        budget, found = self.budget(), groups(model)
+        table = cost_of(budget, model, found, context.target, self.bytes_per_weight, context.prices)
+        source = source_cost(budget, context, self.bytes_per_weight)
+        limit = budget.limit(source)
+        if table.total({}) <= limit:
+            return PassResult(model, modified=False, notes=(Note("the budget is met already"),))
+        price = price_of(budget, context, self.bytes_per_weight)
+        choices = self._choices(model, [g for g in found if g.prunable], context, price)
+        joint = choices.joint(table, model, price)
+        chosen = self._allocate(choices, joint, limit, context)
+        removals = removals_of(choices.curves, chosen.widths)
+        reports = self._apply(model, found, choices, removals, joint.cut_at(chosen.widths))
+        return PassResult(
+            model,
+            modified=bool(removals or reports),
+            notes=tuple(_notes(budget, chosen, source, removals, reports, found)),
+            layers=tuple(reports),
+            data=_figures(budget, chosen, source, limit, choices, reports),
+        )
+
+    def _allocate(self, choices: Choices, joint: Joint, limit: float, context: Context) -> Allocation:
+        multiple = self.step(context)
+
+        def widths(name: str, full: int) -> Sequence[int]:
+            return range(1, full + 1) if name in joint.ways else allowed_widths(full, multiple)
+
+        return allocate(joint.errors, joint.cost, limit, widths)
+
+    def _choices(
+        self, model: ir.Model, prunable: Sequence[ChannelGroup], context: Context, price: Price
+    ) -> Choices:
+        layers = layers_of(model)
+        readers = {layer.name for layer in consumers_of(model, prunable)[0]}
+        eligible = {name for name, layer in layers.items() if refusal(layer, self.forms) is None}
+        wanted = [layer for name, layer in layers.items() if name in readers | eligible]
+        fits, judges = split_judges(context) if self.damage else (context, context)
+        statistics = {one.layer.name: one for one in self.statistics(model, wanted, fits)}
+        curves = {g.name: obs_curve(g, statistics, self.lam) for g in prunable}
+        known = {name: curve for name, curve in curves.items() if curve is not None}
+        prunable = [g for g in prunable if g.name in known]
+        cuttable = [one for name, one in statistics.items() if name in eligible]
+        candidates = self.factored(cuttable, context, price)
+        errors = {name: curve.errors for name, curve in known.items()}
+        if self.damage:
+            subjects = [of_group(g, known[g.name], statistics) for g in prunable]
+            subjects += [subject for one in candidates if (subject := one.subject()) is not None]
+            measured = measure(model, subjects, judges, self.name)
+            errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}
+            candidates = [one.judged(measured.get(one.label, ())) for one in candidates]
+        return Choices(tuple(prunable), known, errors, statistics, tuple(candidates))
+
+    def _apply(
+        self,
+        model: ir.Model,
+        found: Sequence[ChannelGroup],
+        choices: Choices,
+        removals: Removals,
+        ways: Mapping[str, Way],
+    ) -> list[LayerReport]:
+        compensate(choices.statistics, choices.groups, removals)
+        gone = {name: rows_gone(one, choices.groups, removals) for name, one in choices.statistics.items()}
+        record_removal(model, tuple(found), removals)
+        remove(model, removals)
+        layers, reports = layers_of(model), []
+        for one in choices.candidates:
+            if one.name in ways:
+                left = narrowed(one, layers[one.name], gone[one.name], whitened=self.whitened)
+                way = ways[one.name]
+                now = replace(way, cut=way.cut.on(left.statistics.layer, left.response))
+                reports.append(cut(model, left, now))
+        return reports
+
+
+def _notes(
+    budget: Budget,
+    chosen: Allocation,
+    source: float,
+    removals: Removals,
+    reports: Sequence[LayerReport],
+    found: Sequence[ChannelGroup],
+) -> list[Note]:
+    share, gone = chosen.cost / source, sum(len(units) for units in removals.values())
+    done = f"{gone} channels of {len(removals)} groups removed, {len(reports)} layers in pieces"
+    notes = [Note(f"{done}: {budget.unit} at {share:.1%} of the source")]
+    if not chosen.reached:
+        text = f"{budget.text} is out of reach: the least that this network can cost is {share:.1%} of the source"
+        notes.insert(0, Note(text, level="warning"))
+    return notes + [Note(f"not prunable: {g.reason}", node=g.name) for g in found if not g.prunable]
+
+
+def _figures(
+    budget: Budget,
+    chosen: Allocation,
+    source: float,
+    limit: float,
+    choices: Choices,
+    reports: Sequence[LayerReport],
+) -> dict[str, Any]:
+    """JSON types for the report: the trade-off curve, where this run sits on it, widths and cuts."""
+    step = max(1, len(chosen.trace) // 200)
+    return {
+        "budget": {
+            "unit": budget.unit,
+            "asked": limit / source,
+            "reached": chosen.cost / source,
+            "met": chosen.reached,
+        },
+        "tradeoff": [[c / source, e] for c, e in (*chosen.trace[::step], *chosen.trace[-1:])],
+        "predicted_error": chosen.error,
+        "widths": {group.name: [group.size, chosen.widths[group.name]] for group in choices.groups},
+        "cuts": {report.node: report.note for report in reports},
+    }

@@ -29,7 +29,7 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
 
 
 def _compression(budget: Budget) -> tuple[Pass, ...]:
-    return (make_pass("prune-channels", dict([budget.option])), *parse_pipeline("recover-lsq"))
+    return (make_pass("compress", dict([budget.option])), *parse_pipeline("recover-lsq"))
 
 
 def _with_budget(passes: tuple[Pass, ...], budget: Budget) -> tuple[Pass, ...]:
@@ -41,9 +41,7 @@ def _with_budget(passes: tuple[Pass, ...], budget: Budget) -> tuple[Pass, ...]:
             filled = dataclasses.replace(one, **{name: value})
             return (*passes[:index], filled, *passes[index + 1 :])
     why = f"none of the named passes has an open option {name!r}"
-    raise UsageError(
-        "--budget has no effect here", why=why, hint="Leave out --passes, or name prune-channels."
-    )
+    raise UsageError("--budget has no effect here", why=why, hint="Leave out --passes, or name compress.")
 
 
 def _quantisation(precision: str, passes: tuple[Pass, ...]) -> tuple[Pass, ...]:

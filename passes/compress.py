@@ -9,7 +9,8 @@
 4. The channels go, the layers that read them get the re-fitted weights, and the layers that are to be cut are factored as they
    are then.
 
-Use it where multiplications, parameters or bytes are what counts, or with a latency budget. Let `recover-lsq` follow.
+It is what ``--budget`` takes by itself. Let `recover-lsq` follow. With ``pieces=none`` it is
+`prune-channels`; ``pieces=all`` loses the least for a number of multiplications, but not for a time.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup, groups, remove
-from edgec.passes.base import Context, LayerReport, Note, PassResult
+from edgec.graph.errors import UsageError, did_you_mean
+from edgec.passes.base import Context, LayerReport, Note, PassResult, option
 from edgec.passes.budget import Budget
-from edgec.passes.decomposition.cuts import CHANNEL, DEPTHWISE, SPATIAL, SVD, TUCKER, Form
+from edgec.passes.decomposition.cuts import CHANNEL, DEPTHWISE, SEPARABLE, SPATIAL, SVD, TUCKER, Form
 from edgec.passes.decomposition.joint import Choices, Joint, narrowed
 from edgec.passes.decomposition.ranks import Price, Way
 from edgec.passes.decomposition.run import Decomposition, cut, price_of, refusal
@@ -37,6 +39,21 @@ from edgec.passes.recovery.kept import record_removal
 from edgec.passes.recovery.layers import layers_of
 from edgec.passes.solvers.allocate import Allocation, allocate, allowed_widths
 
+PIECES = {
+    "svd": (SVD,),
+    "channel": (CHANNEL,),
+    "spatial": SPATIAL,
+    "tucker": (TUCKER,),
+    "separable": (SEPARABLE,),
+    "depthwise": (DEPTHWISE,),
+}
+GROUPS = {
+    "auto": ("svd", "channel", "spatial", "tucker", "separable"),
+    "all": ("svd", "channel", "spatial", "tucker", "depthwise"),
+    "none": (),
+}
+"""Engines are slow at several depthwise kernels per channel, however few multiplications those take."""
+
 
 @dataclass(frozen=True)
 class Compress(Decomposition):
@@ -46,7 +63,24 @@ class Compress(Decomposition):
     summary: ClassVar[str] = (
         "prune channels and cut layers into pieces, whichever hurts less, down to a budget"
     )
-    forms: ClassVar[tuple[Form, ...]] = (SVD, CHANNEL, *SPATIAL, TUCKER, DEPTHWISE)
+    pieces: str = option(
+        "auto", f"forms of pieces: {', '.join(PIECES)}, joined by +; all; none; auto: all but depthwise"
+    )
+
+    def requires(self, model: ir.Model) -> None:
+        """Raises UsageError for a form that does not exist."""
+        self.allowed()
+
+    def allowed(self) -> tuple[Form, ...]:
+        if self.pieces in GROUPS:
+            return tuple(form for name in GROUPS[self.pieces] for form in PIECES[name])
+        found: list[Form] = []
+        for name in self.pieces.split("+"):
+            if name not in PIECES:
+                hint = did_you_mean(name, (*PIECES, *GROUPS))
+                raise UsageError(f"unknown form of pieces {name!r}", where=self.name, hint=hint)
+            found += PIECES[name]
+        return tuple(found)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Raises UsageError for none or several budgets, and PassError without data."""
@@ -83,7 +117,7 @@ class Compress(Decomposition):
     ) -> Choices:
         layers = layers_of(model)
         readers = {layer.name for layer in consumers_of(model, prunable)[0]}
-        eligible = {name for name, layer in layers.items() if refusal(layer, self.forms) is None}
+        eligible = {name for name, layer in layers.items() if refusal(layer, self.allowed()) is None}
         wanted = [layer for name, layer in layers.items() if name in readers | eligible]
         fits, judges = split_judges(context) if self.damage else (context, context)
         statistics = {one.layer.name: one for one in self.statistics(model, wanted, fits)}
@@ -95,10 +129,10 @@ class Compress(Decomposition):
         errors = {name: curve.errors for name, curve in known.items()}
         if self.damage:
             subjects = [of_group(g, known[g.name], statistics) for g in prunable]
-            subjects += [subject for one in candidates if (subject := one.subject()) is not None]
+            subjects += [subject for one in candidates for subject in one.subjects()]
             measured = measure(model, subjects, judges, self.name)
             errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}
-            candidates = [one.judged(measured.get(one.label, ())) for one in candidates]
+            candidates = [one.judged(measured) for one in candidates]
         return Choices(tuple(prunable), known, errors, statistics, tuple(candidates))
 
     def _apply(

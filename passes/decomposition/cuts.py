@@ -27,6 +27,8 @@ SHORT_LADDER = 16
 """Where each is a least-squares fit."""
 SHORTEST_LADDER = 5
 """Per side, where two ranks are chosen."""
+MANY = 1_000_000
+"""No limit to the depthwise kernels of a channel but that of the form."""
 
 
 class Shape(Protocol):
@@ -171,9 +173,10 @@ class _Tucker:
 class _Decoupled:
     layer: Layer
     solved: Decoupled
+    most: int
 
     def ranks(self, multiple: int, pays: Pays) -> Iterator[Rank]:
-        for pairs in range(1, self.solved.full + 1):
+        for pairs in range(1, min(self.most, self.solved.full) + 1):
             if not pays(self.pieces((pairs,))):
                 return
             yield (pairs,)
@@ -230,6 +233,10 @@ def _spatial(layer: Layer, response: Response, along: int) -> Shape:
     return _Spatial(layer, Separable(response, (height, width), along))
 
 
+def _decoupled(layer: Layer, response: Response, most: int) -> Shape:
+    return _Decoupled(layer, Decoupled(response, len(layer.patches.taps)), most)
+
+
 SVD = Form("svd", _pointwise, _low_rank)
 """1x1 and fully connected layers: two of lower rank."""
 CHANNEL = Form("channel", _wide_kernel, _low_rank)
@@ -243,9 +250,7 @@ TUCKER = Form(
     "tucker", _wide_kernel, lambda layer, response: _Tucker(layer, Tucker(response, len(layer.patches.taps)))
 )
 """k x k: 1x1, k x k, 1x1."""
-DEPTHWISE = Form(
-    "depthwise",
-    _several_channels,
-    lambda layer, response: _Decoupled(layer, Decoupled(response, len(layer.patches.taps))),
-)
+DEPTHWISE = Form("depthwise", _several_channels, partial(_decoupled, most=MANY))
 """k x k: several depthwise kernels per channel, and 1x1 behind."""
+SEPARABLE = Form("depthwise", _several_channels, partial(_decoupled, most=1))
+"""k x k: one depthwise kernel per channel, and 1x1 behind. Engines are slow at several."""

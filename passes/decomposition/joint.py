@@ -83,11 +83,7 @@ class Joint:
 
 def front_of(one: Candidate) -> tuple[Way, ...]:
     """The ways that none of the cheaper ones beats, by rising saving; at most `STEPS` of them."""
-    found: list[Way] = []
-    for way in sorted(one.ways, key=lambda way: (-way.saved, way.damage)):
-        if not found or way.damage < found[-1].damage:
-            found.append(way)
-    found.reverse()
+    found = one.front()
     if len(found) <= STEPS:
         return tuple(found)
     return tuple(found[round(i)] for i in np.linspace(0, len(found) - 1, STEPS))

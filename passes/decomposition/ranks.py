@@ -72,28 +72,45 @@ class Candidate:
                 points.append(way)
         return points
 
-    def subject(self) -> Subject | None:
-        """A few of its cuts, to measure their damage; None where nothing pays."""
-        corners = [way for way in self.hull() if way is not None]
-        if not corners:
-            return None
-        most = corners[-1].saved
-        chosen = {
-            min(corners, key=lambda way: abs(way.saved - share * most)).cut.error: None for share in TRIALS
-        }
-        tried = [way.cut for way in corners if way.cut.error in chosen]
-        trials = tuple(Trial(self.relative(cut), partial(self._apply, cut)) for cut in tried)
-        return Subject(self.label, self.name, trials, partial(restore, [self.statistics]))
+    def subjects(self) -> list[Subject]:
+        """A few cuts of each form that might be taken, to measure their damage: equal errors of two forms do unequal harm."""
+        front = self.front()
+        most = max((way.saved for way in front), default=0.0)
+        found = []
+        for name in dict.fromkeys(way.cut.form.name for way in front):
+            ways = [way for way in self.ways if way.cut.form.name == name]
+            near = {min(ways, key=lambda way: abs(way.saved - share * most)).cut.rank for share in TRIALS}
+            trials = tuple(
+                Trial(self.relative(way.cut), partial(self._apply, way.cut))
+                for way in ways
+                if way.cut.rank in near
+            )
+            found.append(Subject(self._of_form(name), self.name, trials, partial(restore, [self.statistics])))
+        return found
 
-    def judged(self, damage: Sequence[Damage]) -> Candidate:
-        """With every way's damage read off what was measured for some."""
-        if not self.ways:
-            return self
-        ways = sorted(self.ways, key=lambda way: way.cut.error)
-        found = scaled_errors(np.array([self.relative(way.cut) for way in ways]), damage)
-        return replace(
-            self, ways=tuple(replace(w, damage=float(d)) for w, d in zip(ways, found, strict=True))
-        )
+    def judged(self, damage: Mapping[str, Sequence[Damage]]) -> Candidate:
+        """With every way's damage read off what was measured for some of its form, or else of any."""
+        measured = {
+            name: damage.get(self._of_form(name), ()) for name in {w.cut.form.name for w in self.ways}
+        }
+        anything = [one for points in measured.values() for one in points]
+        ways: list[Way] = []
+        for name, points in measured.items():
+            own = sorted((w for w in self.ways if w.cut.form.name == name), key=lambda way: way.cut.error)
+            found = scaled_errors(np.array([self.relative(way.cut) for way in own]), points or anything)
+            ways += [replace(way, damage=float(d)) for way, d in zip(own, found, strict=True)]
+        return replace(self, ways=tuple(ways))
+
+    def _of_form(self, name: str) -> str:
+        return f"{self.label}: {name}"
+
+    def front(self) -> list[Way]:
+        """The ways that none of those which save more beats, by rising saving."""
+        found: list[Way] = []
+        for way in sorted(self.ways, key=lambda way: (-way.saved, way.damage)):
+            if not found or way.damage < found[-1].damage:
+                found.append(way)
+        return found[::-1]
 
     def relative(self, cut: Cut) -> float:
         """The cut's error over the energy of what the layer's output becomes."""

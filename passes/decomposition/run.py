@@ -9,13 +9,13 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgec.graph.cost import cost
-from edgec.graph.errors import UsageError
 from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
 from edgec.passes.budget import UNITS, Budget, sole_budget
 from edgec.passes.decomposition.cuts import Form
 from edgec.passes.decomposition.pieces import Geometry
 from edgec.passes.decomposition.ranks import Candidate, Price, Way, candidate, choose, damages
 from edgec.passes.decomposition.surgery import split
+from edgec.passes.pruning.costs import milliseconds
 from edgec.passes.pruning.damage import measure
 from edgec.passes.pruning.judges import split_judges
 from edgec.passes.pruning.statistics import MAX_UNKNOWNS, ConsumerStatistics, gather
@@ -70,6 +70,10 @@ class Decomposition(Pass):
         }
         return PassResult(model, modified=bool(chosen), notes=tuple(notes), layers=tuple(reports), data=data)
 
+    def allowed(self) -> tuple[Form, ...]:
+        """The forms that this run may use."""
+        return self.forms
+
     def budget(self) -> Budget:
         """The one budget that is set. Raises UsageError for none or several."""
         return sole_budget(self.name, {unit: getattr(self, unit) for unit in UNITS})
@@ -79,16 +83,16 @@ class Decomposition(Pass):
     ) -> tuple[list[Candidate], list[Note]]:
         """Every layer that can be cut, with its ways judged; and why the others cannot."""
         layers = layers_of(model)
-        refused = {name: why for name, layer in layers.items() if (why := refusal(layer, self.forms))}
+        refused = {name: why for name, layer in layers.items() if (why := refusal(layer, self.allowed()))}
         eligible = [layer for name, layer in layers.items() if name not in refused]
         notes = [Note(f"stays: {why}", node=name) for name, why in refused.items()]
         fits, judges = split_judges(context) if self.damage else (context, context)
         found = self.factored(self.statistics(model, eligible, fits), context, price)
         if not self.damage:
             return found, notes
-        subjects = [subject for one in found if (subject := one.subject()) is not None]
+        subjects = [subject for one in found for subject in one.subjects()]
         measured = measure(model, subjects, judges, self.name)
-        return [one.judged(measured.get(one.label, ())) for one in found], notes
+        return [one.judged(measured) for one in found], notes
 
     def step(self, context: Context) -> int:
         """Ranks and widths are multiples of this."""
@@ -107,7 +111,9 @@ class Decomposition(Pass):
             geometry = Geometry.of(one.layer)
             assert geometry is not None  # `refusal` has looked
             found.append(
-                candidate(one, geometry, self.forms, price, table, whitened=self.whitened, multiple=multiple)
+                candidate(
+                    one, geometry, self.allowed(), price, table, whitened=self.whitened, multiple=multiple
+                )
             )
         return found
 
@@ -131,9 +137,7 @@ def price_of(budget: Budget, context: Context, scale: float) -> Price:
         return lambda nodes: float(sum(node.params for node in nodes))
     if budget.unit == "size":
         return lambda nodes: float(scale * sum(node.params for node in nodes))
-    if context.prices is None:
-        raise UsageError("a latency budget needs a target", hint="Add --target; see `edgec targets list`.")
-    table = context.prices.table
+    table = milliseconds(context.target, context.prices)
     return lambda nodes: float(sum(table.node_ms(node) for node in nodes))
 
 
@@ -155,7 +159,7 @@ def refusal(layer: Layer, forms: Sequence[Form]) -> str | None:
     if Geometry.of(layer) is None:
         return "the size of its input is not known"
     reasons = [form.why_not(layer) for form in forms]
-    return None if None in reasons else reasons[0]
+    return None if None in reasons else next(iter(reasons), "no form is asked for")
 
 
 def cut(model: ir.Model, one: Candidate, way: Way) -> LayerReport:

@@ -112,9 +112,7 @@ def _latency(
     target: Target | None,
     given: Prices | None,
 ) -> AdditiveCost:
-    if target is None:
-        raise UsageError("a latency budget needs a target", hint="Add --target; see `edgec targets list`.")
-    prices = given.table if given is not None else latency_table(target)
+    prices = milliseconds(target, given)
     layers = {layer.node: layer for layer in table.layers}
     axes = _activation_axes(groups)
     nodes = {node.name: node for node in model.graph}
@@ -130,6 +128,15 @@ def _latency(
         names = _names([*sources, *results])
         terms.append(Term(one.name, names, _timed(prices, resized)))
     return AdditiveCost(tuple(terms), table.full)
+
+
+def milliseconds(target: Target | None, given: Prices | None) -> LatencyTable:
+    """What a latency budget is priced by. Raises UsageError where there is nothing to go by."""
+    if given is not None:
+        return given.table
+    if target is None:
+        raise UsageError("a latency budget needs a target", hint="Add --target; see `edgec targets list`.")
+    return latency_table(target)
 
 
 def _timed(prices: LatencyTable, node: _Resized) -> Callable[[Widths], float]:

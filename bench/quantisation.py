@@ -1,0 +1,200 @@
+"""int8 accuracy beside its peers: the tables of docs/quantise.md. Labels are used for scoring only.
+
+Everybody gets the same float graph (edgec's canonical one, BatchNorm folded) and the same calibration images. The peers are
+onnxruntime's `quantize_static` with its defaults and with its better settings, and the published int8 TFLite file of the same
+network where there is one. Each network is a run of its own.
+
+usage: python bench/quantisation.py [NETWORK...] [--images 128] [--threads 1] [--passes quantize]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import numpy as np
+import onnx_ir as ir
+from tflite_networks import DATA, MODELS, Network, by_name, interpreter, onnx_runner
+
+from edgec.compiler.emit.onnx import emit
+from edgec.compiler.pipeline import run_pipeline
+from edgec.graph.compare import sqnr_db
+from edgec.graph.data import Dataset, open_data
+from edgec.passes.base import Context
+from edgec.passes.pipeline_string import parse_pipeline
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Run = Callable[[dict[str, Array]], list[Array]]
+
+NAMES = (
+    "mobilenet_v1_0.75_224",
+    "resnet56_cifar10",
+    "resnet20_cifar10",
+    "nin_cifar10",
+    "resnet8_cifar10",
+    "kws_dscnn",
+    "vww_mobilenet_v1_0.25_96",
+)
+PEERS: dict[str, dict[str, Any]] = {
+    "onnxruntime, defaults": {},
+    "onnxruntime, per channel, min/max": {"per_channel": True},
+    "onnxruntime, per channel, percentile": {"per_channel": True, "method": "Percentile"},
+    "onnxruntime, per channel, entropy": {"per_channel": True, "method": "Entropy"},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A float network, its calibration and evaluation data, and its outputs there."""
+
+    network: Network
+    model: ir.Model
+    calibration: Dataset
+    evaluation: Dataset
+    reference: Array
+    threads: int
+
+    @staticmethod
+    def of(network: Network, images: int, threads: int, passes: str = "") -> Case:
+        model = network.load()
+        calibration = network.calibration_data(model, images)
+        if passes:
+            model = pipeline(passes, model, calibration, threads)
+        folder = DATA / str(network.evaluation)
+        labels = folder.parent / "eval_labels.csv" if folder.is_dir() else None
+        evaluation = open_data(folder, model, network.preprocess, labels=labels)
+        return Case(network, model, calibration, evaluation, outputs(onnx_runner(model), evaluation), threads)
+
+    def row(self, label: str, run: Run, seconds: float) -> None:
+        """One line of the table."""
+        mine = outputs(run, self.evaluation)[:, : self.reference.shape[1]]
+        mine = mine.reshape(self.reference.shape)
+        top1 = self.top1(mine)
+        agree = 100 * float((mine.argmax(1) == self.reference.argmax(1)).mean())
+        sqnr = sqnr_db(self.reference, mine)
+        taken = f"{seconds:.0f}" if seconds else "-"
+        drop = self.top1(self.reference) - top1
+        print(f"| {label} | {top1:.1f} | {drop:.1f} | {agree:.1f} | {sqnr:.1f} | {taken} |", flush=True)
+
+    def top1(self, scores: Array) -> float:
+        labels = np.asarray(self.evaluation.labels)
+        return 100 * float((scores.argmax(1) == labels).mean())
+
+
+def pipeline(text: str, model: ir.Model, data: Dataset, threads: int) -> ir.Model:
+    """The model behind the passes of ``text``."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(model, Path(folder), data, threads=threads)
+        return run_pipeline(parse_pipeline(text), model, context)[-1].model
+
+
+def outputs(run: Run, data: Dataset) -> Array:
+    """The first output for all samples, in batches of one: some published files take no other."""
+    return np.concatenate([run(feeds)[0].reshape(1, -1) for feeds in data.batches(1)])
+
+
+def onnxruntime_int8(case: Case, settings: dict[str, Any]) -> Run:
+    """``quantize_static`` of onnxruntime on the same graph and data."""
+    import onnxruntime
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rows: Iterator[dict[str, Array]] = case.calibration.batches(1)
+
+        def get_next(self) -> dict[str, Array] | None:
+            return next(self.rows, None)
+
+    method = getattr(CalibrationMethod, settings.get("method", "MinMax"))
+    with tempfile.TemporaryDirectory() as folder:
+        source, made = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(emit(case.model))
+        with contextlib.redirect_stdout(io.StringIO()):
+            quantize_static(
+                source,
+                made,
+                Reader(),
+                calibrate_method=method,
+                per_channel=settings.get("per_channel", False),
+                weight_type=QuantType.QInt8,
+                extra_options={"CalibMaxIntermediateOutputs": 16}
+                if method != CalibrationMethod.MinMax
+                else {},
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = case.threads, 3
+        session = onnxruntime.InferenceSession(made.read_bytes(), options)
+    return lambda feeds: list(session.run(None, feeds))
+
+
+def published(network: Network) -> Run:
+    """The vendor's int8 TFLite file, on LiteRT."""
+    made = interpreter((MODELS / f"{network.official}_int8.tflite").read_bytes(), "litert")
+    (source,), (result,) = made.get_input_details(), made.get_output_details()
+
+    def run(feeds: dict[str, Array]) -> list[Array]:
+        (x,) = feeds.values()
+        x = np.moveaxis(x, 1, -1).reshape(source["shape"])
+        made.set_tensor(source["index"], _codes(x, source))
+        made.invoke()
+        scale, zero = result["quantization"]
+        return [scale * (made.get_tensor(result["index"]).astype(np.float32) - zero)]
+
+    return run
+
+
+def _codes(x: Array, detail: dict[str, Any]) -> Array:
+    scale, zero = detail["quantization"]
+    info = np.iinfo(detail["dtype"])
+    return np.clip(np.round(x / scale) + zero, info.min, info.max).astype(detail["dtype"])
+
+
+def table(case: Case, passes: str) -> None:
+    """edgec, then everybody else."""
+    print("| | top-1 | drop | agreement | SQNR, dB | seconds |\n|---|---|---|---|---|---|")
+    print(f"| float | {case.top1(case.reference):.1f} | | | | |", flush=True)
+    start = time.perf_counter()
+    model = pipeline(passes, case.model, case.calibration, case.threads)
+    seconds = time.perf_counter() - start
+    case.row(f"edgec, `{passes}`", onnx_runner(model), seconds)
+    for label, settings in PEERS.items():
+        start = time.perf_counter()
+        run = onnxruntime_int8(case, settings)
+        case.row(label, run, time.perf_counter() - start)
+    if case.network.official is not None and case.model is not None:
+        case.row("published int8 TFLite", published(case.network), 0.0)
+
+
+def main() -> None:
+    """Print a table per network."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("networks", nargs="*", help=", ".join(NAMES))
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--passes", default="quantize", help="what makes edgec's int8 model")
+    parser.add_argument("--first", default="", help="passes that make the float network, for narrowed ones")
+    given = parser.parse_args()
+    logging.getLogger().setLevel(
+        logging.ERROR
+    )  # onnxruntime asks for its own preprocessing, which this graph has had
+    for name in given.networks or NAMES:
+        network = by_name(name)
+        print(f"\n## {name}{' behind ' + given.first if given.first else ''}, {given.images} images\n")
+        table(Case.of(network, given.images, given.threads, given.first), given.passes)
+
+
+if __name__ == "__main__":
+    main()

@@ -93,6 +93,8 @@ class Compress(Decomposition):
         price = price_of(budget, context, self.bytes_per_weight)
         choices = self._choices(model, [g for g in found if g.prunable], context, price)
         joint = choices.joint(table, model, price)
+        if not joint.errors:
+            return PassResult(model, modified=False, notes=(*self._nothing(model), *_fixed(found)))
         chosen = self._allocate(choices, joint, limit, context)
         removals = removals_of(choices.curves, chosen.widths)
         reports = self._apply(model, found, choices, removals, joint.cut_at(chosen.widths))
@@ -103,6 +105,14 @@ class Compress(Decomposition):
             layers=tuple(reports),
             data=_figures(budget, chosen, source, limit, choices, reports),
         )
+
+    def _nothing(self, model: ir.Model) -> list[Note]:
+        """Why no layer can be cut either."""
+        notes = [
+            Note("no channel can be removed and no layer cut into pieces that cost less", level="warning")
+        ]
+        reasons = {name: refusal(layer, self.allowed()) for name, layer in layers_of(model).items()}
+        return notes + [Note(f"stays in one: {why}", node=name) for name, why in reasons.items() if why]
 
     def _allocate(self, choices: Choices, joint: Joint, limit: float, context: Context) -> Allocation:
         multiple = self.step(context)
@@ -171,7 +181,11 @@ def _notes(
     if not chosen.reached:
         text = f"{budget.text} is out of reach: the least that this network can cost is {share:.1%} of the source"
         notes.insert(0, Note(text, level="warning"))
-    return notes + [Note(f"not prunable: {g.reason}", node=g.name) for g in found if not g.prunable]
+    return notes + _fixed(found)
+
+
+def _fixed(found: Sequence[ChannelGroup]) -> list[Note]:
+    return [Note(f"not prunable: {g.reason}", node=g.name) for g in found if not g.prunable]
 
 
 def _figures(

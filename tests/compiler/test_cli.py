@@ -159,7 +159,8 @@ def test_a_missed_gate_is_exit_1_with_artifacts(edgec, files) -> None:
 
 def test_nothing_to_prune_is_exit_1_and_says_so(edgec, files) -> None:
     alone = parse(
-        "net (float[N,3,16,16] x) => (float[N,4,16,16] y) <float[4,3,3,3] w> { y = Conv<pads=[1,1,1,1]>(x, w) }"
+        "net (float[N,3,16,16] x) => (float[N,3,16,16] y) <float[3,1,3,3] w>"
+        " { y = Conv<group=3, pads=[1,1,1,1]>(x, w) }"
     )
     onnx.save(alone, files / "net.onnx")
     code, _, err = edgec(
@@ -167,9 +168,10 @@ def test_nothing_to_prune_is_exit_1_and_says_so(edgec, files) -> None:
         "-o", files / "out",
     )  # fmt: skip
     assert code == 1
-    assert "no channel can be removed" in err
+    assert "no channel can be removed and no layer cut" in err
     notes = json.loads((files / "out" / "report.json").read_text())["passes"][0]["notes"]
     assert any("not prunable" in note["text"] for note in notes)
+    assert any("its channels are in groups" in note["text"] for note in notes)
 
 
 def test_random_data_is_marked(edgec, files) -> None:

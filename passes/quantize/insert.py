@@ -30,6 +30,10 @@ from edgec.passes.quantize.weights import (
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+OPSET_16 = 21
+"""The first in which QuantizeLinear takes 16-bit codes."""
+
+
 @dataclass(frozen=True)
 class Form:
     """How codes are written: activation type, range of weight codes, scales per channel or per tensor."""
@@ -52,6 +56,8 @@ class Form:
 
 def insert(model: ir.Model, plan: Plan, table: Table, form: Form) -> None:
     """Quantise ``model`` in place."""
+    if form.bits == 16:
+        model.opset_imports[""] = max(model.opset_imports.get("", OPSET_16), OPSET_16)
     _Writer(model, plan, table, form).write()
     RemoveUnusedNodesPass()(model)
 

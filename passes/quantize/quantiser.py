@@ -21,8 +21,12 @@ from edgec.passes.quantize.rewrites import prepare as rewrite
 
 METHODS = ("minmax", "percentile", "mse", "entropy")
 CORRECTIONS = ("auto", "none", "bias", "round", "refit")
-TYPES = ("auto", "uint8", "int8")
+TYPES = ("auto", "uint8", "int8", "int16")
 SWITCH = ("auto", "on", "off")
+WIDE = (
+    "16-bit activations are TFLite's 16x8 mode, for accelerators that have it: LiteRT runs it with slow "
+    "reference kernels on a CPU, and onnxruntime in float"
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,9 @@ class Quantize(Pass):
         "auto", f"layer by layer corrections: {', '.join(CORRECTIONS)} (auto: the better of the last two)"
     )
     equalize: str = option("auto", "equalise channel ranges first: auto (depthwise networks), on, off")
-    activations: str = option("auto", "activation type of the ONNX file: uint8, int8, or the target's (auto)")
+    activations: str = option(
+        "auto", "activation type: uint8, int8, or the target's (auto); int16 is TFLite's 16x8 mode"
+    )
     per_channel: bool = option(True, "one weight scale per output channel instead of one per tensor")
     reduce_range: str = option("auto", "7-bit weights: on, off, or where the target's x86 lacks VNNI (auto)")
     exclude: str = option("", "node names to leave in float: patterns with * and ?, separated by |")
@@ -91,7 +97,8 @@ class Quantize(Pass):
         outcome, ranked, goal_notes = self._build(teacher, prepared, context.data, settings, context)
         if self._activation_dtype(context) == "int8":
             store_int8(outcome.model)
-        notes = (*target_notes(context), *outcome.notes, *goal_notes, *_float_notes(outcome, model))
+        wide = (Note(WIDE, "warning"),) if self.activations == "int16" else ()
+        notes = (*target_notes(context), *wide, *outcome.notes, *goal_notes, *_float_notes(outcome, model))
         return PassResult(outcome.model, True, notes, outcome.layers, self._figures(outcome, ranked, context))
 
     def _build(
@@ -110,7 +117,7 @@ class Quantize(Pass):
     def _settings(self, context: Context, excluded: Callable[[str], bool]) -> Settings:
         limit = 63 if self._reduces_range(context) else 127
         return Settings(
-            form=Form("uint8", limit, self.per_channel),
+            form=Form("uint8", limit, self.per_channel, bits=16 if self.activations == "int16" else 8),
             method=self.method,
             percentile=self.percentile,
             equalise=self.equalize,

@@ -238,3 +238,21 @@ def test_batch_sizes_do_not_change_the_table(canonical: Canonical, noise: Noise,
     shuffled = replace(data, indices=tuple(reversed(data.indices)))
     first, second = (ir.to_proto(quantised(model, d, tmp_path)) for d in (data, shuffled))
     assert first.SerializeToString() == second.SerializeToString()
+
+
+def test_sixteen_bit_activations_are_nearer_and_say_what_they_are_for(
+    canonical: Canonical, noise: Noise, tmp_path: Path
+) -> None:
+    model = canonical(NET)
+    context = Context(teacher=model, scratch=tmp_path, data=noise(model, 32))
+    reference, fresh = Executor(model), noise(model, 16, seed=4)
+    feeds = next(fresh.batches(16))
+    errors = []
+    for kind in ("uint8", "int16"):
+        result = Quantize(activations=kind).run(model.clone(), context)
+        verify(result.model)
+        errors.append(sqnr_db(reference.run(feeds)["y"], Executor(result.model).run(feeds)["y"]))
+    assert errors[1] > errors[0] + 3
+    assert any("16-bit activations" in note.text and note.level == "warning" for note in result.notes)
+    codes = [n.outputs[0].dtype for n in result.model.graph if n.op_type == "QuantizeLinear"]
+    assert set(codes) == {ir.DataType.INT16}

@@ -27,7 +27,11 @@ from edgec.passes.pipeline_string import parse_pipeline
 
 NETWORKS = {"resnet20": "resnet20_cifar10", "resnet56": "resnet56_cifar10", "nin": "nin_cifar10"}
 FORMS = ("channel", "spatial", "tucker", "depthwise")
-HEAD = "| | MACs | drop | agreement | KL | re-fitted: drop | agreement | KL | seconds | time |\n" + "|---" * 10 + "|"
+HEAD = (
+    "| | MACs | drop | agreement | KL | re-fitted: drop | agreement | KL | seconds | time |\n"
+    + "|---" * 10
+    + "|"
+)
 ROUNDS = 200
 
 

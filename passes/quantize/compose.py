@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from edgec.graph.channels import groups
 from edgec.graph.data import Dataset
-from edgec.graph.views import attribute, constant
 from edgec.passes.base import Context, LayerReport, Note
 from edgec.passes.equalize import channel_peaks, equalise, segments
 from edgec.passes.quantize.calibrate import Calibration, observe, outlier_notes, ranges
@@ -76,7 +75,7 @@ def split_data(data: Dataset, samples: int, seed: int) -> tuple[Dataset, Dataset
 def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context) -> Prepared:
     """Calibrate ``model``, and its equalised form where that may pay; the better one of the two."""
     plain = _calibrated(model, data, settings, context)
-    if settings.equalise == "off" or (settings.equalise == "auto" and not has_depthwise(model)):
+    if settings.equalise == "off":
         return plain
     equal = model.clone()
     cut = segments(equal, groups(equal))
@@ -141,13 +140,3 @@ def build(
         if better:
             best = replace(best, model=corrected, score=after, layers=reports)
     return replace(best, notes=tuple(notes))
-
-
-def has_depthwise(model: ir.Model) -> bool:
-    """True for networks with depthwise convolutions, whose channels differ most in range."""
-    for node in model.graph:
-        if node.op_type == "Conv" and attribute(node, "group", 1) > 1:
-            weight = constant(node.inputs[1])
-            if weight is not None and weight.shape[1] == 1:
-                return True
-    return False

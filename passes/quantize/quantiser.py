@@ -43,7 +43,9 @@ class Quantize(Pass):
     correct: str = option(
         "auto", f"layer by layer corrections: {', '.join(CORRECTIONS)} (auto: the better of the last two)"
     )
-    equalize: str = option("auto", "equalise channel ranges first: auto (depthwise networks), on, off")
+    equalize: str = option(
+        "auto", "equalise channel ranges first: auto (where held-out samples say so), on, off"
+    )
     activations: str = option(
         "auto", "activation type: uint8, int8, or the target's (auto); int16 is TFLite's 16x8 mode"
     )

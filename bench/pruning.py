@@ -42,6 +42,7 @@ RAW = Preprocess()
 MOBILENET = Preprocess(mean=(1.0,), scale=1 / 127.5, crop=(224, 224))
 YOLOX = Preprocess(channels="bgr", resize=(416, 416), letterbox=114)
 DEFAULT = "prune-channels{{macs={0}}} recover-lsq"
+BOTH = ("compress{{macs={0}}} recover-lsq", DEFAULT)
 
 
 def shared() -> Path:
@@ -110,7 +111,8 @@ def resnet56(threads: int) -> None:
     for images, shares in ((500, ("70%", "50%", "35%")), (100, ("70%", "50%"))):
         case = Case.of("resnet56_cifar10", "cifar10", IMAGENET, images, threads)
         for share in shares:
-            case.row(f"ResNet-56, {images} images", DEFAULT.format(share))
+            for text in BOTH:
+                case.row(f"{images} images, `{text.format(share)}`", text.format(share))
 
 
 def fskd(threads: int) -> None:
@@ -150,7 +152,8 @@ def nin(threads: int) -> None:
     case = Case.of("nin_cifar10", "cifar10", IMAGENET, 500, threads)
     print(HEAD)
     for share in ("70%", "50%", "25%"):
-        case.row("NIN, 500 images", DEFAULT.format(share))
+        for text in BOTH:
+            case.row(f"NIN, `{text.format(share)}`", text.format(share))
 
 
 def small(threads: int) -> None:
@@ -162,7 +165,8 @@ def small(threads: int) -> None:
         ("vww_mobilenet_v1_0.25_96", "vww", Preprocess(scale=1 / 255)),
     ):
         case = Case.of(network, data, preprocess, 500, threads)
-        case.row(f"{network}, {len(case.calibration)} images", DEFAULT.format("70%"))
+        for text in BOTH:
+            case.row(f"{network}, {len(case.calibration)} images, `{text.format('70%')}`", text.format("70%"))
 
 
 def yolox(threads: int) -> None:
@@ -171,14 +175,15 @@ def yolox(threads: int) -> None:
     data = open_data(shared() / "detect" / "coco_val100", teacher, YOLOX)
     calibration, held = data.split(0.25, 0)
     case = Case(teacher, calibration, held, np.empty(0), threads)
-    model, seconds = case.run(DEFAULT.format("70%"))
-    print("| output | SQNR, dB | cosine | images |\n|---|---|---|---|")
-    for difference in compare(teacher, model, held, threads=threads):
-        if difference.op == "output" or difference.name in {value.name for value in teacher.graph.outputs}:
-            print(f"| {difference.name} | {difference.sqnr_db:.1f} | {difference.cosine:.4f} | {len(held)} |")
-    print(
-        f"\nMACs {cost(model).macs / cost(teacher).macs:.1%}, {seconds:.0f} s with {len(calibration)} images"
-    )
+    print("| passes | output | SQNR, dB | cosine | MACs | seconds |\n|---|---|---|---|---|---|")
+    outputs = {value.name for value in teacher.graph.outputs}
+    for text in BOTH:
+        model, seconds = case.run(text.format("70%"))
+        share = cost(model).macs / cost(teacher).macs
+        for found in compare(teacher, model, held, threads=threads):
+            if found.op == "output" or found.name in outputs:
+                cells = f"{found.sqnr_db:.1f} | {found.cosine:.4f} | {share:.1%} | {seconds:.0f}"
+                print(f"| `{text.format('70%')}` | {found.name} | {cells} |", flush=True)
 
 
 def peer(threads: int) -> None:
@@ -196,25 +201,32 @@ def peer(threads: int) -> None:
 
 
 def speed(threads: int) -> None:
-    """Point 7: MACs saved and time saved, interleaved in one session."""
-    print("| network | MACs | time | teacher, ms | pruned, ms |\n|---|---|---|---|---|")
-    cases = [(Case.of("resnet56_cifar10", "cifar10", IMAGENET, 500, threads), "ResNet-56", "50%", "")]
+    """Point 7: MACs saved and time saved, teacher and results interleaved in one session."""
+    print("| network | passes | MACs | time | teacher, ms | ms |\n|---|---|---|---|---|---|")
+    cases = [(Case.of("resnet56_cifar10", "cifar10", IMAGENET, 500, threads), "ResNet-56", "50%")]
     teacher = load(shared() / "models" / "mobilenet_v1_0.75_224.onnx")
     data = open_data(shared() / "imagenet" / "calib", teacher, MOBILENET, samples=128)
-    cases.append((Case(teacher, data, data, np.empty(0), threads), "MobileNetV1-0.75", "70%", " multiple=8"))
-    for case, name, share, more in cases:
-        model, _ = case.run(f"prune-channels{{macs={share}{more}}} recover-lsq{{joint=0}}")
-        sides = [session(emit(one)) for one in (case.teacher, model)]
+    cases.append((Case(teacher, data, data, np.empty(0), threads), "MobileNetV1-0.75", "70%"))
+    for case, name, share in cases:
+        texts = [
+            f"{one}{{macs={share} multiple={m}}}" for one in ("compress", "prune-channels") for m in (1, 8)
+        ]
+        models = [case.run(text)[0] for text in texts]
+        sides = [session(emit(one)) for one in (case.teacher, *models)]
         feeds = {key: array[:1] for key, array in next(iter(case.calibration.batches(1))).items()}
-        times: list[list[float]] = [[], []]
+        times: list[list[float]] = [[] for _ in sides]
         for _ in range(300):
             for side, found in zip(sides, times, strict=True):
                 start = time.perf_counter()
                 side.run(None, feeds)
                 found.append(1e3 * (time.perf_counter() - start))
-        old, new = (float(np.median(found[50:])) for found in times)
-        ratio = cost(model).macs / cost(case.teacher).macs
-        print(f"| {name} | {ratio:.1%} | {new / old:.1%} | {old:.2f} | {new:.2f} |", flush=True)
+        old, *new = (float(np.median(found[50:])) for found in times)
+        for text, model, taken in zip(texts, models, new, strict=True):
+            ratio = cost(model).macs / cost(case.teacher).macs
+            print(
+                f"| {name} | `{text}` | {ratio:.1%} | {taken / old:.1%} | {old:.2f} | {taken:.2f} |",
+                flush=True,
+            )
 
 
 def linear(threads: int) -> None:

@@ -83,16 +83,16 @@ class Case:
         evaluation = open_data(folder, model, network.preprocess, labels=labels)
         return Case(network, model, calibration, evaluation, outputs(onnx_runner(model), evaluation), threads)
 
-    def row(self, label: str, run: Run, seconds: float) -> None:
-        """One line of the table."""
+    def row(self, label: str, run: Run, seconds: float, *, scores: bool = True) -> None:
+        """One line of the table. ``scores``: the outputs are what the float network's are, not probabilities."""
         mine = outputs(run, self.evaluation)[:, : self.reference.shape[1]]
         mine = mine.reshape(self.reference.shape)
         top1 = self.top1(mine)
         agree = 100 * float((mine.argmax(1) == self.reference.argmax(1)).mean())
-        sqnr = sqnr_db(self.reference, mine)
+        sqnr = f"{sqnr_db(self.reference, mine):.1f}" if scores else "-"
         taken = f"{seconds:.0f}" if seconds else "-"
         drop = self.top1(self.reference) - top1
-        print(f"| {label} | {top1:.1f} | {drop:.1f} | {agree:.1f} | {sqnr:.1f} | {taken} |", flush=True)
+        print(f"| {label} | {top1:.1f} | {drop:.1f} | {agree:.1f} | {sqnr} | {taken} |", flush=True)
 
     def top1(self, scores: Array) -> float:
         labels = np.asarray(self.evaluation.labels)
@@ -180,7 +180,7 @@ def table(case: Case, passes: str) -> None:
         run = onnxruntime_int8(case, settings)
         case.row(label, run, time.perf_counter() - start)
     if case.network.official is not None:
-        case.row("published int8 TFLite", published(case.network), 0.0)
+        case.row("published int8 TFLite", published(case.network), 0.0, scores=False)
 
 
 def rescaled(model: ir.Model, decades: float, seed: int = 0) -> ir.Model:

@@ -91,7 +91,8 @@ class Candidate:
     def judged(self, damage: Mapping[str, Sequence[Damage]]) -> Candidate:
         """With every way's damage read off what was measured for some of its form, or else of any."""
         measured = {
-            name: damage.get(self._of_form(name), ()) for name in {w.cut.form.name for w in self.ways}
+            name: damage.get(self._of_form(name), ())
+            for name in dict.fromkeys(way.cut.form.name for way in self.ways)
         }
         anything = [one for points in measured.values() for one in points]
         ways: list[Way] = []

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -32,6 +32,7 @@ from edgec.passes.decomposition.run import Decomposition, cut, price_of, refusal
 from edgec.passes.pruning.costs import cost_of, source_cost
 from edgec.passes.pruning.criteria import obs_curve
 from edgec.passes.pruning.damage import measure, of_group, scaled_errors
+from edgec.passes.pruning.figures import figures
 from edgec.passes.pruning.judges import split_judges
 from edgec.passes.pruning.removal import Removals, compensate, removals_of, rows_gone
 from edgec.passes.pruning.statistics import consumers_of
@@ -103,7 +104,10 @@ class Compress(Decomposition):
             modified=bool(removals or reports),
             notes=tuple(_notes(budget, chosen, source, removals, reports, found)),
             layers=tuple(reports),
-            data=_figures(budget, chosen, source, limit, choices, reports),
+            data={
+                **figures(budget, chosen, source, limit, choices.groups),
+                "cuts": {report.node: report.note for report in reports},
+            },
         )
 
     def _nothing(self, model: ir.Model) -> list[Note]:
@@ -186,27 +190,3 @@ def _notes(
 
 def _fixed(found: Sequence[ChannelGroup]) -> list[Note]:
     return [Note(f"not prunable: {g.reason}", node=g.name) for g in found if not g.prunable]
-
-
-def _figures(
-    budget: Budget,
-    chosen: Allocation,
-    source: float,
-    limit: float,
-    choices: Choices,
-    reports: Sequence[LayerReport],
-) -> dict[str, Any]:
-    """JSON types for the report: the trade-off curve, where this run sits on it, widths and cuts."""
-    step = max(1, len(chosen.trace) // 200)
-    return {
-        "budget": {
-            "unit": budget.unit,
-            "asked": limit / source,
-            "reached": chosen.cost / source,
-            "met": chosen.reached,
-        },
-        "tradeoff": [[c / source, e] for c, e in (*chosen.trace[::step], *chosen.trace[-1:])],
-        "predicted_error": chosen.error,
-        "widths": {group.name: [group.size, chosen.widths[group.name]] for group in choices.groups},
-        "cuts": {report.node: report.note for report in reports},
-    }

@@ -24,6 +24,7 @@ from edgec.passes.budget import UNITS, Budget, sole_budget
 from edgec.passes.pruning.costs import AdditiveCost, cost_of, source_cost
 from edgec.passes.pruning.criteria import activation_scores, l1_scores, obs_curve, random_scores, score_curve
 from edgec.passes.pruning.damage import measure, of_group, scaled_errors
+from edgec.passes.pruning.figures import figures
 from edgec.passes.pruning.judges import split_judges
 from edgec.passes.pruning.removal import compensate, removals_of
 from edgec.passes.pruning.statistics import ConsumerStatistics, consumers_of, gather
@@ -95,7 +96,7 @@ class PruneChannels(Pass):
             model,
             modified=bool(removals),
             notes=tuple(notes),
-            data=_figures(budget, chosen, source, limit, errors, {g.name: g for g in prunable}),
+            data=figures(budget, chosen, source, limit, prunable),
         )
 
     def budget(self) -> Budget:
@@ -192,26 +193,3 @@ def _uniform(errors: Mapping[str, Array], cost: AdditiveCost, limit: float, mult
     total, widths = next(((c, w) for c, w in points if c <= limit), points[-1])
     error = sum(float(errors[name][len(errors[name]) - width]) for name, width in widths.items())
     return Allocation(widths, total, error, total <= limit, ())
-
-
-def _figures(
-    budget: Budget,
-    chosen: Allocation,
-    source: float,
-    limit: float,
-    errors: Mapping[str, Array],
-    prunable: Mapping[str, ChannelGroup],
-) -> dict[str, Any]:
-    """JSON types for the report: the trade-off curve, where this run sits on it, and the widths."""
-    step = max(1, len(chosen.trace) // 200)
-    return {
-        "budget": {
-            "unit": budget.unit,
-            "asked": limit / source,
-            "reached": chosen.cost / source,
-            "met": chosen.reached,
-        },
-        "tradeoff": [[c / source, e] for c, e in (*chosen.trace[::step], *chosen.trace[-1:])],
-        "predicted_error": chosen.error,
-        "widths": {name: [prunable[name].size, width] for name, width in chosen.widths.items()},
-    }

@@ -13,6 +13,9 @@ from edgec.passes.pipeline_string import make_pass, parse_pipeline
 PRECISION_PASSES = {"quantize": "int8", "cast-fp16": "fp16"}
 """Passes after which the graph is no longer plain float32, and what it is then."""
 
+BYTES_PER_WEIGHT = {"int8": "1.01", "fp16": "2"}
+"""In the file that ships; int8 has int32 biases beside its weights. What is not listed takes 4."""
+
 
 def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
     """The recipe's passes, or the default ones for its budget; then what its precision needs, unless it is there already.
@@ -22,14 +25,17 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
     budget = None if recipe.budget is None else parse_budget(recipe.budget)
     passes = recipe.build_passes()
     if passes is None:
-        passes = () if budget is None else _compression(budget)
+        passes = () if budget is None else _compression(budget, recipe.precision)
     elif budget is not None:
         passes = _with_budget(passes, budget)
     return passes + _quantisation(recipe.precision, passes)
 
 
-def _compression(budget: Budget) -> tuple[Pass, ...]:
-    return (make_pass("compress", dict([budget.option])), *parse_pipeline("recover-lsq"))
+def _compression(budget: Budget, precision: str) -> tuple[Pass, ...]:
+    options = dict([budget.option])
+    if budget.unit == "size" and precision in BYTES_PER_WEIGHT:
+        options["bytes_per_weight"] = BYTES_PER_WEIGHT[precision]
+    return (make_pass("compress", options), *parse_pipeline("recover-lsq"))
 
 
 def _with_budget(passes: tuple[Pass, ...], budget: Budget) -> tuple[Pass, ...]:

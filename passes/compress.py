@@ -87,7 +87,7 @@ class Compress(Decomposition):
         """Raises UsageError for none or several budgets, and PassError without data."""
         budget, found = self.budget(), groups(model)
         table = cost_of(budget, model, found, context.target, self.bytes_per_weight, context.prices)
-        source = source_cost(budget, context, self.bytes_per_weight)
+        source = source_cost(budget, context)
         limit = budget.limit(source)
         if table.total({}) <= limit:
             return PassResult(model, modified=False, notes=(Note("the budget is met already"),))

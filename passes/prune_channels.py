@@ -66,7 +66,7 @@ class PruneChannels(Pass):
         found = groups(model)
         prunable = [g for g in found if g.prunable and (self.scope == "all" or len(g.producers) == 1)]
         cost = cost_of(budget, model, found, context.target, self.bytes_per_weight, context.prices)
-        source = source_cost(budget, context, self.bytes_per_weight)
+        source = source_cost(budget, context)
         limit = budget.limit(source)
         notes = [Note(f"not prunable: {g.reason}", node=g.name) for g in found if not g.prunable]
         if cost.total({}) <= limit:

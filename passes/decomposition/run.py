@@ -15,7 +15,7 @@ from edgec.passes.decomposition.cuts import Form
 from edgec.passes.decomposition.pieces import Geometry
 from edgec.passes.decomposition.ranks import Candidate, Price, Way, candidate, choose, damages
 from edgec.passes.decomposition.surgery import split
-from edgec.passes.pruning.costs import milliseconds
+from edgec.passes.pruning.costs import milliseconds, source_cost
 from edgec.passes.pruning.damage import measure
 from edgec.passes.pruning.judges import split_judges
 from edgec.passes.pruning.statistics import MAX_UNKNOWNS, ConsumerStatistics, gather
@@ -49,7 +49,7 @@ class Decomposition(Pass):
         """Raises UsageError for none or several budgets, and PassError without data."""
         budget = self.budget()
         price = price_of(budget, context, self.bytes_per_weight)
-        source, now = source_price(budget, context, price), price(cost(model).nodes)
+        source, now = source_cost(budget, context), price(cost(model).nodes)
         limit = budget.limit(source)
         if now <= limit:
             return PassResult(model, modified=False, notes=(Note("the budget is met already"),))
@@ -139,13 +139,6 @@ def price_of(budget: Budget, context: Context, scale: float) -> Price:
         return lambda nodes: float(scale * sum(node.params for node in nodes))
     table = milliseconds(context.target, context.prices)
     return lambda nodes: float(sum(table.node_ms(node) for node in nodes))
-
-
-def source_price(budget: Budget, context: Context, price: Price) -> float:
-    """What the source model costs: relative budgets are shares of it."""
-    if budget.unit == "latency" and context.prices is not None:
-        return context.prices.source_ms
-    return price(cost(context.teacher).nodes)
 
 
 def refusal(layer: Layer, forms: Sequence[Form]) -> str | None:

@@ -19,6 +19,8 @@ from edgec.targets import Target
 from edgec.targets.estimator import LatencyTable, latency_table
 
 Widths = Mapping[str, int]
+SOURCE_BYTES = 4.0
+"""Of one weight of the source model, whatever the shipped file stores."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ class AdditiveCost:
         return {name for term in self._readers.get(group, ()) for name in term.groups}
 
 
-def source_cost(budget: Budget, context: Context, scale: float) -> float:
+def source_cost(budget: Budget, context: Context) -> float:
     """What the source model costs in the budget's unit: relative budgets are shares of it."""
     if budget.unit == "latency" and context.prices is not None:
         return context.prices.source_ms
-    teacher = context.teacher
+    teacher, scale = context.teacher, SOURCE_BYTES
     return cost_of(budget, teacher, channel_groups(teacher), context.target, scale, context.prices).total({})
 
 

@@ -17,7 +17,8 @@ from edgec.graph.execute import Executor
 from edgec.graph.verify import verify
 from edgec.passes.base import Context, Pass, Prices
 from edgec.passes.compress import Compress
-from edgec.passes.pipeline_string import parse_pipeline, print_pass
+from edgec.passes.decompose_spatial import DecomposeSpatial
+from edgec.passes.pipeline_string import make_pass, parse_pipeline, print_pass
 from edgec.passes.prune_channels import PruneChannels
 from edgec.passes.recover_lsq import RecoverLsq
 from edgec.passes.recovery.layers import layers_of
@@ -125,6 +126,19 @@ def test_latency_budgets_price_the_pieces(teacher: ir.Model, noise: Noise, conte
         )
         result = Compress(latency="80%").run(teacher.clone(), around)
         assert bool(result.data["cuts"]) == cuts
+
+
+@pytest.mark.parametrize("one", [Compress, PruneChannels, DecomposeSpatial])
+def test_size_budgets_are_about_the_file_that_ships(
+    one: type[Pass], teacher: ir.Model, noise: Noise, context: Around
+) -> None:
+    """A share is one of the float source: int8 alone is a quarter of it."""
+    around = context(teacher, noise(teacher, 32))
+    params = cost(teacher).params
+    small = make_pass(one.name, {"size": "26%", "bytes-per-weight": 1}).run(teacher.clone(), around)
+    assert not small.modified
+    tight = make_pass(one.name, {"size": "23%", "bytes-per-weight": 1}).run(teacher.clone(), around)
+    assert 0.75 * params < cost(tight.model).params <= 0.92 * params
 
 
 def test_out_of_reach_is_said(teacher: ir.Model, noise: Noise, context: Around) -> None:

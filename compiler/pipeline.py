@@ -93,8 +93,8 @@ def run_pipeline(
 
 def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:
     before = cost(model)
-    # numpy's BLAS would take every core, whatever --threads says.
-    with measured() as spent, threadpool_limits(context.threads, user_api="blas"):
+    # Passes share their work out themselves (`solvers.parallel`); BLAS would take every core, whatever --threads says.
+    with measured() as spent, threadpool_limits(1, user_api="blas"):
         try:
             one.requires(model)
             result = one.run(model.clone(), context)

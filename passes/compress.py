@@ -30,7 +30,7 @@ from edgec.passes.decomposition.joint import Choices, Joint, narrowed
 from edgec.passes.decomposition.ranks import Price, Way
 from edgec.passes.decomposition.run import Decomposition, cut, price_of, refusal
 from edgec.passes.pruning.costs import cost_of, source_cost
-from edgec.passes.pruning.criteria import obs_curve
+from edgec.passes.pruning.criteria import obs_curves
 from edgec.passes.pruning.damage import measure, of_group, scaled_errors
 from edgec.passes.pruning.figures import figures
 from edgec.passes.pruning.judges import split_judges
@@ -135,8 +135,7 @@ class Compress(Decomposition):
         wanted = [layer for name, layer in layers.items() if name in readers | eligible]
         fits, judges = split_judges(context) if self.damage else (context, context)
         statistics = {one.layer.name: one for one in self.statistics(model, wanted, fits)}
-        curves = {g.name: obs_curve(g, statistics, self.lam) for g in prunable}
-        known = {name: curve for name, curve in curves.items() if curve is not None}
+        known = obs_curves(prunable, statistics, self.lam, context.threads)
         prunable = [g for g in prunable if g.name in known]
         cuttable = [one for name, one in statistics.items() if name in eligible]
         candidates = self.factored(cuttable, context, price)

@@ -32,6 +32,7 @@ from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult
 from edgec.passes.gated.block import BlockOptions, Figures, Unconverged
 from edgec.passes.gated.parts import Part, parts_of
 from edgec.passes.gated.replace import Replacement
+from edgec.passes.quantize.quantiser import refuse_quantised
 from edgec.passes.recovery.sites import wants_flips
 
 
@@ -98,6 +99,10 @@ class DistillConvex(Pass):
         ]
         if wrong:
             raise UsageError(f"distill-convex: {', '.join(wrong)} out of range")
+
+    def requires(self, model: ir.Model) -> None:
+        """Raise PassError for a quantised model: the blocks are fitted, and written, in float."""
+        refuse_quantised(model, self.name)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Raises UsageError for a region that cannot be replaced, DataError without data."""
@@ -166,6 +171,9 @@ class DistillConvex(Pass):
             )
         if work.refined is not None:
             notes.append(Note("all blocks together: error {:.4f}, then {:.4f}".format(*work.refined)))
+        if work.apart:
+            text = "blocks were not moved together: the skip of this one is no identity"
+            notes.append(Note(text, node=work.apart))
         for part, one in zip(work.parts, work.figures, strict=True):
             notes += _notes(part, one, self.lower == "relu")
         layers = tuple(_layer(*pair, kept=not why) for pair in zip(work.parts, work.figures, strict=True))

@@ -22,7 +22,7 @@ from edgec.graph.channels import ChannelGroup, groups, remove
 from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
 from edgec.passes.budget import UNITS, Budget, sole_budget
 from edgec.passes.pruning.costs import AdditiveCost, cost_of, source_cost
-from edgec.passes.pruning.criteria import activation_scores, l1_scores, obs_curve, random_scores, score_curve
+from edgec.passes.pruning.criteria import activation_scores, l1_scores, obs_curves, random_scores, score_curve
 from edgec.passes.pruning.damage import measure, of_group, scaled_errors
 from edgec.passes.pruning.figures import figures
 from edgec.passes.pruning.judges import split_judges
@@ -76,7 +76,7 @@ class PruneChannels(Pass):
             return PassResult(model, modified=False, notes=tuple(notes))
         context, judges = split_judges(context) if self._measures else (context, context)
         statistics, refused = self._statistics(model, prunable, context)
-        curves = self._curves(model, prunable, statistics, context.seed)
+        curves = self._curves(model, prunable, statistics, context)
         prunable = [g for g in prunable if g.name in curves]
         errors = {name: curve.errors for name, curve in curves.items()}
         measured = {}
@@ -123,13 +123,14 @@ class PruneChannels(Pass):
         model: ir.Model,
         prunable: Sequence[ChannelGroup],
         statistics: Mapping[str, ConsumerStatistics],
-        seed: int,
+        context: Context,
     ) -> dict[str, Curve]:
         if self.criterion == "obs":
-            known = {g.name: obs_curve(g, statistics, self.lam) for g in prunable}
-            return {name: curve for name, curve in known.items() if curve is not None}
+            return obs_curves(prunable, statistics, self.lam, context.threads)
         if self.criterion == "random":
-            return {name: score_curve(scores) for name, scores in random_scores(prunable, seed).items()}
+            return {
+                name: score_curve(scores) for name, scores in random_scores(prunable, context.seed).items()
+            }
         if self.criterion == "l1":
             return {g.name: score_curve(l1_scores(g, model)) for g in prunable}
         return {g.name: score_curve(activation_scores(g, statistics)) for g in prunable}

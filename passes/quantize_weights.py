@@ -27,7 +27,7 @@ class QuantizeWeights(Pass):
     least: int = option(1024, "leave weights with fewer elements alone")
 
     def requires(self, model: ir.Model) -> None:
-        refuse_quantised(model)
+        refuse_quantised(model, self.name)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         self.requires(model)

@@ -55,7 +55,7 @@ class RecoverLsq(Pass):
             flips=wants_flips(self.flips, model),
             blend=self.blend,
         )
-        options = FitOptions(self.lam, self.rows, self.clipped, self.joint, context.seed)
+        options = FitOptions(self.lam, self.rows, self.clipped, self.joint, context.seed, context.threads)
         sites = Sites(model, context, names, batches, self.depth if self.joint else 0)
         reports: list[LayerReport] = []
         for site in sites:

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Channel groups: what must be pruned together, and what cannot be.",
 )
+@click.option(
+    "--blocks",
+    "show_blocks",
+    is_flag=True,
+    help="Residual blocks: what remove-blocks and distill-convex name.",
+)
 @click.option("--target", default=None, help="Add the estimated latency on this target.")
 @click.option("--weights", metavar="FILE", help="state_dict for a MODEL given as file.py:factory.")
 @click.option("--input-shape", metavar="SHAPE", help="Shape of one input without the batch.")
@@ -33,6 +39,7 @@ def command(
     model: str,
     layers: bool,
     show_groups: bool,
+    show_blocks: bool,
     target: str | None,
     weights: str | None,
     input_shape: str | None,
@@ -54,8 +61,11 @@ def command(
     if target is not None:
         facts["estimate"] = _estimate(spent, target)
     groups = find_groups(graph) if show_groups else ()
+    blocks = _blocks(graph, spent) if show_blocks else []
     if as_json:
         facts["layers"] = [vars(node) for node in spent.nodes]
+        if show_blocks:
+            facts["blocks"] = blocks
         if show_groups:
             facts["groups"] = [group.as_json() for group in groups]
         print_json(facts)
@@ -63,6 +73,8 @@ def command(
     _print_summary(model, facts)
     if layers:
         _print_layers(spent, facts.get("estimate"))
+    if show_blocks:
+        _print_blocks(blocks, facts["macs"])
     if show_groups:
         from edgec.graph.channels import describe
 
@@ -97,6 +109,24 @@ def _inspect_tflite(path: str, layers: bool, target: str | None, as_json: bool) 
     )
     if layers:
         _print_layers(spent, facts.get("estimate"))
+
+
+def _blocks(graph: ir.Model, spent: ModelCost) -> list[dict[str, Any]]:
+    """Residual blocks in order, with what they cost."""
+    from edgec.graph.regions import regions
+
+    macs = {node.name: node.macs for node in spent.nodes}
+    return [
+        {
+            "name": block.name,
+            "input": block.input,
+            "output": block.output,
+            "nodes": list(block.nodes),
+            "skip": "identity" if block.has_identity else ", ".join(block.skip or ()),
+            "macs": sum(macs.get(name, 0) for name in block.nodes),
+        }
+        for block in regions(graph)
+    ]
 
 
 def _facts(graph: ir.Model, spent: ModelCost) -> dict[str, Any]:
@@ -175,6 +205,30 @@ def _print_summary(path: str, facts: dict[str, Any]) -> None:
     console = stdout()
     console.print()
     console.print(table(None, ("kind", "nodes", "MACs", "share", "params"), rows, right=(1, 2, 3, 4)))
+
+
+def _print_blocks(blocks: list[dict[str, Any]], total: int) -> None:
+    from edgec.compiler.cli.output import count, stdout, table
+
+    if not blocks:
+        click.echo("\nblocks   none: no sum joins a branch with a skip around it")
+        return
+    rows = [
+        (
+            one["name"],
+            one["input"],
+            one["output"],
+            str(len(one["nodes"])),
+            one["skip"],
+            count(one["macs"]),
+            f"{100 * one['macs'] / max(1, total):.1f}%",
+        )
+        for one in blocks
+    ]
+    console = stdout()
+    console.print()
+    columns = ("block", "input", "output", "nodes", "skip", "MACs", "share")
+    console.print(table(None, columns, rows, right=(3, 5, 6)))
 
 
 def _print_layers(spent: ModelCost, estimate: dict[str, Any] | None) -> None:

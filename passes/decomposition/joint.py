@@ -7,7 +7,7 @@ layer then depends on that group and on those in front and behind, and never exc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,6 @@ class _PiecesCost:
     inputs: Axis | None
     outputs: Axis | None
     price: Price
-    _known: dict[tuple[int, int, int], float] = field(default_factory=dict)
 
     def __call__(self, widths: Widths) -> float:
         lost = len(self.ways) + 1 - widths[self.candidate.label]
@@ -128,11 +127,8 @@ class _PiecesCost:
         layer = self.candidate.statistics.layer
         channels = layer.patches.channels if self.inputs is None else self.inputs.length(widths)
         outputs = layer.view.out_channels if self.outputs is None else self.outputs.length(widths)
-        key = (lost, channels, outputs)
-        if key not in self._known:
-            pieces = resized(self._pieces(lost), channels, outputs)
-            self._known[key] = self.price(costs(self.candidate.name, self.candidate.geometry, pieces))
-        return min(whole, self._known[key])
+        pieces = resized(self._pieces(lost), channels, outputs)
+        return min(whole, self.price(costs(self.candidate.name, self.candidate.geometry, pieces)))
 
     def _pieces(self, lost: int) -> tuple[Piece, ...]:
         return self.ways[lost - 1].cut.pieces

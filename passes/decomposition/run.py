@@ -22,6 +22,7 @@ from edgec.passes.pruning.statistics import MAX_UNKNOWNS, ConsumerStatistics, ga
 from edgec.passes.recovery.fit import FitOptions
 from edgec.passes.recovery.layers import Layer, layers_of
 from edgec.passes.recovery.sites import Batches, wants_flips
+from edgec.passes.solvers.parallel import in_order
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,18 @@ class Decomposition(Pass):
         multiple, prices = self.step(context), context.prices
         # Milliseconds are the price itself in a latency budget.
         table = None if prices is None or self.latency else prices.table
-        found = []
-        for number, one in enumerate(statistics):
-            context.progress.step(f"{self.name}: factors", number, len(statistics))
+
+        def ways(one: ConsumerStatistics) -> Candidate:
             geometry = Geometry.of(one.layer)
             assert geometry is not None  # `refusal` has looked
-            found.append(
-                candidate(
-                    one, geometry, self.allowed(), price, table, whitened=self.whitened, multiple=multiple
-                )
+            return candidate(
+                one, geometry, self.allowed(), price, table, whitened=self.whitened, multiple=multiple
             )
+
+        found: list[Candidate] = []
+        for one in in_order(ways, statistics, context.threads):
+            context.progress.step(f"{self.name}: factors", len(found), len(statistics))
+            found.append(one)
         return found
 
     def statistics(

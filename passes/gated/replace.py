@@ -60,6 +60,8 @@ class Replacement:
     fitted: list[Fitted] = field(default_factory=list)
     refined: tuple[float, float] | None = None
     """Errors on the held-out samples before and after the joint steps."""
+    apart: str = ""
+    """The first part, after the first of all, that the joint steps cannot go through; then there were none."""
 
     def run(self) -> Unconverged | None:
         """Replace all parts; stops where the convex solver does not converge. Raises PassError where nothing varies."""
@@ -152,7 +154,9 @@ class Replacement:
 
     def _refine(self) -> None:
         """Move all blocks together, as long as the error on the held-out samples falls."""
-        if not all(runs_on(self.student, *pair) for pair in zip(self.parts, self.parts[1:], strict=False)):
+        pairs = zip(self.parts, self.parts[1:], strict=False)
+        self.apart = next((pair[1].name for pair in pairs if not runs_on(self.student, *pair)), "")
+        if self.apart:
             return
         goal = self._goal()
         stages = [

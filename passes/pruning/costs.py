@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import onnx_ir as ir
@@ -25,11 +25,23 @@ SOURCE_BYTES = 4.0
 
 @dataclass(frozen=True)
 class Term:
-    """The price of one node at given widths, and the groups that it depends on."""
+    """The price of one node at given widths, and the groups that it depends on.
+
+    A search asks for the same few widths again and again, so what is priced once is kept.
+    """
 
     node: str
     groups: tuple[str, ...]
-    price: Callable[[Widths], float]
+    compute: Callable[[Widths], float]
+    _known: dict[tuple[int, ...], float] = field(default_factory=dict, repr=False, compare=False)
+
+    def price(self, widths: Widths) -> float:
+        """In the table's unit; ``widths`` name all of ``groups``."""
+        key = tuple([widths[name] for name in self.groups])
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self.compute(widths)
+        return known
 
 
 @dataclass(frozen=True)
@@ -127,7 +139,8 @@ def _latency(
         results = [axes[v.name or ""] for v in node.outputs if v.name in axes]
         layer = layers.get(one.name)
         resized = _Resized(one, layer, tuple(sources), tuple(results), table.full)
-        names = _names([*sources, *results])
+        own = [] if layer is None else [axis for axis in (layer.inputs, layer.outputs) if axis is not None]
+        names = _names([*sources, *results, *own])
         terms.append(Term(one.name, names, _timed(prices, resized)))
     return AdditiveCost(tuple(terms), table.full)
 

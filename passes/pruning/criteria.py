@@ -12,12 +12,24 @@ from edgec.graph.channels import ChannelGroup
 from edgec.graph.views import constant
 from edgec.passes.pruning.statistics import ConsumerStatistics
 from edgec.passes.solvers.obs import Curve, eliminate
+from edgec.passes.solvers.parallel import in_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def obs_curve(group: ChannelGroup, statistics: Mapping[str, ConsumerStatistics], lam: float) -> Curve | None:
-    """Relative error added at the outputs of all consumers, after a re-fit; None where no consumer can be fitted."""
+def obs_curves(
+    groups: Sequence[ChannelGroup],
+    statistics: Mapping[str, ConsumerStatistics],
+    lam: float,
+    threads: int = 1,
+) -> dict[str, Curve]:
+    """By group: the relative error added at the outputs of all consumers, after a re-fit. Groups that no consumer which can be
+    fitted reads are left out."""
+    curves = in_order(lambda group: _obs_curve(group, statistics, lam), groups, threads)
+    return {group.name: curve for group, curve in zip(groups, curves, strict=True) if curve is not None}
+
+
+def _obs_curve(group: ChannelGroup, statistics: Mapping[str, ConsumerStatistics], lam: float) -> Curve | None:
     readers = [
         statistics[name] for name in dict.fromkeys(m.node for m in group.consumers) if name in statistics
     ]

@@ -8,7 +8,7 @@ interpolated over the error, both as logarithms; beyond them it is in proportion
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,12 +18,14 @@ import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup
 from edgec.graph.cost import cost
+from edgec.graph.execute import Executor
 from edgec.passes.base import Context
 from edgec.passes.pruning.statistics import ConsumerStatistics
 from edgec.passes.recovery.sites import MEMORY
 from edgec.passes.recovery.store import ActivationStore
 from edgec.passes.recovery.walk import Walk, batch_size
 from edgec.passes.solvers.obs import Curve
+from edgec.passes.solvers.parallel import in_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -111,16 +113,23 @@ def measure(
 def _tried(
     walk: Walk, subject: Subject, reference: Sequence[Array], names: Sequence[str]
 ) -> tuple[Damage, ...]:
-    points = []
-    for trial in subject.trials:
-        trial.apply()
+    def prepared() -> Iterator[tuple[Trial, Executor]]:
+        for trial in subject.trials:
+            trial.apply()
+            yield trial, walk.executor(names)
+
+    def scored(one: tuple[Trial, Executor]) -> Damage:
+        trial, executor = one
         error = energy = 0.0
-        for wanted, out in zip(reference, walk.values(names), strict=True):
-            error += float(np.square(centred(out, names) - wanted).sum())
+        for batch, wanted in enumerate(reference):
+            error += float(np.square(centred(executor.run(walk.feeds(batch)), names) - wanted).sum())
             energy += float(np.square(wanted).sum())
-        points.append(Damage(trial.error, error / energy if energy else 0.0))
+        return Damage(trial.error, error / energy if energy else 0.0)
+
+    # An executor holds the weights that it was made with: one runs while the next trial's is made.
+    points = tuple(in_order(scored, prepared(), walk.threads))
     subject.undo()
-    return tuple(points)
+    return points
 
 
 def scaled_errors(errors: Array, damage: Sequence[Damage]) -> Array:

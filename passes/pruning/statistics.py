@@ -21,6 +21,7 @@ from edgec.passes.recovery.store import ActivationStore
 from edgec.passes.recovery.walk import Walk
 from edgec.passes.solvers.gram import Gram
 from edgec.passes.solvers.obs import Consumer
+from edgec.passes.solvers.parallel import ahead
 from edgec.passes.solvers.ridge import factor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -140,7 +141,7 @@ def _one(
     # What the layer makes is its own target here, so only H is summed.
     gram, dense = (Gram.zeros(patches.group, patches.unknowns, 0) for _ in range(2))
     energy = pixels = 0.0
-    for index, found in enumerate(walk.advance(following, [layer.x, behind, *front])):
+    for index, found in enumerate(ahead(walk.advance(following, [layer.x, behind, *front]), walk.threads)):
         x, wanted = layer.first(found[layer.x]), layer.first(found[behind])
         pixels += wanted.size / wanted.shape[1]
         energy += float(np.square(wanted, dtype=np.float64).sum())

@@ -78,7 +78,7 @@ class Quantize(Pass):
             raise UsageError(f"percentile {self.percentile} is not within (50, 100]", where="quantize")
         if self.fit_samples < 1:
             raise UsageError("fit-samples must be at least 1", where="quantize")
-        refuse_quantised(model)
+        refuse_quantised(model, self.name)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         self.requires(model)
@@ -157,13 +157,13 @@ class Quantize(Pass):
         }
 
 
-def refuse_quantised(model: ir.Model) -> None:
-    """Raise PassError, naming the node, for a model that holds quantised ops."""
+def refuse_quantised(model: ir.Model, name: str) -> None:
+    """Raise PassError from pass ``name``, with the node, for a model that holds quantised ops."""
     for node in model.graph:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") or node.op_type.startswith("QLinear"):
             raise PassError(
                 "the model is quantised already",
-                where=f"quantize: node {node.name!r} ({node.op_type})",
+                where=f"{name}: node {node.name!r} ({node.op_type})",
                 hint="Start from the float model, or leave this pass out.",
             )
 

@@ -28,13 +28,14 @@ KEPT_BYTES = 400 << 20
 class FitOptions:
     """``lam``: relative ridge towards the weights before the fit. ``rows_per_unknown``: rows are subsampled above this.
     ``clipped``: iterations of the fit behind the activation, 0 for plain least squares. ``joint``: steps that fit a layer
-    together with those in front of it."""
+    together with those in front of it. ``threads`` change no result."""
 
     lam: float = 1e-3
     rows_per_unknown: float = 40.0
     clipped: int = 4
     joint: int = 0
     seed: int = 0
+    threads: int = 1
 
 
 @dataclass
@@ -60,7 +61,7 @@ def fit_site(site: Site, options: FitOptions) -> LayerReport:
     columns = solved.columns
     if clipping is not None:
         columns = fit_clipped(
-            lambda: rows.fit_tiles, solved.factors, columns, before, clipping, options.clipped
+            rows.fit_tiles, solved.factors, columns, before, clipping, options.clipped, options.threads
         )
     errors = [_score(rows, clipping, candidate) for candidate in (before, columns)]
     helps = errors[1] < errors[0] or (errors[0] == errors[1] == 0.0)
@@ -71,7 +72,9 @@ def fit_site(site: Site, options: FitOptions) -> LayerReport:
     if helps:
         layer.set_columns(columns)
     now = errors[1] if helps else errors[0]
-    joint = None if rows.maps is None else fit_chain(site, rows.maps, options.lam, options.joint)
+    joint = (
+        None if rows.maps is None else fit_chain(site, rows.maps, options.lam, options.joint, options.threads)
+    )
     return LayerReport(
         node=layer.name,
         rows=round(rows.fit.rows + rows.pixels),

@@ -66,13 +66,15 @@ class Maps:
         (self.held if sample.held else self.fit).append(kept)
 
 
-def fit_chain(site: Site, maps: Maps, lam: float, iterations: int) -> tuple[float, float] | None:
+def fit_chain(
+    site: Site, maps: Maps, lam: float, iterations: int, threads: int = 1
+) -> tuple[float, float] | None:
     """Refine the chain of ``site`` in place. Relative errors before and after on the judge's maps; None where it did not help."""
     links = [Link(inner.layer.patches, inner.layer.columns(), inner.clipping) for inner in site.chain]
     links.append(Link(site.layer.patches, site.layer.columns(), site.goal.clipping))
-    fitted, _ = refine(links, target_of(maps.fit), lam, iterations)
+    fitted, _ = refine(links, target_of(maps.fit), lam, iterations, threads)
     judge = target_of(maps.held or maps.fit)
-    before, after = chain_error(links, judge), chain_error(fitted, judge)
+    before, after = chain_error(links, judge, threads), chain_error(fitted, judge, threads)
     if not after < before:
         return None
     for layer, link in zip([*(inner.layer for inner in site.chain), site.layer], fitted, strict=True):

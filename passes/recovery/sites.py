@@ -24,11 +24,12 @@ from edgec.passes.recovery.order import skips_first
 from edgec.passes.recovery.pooled import Pool, applied
 from edgec.passes.recovery.store import ActivationStore
 from edgec.passes.recovery.walk import Walk, batch_size
+from edgec.passes.solvers.parallel import ahead
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = dict[str, Array]
 
-MEMORY = 8e8
+MEMORY = 6e8
 """Bytes of activations that a walk holds; what exceeds them goes to disk."""
 
 
@@ -189,7 +190,7 @@ class Sites:
                 student.go(position, self.holds[number])
                 following = self.teacher_stops[min(number + 1, len(self.planned) - 1)]
                 chain = self.chains[number]
-                samples = self._samples(student, teacher, number, following)
+                samples = ahead(self._samples(student, teacher, number, following), self.context.threads)
                 weights = [inner.layer.columns() for inner in chain]
                 images, rows = self.batches.samples, self._rows(layer)
                 yield Site(number, len(self.planned), layer, goal, samples, images, rows, chain)

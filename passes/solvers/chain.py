@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from edgec.passes.solvers import maps
 from edgec.passes.solvers.gram import Patches
-from edgec.passes.solvers.rectified import Clipping
+from edgec.passes.solvers.rectified import Clipping, squared
 from edgec.passes.solvers.ridge import Factor, factor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -62,10 +63,10 @@ class Target:
 
 
 def refine(
-    links: Sequence[Link], target: Target, lam: float, iterations: int
+    links: Sequence[Link], target: Target, lam: float, iterations: int, threads: int = 1
 ) -> tuple[list[Link], list[float]]:
     """The links after ``iterations`` joint steps, and the relative errors (`chain_error`) before, between, and at the end."""
-    chain = _Chain(links, target, lam)
+    chain = _Chain(links, target, lam, threads)
     errors = [chain.error()]
     for _ in range(iterations):
         before = chain.links
@@ -82,127 +83,108 @@ def refine(
     return chain.links, [*errors, chain.error()]
 
 
-def chain_error(links: Sequence[Link], target: Target) -> float:
+def chain_error(links: Sequence[Link], target: Target, threads: int = 1) -> float:
     """Relative squared error of the chain, behind the last activation where there is one."""
-    return _relative(links[-1].clipping, forward(links, target.x), target)
+    return _relative(links[-1].clipping, forward(links, target.x, threads), target, threads)
 
 
-def _relative(clipping: Clipping | None, made: Array, target: Target) -> float:
-    error, energy = (clipping or Clipping(None, None)).error(made, target.value, target.offset)
-    return error / energy if energy else 0.0
+def _relative(clipping: Clipping | None, made: Array, target: Target, threads: int) -> float:
+    behind = clipping or Clipping(None, None)
+
+    def part_of(part: slice) -> tuple[float, float]:
+        offset = None if target.offset is None else target.offset[part]
+        return behind.error(made[part], target.value[part], offset)
+
+    errors, energies = zip(*maps.in_parts(part_of, made, threads), strict=True)
+    return sum(errors) / sum(energies) if sum(energies) else 0.0
 
 
-def forward(links: Sequence[Link], x: Array) -> Array:
+def forward(links: Sequence[Link], x: Array, threads: int = 1) -> Array:
     """The chain's output, the last activation left out."""
     for number, link in enumerate(links):
-        x = _apply(link, x)
-        if link.clipping is not None and number < len(links) - 1:
-            x = link.clipping.apply(x)
+        x = maps.apply(link.patches, link.columns, x, threads)
+        if number < len(links) - 1:
+            x = _activated(link, x, threads)
     return x
 
 
-def _apply(link: Link, x: Array, columns: Array | None = None) -> Array:
-    """The layer without its activation."""
-    w = (link.columns if columns is None else columns).astype(np.float32)
-    spatial = link.patches.out_shape(x.shape[1:-1])
-    rows = np.arange(len(x) * int(np.prod(spatial, dtype=np.int64)))
-    out = np.empty((len(rows), w.shape[0], w.shape[2]), np.float32)
-    for part, p in link.patches.tiles(np.moveaxis(x, -1, 1), rows):
-        out[part] = (p @ w).transpose(1, 0, 2)
-    return out.reshape(len(x), *spatial, link.outputs)
+def _activated(link: Link, y: Array, threads: int) -> Array:
+    """``y`` behind the link's activation."""
+    clipping = link.clipping
+    if clipping is None:
+        return y
+    found = np.empty_like(y)
 
+    def apply(part: slice) -> None:
+        found[part] = clipping.apply(y[part])
 
-def _pull_back(link: Link, gradient: Array, spatial: tuple[int, ...]) -> Array:
-    """The transposed layer: gradient at its output -> gradient at its input of size ``spatial``."""
-    patches = link.patches
-    body = link.columns[:, :-1] if patches.bias else link.columns
-    w = body.reshape(patches.group, len(patches.taps), patches.group_channels, -1).astype(np.float32)
-    grouped = gradient.reshape(-1, patches.group, w.shape[3]).transpose(1, 0, 2)
-    pieces = (
-        (grouped @ w[:, tap].transpose(0, 2, 1))
-        .transpose(1, 0, 2)
-        .reshape(len(gradient.reshape(-1, link.outputs)), -1)
-        for tap in range(len(patches.taps))
-    )
-    return patches.scatter(pieces, len(gradient), spatial)
+    for _ in maps.in_parts(apply, y, threads):
+        pass
+    return found
 
 
 class _Chain:
     """The links with all maps of the present weights."""
 
-    def __init__(self, links: Sequence[Link], target: Target, lam: float) -> None:
-        self.links, self.target, self.lam = list(links), target, lam
+    def __init__(self, links: Sequence[Link], target: Target, lam: float, threads: int = 1) -> None:
+        self.links, self.target, self.lam, self.threads = list(links), target, lam, threads
         self.start = [link.columns for link in links]
         self.factors: list[tuple[Factor, ...]] = []
         self.direction: list[Array] | None = None
         self.gradient: list[Array] = []
         self.preconditioned: list[Array] = []
         self.maps: list[Array] = []
+        self.inputs: list[Array] = []
         self._run()
         # Inputs of the inner links hardly change their statistics: their factors are made once.
         for number in range(len(self.links) - 1):
-            self.factors.append(tuple(factor(h, lam) for h in self._gram(number)))
+            self.factors.append(tuple(factor(h, lam) for h in self._normal(number)))
 
     def _run(self) -> None:
-        """All pre-activations."""
-        self.maps = []
-        x = self.target.x
-        for link in self.links:
-            y = _apply(link, x)
-            self.maps.append(y)
-            x = y if link.clipping is None else link.clipping.apply(y)
+        """All inputs and pre-activations."""
+        self.maps, self.inputs = [], [self.target.x]
+        for number, link in enumerate(self.links):
+            self.maps.append(maps.apply(link.patches, link.columns, self.inputs[number], self.threads))
+            if number < len(self.links) - 1:
+                self.inputs.append(_activated(link, self.maps[number], self.threads))
 
-    def _input(self, number: int) -> Array:
-        if number == 0:
-            return self.target.x
-        clipping = self.links[number - 1].clipping
-        y = self.maps[number - 1]
-        return y if clipping is None else np.asarray(clipping.apply(y))
-
-    def _gram(self, number: int) -> Array:
-        patches, x = self.links[number].patches, self._input(number)
-        h = np.zeros((patches.group, patches.unknowns, patches.unknowns))
-        for _, p in self._tiles(number, x):
-            for g in range(patches.group):
-                h[g] += p[g].T @ p[g]
-        return h
-
-    def _tiles(self, number: int, x: Array) -> Any:
-        patches = self.links[number].patches
-        rows = np.arange(len(x) * int(np.prod(patches.out_shape(x.shape[1:-1]), dtype=np.int64)))
-        return patches.tiles(np.moveaxis(x, -1, 1), rows)
+    def _normal(self, number: int) -> Array:
+        return maps.normal(self.links[number].patches, self.inputs[number], self.threads)
 
     def _project(self, number: int, gradient: Array) -> Array:
         """``sum p g'`` over all pixels: (group, unknowns, out/group)."""
-        link, x = self.links[number], self._input(number)
-        flat = gradient.reshape(-1, link.patches.group, link.columns.shape[2]).transpose(1, 0, 2)
-        found = np.zeros(link.columns.shape)
-        for part, p in self._tiles(number, x):
-            found += np.swapaxes(p, 1, 2) @ flat[:, part]
-        return found
+        return maps.project(self.links[number].patches, self.inputs[number], gradient, self.threads)
 
     def residual(self) -> Array:
         """Wanted minus made, where the last activation does not hide it."""
-        clipping, made = self.links[-1].clipping, self.maps[-1]
-        wanted = self.target.value
-        if clipping is not None:
-            wanted = clipping.nearest(made, wanted, self.target.offset)
-        return np.asarray(wanted - made)
+        clipping, made, target = self.links[-1].clipping, self.maps[-1], self.target
+        found = np.empty_like(made)
+
+        def fill(part: slice) -> None:
+            wanted = target.value[part]
+            if clipping is not None:
+                offset = None if target.offset is None else target.offset[part]
+                wanted = clipping.nearest(made[part], wanted, offset)
+            np.subtract(wanted, made[part], out=found[part])
+
+        for _ in maps.in_parts(fill, made, self.threads):
+            pass
+        return found
 
     def error(self) -> float:
-        return _relative(self.links[-1].clipping, self.maps[-1], self.target)
+        return _relative(self.links[-1].clipping, self.maps[-1], self.target, self.threads)
 
     def solve_last(self) -> None:
         """One exact ridge solution for the last link (one majorise-minimise step where an activation follows)."""
         number = len(self.links) - 1
-        h = self._gram(number)
+        h = self._normal(number)
         wanted = self.maps[-1] + self.residual()
         s = self._project(number, wanted)
         columns = np.stack(
             [factor(hi, self.lam).ridge(si, wi) for hi, si, wi in zip(h, s, self.start[-1], strict=True)]
         )
         self.links = [*self.links[:-1], replace(self.links[-1], columns=columns)]
-        self.maps[-1] = _apply(self.links[-1], self._input(number))
+        self.maps[-1] = maps.apply(self.links[-1].patches, columns, self.inputs[number], self.threads)
 
     def restore(self, links: list[Link]) -> None:
         """Back to earlier weights."""
@@ -220,10 +202,7 @@ class _Chain:
             direction = [p + beta * d for p, d in zip(preconditioned, self.direction, strict=True)]
         self.gradient, self.preconditioned, self.direction = gradient, preconditioned, direction
         tangent = self._tangent(direction)
-        if self.links[-1].clipping is not None:
-            tangent = np.where(residual == 0, 0, tangent)
-        top = float(np.multiply(residual, tangent, dtype=np.float64).sum())
-        bottom = float(np.square(tangent, dtype=np.float64).sum())
+        top, bottom = self._products(residual, tangent)
         for number, (link, along) in enumerate(zip(self.links, direction, strict=False)):
             ridge = self._damping(number)
             top += float((ridge * (self.start[number] - link.columns) * along).sum())
@@ -232,6 +211,17 @@ class _Chain:
             return False
         length = top / bottom
         return self._move(direction, length)
+
+    def _products(self, residual: Array, tangent: Array) -> tuple[float, float]:
+        """``<residual, tangent>`` and ``|tangent|^2``, the latter where the last activation does not hide it."""
+        hides = self.links[-1].clipping is not None
+
+        def part_of(part: slice) -> tuple[float, float]:
+            r, t = residual[part].ravel(), tangent[part].ravel()
+            return float(np.dot(r, t)), squared(t[r != 0] if hides else t)
+
+        tops, bottoms = zip(*maps.in_parts(part_of, residual, self.threads), strict=True)
+        return sum(tops), sum(bottoms)
 
     def _move(self, direction: list[Array], length: float) -> bool:
         before, links = self.error(), self.links
@@ -255,7 +245,8 @@ class _Chain:
         flow, outward = residual, np.eye(self.links[-1].outputs)
         for number in range(len(self.links) - 2, -1, -1):
             spatial = self.maps[number].shape[1:-1]
-            flow = _pull_back(self.links[number + 1], flow, spatial)
+            following = self.links[number + 1]
+            flow = maps.pull_back(following.patches, following.columns, flow, spatial, self.threads)
             open_ = self._open(number)
             flow = flow * open_
             outward = _output_factor(self.links[number + 1], outward, open_)
@@ -273,12 +264,15 @@ class _Chain:
     def _open(self, number: int) -> Array:
         """Where the activation behind link ``number`` passes changes on."""
         clipping, y = self.links[number].clipping, self.maps[number]
-        passes = np.ones(y.shape, np.float32)
-        if clipping is not None and clipping.low is not None:
-            passes *= y > clipping.low
-        if clipping is not None and clipping.high is not None:
-            passes *= y < clipping.high
-        return passes
+        found = np.ones_like(y)
+
+        def fill(part: slice) -> None:
+            if clipping is not None:
+                found[part] = clipping.passes(y[part])
+
+        for _ in maps.in_parts(fill, y, self.threads):
+            pass
+        return found
 
     def _tangent(self, direction: list[Array]) -> Array:
         """Change of the chain's output along ``direction``, linearised."""
@@ -289,9 +283,11 @@ class _Chain:
                 linear = link.columns.copy()
                 if link.patches.bias:
                     linear[:, -1] = 0
-                change = _apply(link, flow, linear)
+                change = maps.apply(link.patches, linear, flow, self.threads)
             if number < len(direction):
-                change = change + _apply(link, self._input(number), direction[number])
+                change = change + maps.apply(
+                    link.patches, direction[number], self.inputs[number], self.threads
+                )
                 change = change * self._open(number)
             flow = change
         return np.asarray(flow)
@@ -302,16 +298,12 @@ def _output_factor(link: Link, outward: Array, passes: Array) -> Array:
     patches = link.patches
     body = link.columns[:, :-1] if patches.bias else link.columns
     w = body.reshape(patches.group, len(patches.taps), patches.group_channels, -1)
-    each = w.shape[3]
-    found = np.zeros((patches.channels, patches.channels))
-    for tap in range(len(patches.taps)):
-        dense = np.zeros((patches.channels, link.outputs))
-        for g in range(patches.group):
-            rows = slice(g * patches.group_channels, (g + 1) * patches.group_channels)
-            dense[rows, g * each : (g + 1) * each] = w[g, tap]
-        found += dense @ outward @ dense.T
+    each, inner = w.shape[3], patches.group_channels
+    # Blocks between the groups of the outputs, (group, each, group, each), become blocks between those of the inputs.
+    blocks = outward.reshape(patches.group, each, patches.group, each)
+    found = np.einsum("gtio,gohp,htjp->gihj", w, blocks, w, optimize=True)
     flat = passes.reshape(-1, patches.channels)
-    return np.asarray(found * (flat.T @ flat) / len(flat))
+    return np.asarray(found.reshape(patches.group * inner, -1) * (flat.T @ flat) / len(flat))
 
 
 def _solve_outputs(inner: Array, outward: Array, group: int) -> Array:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from edgec.passes.solvers import maps
 from edgec.passes.solvers.gated import Whitening
 from edgec.passes.solvers.gram import Patches
 from edgec.passes.solvers.rectified import Clipping
@@ -210,10 +211,8 @@ class _Run:
         """From the inner channels of a stage (and its sum) to the sum of the stage before."""
         stage, before = self.stages[number], self.states[number - 1].y
         patches = stage.patches
-        raw = stage.root.columns(stage.v).astype(np.float32)
-        each = patches.channels
-        pieces = (da @ raw[t * each : (t + 1) * each].T for t in range(len(patches.taps)))
-        found = patches.scatter(pieces, len(before), before.shape[1:-1])
+        inner = da.reshape(len(before), *patches.out_shape(before.shape[1:-1]), -1)
+        found = maps.pull_back(patches, stage.root.columns(stage.v)[None], inner, before.shape[1:-1])
         if stage.identity:
             found = found + flow
         return np.asarray(found * _open(self.stages[number - 1].clipping, before))
@@ -224,9 +223,9 @@ class _Run:
         for stage, state, (v, w, b) in zip(self.stages, self.states, direction, strict=True):
             a: Array = state.p @ stage.root.columns(v).astype(np.float32)
             if moved is not None:
-                linear = stage.root.columns(stage.v).astype(np.float32)
+                linear = stage.root.columns(stage.v)
                 linear[-1] = 0
-                a = a + _rows(stage.patches, moved) @ linear
+                a = a + maps.apply(stage.patches, linear[None], moved).reshape(a.shape)
             change = (
                 (a * state.d) @ stage.w.astype(np.float32)
                 + state.f @ w.astype(np.float32)
@@ -254,12 +253,7 @@ def _soft(p: Array, gate: Array) -> Array:
 
 def _open(clipping: Clipping | None, y: Array) -> Array:
     """Where the activation passes changes on."""
-    passes = np.ones(y.shape, np.float32)
-    if clipping is not None and clipping.low is not None:
-        passes *= y > clipping.low
-    if clipping is not None and clipping.high is not None:
-        passes *= y < clipping.high
-    return passes
+    return np.ones(y.shape, np.float32) if clipping is None else clipping.passes(y)
 
 
 def _product(a: Array, b: Array) -> Array:

@@ -12,7 +12,7 @@ Unknowns are ordered (tap, input channel), the constant last: patches are then c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -108,21 +108,6 @@ class Patches:
         for start in range(0, len(rows), step):
             part = slice(start, min(start + step, len(rows)))
             yield part, self._gather(flat, bases[part], offsets)
-
-    def scatter(self, pieces: Iterable[Array], count: int, spatial: tuple[int, ...]) -> Array:
-        """The adjoint of taking patches at all output positions: per tap (rows, channels) -> (count, *spatial, channels)."""
-        rank = len(self.kernel)
-        rows = np.arange(count * math.prod(self.out_shape(spatial)))
-        bases, offsets, padded = self._places(count, spatial, rows)
-        room = np.zeros((count * math.prod(padded), self.channels), np.float32)
-        for offset, piece in zip(offsets.tolist(), pieces, strict=True):
-            # Within one tap every output position reads a pixel of its own, so plain indexed addition is exact.
-            room[bases + offset] += piece
-        whole = room.reshape(count, *padded, self.channels)
-        inside = (
-            slice(self.pads[i], self.pads[i] + size) for i, size in zip(range(rank), spatial, strict=True)
-        )
-        return whole[(slice(None), *inside)]
 
     def _flatten(self, x: Array, rows: Array) -> tuple[Array, Array, Array]:
         """Padded pixels (all, channels), the first pixel of every row's patch, and the offset of every tap."""

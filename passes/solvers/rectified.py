@@ -13,17 +13,22 @@ arXiv 1505.06798, alternate likewise for a harder, non-convex loss). Nesterov's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from edgec.passes.solvers.parallel import in_order
 from edgec.passes.solvers.ridge import Factor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Tile = tuple[Array, Array, "Array | None"]
 """Patches (group, r, n), targets (group, r, out), and the part of the sum that the layer does not make (None: nothing)."""
+
+
+BLOCK = 8192
 
 
 @dataclass(frozen=True)
@@ -47,25 +52,42 @@ class Clipping:
 
     def apply(self, value: Array) -> Array:
         """The activation itself."""
-        return value if self.low is None and self.high is None else np.clip(value, self.low, self.high)
+        if self.low is not None:
+            value = np.maximum(value, np.float32(self.low))
+        return value if self.high is None else np.minimum(value, np.float32(self.high))
 
     def error(self, prediction: Array, target: Array, offset: Array | None) -> tuple[float, float]:
         """(squared error, energy of the target) behind the activation."""
         if offset is not None:
             prediction, target = prediction + offset, target + offset
         wanted = self.apply(target)
-        return float(np.square(self.apply(prediction) - wanted, dtype=np.float64).sum()), float(
-            np.square(wanted, dtype=np.float64).sum()
-        )
+        return squared(self.apply(prediction) - wanted), squared(wanted)
+
+    def passes(self, value: Array) -> Array:
+        """Where the activation passes changes on: 1, else 0."""
+        found = np.ones(value.shape, np.float32)
+        if self.low is not None:
+            found *= value > self.low
+        if self.high is not None:
+            found *= value < self.high
+        return found
+
+
+def squared(values: Array) -> float:
+    """The sum of squares: float32 products of `BLOCK` numbers, a float64 sum."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    blocks = (flat[start : start + BLOCK] for start in range(0, len(flat), BLOCK))
+    return sum(float(np.dot(block, block)) for block in blocks)
 
 
 def fit_clipped(
-    tiles: Callable[[], Iterable[Tile]],
+    tiles: Sequence[Tile],
     factors: tuple[Factor, ...],
     start: Array,
     w0: Array,
     clipping: Clipping,
     iterations: int,
+    threads: int = 1,
 ) -> Array:
     """``iterations`` majorise-minimise steps from ``start`` (group, n, out); each reads all tiles once.
 
@@ -75,9 +97,12 @@ def fit_clipped(
     for step in range(iterations):
         at = now + step / (step + 3) * (now - before)
         s = np.zeros_like(start)
-        w = at.astype(np.float32)
-        for p, t, offset in tiles():
-            z = clipping.nearest(p @ w, t, offset)
-            s += np.swapaxes(p, 1, 2) @ z
+        for part in in_order(partial(_projected, at.astype(np.float32), clipping), tiles, threads):
+            s += part
         before, now = now, np.stack([f.ridge(si, wi) for f, si, wi in zip(factors, s, w0, strict=True)])
     return now
+
+
+def _projected(w: Array, clipping: Clipping, tile: Tile) -> Array:
+    p, t, offset = tile
+    return np.asarray(np.swapaxes(p, 1, 2) @ clipping.nearest(p @ w, t, offset))

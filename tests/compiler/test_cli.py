@@ -335,6 +335,24 @@ def test_inspect_and_its_json(edgec, files) -> None:
     assert any(group["prunable"] for group in found["groups"])
 
 
+def test_inspect_lists_the_residual_blocks(edgec, files) -> None:
+    code, out, _ = edgec("inspect", files / "net.onnx", "--blocks")
+    assert code == 0
+    assert "none: no sum joins a branch" in out
+    from edgec.graph.load import load  # the demonstration network has residual blocks
+    from edgec.graph.regions import regions
+
+    digits = Path(__file__).resolve().parents[2] / "examples" / "digits.onnx"
+    names = [block.name for block in regions(load(digits))]
+    assert names
+    _, out, _ = edgec("inspect", digits, "--blocks")
+    assert all(name in out for name in names)
+    _, out, _ = edgec("inspect", digits, "--blocks", "--json")
+    found = json.loads(out)["blocks"]
+    assert [one["name"] for one in found] == names
+    assert all(0 < one["macs"] < json.loads(out)["macs"] for one in found)
+
+
 def test_verify_finds_the_first_wrong_layer(edgec, files) -> None:
     from edgec.graph.views import ConvView
 

@@ -82,9 +82,10 @@ class Counter(Scale):
         return PassResult(model, False, data={"threads": pools})
 
 
-def test_passes_use_as_many_blas_threads_as_the_context_says(canonical, context) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_blas_has_one_thread_in_a_pass(canonical, context, threads) -> None:
     model = canonical(NET)
-    (step,) = run_pipeline([Counter()], model, replace(context(model), threads=1))
+    (step,) = run_pipeline([Counter()], model, replace(context(model), threads=threads))
     assert step.data["threads"]
     assert set(step.data["threads"]) == {1}
 

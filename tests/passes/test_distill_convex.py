@@ -177,6 +177,21 @@ def test_joint_steps_lower_the_error_of_the_fitted_run(net, noise, context):
     assert joint.data["error"] < plain.data["error"]
 
 
+def test_blocks_behind_a_skip_that_computes_are_not_moved_together_and_it_says_so(net, told):
+    result = DistillConvex(region="block2..block3", blocks=2, **FAST | {"refine": 4}).run(net.clone(), told)
+    (note,) = [note for note in result.notes if "not moved together" in note.text]
+    assert note.node == "block3"
+    single = DistillConvex(region="block2", **FAST | {"refine": 4}).run(net.clone(), told)
+    assert not any("not moved together" in note.text for note in single.notes)
+
+
+def test_a_quantised_model_is_refused(net, told):
+    for one in parse_pipeline("quantize"):
+        quantised = one.run(net.clone(), told).model
+    with pytest.raises(PassError, match="quantised already"):
+        DistillConvex(region="block2").requires(quantised)
+
+
 @pytest.mark.parametrize("penalty", ["nuclear", "group-lasso", "ridge"])
 def test_the_convex_solver_leaves_a_certificate(net, told, penalty):
     one = DistillConvex(

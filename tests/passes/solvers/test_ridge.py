@@ -95,9 +95,7 @@ def test_clipped_fit_reaches_the_minimum_of_its_convex_loss(clipping: Clipping, 
         return float(np.square(prediction - clipping.nearest(prediction, t, offset)).sum())
 
     start = ridge(p[0].T @ p[0][None], p[0].T @ t[0][None], np.zeros((1, 4, 2)), 1e-9)
-    found = fit_clipped(
-        lambda: [(p, t, offset)], start.factors, start.columns, np.zeros((1, 4, 2)), clipping, 60
-    )
+    found = fit_clipped([(p, t, offset)], start.factors, start.columns, np.zeros((1, 4, 2)), clipping, 60)
     best = scipy.optimize.minimize(loss, start.columns.ravel(), method="BFGS").fun
     assert loss(start.columns.ravel()) > best * 1.001
     assert loss(found.ravel()) == pytest.approx(best, rel=5e-4)

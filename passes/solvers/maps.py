@@ -1,0 +1,264 @@
+"""A layer on whole maps: what it makes, its transpose, and its normal equations, all pixels of them.
+
+`gram.Patches.tiles` takes any rows it is asked for and copies every one of them. Where all pixels count there is less to do:
+
+1. pointwise (a kernel of 1 without stride or padding, and fully connected): the map itself holds the rows;
+2. depthwise (one input channel per group): one product per tap of shifted maps, patches are never made;
+3. any other: patches are copied from a strided view, some images at a time.
+
+Images are taken in chunks that stay in cache, ``threads`` of them at a time. Products are float32 over at most `TILE_ROWS` rows,
+sums float64.
+Maps are (n, *spatial, channels), float32; ``columns`` (group, unknowns, out/group) as in `gram`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from edgec.passes.solvers.gram import TILE_ROWS, Patches
+from edgec.passes.solvers.parallel import in_order
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Result = TypeVar("Result")
+
+PATCH_BYTES = 2 << 20
+"""Patches of one chunk."""
+MAP_BYTES = 512 << 10
+"""Pixels of one chunk of a depthwise layer, which are read once per tap."""
+
+
+def apply(patches: Patches, columns: Array, x: Array, threads: int = 1) -> Array:
+    """The layer's output."""
+    w, bias = _split(patches, columns)
+    spatial = patches.out_shape(x.shape[1:-1])
+    out = np.empty((len(x), *spatial, patches.group * columns.shape[2]), np.float32)
+
+    def make(part: slice) -> None:
+        if _is_pointwise(patches):
+            flat = out[part].reshape(-1, out.shape[-1])
+            np.matmul(x[part].reshape(-1, patches.channels), w[0], out=flat)
+            flat += bias
+        elif _is_depthwise(patches):
+            _apply_depthwise(patches, w, bias, x[part], out[part])
+        else:
+            made = (_patches(patches, x[part]) @ w).transpose(1, 0, 2)
+            np.add(made.reshape(-1, *spatial, out.shape[-1]), bias, out=out[part])
+
+    _run(make, _chunks(patches, x.shape), threads)
+    return out
+
+
+def pull_back(
+    patches: Patches, columns: Array, gradient: Array, spatial: Sequence[int], threads: int = 1
+) -> Array:
+    """The transposed layer: gradient at its output -> gradient at its input of size ``spatial``."""
+    w, _ = _split(patches, columns)
+    padded, inside = _padded_shape(patches, spatial)
+    found = np.zeros((len(gradient), *padded, patches.channels), np.float32)
+
+    def spread(part: slice) -> None:
+        if _is_pointwise(patches):
+            flat = gradient[part].reshape(-1, gradient.shape[-1])
+            np.matmul(flat, w[0].T, out=found[part].reshape(-1, patches.channels))
+        elif _is_depthwise(patches):
+            _spread_depthwise(patches, w, gradient[part], found[part])
+        else:
+            _spread(patches, w, gradient[part], found[part])
+
+    _run(spread, _chunks(patches, found.shape), threads)
+    return found[inside]
+
+
+def project(patches: Patches, x: Array, gradient: Array, threads: int = 1) -> Array:
+    """``sum p g'`` over all pixels: (group, unknowns, out/group)."""
+    outputs = gradient.shape[-1] // patches.group
+    found = np.zeros((patches.group, patches.unknowns, outputs))
+    n = patches.unknowns - patches.bias
+
+    def part_of(part: slice) -> tuple[Array, Array]:
+        sums = gradient[part].reshape(-1, gradient.shape[-1]).sum(axis=0, dtype=np.float64)
+        if _is_depthwise(patches):
+            return _project_depthwise(patches, x[part], gradient[part]), sums
+        flat = gradient[part].reshape(-1, patches.group, outputs).transpose(1, 0, 2)
+        p = _patches(patches, x[part])
+        total = np.zeros((patches.group, n, outputs))
+        for rows in _rows(p.shape[1]):
+            total += np.swapaxes(p[:, rows], 1, 2) @ flat[:, rows]
+        return total, sums
+
+    for body, sums in in_order(part_of, _chunks(patches, x.shape), threads):
+        found[:, :n] += body
+        if patches.bias:
+            found[:, -1] += sums.reshape(patches.group, outputs)
+    return found
+
+
+def normal(patches: Patches, x: Array, threads: int = 1) -> Array:
+    """``sum p p'`` over all pixels: (group, unknowns, unknowns)."""
+    found = np.zeros((patches.group, patches.unknowns, patches.unknowns))
+    n = patches.unknowns - patches.bias
+
+    def part_of(part: slice) -> tuple[Array, Array, int]:
+        p = _patches(patches, x[part])
+        total = np.zeros((patches.group, n, n))
+        for rows in _rows(p.shape[1]):
+            for g in range(patches.group):
+                # The same buffer on both sides: numpy calls the symmetric rank-k update, half the work of a product.
+                total[g] += p[g, rows].T @ p[g, rows]
+        return total, p.sum(axis=1, dtype=np.float64), p.shape[1]
+
+    for body, sums, count in in_order(part_of, _chunks(patches, x.shape, gathered=True), threads):
+        found[:, :n, :n] += body
+        if patches.bias:
+            found[:, -1, :n] += sums
+            found[:, -1, -1] += count
+    if patches.bias:
+        found[:, :n, -1] = found[:, -1, :n]
+    return found
+
+
+def in_parts(work: Callable[[slice], Result], x: Array, threads: int = 1) -> Iterator[Result]:
+    """``work`` of some images of ``x`` at a time, in order: element by element in cache."""
+    step = max(1, MAP_BYTES // (4 * max(x[:1].size, 1)))
+    parts = (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
+    return in_order(work, parts, threads)
+
+
+def _run(work: Callable[[slice], None], parts: Iterable[slice], threads: int) -> None:
+    for _ in in_order(work, parts, threads):
+        pass
+
+
+def _split(patches: Patches, columns: Array) -> tuple[Array, Array]:
+    """Weights (group, taps * channels, out/group) and biases (out,), float32."""
+    w = columns.astype(np.float32)
+    if not patches.bias:
+        return w, np.zeros(columns.shape[0] * columns.shape[2], np.float32)
+    return w[:, :-1], w[:, -1].reshape(-1)
+
+
+def _is_pointwise(patches: Patches) -> bool:
+    plain = all(k == 1 for k in patches.kernel) and all(s == 1 for s in patches.strides)
+    return plain and patches.group == 1 and not any(patches.pads)
+
+
+def _is_depthwise(patches: Patches) -> bool:
+    return patches.group > 1 and patches.group_channels == 1
+
+
+def _chunks(patches: Patches, shape: Sequence[int], *, gathered: bool = False) -> Iterator[slice]:
+    """Some images at a time of maps of ``shape``; depthwise patches are made only where they are ``gathered``."""
+    pixels = math.prod(shape[1:-1])
+    if _is_pointwise(patches) or (_is_depthwise(patches) and not gathered):
+        floats, limit = pixels * shape[-1], MAP_BYTES
+    else:
+        floats, limit = pixels * patches.unknowns * patches.group // math.prod(patches.strides), PATCH_BYTES
+    step = max(1, limit // (4 * max(floats, 1)))
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0]))
+
+
+def _rows(count: int) -> Iterator[slice]:
+    """Few enough rows for sums in float32."""
+    for start in range(0, count, TILE_ROWS):
+        yield slice(start, min(start + TILE_ROWS, count))
+
+
+def _padded_shape(patches: Patches, spatial: Sequence[int]) -> tuple[tuple[int, ...], tuple[slice, ...]]:
+    """Size with the padding, and where the map lies in it (all images first)."""
+    rank = len(patches.kernel)
+    padded = tuple(size + patches.pads[i] + patches.pads[i + rank] for i, size in enumerate(spatial))
+    inside = tuple(slice(patches.pads[i], patches.pads[i] + size) for i, size in enumerate(spatial))
+    return padded, (slice(None), *inside)
+
+
+def _padded(patches: Patches, x: Array) -> Array:
+    if not any(patches.pads):
+        return x
+    padded, inside = _padded_shape(patches, x.shape[1:-1])
+    room = np.zeros((len(x), *padded, patches.channels), np.float32)
+    room[inside] = x
+    return room
+
+
+def _shifts(patches: Patches, padded: Array, out: Sequence[int]) -> Iterator[Array]:
+    """Per tap, a view of the pixels that it reads."""
+    for tap in patches.taps:
+        place = (
+            slice(t * d, t * d + (size - 1) * s + 1, s)
+            for t, d, s, size in zip(tap, patches.dilations, patches.strides, out, strict=True)
+        )
+        yield padded[(slice(None), *place)]
+
+
+def _windows(patches: Patches, padded: Array, out: Sequence[int]) -> Array:
+    """A view of all patches: (group, n, *out, *kernel, channels/group)."""
+    image, *axes, channel = padded.strides
+    each = patches.group_channels
+    return np.lib.stride_tricks.as_strided(
+        padded,
+        (patches.group, len(padded), *out, *patches.kernel, each),
+        (
+            each * channel,
+            image,
+            *(stride * s for stride, s in zip(axes, patches.strides, strict=True)),
+            *(stride * d for stride, d in zip(axes, patches.dilations, strict=True)),
+            channel,
+        ),
+        writeable=False,
+    )
+
+
+def _patches(patches: Patches, x: Array) -> Array:
+    """Patches of all pixels: (group, rows, taps * channels)."""
+    if _is_pointwise(patches):
+        return x.reshape(1, -1, patches.channels)
+    out = patches.out_shape(x.shape[1:-1])
+    view = _windows(patches, _padded(patches, x), out)
+    return np.ascontiguousarray(view).reshape(patches.group, -1, patches.unknowns - patches.bias)
+
+
+def _apply_depthwise(patches: Patches, w: Array, bias: Array, x: Array, out: Array) -> None:
+    spatial, outputs = out.shape[1:-1], w.shape[2]
+    made = out.reshape(-1, *spatial, patches.group, outputs)
+    made[...] = bias.reshape(patches.group, outputs)
+    product = np.empty(made.shape[:-1], np.float32)
+    for number, shifted in enumerate(_shifts(patches, _padded(patches, x), spatial)):
+        for output in range(outputs):
+            made[..., output] += np.multiply(shifted, w[:, number, output], out=product)
+
+
+def _spread(patches: Patches, w: Array, gradient: Array, found: Array) -> None:
+    """Add to ``found``, padded, what every tap passes back."""
+    out, taps = gradient.shape[1:-1], len(patches.taps)
+    rows = gradient.reshape(-1, patches.group, w.shape[2]).transpose(1, 0, 2)
+    shares = (rows @ w.transpose(0, 2, 1)).reshape(patches.group, -1, *out, taps, patches.group_channels)
+    for number, shifted in enumerate(_shifts(patches, found, out)):
+        for group, piece in enumerate(np.split(shifted, patches.group, axis=-1)):
+            piece += shares[group, ..., number, :]
+
+
+def _spread_depthwise(patches: Patches, w: Array, gradient: Array, found: Array) -> None:
+    grouped = gradient.reshape(*gradient.shape[:-1], patches.group, w.shape[2])
+    product = np.empty(grouped.shape[:-1], np.float32)
+    for number, shifted in enumerate(_shifts(patches, found, gradient.shape[1:-1])):
+        for output in range(w.shape[2]):
+            shifted += np.multiply(grouped[..., output], w[:, number, output], out=product)
+
+
+def _project_depthwise(patches: Patches, x: Array, gradient: Array) -> Array:
+    """(group, taps, out/group), without the bias."""
+    spatial, outputs = gradient.shape[1:-1], gradient.shape[-1] // patches.group
+    grouped = gradient.reshape(-1, *spatial, patches.group, outputs)
+    product = np.empty(grouped.shape[:-1], np.float32)
+    found = np.zeros((patches.group, len(patches.taps), outputs))
+    for number, shifted in enumerate(_shifts(patches, _padded(patches, x), spatial)):
+        for output in range(outputs):
+            np.multiply(shifted, grouped[..., output], out=product)
+            # Rows of a map are summed first: long sums in float32 lose digits.
+            found[:, number, output] = product.reshape(len(x), -1, patches.group).sum(axis=1).sum(axis=0)
+    return found

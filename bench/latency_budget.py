@@ -3,8 +3,8 @@
     python bench/latency_budget.py host      budgets for this machine, measured by `edgec bench` and in processor time
     python bench/latency_budget.py rpi4      as many MACs by latency and by MACs: estimates, and who lost channels
 
-Channels are chosen by `prune-channels` alone: recovery changes weights, not time. The host calibrates itself on the first run
-(`edgec targets calibrate`) if it never was. On a busy machine believe the processor time.
+``--passes`` alone narrow, on a board `prune-channels`: recovery changes weights, not time. The host calibrates itself on the
+first run (`edgec targets calibrate`) if it never was. On a busy machine believe the processor time.
 Needs the shared networks (``EDGEC_SHARED``).
 """
 
@@ -48,7 +48,7 @@ class Case:
             data=DATA / self.data,
             samples=self.samples,
             preprocess=self.preprocess,
-            threads=1,
+            threads=os.cpu_count() or 1,
             resume=True,
             **more,
         )
@@ -65,7 +65,7 @@ CASES = (
 )
 
 
-def host(folder: Path, cases: tuple[Case, ...], shares: list[float], kinds: list[str]) -> None:
+def host(folder: Path, cases: tuple[Case, ...], shares: list[float], kinds: list[str], passes: str) -> None:
     print(
         "| network | artifact | whole ms | budget ms | bench ms | bench / budget | CPU ms | CPU / budget | MACs kept |"
     )
@@ -80,7 +80,7 @@ def host(folder: Path, cases: tuple[Case, ...], shares: list[float], kinds: list
             whole = cpu_ms(made[RUNTIMES[form], "int8" if precision == "int8" else "fp32"])
             for share in shares:
                 limit = share * whole
-                asked = {"formats": (form,), "precision": precision, "passes": "prune-channels"}
+                asked = {"formats": (form,), "precision": precision, "passes": passes}
                 out = folder / f"{case.network}.{kind}.{share}"
                 report = case.compile(out, budget=f"latency={limit:.4g}ms", **asked)
                 (name,) = (a.path for a in report.artifacts if a.precision == precision)
@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--network", default="", help="only networks whose name has this in it")
     parser.add_argument("--shares", nargs="*", type=float, default=[0.8, 0.6])
     parser.add_argument("--kinds", nargs="*", default=["onnx-fp32", "onnx-int8", "tflite-int8"])
+    parser.add_argument("--passes", default="compress", help="what meets the budget")
     parser.add_argument("--keep", type=Path, default=None, help="keep the runs here, and go on from them")
     options = parser.parse_args()
     cases = tuple(case for case in CASES if options.network in case.network)
@@ -162,7 +163,7 @@ def main() -> None:
         folder = options.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         if options.what == "host":
-            host(folder, cases, options.shares, options.kinds)
+            host(folder, cases, options.shares, options.kinds, options.passes)
         else:
             for kind in options.kinds[-1:]:
                 board(folder, cases, options.what, options.shares[0], kind)

@@ -4,7 +4,7 @@ Everybody gets the same float graph (edgec's canonical one, BatchNorm folded) an
 onnxruntime's `quantize_static` with its defaults and with its better settings, and the published int8 TFLite file of the same
 network where there is one. Each network is a run of its own.
 
-usage: python bench/quantisation.py [hard | NETWORK...] [--images 128] [--threads 1] [--passes quantize]
+usage: python bench/quantisation.py [hard | speed | NETWORK...] [--images 128] [--threads 1] [--passes quantize]
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 import onnx_ir as ir
 from tflite_networks import DATA, MODELS, Network, by_name, interpreter, onnx_runner
 
+from edgec.compiler.emit import tflite
 from edgec.compiler.emit.onnx import emit
 from edgec.compiler.pipeline import run_pipeline
 from edgec.graph.compare import sqnr_db
@@ -34,6 +35,8 @@ from edgec.graph.data import Dataset, open_data
 from edgec.graph.views import ConvView
 from edgec.passes.base import Context
 from edgec.passes.pipeline_string import parse_pipeline
+from edgec.runtime.bench import BenchOptions, compare
+from edgec.runtime.devices import open_device
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Run = Callable[[dict[str, Array]], list[Array]]
@@ -251,6 +254,32 @@ def detector(threads: int) -> None:
         print(f"| `{text}` | {sqnr:.1f} | {len(step.data['float_nodes'])} |", flush=True)
 
 
+def speed(images: int, threads: int) -> None:
+    """int8 beside float: the two files in turns, batch 1, one thread."""
+    print("| network | engine | float, ms | int8, ms | times as fast |\n|---|---|---|---|---|")
+    for name in NAMES:
+        network = by_name(name)
+        model = network.load()
+        int8 = pipeline("quantize", model, network.calibration_data(model, images), threads)
+        for engine, suffix, write in (("onnxruntime", "onnx", emit), ("LiteRT", "tflite", _tflite)):
+            with tempfile.TemporaryDirectory() as folder, open_device("local") as device:
+                paths = [Path(folder) / f"{kind}.{suffix}" for kind in ("float", "int8")]
+                for path, side in zip(paths, (model, int8), strict=True):
+                    path.write_bytes(write(side))
+                found = compare(paths, BenchOptions(seconds=3.0, restarts=3), device)
+            float_, quantised = found.measurements
+            ratio = 1 / found.ratios[0].ratio
+            print(
+                f"| {name} | {engine} | {float_.median_ms:.3f} | {quantised.median_ms:.3f} | {ratio:.2f} |",
+                flush=True,
+            )
+
+
+def _tflite(model: ir.Model) -> bytes:
+    quantised = any(node.op_type == "QuantizeLinear" for node in model.graph)
+    return tflite.emit(model, precision="int8" if quantised else "fp32", batch=1)
+
+
 def main() -> None:
     """Print a table per network."""
     parser = argparse.ArgumentParser(
@@ -267,6 +296,9 @@ def main() -> None:
     )  # onnxruntime asks for its own preprocessing, which this graph has had
     if given.networks == ["hard"]:
         hard(given.images, given.threads)
+        return
+    if given.networks == ["speed"]:
+        speed(given.images, given.threads)
         return
     for name in given.networks or NAMES:
         network = by_name(name)

@@ -118,8 +118,7 @@ def _activated(link: Link, y: Array, threads: int) -> Array:
     def apply(part: slice) -> None:
         found[part] = clipping.apply(y[part])
 
-    for _ in maps.in_parts(apply, y, threads):
-        pass
+    maps.fill_parts(apply, y, threads)
     return found
 
 
@@ -167,8 +166,7 @@ class _Chain:
                 wanted = clipping.nearest(made[part], wanted, offset)
             np.subtract(wanted, made[part], out=found[part])
 
-        for _ in maps.in_parts(fill, made, self.threads):
-            pass
+        maps.fill_parts(fill, made, self.threads)
         return found
 
     def error(self) -> float:
@@ -270,8 +268,7 @@ class _Chain:
             if clipping is not None:
                 found[part] = clipping.passes(y[part])
 
-        for _ in maps.in_parts(fill, y, self.threads):
-            pass
+        maps.fill_parts(fill, y, self.threads)
         return found
 
     def _tangent(self, direction: list[Array]) -> Array:

@@ -128,6 +128,12 @@ def in_parts(work: Callable[[slice], Result], x: Array, threads: int = 1) -> Ite
     return in_order(work, parts, threads)
 
 
+def fill_parts(work: Callable[[slice], None], x: Array, threads: int = 1) -> None:
+    """`in_parts` for what leaves its results somewhere."""
+    for _ in in_parts(work, x, threads):
+        pass
+
+
 def _run(work: Callable[[slice], None], parts: Iterable[slice], threads: int) -> None:
     for _ in in_order(work, parts, threads):
         pass

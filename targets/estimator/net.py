@@ -74,6 +74,16 @@ class Net:
             kernel_shape=[kernel, kernel], strides=[stride, stride], pads=pads, group=group,
         )  # fmt: skip
 
+    def line(self, x: Value, out: int, axis: int, kernel: int = 3) -> Value:
+        """Convolution along one axis (0: down, 1: across) of stride 1, with bias, the size kept."""
+        n, sides = len(self.graph), [kernel if axis == 0 else 1, kernel if axis == 1 else 1]
+        pads = [side // 2 for side in sides]
+        weight = self.weight(f"w{n}", out, dims(x)[1], *sides)
+        return self.op(
+            "Conv", [x, weight, self.weight(f"b{n}", out)], [1, out, *dims(x)[2:]],
+            kernel_shape=sides, strides=[1, 1], pads=[*pads, *pads], group=1,
+        )  # fmt: skip
+
     def depthwise(self, x: Value, kernel: int = 3, stride: int = 1, pad: int | None = None) -> Value:
         """Depthwise convolution."""
         channels = dims(x)[1]

@@ -2,7 +2,7 @@
 
 A third are whole (from an image down to a few pixels), a third a few blocks of one size, a third one kind of node again
 and again, so that large and small activations, weights that fit into a cache and weights that do not, and every kind of
-node are all met. None is a network that people use: those stay unseen, and judge the fit.
+node are all met, and layers in pieces too. None is a network that people use: those stay unseen, and judge the fit.
 """
 
 from __future__ import annotations
@@ -144,7 +144,19 @@ def _fire(net: Net, x: Value, out: int, stride: int, rng: Random) -> Value:
     return net.pool("MaxPool", y, 3, 2) if stride == 2 else y
 
 
-_STYLES: tuple[Block, ...] = (_plain, _separable, _inverted, _residual, _bottleneck, _fire)
+def _pieces(net: Net, x: Value, out: int, stride: int, rng: Random) -> Value:
+    """A layer in two of some rank, as the decompositions leave it; ranks are of any width."""
+    width = dims(x)[1]
+    rank = int(rng.integers(2, max(4, min(width, out))))
+    if stride == 1 and rng.random() < 0.6:
+        first = int(rng.integers(2))
+        return net.relu(net.line(net.line(x, rank, first), out, 1 - first))
+    return net.relu(
+        net.conv(net.conv(x, rank, int(rng.choice([1, 3])), stride), out, int(rng.choice([1, 3])))
+    )
+
+
+_STYLES: tuple[Block, ...] = (_plain, _separable, _inverted, _residual, _bottleneck, _fire, _pieces)
 
 
 def _style(rng: Random) -> Block:

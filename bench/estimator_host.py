@@ -21,7 +21,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.calibrate import ENGINES, artifacts, calibrate, measure
+from edgec.compiler.calibrate import ENGINES, PROBES, artifacts, calibrate, measure
 from edgec.graph.cost import cost
 from edgec.graph.load import load
 from edgec.targets import target
@@ -36,7 +36,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--no-calibrate", action="store_true")
-    parser.add_argument("--probes", type=int, default=180)
+    parser.add_argument("--probes", type=int, default=PROBES)
     options = parser.parse_args()
     if not options.no_calibrate:
         calibrate(options.probes, progress=show)
@@ -45,26 +45,30 @@ def main() -> None:
     print("| network | engine | precision | measured ms | estimated ms | range | error |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
+        costs, files = {}, {}
         for path in sorted((SHARED / "data/models").glob("*.onnx")):
             model = load(path)
             for value in model.graph.inputs:
                 assert value.shape is not None
                 value.shape = ir.Shape([1, *(int(d) for d in list(value.shape)[1:])])
-            files = artifacts(path.stem, model, ENGINES, Path(folder))
-            for (engine, precision), file in files.items():
-                measured = float(np.median([next(measure([file])) for _ in range(ROUNDS)]))
-                found = estimate(cost(model), host, runtime=engine, precision=precision, threads=1)
-                error = found.ms / measured - 1
-                sums.setdefault((engine, precision), []).append(abs(error))
-                print(
-                    f"| {path.stem} | {engine} | {precision} | {measured:.3f} | {found.ms:.3f} | "
-                    f"{found.low_ms:.3f} to {found.high_ms:.3f} | {100 * error:+.0f} % |",
-                    flush=True,
-                )
+            costs[path.stem] = cost(model)
+            for (engine, precision), file in artifacts(path.stem, model, ENGINES, Path(folder)).items():
+                files[path.stem, engine, precision] = file
+        # Rounds over all of them, minutes apart: a slow spell of the machine hits each network once at most.
+        rounds = [{key: next(measure([file])) for key, file in files.items()} for _ in range(ROUNDS)]
+    for (name, engine, precision), times in ((key, [one[key] for one in rounds]) for key in files):
+        measured = float(np.median(times))
+        found = estimate(costs[name], host, runtime=engine, precision=precision, threads=1)
+        error = found.ms / measured - 1
+        sums.setdefault((engine, precision), []).append(abs(error))
+        print(
+            f"| {name} | {engine} | {precision} | {measured:.3f} | {found.ms:.3f} | "
+            f"{found.low_ms:.3f} to {found.high_ms:.3f} | {100 * error:+.0f} % |"
+        )
     print("\n| engine | precision | unseen probes (8-fold) | real networks: mean | median | worst |")
     print("|---|---|---|---|---|---|")
     for (engine, precision), errors in sorted(sums.items()):
-        found = estimate(cost(model), host, runtime=engine, precision=precision, threads=1)
+        found = estimate(next(iter(costs.values())), host, runtime=engine, precision=precision, threads=1)
         print(
             f"| {engine} | {precision} | {found.validation_error_pct:.1f} % | {100 * np.mean(errors):.1f} % | "
             f"{100 * np.median(errors):.1f} % | {100 * max(errors):.0f} % |"

@@ -35,7 +35,7 @@ from edgec.targets.estimator.probes import probes
 Precision = Literal["fp32", "int8"]
 Progress = Callable[[str, int, int], None]
 ENGINES = ("onnxruntime", "ai-edge-litert")
-PROBES = 180
+PROBES = 210
 _LEAST = 40
 _WARM_S = 0.015
 _BURST_S = 0.04

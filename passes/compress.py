@@ -40,6 +40,10 @@ from edgec.passes.recovery.kept import record_removal
 from edgec.passes.recovery.layers import layers_of
 from edgec.passes.solvers.allocate import Allocation, allocate, allowed_widths
 
+UNTIMED = (
+    "no latencies are known for this target, so pieces were chosen by their cost alone: they may be slower than the whole layer. "
+    "`edgec targets calibrate` measures this machine; compress{pieces=none} leaves layers whole"
+)
 PIECES = {
     "svd": (SVD,),
     "channel": (CHANNEL,),
@@ -99,10 +103,13 @@ class Compress(Decomposition):
         chosen = self._allocate(choices, joint, limit, context)
         removals = removals_of(choices.curves, chosen.widths)
         reports = self._apply(model, found, choices, removals, joint.cut_at(chosen.widths))
+        notes = _notes(budget, chosen, source, removals, reports, found)
+        if reports and budget.unit != "latency" and context.prices is None:
+            notes.append(Note(UNTIMED))
         return PassResult(
             model,
             modified=bool(removals or reports),
-            notes=tuple(_notes(budget, chosen, source, removals, reports, found)),
+            notes=tuple(notes),
             layers=tuple(reports),
             data={
                 **figures(budget, chosen, source, limit, choices.groups),

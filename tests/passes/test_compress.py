@@ -128,6 +128,18 @@ def test_latency_budgets_price_the_pieces(teacher: ir.Model, noise: Noise, conte
         assert bool(result.data["cuts"]) == cuts
 
 
+def test_pieces_that_nobody_timed_are_said(teacher: ir.Model, noise: Noise, context: Around) -> None:
+    separable(teacher, "inner")
+    around = context(teacher, noise(teacher, 48))
+    table = LatencyTable(
+        Entry("onnxruntime", "1", "fp32", 1, (1.0,) * len(FEATURES), 0.9, 1.1, "fitted", "made up"), "any"
+    )
+    for prices, said in ((None, True), (Prices(table, 1.0), False)):
+        result = Compress(macs="75%").run(teacher.clone(), replace(around, prices=prices))
+        assert result.data["cuts"] or prices
+        assert any("no latencies are known" in note.text for note in result.notes) == said
+
+
 @pytest.mark.parametrize("one", [Compress, PruneChannels, DecomposeSpatial])
 def test_size_budgets_are_about_the_file_that_ships(
     one: type[Pass], teacher: ir.Model, noise: Noise, context: Around

@@ -44,7 +44,8 @@ class Priced:
 def prices_for(
     ready: Prepared, cache: Path, scratch: Path, *, measure: bool, resume: bool, progress: Progress
 ) -> Priced:
-    """Prices for the run's passes; without any where the target has no estimates and no pass has a latency budget.
+    """Prices for the run's passes. Without a latency budget, a host that was never calibrated gets those of another machine of
+    its kind, and another target without estimates none.
 
     ``cache`` keeps what was measured for ``resume``. Raises UsageError where a latency budget has nothing to go by.
     """
@@ -55,7 +56,7 @@ def prices_for(
     anchored = budgeted and target.name == "host" and measure
     known = has_estimates(target, runtime, recipe.precision)
     if not known and not budgeted:
-        return Priced()
+        return _typical(ready, runtime)
     if not known and anchored:
         _calibrate(runtime, recipe, progress.step)
     table = latency_table(target, runtime, recipe.precision)
@@ -65,6 +66,17 @@ def prices_for(
     if has_estimates(target, runtime, "fp32"):
         return Priced(Prices(table, estimate(cost(ready.model), target, runtime=runtime).ms))
     return Priced(Prices(table, table.model_ms(cost(ready.model))))
+
+
+def _typical(ready: Prepared, runtime: str) -> Priced:
+    """Prices that compare layers, where this machine was never calibrated; none for other targets."""
+    from edgec.targets.estimator import typical_table
+
+    target, precision = ready.target, ready.recipe.precision
+    table = typical_table(target.arch, runtime, precision) if target.name == "host" else None
+    if table is None:
+        return Priced()
+    return Priced(Prices(table, table.model_ms(cost(ready.model)), typical=True))
 
 
 def settle(

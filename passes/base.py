@@ -72,10 +72,13 @@ class Prices:
     """What milliseconds are priced by: ``table`` is of the artifact that the run is about (its engine, precision, threads).
 
     ``source_ms`` is what the source model takes as it came in, in fp32: relative latency budgets are shares of it.
+    ``typical``: the target itself was never measured, the table is that of another machine of its kind; it compares layers with
+    one another, and is no word about milliseconds.
     """
 
     table: LatencyTable
     source_ms: float
+    typical: bool = False
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,11 @@ from edgec.passes.solvers.allocate import Allocation, allocate, allowed_widths
 
 UNTIMED = (
     "no latencies are known for this target, so pieces were chosen by their cost alone: they may be slower than the whole layer. "
-    "`edgec targets calibrate` measures this machine; compress{pieces=none} leaves layers whole"
+    "compress{pieces=none} leaves layers whole"
+)
+TYPICAL = (
+    "this machine was never calibrated: pieces are faster than the whole layer by the latencies of another one ({}). "
+    "`edgec targets calibrate` measures it"
 )
 PIECES = {
     "svd": (SVD,),
@@ -104,8 +108,8 @@ class Compress(Decomposition):
         removals = removals_of(choices.curves, chosen.widths)
         reports = self._apply(model, found, choices, removals, joint.cut_at(chosen.widths))
         notes = _notes(budget, chosen, source, removals, reports, found)
-        if reports and budget.unit != "latency" and context.prices is None:
-            notes.append(Note(UNTIMED))
+        if reports and budget.unit != "latency":
+            notes += _timing(context)
         return PassResult(
             model,
             modified=bool(removals or reports),
@@ -192,6 +196,14 @@ def _notes(
         text = f"{budget.text} is out of reach: the least that this network can cost is {share:.1%} of the source"
         notes.insert(0, Note(text, level="warning"))
     return notes + _fixed(found)
+
+
+def _timing(context: Context) -> list[Note]:
+    """What is to be said about the pieces' time."""
+    if context.prices is None:
+        return [Note(UNTIMED)]
+    table = context.prices.table
+    return [Note(TYPICAL.format(table.target))] if context.prices.typical else []
 
 
 def _fixed(found: Sequence[ChannelGroup]) -> list[Note]:

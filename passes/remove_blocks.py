@@ -242,7 +242,7 @@ def _relative_error(wanted: dict[str, Array], found: dict[str, Array]) -> float:
 
 def _price(context: Context) -> tuple[Callable[[ir.Model], float], bool]:
     """Milliseconds on the target where it has estimates (True), else MACs (False)."""
-    if context.prices is not None:
+    if context.prices is not None and not context.prices.typical:
         priced = context.prices.table
         return lambda model: priced.model_ms(cost(model)), True
     if context.target is not None:

@@ -18,9 +18,18 @@ if TYPE_CHECKING:
         estimate,
         has_estimates,
         latency_table,
+        typical_table,
     )
 
-__all__ = ["Comparison", "Estimate", "LatencyTable", "estimate", "has_estimates", "latency_table"]
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "LatencyTable",
+    "estimate",
+    "has_estimates",
+    "latency_table",
+    "typical_table",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,9 @@ from edgec.targets.schema import Target
 # These expand fp16 constants when they load a model, and compute in fp32.
 _EXPAND_HALF = ("ai-edge-litert", "tflite-runtime", "xnnpack", "tflite-ruy")
 
+TYPICAL = {"x86_64": "typical-x86-64", "aarch64": "rpi4"}
+"""Coefficients that stand for a kind of processor."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -145,8 +148,31 @@ def latency_table(
 ) -> LatencyTable:
     """The cost per node that :func:`estimate` adds up; same arguments, same errors."""
     runtime = runtime or target.default_engine
-    threads = threads or target.threads
     known = _coefficients(target)
+    found = _table(known, target.name, runtime, precision, threads or target.threads, version)
+    if found is not None:
+        return found
+    have = sorted({f"{e.runtime} {e.precision}" for e in known.entries})
+    raise UsageError(
+        f"no latency estimate for {target.name} with {runtime}, {precision}",
+        why=f"there is data for {', '.join(have)} only",
+        hint="Measure it: edgec bench MODEL --device ssh://user@host.",
+    )
+
+
+def typical_table(arch: str, runtime: str, precision: str) -> LatencyTable | None:
+    """The cost per node on some machine of the kind ``arch``, for one that was never measured; None for a kind without data.
+
+    Good for comparing layers with one another, and for nothing else.
+    """
+    name = TYPICAL.get(arch)
+    known = load_coefficients(name) if name is not None else None
+    return None if known is None else _table(known, known.target, runtime, precision, 1, None)
+
+
+def _table(
+    known: Coefficients, name: str, runtime: str, precision: str, threads: int, version: str | None
+) -> LatencyTable | None:
     wanted = ENGINES.get(engine_key(runtime), (engine_key(runtime),))
     for key in wanted:
         entries = [e for e in known.entries if e.runtime == key and e.precision == precision]
@@ -155,13 +181,8 @@ def latency_table(
         if version is not None:
             entries = [e for e in entries if e.version == version] or entries
         if entries:
-            return LatencyTable(_at_threads(entries, known, precision, threads), target.name)
-    have = sorted({f"{e.runtime} {e.precision}" for e in known.entries})
-    raise UsageError(
-        f"no latency estimate for {target.name} with {runtime}, {precision}",
-        why=f"there is data for {', '.join(have)} only",
-        hint="Measure it: edgec bench MODEL --device ssh://user@host.",
-    )
+            return LatencyTable(_at_threads(entries, known, precision, threads), name)
+    return None
 
 
 def has_estimates(target: Target, runtime: str | None = None, precision: str = "fp32") -> bool:

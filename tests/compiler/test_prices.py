@@ -170,6 +170,36 @@ def test_a_model_with_free_axes_is_measured_in_the_shape_it_is_compiled_for(
     assert isinstance(report.gates[0].value, float)
 
 
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        ("x86_64", "another one (typical-x86-64)"),
+        ("aarch64", "another one (rpi4)"),
+        ("armv7l", "no latencies are known"),
+    ],
+)
+def test_without_a_latency_budget_pieces_are_timed_as_on_a_machine_of_this_kind(
+    run: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, said: str
+) -> None:
+    make_separable(tmp_path / "net.onnx", "w2", rank=4)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    report = run(budget="macs=50%", passes="compress{pieces=spatial}", measure=False)
+    assert report.passes[0].data["cuts"]
+    assert any(said in note.text for note in report.passes[0].notes)
+
+
+def make_separable(path: Path, name: str, rank: int) -> None:
+    """Give a 3x3 convolution a kernel that a 3x1 and a 1x3 one of ``rank`` channels make exactly."""
+    model = onnx.load(path)
+    (tensor,) = (one for one in model.graph.initializer if one.name == name)
+    outputs, inputs, _, _ = tensor.dims
+    rng = np.random.default_rng(0)
+    down, across = rng.standard_normal((rank, inputs, 3)), rng.standard_normal((outputs, rank, 3))
+    kernel = np.einsum("rih,orw->oihw", down, across).astype(np.float32) / 30
+    tensor.CopyFrom(onnx.numpy_helper.from_array(kernel, name))
+    onnx.save(model, path)
+
+
 def test_without_measuring_an_uncalibrated_machine_is_refused(run: Callable[..., Report]) -> None:
     with pytest.raises(UsageError, match="targets calibrate"):
         run(budget="latency=60%", measure=False)

@@ -15,7 +15,7 @@ from onnx import parser, shape_inference
 from edgec.graph.cost import ModelCost, NodeCost, cost
 from edgec.graph.errors import DataError, UsageError
 from edgec.targets import target, target_names
-from edgec.targets.estimator import estimate, has_estimates, latency_table
+from edgec.targets.estimator import estimate, has_estimates, latency_table, typical_table
 from edgec.targets.estimator.coefficients import (
     Coefficients,
     Entry,
@@ -270,6 +270,21 @@ def test_coefficient_files(name: str) -> None:
         assert entry.basis
     assert read(write(found), "again") == found
     assert has_estimates(target(name), None, "int8")
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "ai-edge-litert"])
+def test_machines_of_a_kind_have_a_typical_table(arch: str, precision: str, runtime: str) -> None:
+    table = typical_table(arch, runtime, precision)
+    assert table is not None
+    ms = [table.node_ms(conv(c, c, 28, 3)) for c in (16, 32, 64, 128)]
+    assert ms == sorted(ms)
+    assert ms[0] > 0
+
+
+def test_a_machine_of_no_known_kind_has_none() -> None:
+    assert typical_table("armv7l", "onnxruntime", "fp32") is None
 
 
 def test_damaged_coefficients_are_named() -> None:

@@ -12,7 +12,9 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
+from edgec.graph.compare import relative_error
 from edgec.graph.data import ArraySource, Dataset, InputSpec
+from edgec.graph.execute import Executor
 from edgec.graph.preprocess import Preprocess
 from edgec.passes.base import Context
 
@@ -46,6 +48,15 @@ def parse(text: str, *, seed: int = 0) -> onnx.ModelProto:
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
     del model.graph.value_info[:]
     return model
+
+
+def output_error(teacher: ir.Model, student: ir.Model, data: Dataset) -> float:
+    """Relative error of the student's first output over all of ``data``."""
+    a, b = (
+        np.concatenate([next(iter(Executor(one).run(feeds).values())) for feeds in data.batches(16)])
+        for one in (teacher, student)
+    )
+    return relative_error(a, b)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import os
 import platform
 import re
@@ -36,7 +37,7 @@ def engine_names() -> list[str]:
     return list(ORT_PROVIDERS) + list(TFLITE_RESOLVERS)
 
 
-class Engine:
+class Engine(abc.ABC):
     """One model in one engine. ``inputs`` holds (name, shape, numpy dtype) of each input; batch is 1.
 
     ``quantised`` has (scale, zero point) of those inputs and outputs that are integer codes.
@@ -49,17 +50,17 @@ class Engine:
     inputs: list[tuple[str, tuple[int, ...], Any]]
     quantised: dict[str, tuple[float, int]]
 
+    @abc.abstractmethod
     def feed(self, feeds: Json) -> None:
         """Set the inputs, arrays of exactly the declared shapes and types."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def invoke(self) -> None:
         """One inference: what is timed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def outputs(self) -> Json:
         """Arrays of the last inference by output name."""
-        raise NotImplementedError
 
 
 def saturates(machine: str, cpuinfo: str) -> bool:

@@ -9,11 +9,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgec.graph.compare import relative_error
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError, UsageError
-from edgec.graph.execute import Executor
 from edgec.graph.verify import verify
 from edgec.passes.base import Context, Pass, Prices
 from edgec.passes.compress import Compress
@@ -25,6 +23,7 @@ from edgec.passes.recovery.layers import layers_of
 from edgec.targets.estimator import LatencyTable
 from edgec.targets.estimator.coefficients import Entry
 from edgec.targets.estimator.features import FEATURES
+from tests.conftest import output_error
 
 Canonical = Callable[..., ir.Model]
 Noise = Callable[..., Dataset]
@@ -57,14 +56,6 @@ def teacher(canonical: Canonical) -> ir.Model:
     return canonical(NETWORK)
 
 
-def error(teacher: ir.Model, student: ir.Model, data: Dataset) -> float:
-    a, b = (
-        np.concatenate([next(iter(Executor(one).run(feeds).values())) for feeds in data.batches(16)])
-        for one in (teacher, student)
-    )
-    return relative_error(a, b)
-
-
 def separable(teacher: ir.Model, name: str) -> None:
     """Make a layer's kernel a sum of a few k x 1 by 1 x k products."""
     layer = layers_of(teacher)[name]
@@ -92,7 +83,7 @@ def test_a_layer_that_is_separable_is_cut_and_nothing_is_lost(
     separable(teacher, "inner")
     result = Compress(macs="75%").run(teacher.clone(), context(teacher, noise(teacher, 48)))
     assert "spatial" in result.data["cuts"]["inner"]
-    assert error(teacher, result.model, noise(teacher, 16, seed=9)) < 0.02
+    assert output_error(teacher, result.model, noise(teacher, 16, seed=9)) < 0.02
 
 
 def test_it_loses_less_than_pruning_alone(teacher: ir.Model, noise: Noise, context: Around) -> None:
@@ -101,7 +92,7 @@ def test_it_loses_less_than_pruning_alone(teacher: ir.Model, noise: Noise, conte
     losses = []
     for one in (Compress(macs="60%"), PruneChannels(macs="60%")):
         narrow = one.run(teacher.clone(), around).model
-        losses.append(error(teacher, RecoverLsq().run(narrow, around).model, fresh))
+        losses.append(output_error(teacher, RecoverLsq().run(narrow, around).model, fresh))
     assert losses[0] < losses[1]
 
 
@@ -112,7 +103,7 @@ def test_without_pieces_it_is_channel_pruning(teacher: ir.Model, noise: Noise, c
         for chosen in (Compress(macs="60%", pieces="none"), PruneChannels(macs="60%"))
     )
     assert one.data["widths"] == other.data["widths"]
-    assert error(one.model, other.model, noise(teacher, 16, seed=9)) < 1e-5
+    assert output_error(one.model, other.model, noise(teacher, 16, seed=9)) < 1e-5
 
 
 def test_latency_budgets_price_the_pieces(teacher: ir.Model, noise: Noise, context: Around) -> None:

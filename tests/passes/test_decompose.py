@@ -9,11 +9,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgec.graph.compare import relative_error
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError, UsageError
-from edgec.graph.execute import Executor
 from edgec.graph.verify import verify
 from edgec.passes.base import Context, Pass, Prices
 from edgec.passes.decompose_channel import DecomposeChannel
@@ -30,6 +28,7 @@ from edgec.passes.recovery.layers import layers_of
 from edgec.targets.estimator import LatencyTable
 from edgec.targets.estimator.coefficients import Entry
 from edgec.targets.estimator.features import FEATURES
+from tests.conftest import output_error
 
 Canonical = Callable[..., ir.Model]
 Noise = Callable[..., Dataset]
@@ -66,14 +65,6 @@ def teacher(canonical: Canonical) -> ir.Model:
     return canonical(NETWORK)
 
 
-def error(teacher: ir.Model, student: ir.Model, data: Dataset) -> float:
-    a, b = (
-        np.concatenate([next(iter(Executor(one).run(feeds).values())) for feeds in data.batches(16)])
-        for one in (teacher, student)
-    )
-    return relative_error(a, b)
-
-
 @pytest.mark.parametrize(
     ("one", "node"), [(PASSES[0], "point"), (PASSES[1], "wide")], ids=lambda v: str(v)[:14]
 )
@@ -89,7 +80,7 @@ def test_a_layer_of_low_rank_is_split_without_loss(
     result = one.run(teacher.clone(), context(teacher, noise(teacher, 24)))
     verify(result.model)
     assert result.data["cuts"][node][1][0] >= 4
-    assert error(teacher, result.model, noise(teacher, 8, seed=5)) < 1e-4
+    assert output_error(teacher, result.model, noise(teacher, 8, seed=5)) < 1e-4
 
 
 @pytest.mark.parametrize("one", PASSES, ids=lambda one: one.name)
@@ -109,7 +100,7 @@ def test_knowing_the_data_beats_not_knowing_it(
     errors = []
     for whitened in (True, False):
         cut = replace(one, whitened=whitened).run(teacher.clone(), context(teacher, data))  # type: ignore[call-arg]
-        errors.append(error(teacher, cut.model, fresh))
+        errors.append(output_error(teacher, cut.model, fresh))
     assert errors[0] < errors[1]
 
 
@@ -130,7 +121,7 @@ def test_pieces_compute_what_their_factors_say(
         split(split_up, layers_of(split_up)[node], found.geometry, way.cut.pieces, factors, bias)
         layers_of(in_one)[node].set_columns(np.concatenate([body, bias[None]])[None])
         verify(split_up)
-        assert error(in_one, split_up, noise(teacher, 8, seed=5)) < 1e-5
+        assert output_error(in_one, split_up, noise(teacher, 8, seed=5)) < 1e-5
         modelled = sum(c.macs for c in costs(node, found.geometry, way.cut.pieces))
         assert cost(split_up).macs == cost(teacher).macs - _macs(teacher, node) + modelled
 
@@ -157,7 +148,7 @@ def test_the_refit_behind_it_helps(teacher: ir.Model, noise: Noise, context: Aro
     cut = DecomposeChannel(macs="45%").run(teacher.clone(), around).model
     fitted = RecoverLsq().run(cut.clone(), around)
     assert fitted.modified
-    assert error(teacher, fitted.model, fresh) < error(teacher, cut, fresh)
+    assert output_error(teacher, fitted.model, fresh) < output_error(teacher, cut, fresh)
 
 
 def test_what_does_not_pay_stays_with_its_numbers(teacher: ir.Model, noise: Noise, context: Around) -> None:

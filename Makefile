@@ -8,7 +8,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 DEMO   := demo-out
 
-.PHONY: demo test torch lint types unit boards install clean help
+.PHONY: demo test torch lint types unit boards matrix constraints install clean help
 
 help:
 	@sed -n '1,3p' Makefile | cut -c3-
@@ -60,6 +60,18 @@ unit: $(STAMP)
 boards: $(STAMP)
 	@echo "== emulated boards"
 	$(VENV)/bin/pytest -m "slow or not slow" tests/runtime/test_deploy_board.py tests/runtime/test_ssh_faults.py tests/runtime/test_ssh_standin.py
+
+# Every Python with its oldest and newest dependencies, and every kernel of OpenBLAS: hours on two cores, resumable.
+matrix: $(STAMP)
+	$(PY) bench/matrix.py
+
+# The known-good set anew: newest versions where constraints.txt has none yet. Delete a line to let its package move.
+constraints: $(STAMP)
+	@$(PY) -m pip install --quiet uv
+	@mkdir -p .build && grep -v -e '^#' -e '^torch==' constraints.txt > .build/constraints.txt
+	$(VENV)/bin/uv pip compile pyproject.toml --extra tflite --extra tflite-runtime --extra report --extra dev --universal \
+	  --python-version 3.10 --only-binary :all: --no-annotate --no-header --quiet --output-file .build/constraints.txt
+	@{ grep '^#' constraints.txt; cat .build/constraints.txt; grep '^torch==' constraints.txt; } > .build/new && mv .build/new constraints.txt
 
 clean:
 	rm -rf $(VENV) .build $(DEMO) build *.egg-info

@@ -11,12 +11,18 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
+from hypothesis import settings
 
 from edgec.graph.compare import relative_error
 from edgec.graph.data import ArraySource, Dataset, InputSpec
 from edgec.graph.execute import Executor
 from edgec.graph.preprocess import Preprocess
 from edgec.passes.base import Context
+
+# The suite tries the same examples on every machine and every day; `HYPOTHESIS_PROFILE=search` looks for new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -43,9 +43,3 @@ def test_every_floor_is_in_the_package() -> None:
     """A checkout without links (Windows without symlink support) holds small text files in their place."""
     for floor in FLOORS:
         assert (PACKAGE / floor / "__init__.py").is_file(), f"edgec/{floor} is no link to {floor}/"
-
-
-def test_every_folder_of_code_is_a_package() -> None:
-    """setuptools leaves out folders without an `__init__.py`."""
-    for _, path in sources():
-        assert (path.parent / "__init__.py").is_file(), path.parent

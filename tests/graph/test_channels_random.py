@@ -31,7 +31,8 @@ class Builder:
         return name
 
     def weight(self, *shape: int) -> str:
-        return self.constant(self.rng.standard_normal(shape).astype(np.float32) / np.sqrt(np.prod(shape[1:])))
+        scaled = self.rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        return self.constant(scaled.astype(np.float32))
 
     def add(self, op: str, inputs: list[str], outputs: int = 1, **attributes: object) -> list[str]:
         number = len(self.nodes)

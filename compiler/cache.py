@@ -1,63 +1,64 @@
 """Outputs of finished passes, kept by content, so that an interrupted run goes on where it stopped.
 
-The key is a hash of everything that the output depends on: the model's bytes, the pass and its options, the teacher, the
-data's fingerprint, the target, the seed, and edgec's own source code. A changed input is therefore another key, never a
-stale hit.
+The key is a hash of everything that the output depends on: the model's bytes, the pass and its options, the teacher, the data's
+fingerprint, the target and its estimates, the seed, the prices, edgec's own source code, the packages that compute, and the
+processor's arithmetic. A changed input is therefore another key, never a stale hit. Threads are no part of it: they change no
+byte. Entries are sealed (`compiler.sealed`): what this user's edgec did not write here is not read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from dataclasses import dataclass
+import platform
+import sys
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx_ir as ir
+from threadpoolctl import threadpool_info
 
+import edgec
+from edgec.compiler.sealed import SealedFolder
 from edgec.passes.base import Context, Pass, Prices
 from edgec.passes.pipeline_string import print_pass
 
 _PACKAGES = ("edgec", "edgec.graph", "edgec.passes", "edgec.targets", "edgec.compiler")
+_COMPUTE = ("numpy", "scipy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "Pillow")
+"""Packages whose version may change what a pass returns."""
+_LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True)
 class PassCache:
-    """One folder per finished pass under ``folder``."""
+    """One entry per finished pass in ``store``: the length of the figures, the figures as JSON, the model."""
 
-    folder: Path
+    store: SealedFolder
 
     def read(self, key: str) -> tuple[ir.Model, dict[str, Any]] | None:
-        """The stored model and its figures, or None. A damaged entry counts as none."""
-        entry = self.folder / key
-        try:
-            figures = json.loads((entry / "step.json").read_text(encoding="utf-8"))
-            data = (entry / "model.onnx").read_bytes()
-        except (OSError, ValueError):
+        """The stored model and its figures, or None. A damaged or foreign entry counts as none, and is counted."""
+        entry = self.store.read(key)
+        if entry is None:
             return None
-        if hashlib.sha256(data).hexdigest() != figures.pop("sha256", None):
-            return None
-        return ir.from_proto(onnx.load_model_from_string(data)), figures
+        end = _LENGTH_BYTES + int.from_bytes(entry[:_LENGTH_BYTES], "big")
+        figures = json.loads(entry[_LENGTH_BYTES:end])
+        return ir.from_proto(onnx.load_model_from_string(entry[end:])), figures
 
     def write(self, key: str, model: ir.Model, figures: dict[str, Any]) -> None:
-        """Store under a temporary name, then rename: an entry is whole or absent."""
-        entry, part = self.folder / key, self.folder / f"{key}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        """Store one finished pass. Raises EdgecError where the disk refuses."""
+        text = json.dumps(figures).encode()
         data = ir.to_proto(model).SerializeToString(deterministic=True)
-        (part / "model.onnx").write_bytes(data)
-        text = json.dumps({**figures, "sha256": hashlib.sha256(data).hexdigest()})
-        (part / "step.json").write_text(text, encoding="utf-8")
-        shutil.rmtree(entry, ignore_errors=True)
-        part.rename(entry)
+        entry = len(text).to_bytes(_LENGTH_BYTES, "big") + text + data
+        self.store.write(key, entry, hint="Free some space and run again with --resume.")
 
     def clear(self) -> None:
         """Forget everything."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.store.clear()
 
 
 def model_hash(model: ir.Model) -> str:
@@ -65,34 +66,99 @@ def model_hash(model: ir.Model) -> str:
     return hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True)).hexdigest()
 
 
-def pass_key(model: ir.Model, one: Pass, context: Context, teacher_hash: str) -> str:
-    """Hash of everything that the output of ``one`` on ``model`` depends on."""
-    parts = {
-        "model": model_hash(model),
-        "pass": print_pass(one),
-        "teacher": teacher_hash,
-        "data": context.data.fingerprint if context.data is not None else None,
-        "target": context.target.model_dump_json() if context.target is not None else None,
-        "seed": context.seed,
-        "prices": _figures(context.prices),
-        "code": code_version(),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+@dataclass(frozen=True)
+class KeyMaker:
+    """Keys of passes in one run; ``common`` is what they share: a hash of the context and of what computes."""
+
+    common: str
+    reference: str = ""
+
+    @classmethod
+    def of(cls, context: Context) -> KeyMaker:
+        """The part of the keys that no pass changes."""
+        parts = {
+            "teacher": model_hash(context.teacher),
+            "data": context.data.fingerprint if context.data is not None else None,
+            "target": context.target.model_dump_json() if context.target is not None else None,
+            "estimates": _estimates(context),
+            "seed": context.seed,
+            "prices": _figures(context.prices),
+            "code": code_version(),
+            "compute": computing(),
+        }
+        reference = model_hash(context.reference) if context.reference is not None else ""
+        return cls(_hash(parts), reference)
+
+    def behind(self, reference: ir.Model) -> KeyMaker:
+        """Keys of passes that may look at ``reference``, the float model before ``quantize``."""
+        return replace(self, reference=model_hash(reference))
+
+    def key(self, model: ir.Model, one: Pass) -> str:
+        """Hash of everything that the output of ``one`` on ``model`` depends on."""
+        parts = {
+            "common": self.common,
+            "reference": self.reference,
+            "model": model_hash(model),
+            "pass": print_pass(one),
+        }
+        return _hash(parts)[:32]
+
+
+def _hash(parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _figures(prices: Prices | None) -> dict[str, Any] | None:
     if prices is None:
         return None
     table = prices.table
-    return {"entry": table.entry.to_dict(), "factor": table.factor, "source_ms": prices.source_ms}
+    return {
+        "entry": table.entry.to_dict(),
+        "factor": table.factor,
+        "source_ms": prices.source_ms,
+        "typical": prices.typical,
+    }
+
+
+def _estimates(context: Context) -> dict[str, Any] | None:
+    """What passes find out about the target's speed where they were given no prices."""
+    from edgec.targets.estimator.coefficients import load_coefficients
+
+    found = load_coefficients(context.target.name) if context.target is not None else None
+    return None if found is None else asdict(found)
 
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """sha256 over edgec's own source files."""
-    digest = hashlib.sha256()
+    """edgec's version, and sha256 over its own source files: in a checkout the version stays while the code changes."""
+    digest = hashlib.sha256(edgec.__version__.encode())
     for package in _PACKAGES:
         root = Path(str(import_module(package).__file__)).parent
         for path in sorted(root.rglob("*.py")):
             digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def computing() -> dict[str, Any]:
+    """What computes: Python, the packages, and the processor's instruction sets, which choose kernels and so the last bits."""
+    from edgec.runtime.agent.machine import Machine
+    from edgec.runtime.agent.probe import features
+
+    return {
+        "python": list(sys.version_info[:2]),
+        "packages": {name: _version(name) for name in _COMPUTE},
+        "machine": platform.machine(),
+        "isa": features(Machine().read("/proc/cpuinfo")),
+        "blas": sorted(
+            f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}"
+            for pool in threadpool_info()
+            if pool["user_api"] == "blas"
+        ),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -7,7 +7,6 @@ measured latency of a compiled model (`edgec bench`) is wall-clock time, which o
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from edgec.compiler.emit.tflite import emit as emit_tflite
 from edgec.graph.cost import ModelCost, cost
 from edgec.graph.data import open_data
 from edgec.graph.errors import DeviceError
+from edgec.graph.scratch import scratch_folder, write_scratch
 from edgec.passes.base import Context
 from edgec.passes.quantize import Quantize
 from edgec.targets import target
@@ -61,12 +61,12 @@ def calibrate(
         raise DeviceError(
             "no inference engine here", hint="pip install onnxruntime (.onnx) or ai-edge-litert (.tflite)."
         )
-    with tempfile.TemporaryDirectory(prefix="edgec-calibrate-") as folder:
+    with scratch_folder() as folder:
         costs: list[ModelCost] = []
         files: list[dict[tuple[str, Precision], Path]] = []
         for index, (name, model) in enumerate(probes(max(count, _LEAST))):
             progress("preparing probe networks", index, count)
-            files.append(artifacts(name, model, present, Path(folder), precisions))
+            files.append(artifacts(name, model, present, folder, precisions))
             costs.append(cost(model))
         found: list[Entry] = []
         for engine in present:
@@ -99,7 +99,9 @@ def artifacts(
             graph = graphs[precision]
             onnx = engine == "onnxruntime"
             path = folder / f"{name}.{precision}.{'onnx' if onnx else 'tflite'}"
-            path.write_bytes(emit_onnx(graph) if onnx else emit_tflite(graph, precision=precision, batch=1))
+            write_scratch(
+                path, emit_onnx(graph) if onnx else emit_tflite(graph, precision=precision, batch=1)
+            )
             made[engine, precision] = path
     return made
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from edgec.compiler.recipe import Recipe
+from edgec.graph.disk import disk_errors
 from edgec.graph.errors import DataError
+from edgec.graph.scratch import MORE_SPACE, scratch_folder
 from edgec.runtime.bench import BenchOptions, outputs
 from edgec.runtime.devices.local import LocalDevice
 
@@ -34,22 +35,24 @@ def record(artifacts: Sequence[Path], recipe: Recipe, save: Path, samples: int) 
     arrays: dict[str, Array] = {}
     facts: dict[str, Mapping[str, Any]] = {}
     source = ""
-    with LocalDevice() as device, tempfile.TemporaryDirectory() as folder:
+    with LocalDevice() as device, scratch_folder() as folder:
         for path in artifacts:
-            first = Path(folder) / "first.npz"
+            first = folder / "first.npz"
             told = outputs(path, None, first, BenchOptions(), device)
             facts[path.name] = {
                 key: told[key] for key in ("engine", "engine_version", "delegate", "quantised")
             }
             specs = {name: (tuple(shape), np.dtype(dtype)) for name, shape, dtype in told["inputs"]}
             feeds, source = _samples(specs, told["quantised"], path.suffix, recipe, samples)
-            given, result = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
-            np.savez(given, **feeds)
+            given, result = folder / "inputs.npz", folder / "outputs.npz"
+            with disk_errors(given, hint=MORE_SPACE):
+                np.savez(given, **feeds)
             outputs(path, given, result, BenchOptions(), device)
             arrays |= {f"{path.name}/in/{name}": array for name, array in feeds.items()}
             with np.load(result) as archive:
                 arrays |= {f"{path.name}/out/{name}": archive[name] for name in archive.files}
-    np.savez_compressed(save, **arrays)
+    with disk_errors(save):
+        np.savez_compressed(save, **arrays)
     return Recorded(source, facts)
 
 

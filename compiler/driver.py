@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,10 +23,12 @@ from edgec.compiler.prices import has_budget, prices_for, settle
 from edgec.compiler.quality import judge
 from edgec.compiler.recipe import Recipe, relative_to
 from edgec.compiler.resources import peak_rss_mb
-from edgec.compiler.run_folder import RunFolder
+from edgec.compiler.run_folder import CACHE, RunFolder
+from edgec.compiler.sealed import SealedFolder, user_key
 from edgec.compiler.tflite_quality import judge_tflite
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DeviceError
+from edgec.graph.scratch import scratch_folder
 from edgec.passes.base import Context, Prices, Progress
 
 if TYPE_CHECKING:
@@ -52,16 +53,17 @@ class Settings:
 def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
     """Run ``recipe`` into ``settings.out``. Gates that fail are in the report; everything else raises EdgecError."""
     start = time.perf_counter()
-    with RunFolder(settings.out, force=settings.force) as folder, tempfile.TemporaryDirectory() as scratch:
+    with RunFolder(settings.out, force=settings.force) as folder, scratch_folder() as scratch:
         ready = prepare(recipe)
-        cache = PassCache(folder.cache)
+        kept = SealedFolder(folder.cache, user_key())
+        cache = PassCache(kept)
         if not settings.resume:
             cache.clear()
-            (folder.path / "log.jsonl").unlink(missing_ok=True)
+            folder.forget()
         priced = prices_for(
             ready,
-            folder.cache,
-            Path(scratch),
+            kept,
+            scratch,
             measure=settings.measure,
             resume=settings.resume,
             progress=settings.progress,
@@ -69,19 +71,19 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
         priced = settle(
             ready,
             priced,
-            lambda prices: _narrow(ready, settings, cache, Path(scratch), prices),
-            folder.cache,
-            Path(scratch),
+            lambda prices: _narrow(ready, settings, cache, scratch, prices),
+            kept,
+            scratch,
         )
         ready = replace(ready, recipe=ready.recipe.model_copy(update={"timing": priced.timing}))
-        steps = _run_passes(ready, settings, folder, cache, Path(scratch), priced.prices)
+        steps = _run_passes(ready, settings, folder, cache, scratch, priced.prices)
         models = stages(ready.model, steps)
         emitted = emit_all(models, ready.recipe, folder)
         settings.progress.step("judging", 0, 1)
         quality = _judge(ready, models)
         by_artifact, remarks = _judge_files(ready, models, emitted)
         timings = time_run(
-            ready, models, emitted, Path(scratch), measure=settings.measure, progress=settings.progress
+            ready, models, emitted, scratch, measure=settings.measure, progress=settings.progress
         )
         data = ready.evaluation if ready.evaluation is not None else ready.data
         facts = RunFacts(
@@ -91,7 +93,7 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
             emitted=emitted,
             quality=quality,
             artifact_quality=by_artifact,
-            remarks=remarks,
+            remarks=(*_doubts(kept), *remarks),
             folder=shlex.quote(folder.path.resolve().name),
             timings=timings,
             layers=layer_table(ready.model, models, data, timings.per_node_ms, ready.recipe.threads),
@@ -101,6 +103,17 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
             peak_rss_mb=max([peak_rss_mb(), *(step.peak_rss_mb for step in steps)]),
         )
         return _publish(facts, folder)
+
+
+def _doubts(kept: SealedFolder) -> tuple[str, ...]:
+    """What ``--resume`` found and did not take."""
+    if not kept.refused:
+        return ()
+    count = len(kept.refused)
+    what = f"{count} entries" if count > 1 else "an entry"
+    return (
+        f"--resume: {what} of {CACHE} not taken and computed anew: damaged, or not written by this user on this machine",
+    )
 
 
 def _run_passes(

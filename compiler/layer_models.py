@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from edgec.graph.scratch import scratch_folder, write_scratch
 
 if TYPE_CHECKING:
     from edgec.runtime.bench import LayerModel
@@ -21,10 +22,10 @@ def layer_models(artifact: Path) -> Iterator[tuple[LayerModel, ...]]:
     from edgec.compiler.emit.tflite.layers import split_layers
     from edgec.runtime.bench import LayerModel
 
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         models = []
         for index, layer in enumerate(split_layers(artifact)):
-            path = Path(folder) / f"layer{index:04}.tflite"
-            path.write_bytes(layer.data)
+            path = folder / f"layer{index:04}.tflite"
+            write_scratch(path, layer.data)
             models.append(LayerModel(layer.name, layer.op, path))
         yield tuple(models)

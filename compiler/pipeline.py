@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 from threadpoolctl import threadpool_limits
 
-from edgec.compiler.cache import PassCache, model_hash, pass_key
+from edgec.compiler.cache import KeyMaker, PassCache
 from edgec.compiler.checks import check_needs, check_result
 from edgec.compiler.resources import measured
 from edgec.graph.cost import cost
@@ -71,13 +71,14 @@ def run_pipeline(
     """
     for one in passes:
         check_needs(one, context)
-    teacher_hash = model_hash(context.teacher) if cache is not None else ""
+    keys = KeyMaker.of(context) if cache is not None else None
     steps: list[Step] = []
     for index, one in enumerate(passes):
         context.progress.step("passes", index, len(passes))
         if one.name == "quantize":
             context = replace(context, reference=model)
-        key = pass_key(model, one, context, teacher_hash) if cache is not None else ""
+            keys = keys.behind(model) if keys is not None else None
+        key = keys.key(model, one) if keys is not None else ""
         step = _from_cache(one, cache.read(key)) if cache is not None and resume else None
         if step is None:
             step = _run_one(one, model, context)

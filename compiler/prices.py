@@ -7,6 +7,7 @@ that was never calibrated is calibrated for that engine and precision on the way
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,16 +19,17 @@ import onnx_ir as ir
 
 from edgec.compiler.recipe import Recipe, Timing
 from edgec.graph.cost import cost
+from edgec.graph.scratch import write_scratch
 from edgec.passes.base import Pass, Prices, Progress
 
 if TYPE_CHECKING:
     from edgec.compiler.calibrate import Precision
     from edgec.compiler.prepare import Prepared
+    from edgec.compiler.sealed import SealedFolder
     from edgec.targets.estimator import LatencyTable
 
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 """The engine that an artifact's latency is estimated for."""
-KEPT = "timing.json"
 _ROUNDS = 5
 RESERVE = 0.03
 """Measured budgets are planned this much lower: what one measurement may differ from the next."""
@@ -42,12 +44,12 @@ class Priced:
 
 
 def prices_for(
-    ready: Prepared, cache: Path, scratch: Path, *, measure: bool, resume: bool, progress: Progress
+    ready: Prepared, kept: SealedFolder, scratch: Path, *, measure: bool, resume: bool, progress: Progress
 ) -> Priced:
     """Prices for the run's passes. Without a latency budget, a host that was never calibrated gets those of another machine of
     its kind, and another target without estimates none.
 
-    ``cache`` keeps what was measured for ``resume``. Raises UsageError where a latency budget has nothing to go by.
+    ``kept`` keeps what was measured for ``resume``. Raises UsageError where a latency budget has nothing to go by.
     """
     from edgec.targets.estimator import estimate, has_estimates, latency_table
 
@@ -61,8 +63,8 @@ def prices_for(
         _calibrate(runtime, recipe, progress.step)
     table = latency_table(target, runtime, recipe.precision)
     if anchored:
-        timing = _known(recipe, cache, resume) or _measure(ready, runtime, scratch, progress)
-        return _anchored(ready, table, timing, cache)
+        timing = _known(recipe, kept, resume) or _measure(ready, runtime, scratch, progress)
+        return _anchored(ready, table, timing, kept)
     if has_estimates(target, runtime, "fp32"):
         return Priced(Prices(table, estimate(cost(ready.model), target, runtime=runtime).ms))
     return Priced(Prices(table, table.model_ms(cost(ready.model))))
@@ -80,7 +82,7 @@ def _typical(ready: Prepared, runtime: str) -> Priced:
 
 
 def settle(
-    ready: Prepared, priced: Priced, narrow: Callable[[Prices], ir.Model], cache: Path, scratch: Path
+    ready: Prepared, priced: Priced, narrow: Callable[[Prices], ir.Model], kept: SealedFolder, scratch: Path
 ) -> Priced:
     """Prices corrected, once, by what the widths that they lead to really take; ``narrow`` chooses widths by given prices.
 
@@ -100,12 +102,11 @@ def settle(
         update={"artifact_ms": round(factor * timing.artifact_ms, 5), "settled": True}
     )
     table = latency_table(ready.target, runtime, ready.recipe.precision)
-    return _anchored(ready, table, settled, cache)
+    return _anchored(ready, table, settled, kept)
 
 
-def _anchored(ready: Prepared, table: LatencyTable, timing: Timing, cache: Path) -> Priced:
-    cache.mkdir(parents=True, exist_ok=True)
-    (cache / KEPT).write_text(timing.model_dump_json(), encoding="utf-8")
+def _anchored(ready: Prepared, table: LatencyTable, timing: Timing, kept: SealedFolder) -> Priced:
+    kept.write(_entry(ready.recipe), timing.model_dump_json().encode())
     scaled = table.anchored(cost(ready.model), (1 + RESERVE) * timing.artifact_ms)
     return Priced(Prices(scaled, timing.source_ms), timing)
 
@@ -123,12 +124,21 @@ def _calibrate(runtime: str, recipe: Recipe, progress: Callable[[str, int, int],
     calibrate(engines=(runtime,), precisions=(precision,), progress=progress)
 
 
-def _known(recipe: Recipe, cache: Path, resume: bool) -> Timing | None:
+def _known(recipe: Recipe, kept: SealedFolder, resume: bool) -> Timing | None:
     """What an earlier run on this machine measured: the recipe's own word, else what the interrupted run left."""
     found = [recipe.timing] if recipe.timing is not None else []
-    if resume and (cache / KEPT).is_file():
-        found.append(Timing.model_validate(json.loads((cache / KEPT).read_text(encoding="utf-8"))))
+    left = kept.read(_entry(recipe)) if resume else None
+    if left is not None:
+        found.append(Timing.model_validate_json(left))
     return next((one for one in found if one.of == _identity(recipe)), None)
+
+
+def _entry(recipe: Recipe) -> str:
+    """Name of what is kept: measured anew where the machine, an engine or edgec is another one."""
+    from edgec.compiler.cache import code_version, computing
+
+    known = json.dumps([_identity(recipe), code_version(), computing()])
+    return f"timing-{hashlib.sha256(known.encode()).hexdigest()[:32]}"
 
 
 def _identity(recipe: Recipe) -> str:
@@ -167,7 +177,7 @@ def source_file(ready: Prepared, folder: Path) -> Path:
     from edgec.compiler.emit.onnx import emit
 
     made = folder / "source.onnx"
-    made.write_bytes(emit(ready.model))
+    write_scratch(made, emit(ready.model))
     return made
 
 

@@ -1,28 +1,29 @@
 """The output folder of a run: nothing half-written, nothing of the user's overwritten.
 
-Files are written into ``.part`` inside the folder and renamed into place at the end, the report last. A killed run leaves the
-old artifacts as they were; its ``.part`` is removed by the next run.
+Files are written into ``.part`` inside the folder. When the run is complete, ``.part`` becomes ``.ready`` in one step, and what
+is in it is moved into place, the report last. A run that was killed before that step leaves the old files as they were, and the
+next run removes its ``.part``; one that was killed behind it is finished by the next run.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgec.graph.errors import EdgecError, UsageError
+from edgec.graph.disk import disk_errors, refuse_foreign
+from edgec.graph.errors import UsageError
 
 MARK = ".edgec"
 PART = ".part"
+READY = ".ready"
 CACHE = ".cache"
 LOG = "log.jsonl"
+RESUME = "Free some space and run again with --resume."
 
 
 class RunFolder:
@@ -35,7 +36,9 @@ class RunFolder:
         self._lock: int | None = None
 
     def __enter__(self) -> RunFolder:
-        """Create and lock. Raises UsageError for a folder that is no run, EdgecError where it cannot be written."""
+        """Create and lock. Raises UsageError for a folder that is no run, EdgecError where it cannot be written or holds folders
+        of somebody else.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("this is a file, not a folder", where=str(self.path))
         if (
@@ -48,36 +51,55 @@ class RunFolder:
             raise UsageError(
                 "output folder refused", where=str(self.path), why=why, hint="Choose another, or add --force."
             )
-        with disk_errors(self.path):
+        with disk_errors(self.path, hint=RESUME):
             self._created = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / MARK, os.O_CREAT | os.O_RDWR, 0o644)
+            self._lock = os.open(self.path / MARK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(self._lock)
                 self._lock = None
                 raise UsageError("another run is writing into this folder", where=str(self.path)) from None
-            shutil.rmtree(self.part, ignore_errors=True)
-            self.part.mkdir()
+            try:
+                self._tidy()
+            except BaseException:
+                os.close(self._lock)
+                raise
         return self
+
+    def _tidy(self) -> None:
+        """Finish or remove what a killed run left."""
+        for name in (PART, READY, CACHE):
+            if os.path.lexists(self.path / name):
+                refuse_foreign(self.path / name)
+        self._move()
+        shutil.rmtree(self.part, ignore_errors=True)
+        self.part.mkdir()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self.part, ignore_errors=True)
-        if kind is not None and self._created and not (self.path / CACHE).exists():
-            (self.path / MARK).unlink(missing_ok=True)
-            (self.path / LOG).unlink(missing_ok=True)
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
-        if self._lock is not None:
-            os.close(self._lock)
+        try:
+            self._move()
+            shutil.rmtree(self.part, ignore_errors=True)
+            if kind is not None and self._created and not self.cache.exists():
+                (self.path / MARK).unlink(missing_ok=True)
+                (self.path / LOG).unlink(missing_ok=True)
+                if not any(self.path.iterdir()):
+                    self.path.rmdir()
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
 
     @property
     def part(self) -> Path:
         """Where files are written first."""
         return self.path / PART
+
+    @property
+    def _ready(self) -> Path:
+        return self.path / READY
 
     @property
     def cache(self) -> Path:
@@ -87,39 +109,40 @@ class RunFolder:
     def write(self, name: str, data: bytes | str) -> Path:
         """Write one file into ``part`` and flush it to the disk."""
         target = self.part / name
-        with disk_errors(self.path), target.open("wb") as stream:
-            stream.write(data.encode() if isinstance(data, str) else data)
+        raw = data.encode() if isinstance(data, str) else data
+        with disk_errors(target, needed=len(raw), hint=RESUME), target.open("wb") as stream:
+            stream.write(raw)
             stream.flush()
             os.fsync(stream.fileno())
         return target
 
     def publish(self, stale: tuple[str, ...]) -> None:
-        """Rename everything in ``part`` into place; ``stale`` files of an older run that were not written again go."""
+        """Move everything in ``part`` into place; ``stale`` files of an older run that were not written again go."""
         with disk_errors(self.path):
-            fresh = {entry.name for entry in self.part.iterdir()}
-            for name in sorted(fresh, key=lambda name: name.startswith("report")):
-                (self.part / name).replace(self.path / name)
-            for name in stale:
-                if name not in fresh:
-                    (self.path / name).unlink(missing_ok=True)
+            gone = {self.path / name for name in stale if not (self.part / name).exists()}
+            self.part.rename(self._ready)
+            self._move()
+            for path in gone:
+                path.unlink(missing_ok=True)
+
+    def _move(self) -> None:
+        """Move what is ready into place, also where an earlier run was killed while it did that."""
+        if not self._ready.exists():
+            return
+        with disk_errors(self.path):
+            for path in sorted(self._ready.iterdir(), key=lambda path: path.name.startswith("report")):
+                path.replace(self.path / path.name)
+            self._ready.rmdir()
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to ``log.jsonl``."""
-        with disk_errors(self.path), (self.path / LOG).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry, default=str) + "\n")
+        path = self.path / LOG
+        with disk_errors(path, hint=RESUME):
+            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            with os.fdopen(handle, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry, default=str) + "\n")
 
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the file system says into one clear message."""
-    try:
-        yield
-    except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full",
-            errno.EACCES: "permission denied",
-            errno.EROFS: "it is read-only",
-        }
-        why = reasons.get(error.errno or 0, str(error.strerror or error))
-        hint = "Free some space and run again with --resume." if error.errno == errno.ENOSPC else None
-        raise EdgecError("cannot write", where=str(error.filename or path), why=why, hint=hint) from error
+    def forget(self) -> None:
+        """Start anew: the log of an earlier run goes."""
+        with disk_errors(self.path):
+            (self.path / LOG).unlink(missing_ok=True)

@@ -6,7 +6,6 @@ ONNX artifacts are judged while the graph is at hand (`compiler.quality`); a TFL
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,10 @@ from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.compiler.quality import Tally
 from edgec.graph.compare import Difference
 from edgec.graph.data import Dataset, InputSpec
+from edgec.graph.disk import disk_errors
 from edgec.graph.errors import ModelError
 from edgec.graph.execute import Executor
+from edgec.graph.scratch import MORE_SPACE, scratch_folder
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -93,14 +94,15 @@ def _run_all(files: Sequence[Path], feeds: Mapping[str, Array], io_layout: str) 
     from edgec.runtime.bench import BenchOptions, outputs
     from edgec.runtime.devices import open_device
 
-    with tempfile.TemporaryDirectory() as folder, open_device("local") as device:
+    with scratch_folder() as folder, open_device("local") as device:
         for index, path in enumerate(files):
             file = read(path)
             given = [file.tensors[i] for i in file.inputs]
             moved = [_to_layout(array, io_layout) for array in feeds.values()]
             coded = {t.name: _encode(array, t) for t, array in zip(given, moved, strict=True)}
-            inputs, saved = Path(folder) / f"inputs{index}.npz", Path(folder) / f"outputs{index}.npz"
-            np.savez(inputs, **coded)
+            inputs, saved = folder / f"inputs{index}.npz", folder / f"outputs{index}.npz"
+            with disk_errors(inputs, hint=MORE_SPACE):
+                np.savez(inputs, **coded)
             outputs(path, inputs, saved, BenchOptions(), device)
             with np.load(saved) as arrays:
                 values = [arrays[name] for name in arrays.files]

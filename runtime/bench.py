@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgec.graph.errors import DataError, DeviceError, EdgecError, ModelError, UsageError
+from edgec.graph.scratch import scratch_folder, write_scratch
 from edgec.runtime.devices.base import Completed, Device, run_job
 from edgec.runtime.measurement import Comparison, LayerTime, Measurement, Ratio
 
@@ -132,12 +132,12 @@ def profile(
     An .onnx is measured by onnxruntime's profiler, per node of its optimised graph. A .tflite needs
     ``layers``, one single-op model per layer; each is timed by itself in the same engine.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         flags = ["profile", *_common_flags(options)]
         if layers:
             rows = [{"name": layer.name, "op": layer.op, "path": device.push(layer.path)} for layer in layers]
-            listing = Path(folder) / "layers.json"
-            listing.write_text(json.dumps(rows), encoding="utf-8")
+            listing = folder / "layers.json"
+            write_scratch(listing, json.dumps(rows))
             flags += ["--layers", device.push(listing)]
         result = _agent(flags, [artifact], options, device, notify)
     return tuple(LayerTime(**row) for row in result["layers"])

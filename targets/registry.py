@@ -7,7 +7,6 @@ say ``extends: rpi4`` and give only what differs.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from edgec.graph.disk import disk_errors, write_whole
 from edgec.graph.errors import UsageError, did_you_mean
 from edgec.targets.probe import host_fields
 from edgec.targets.schema import System, Target
@@ -67,11 +67,10 @@ def add_target(path: str | Path) -> Target:
         raise UsageError(
             f"target {found.name!r} ships with edgec", where=str(path), hint="Give yours another name."
         )
-    folder = user_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{found.name}.part"
-    shutil.copyfile(path, part)
-    part.replace(folder / f"{found.name}.yaml")
+    copy = user_folder() / f"{found.name}.yaml"
+    with disk_errors(copy):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(copy, Path(path).read_bytes())
     return found
 
 

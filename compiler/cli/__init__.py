@@ -5,13 +5,17 @@ stdout carries the result, stderr progress and errors; exit codes are those of d
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import click
 
 import edgec
+from edgec.compiler.cli.ending import Ending
+from edgec.graph.disk import disk_error, is_disk_error
 from edgec.graph.errors import EdgecError
 
 COMMANDS = {
@@ -69,41 +73,50 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: EdgecErrors become one message and their exit code; a traceback appears with -vv only."""
-    verbose = "-vv" in sys.argv
-    compiling = sys.argv[1:2] == ["compile"]
-    interrupted = "interrupted; run again with --resume to go on" if compiling else "interrupted"
-    try:
-        result: Any = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        _fail(interrupted, 130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _fail(interrupted, 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
-    except EdgecError as error:
-        if verbose:
-            raise
-        _fail(str(error), error.exit_code)
-    except MemoryError:
-        _fail("out of memory\nUse fewer --samples or a smaller model.", 3)
-    except RecursionError:
-        if verbose:
-            raise
-        _fail("the graph is nested too deeply", 3)
-    except Exception as error:  # the last door: what comes here is a defect of edgec, and is said to be one
-        if verbose:
-            raise
-        _fail(
-            f"internal error: {type(error).__name__}: {error}\nThis is a defect of edgec; -vv shows where.",
-            70,
-        )
-    sys.exit(result if isinstance(result, int) else 0)
-
-
-def _fail(message: str, code: int) -> None:
-    click.echo(f"error: {message}", err=True)
+    with Ending() as ending:
+        try:
+            result: Any = cli.main(standalone_mode=False)
+            sys.stdout.flush()
+            code = result if isinstance(result, int) else 0
+        except BaseException as error:
+            if "-vv" in sys.argv and not isinstance(error, (click.ClickException, click.exceptions.Abort)):
+                raise
+            code = _explain(error, ending)
     sys.exit(code)
+
+
+def _explain(error: BaseException, ending: Ending) -> int:
+    """Say what went wrong; the exit code."""
+    if ending.number is not None or isinstance(error, (click.exceptions.Abort, KeyboardInterrupt)):
+        resume = "; run again with --resume to go on" if sys.argv[1:2] == ["compile"] else ""
+        return _say(f"interrupted{resume}", ending.exit_code)
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        _drop_stdout()
+        return 0
+    if isinstance(error, EdgecError):
+        return _say(str(error), error.exit_code)
+    if isinstance(error, OSError) and is_disk_error(error):
+        _drop_stdout()
+        return _say(str(disk_error(error, None)), EdgecError.exit_code)
+    if isinstance(error, MemoryError):
+        return _say("out of memory\nUse fewer --samples or a smaller model.", 3)
+    if isinstance(error, RecursionError):
+        return _say("the graph is nested too deeply", 3)
+    # The last door: what comes here is a defect of edgec, and is said to be one.
+    what = f"internal error: {type(error).__name__}: {error}"
+    return _say(f"{what}\nThis is a defect of edgec; -vv shows where.", 70)
+
+
+def _say(message: str, code: int) -> int:
+    with suppress(OSError):  # stderr may be gone with the terminal
+        click.echo(f"error: {message}", err=True)
+    return code
+
+
+def _drop_stdout() -> None:
+    """Nobody takes what is left in stdout's buffer: Python would complain about it at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

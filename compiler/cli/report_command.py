@@ -22,12 +22,13 @@ import click
 def command(runs: tuple[Path, ...], form: str | None, out: Path | None) -> None:
     """Show a run's report, or compare several runs."""
     from edgec.compiler.cli.output import print_json, stdout
-    from edgec.runtime.report import compare, page, read, render_terminal, write_text
+    from edgec.graph.disk import write_whole
+    from edgec.runtime.report import compare, page, read, render_terminal
 
     reports = [(run.name or str(run), read(run)) for run in runs]
     comparison = compare(reports)
     if out is not None:
-        write_text(out, page(reports[0][1], reports[0][0]) if len(reports) == 1 else comparison.html())
+        write_whole(out, page(reports[0][1], reports[0][0]) if len(reports) == 1 else comparison.html())
         click.echo(f"wrote {out}", err=True)
     if form == "md":
         click.echo(comparison.markdown())

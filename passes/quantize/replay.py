@@ -9,7 +9,6 @@ holds one batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,30 +16,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.execute import Executor
+from edgec.passes.spill import Spill
 
 if TYPE_CHECKING:
     from edgec.graph.data import Dataset
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass
-class _Stored:
-    """One tensor over the whole data set, in one file, batch behind batch."""
-
-    path: Path
-    batches: list[tuple[int, tuple[int, ...], np.dtype[Any]]] = field(default_factory=list)
-
-    def append(self, array: Array) -> None:
-        offset = self.path.stat().st_size if self.path.exists() else 0
-        with self.path.open("ab") as stream:
-            np.ascontiguousarray(array).tofile(stream)
-        self.batches.append((offset, array.shape, array.dtype))
-
-    def read(self, index: int) -> Array:
-        offset, shape, dtype = self.batches[index]
-        count = int(np.prod(shape))
-        return np.fromfile(self.path, dtype, count, offset=offset).reshape(shape)
 
 
 class Replay:
@@ -70,20 +51,20 @@ class Replay:
         self.inputs = tuple(value.name or "" for value in model.graph.inputs)
         self.needs = _needs(model, self.targets)
         self.last_use = {name: i for i, target in enumerate(self.targets) for name in self.needs[target]}
-        self.stored: dict[str, _Stored] = {}
+        self.stored: dict[str, Spill] = {}
 
     def tensors(self, target: str) -> Iterator[Array]:
         """``target`` over the data set, batch by batch."""
         if target in self.stored:
             stored = self.stored[target]
-            for index in range(len(stored.batches)):
+            for index in range(len(stored)):
                 yield stored.read(index)
             return
         position = self.targets.index(target)
         keep = self.last_use.get(target, -1) > position
         sources = self.needs[target]
         executor = Executor(self.model, inputs=sources, outputs=[target], threads=self.threads)
-        stored = _Stored(self.folder / f"{self.label}-{position}.bin")
+        stored = Spill(self.folder / f"{self.label}-{position}.bin")
         self._forget(position)
         feeds = self._feeds(sources)
         if keep:
@@ -100,19 +81,19 @@ class Replay:
     def __exit__(self, *error: object) -> None:
         """Remove the files that are left."""
         for name in list(self.stored):
-            self.stored.pop(name).path.unlink(missing_ok=True)
+            self.stored.pop(name).remove()
 
     def _feeds(self, sources: Sequence[str]) -> Iterator[dict[str, Array]]:
         for name in sources:
             if name in self.inputs and name not in self.stored:
                 self._store_inputs()
                 break
-        count = len(self.stored[sources[0]].batches) if sources else 0
+        count = len(self.stored[sources[0]]) if sources else 0
         for index in range(count):
             yield {name: self.stored[name].read(index) for name in sources}
 
     def _store_inputs(self) -> None:
-        files = {name: _Stored(self.folder / f"{self.label}-in{i}.bin") for i, name in enumerate(self.inputs)}
+        files = {name: Spill(self.folder / f"{self.label}-in{i}.bin") for i, name in enumerate(self.inputs)}
         for feeds in self.data.batches(self.batch):
             for name in self.inputs:
                 files[name].append(feeds[name])
@@ -121,7 +102,7 @@ class Replay:
     def _forget(self, position: int) -> None:
         for name in list(self.stored):
             if self.last_use.get(name, -1) < position:
-                self.stored.pop(name).path.unlink(missing_ok=True)
+                self.stored.pop(name).remove()
 
 
 def _needs(model: ir.Model, targets: Sequence[str]) -> dict[str, tuple[str, ...]]:

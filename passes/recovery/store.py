@@ -9,19 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from edgec.passes.spill import Spill
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _numbers = itertools.count()
 
 
 class ActivationStore:
-    """Arrays by (name, batch). What exceeds ``limit`` bytes is written to ``folder`` as ``.npy`` and read back when asked for."""
+    """Arrays by (name, batch). What exceeds ``limit`` bytes is written to ``folder`` and read back when asked for."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
         self.held = 0
         self.spilled = 0
-        self._arrays: dict[tuple[str, int], Array | Path] = {}
+        self._arrays: dict[tuple[str, int], Array | Spill] = {}
         self._prefix = f"activations-{next(_numbers)}"
 
     def put(self, name: str, batch: int, array: Array) -> None:
@@ -31,20 +33,20 @@ class ActivationStore:
             self.held += array.nbytes
             self._arrays[name, batch] = array
             return
-        path = self.folder / f"{self._prefix}-{next(_numbers)}.npy"
-        np.save(path, array)
+        spill = Spill(self.folder / f"{self._prefix}-{next(_numbers)}.bin")
+        self._arrays[name, batch] = spill
+        spill.append(array)
         self.spilled += array.nbytes
-        self._arrays[name, batch] = path
 
     def get(self, name: str, batch: int) -> Array:
         """The batch; raises KeyError where it was never put."""
         found = self._arrays[name, batch]
-        return np.asarray(np.load(found)) if isinstance(found, Path) else found
+        return found.read(0) if isinstance(found, Spill) else found
 
     def drop_one(self, name: str, batch: int) -> None:
         found = self._arrays.pop((name, batch), None)
-        if isinstance(found, Path):
-            found.unlink(missing_ok=True)
+        if isinstance(found, Spill):
+            found.remove()
         elif found is not None:
             self.held -= found.nbytes
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgec.graph.errors import DeviceError
+from edgec.graph.scratch import scratch_folder
 from edgec.runtime.devices.base import TIMED_OUT, Completed, JobState
 from edgec.runtime.devices.locking import FileLock
 from edgec.runtime.pack import cached_agent
@@ -37,7 +39,9 @@ class LocalDevice:
     def __init__(self, python: str = sys.executable) -> None:
         self._python = python
         self._jobs: dict[str, _Job] = {}
+        self._scratch = ExitStack()
         self._folder: Path | None = None
+        self._count = itertools.count()
         self._cancelled = False
 
     def __enter__(self) -> LocalDevice:
@@ -62,9 +66,13 @@ class LocalDevice:
             part.replace(path)
 
     def temporary(self, name: str) -> str:
+        return str(self._home() / f"{next(self._count)}-{name}")
+
+    def _home(self) -> Path:
+        """The folder of all that this device needs while it is open."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="edgec-"))
-        return str(self._folder / f"{len(list(self._folder.iterdir()))}-{name}")
+            self._folder = self._scratch.enter_context(scratch_folder())
+        return self._folder
 
     def run(self, command: Sequence[str], *, timeout: float = 60.0) -> Completed:
         job = self.start(command, timeout=timeout, wait=None, notify=lambda text: None)
@@ -79,12 +87,19 @@ class LocalDevice:
         self, command: Sequence[str], *, timeout: float, wait: float | None, notify: Callable[[str], None]
     ) -> str:
         lock = FileLock(self.name, wait, notify) if wait is not None else None
-        folder = Path(tempfile.mkdtemp(prefix="edgec-job-"))
+        folder = self._home() / f"{next(self._count)}-job"
         try:
+            folder.mkdir()
             with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-                # A session of its own: Ctrl-C reaches only us, and we end the whole group in order.
+                # A session of its own: Ctrl-C reaches only us, and we end the whole group in order. Its temporary files lie
+                # among ours, so that they go with them whatever ends it.
                 process = subprocess.Popen(
-                    list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+                    list(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                    env={**os.environ, "TMPDIR": str(folder)},
                 )
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -123,9 +138,8 @@ class LocalDevice:
     def close(self) -> None:
         for job in list(self._jobs):
             self.stop(job)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        self._scratch.close()
+        self._folder = None
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -14,12 +14,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
 from edgec.graph.errors import DeviceError, UsageError
+from edgec.graph.scratch import scratch_folder
 
 COMMAND_VARIABLE = "EDGEC_SSH_COMMAND"  # such as 'ssh -F my_config', like git's GIT_SSH_COMMAND
 _REPORT = re.compile(rb"edgec-exit=(\d+)\n?")
@@ -68,6 +69,7 @@ class Link:
     times: LinkTimes = field(default_factory=LinkTimes)
     command: Sequence[str] = ()
     notify: Callable[[str], None] = lambda text: None
+    _scratch: ExitStack = field(default_factory=ExitStack)
     _folder: Path | None = None
 
     @classmethod
@@ -174,12 +176,12 @@ class Link:
         """End the shared connection and remove its socket."""
         self.disconnect()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._scratch.close()
             self._folder = None
 
     def _client(self) -> list[str]:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="edgec-ssh-"))
+            self._folder = self._scratch.enter_context(scratch_folder())
         times = self.times
         options = {
             "BatchMode": "yes",

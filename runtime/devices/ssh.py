@@ -13,7 +13,6 @@ import re
 import secrets
 import shlex
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from getpass import getuser
 from pathlib import Path
 
 from edgec.graph.errors import DeviceError
+from edgec.graph.scratch import scratch_folder
 from edgec.runtime.devices import scripts
 from edgec.runtime.devices.base import Completed, JobState
 from edgec.runtime.devices.openssh import Link, LinkLostError, LinkTimes, Reply
@@ -143,11 +143,11 @@ class SshDevice:
         if state == "gone":
             why = "its process is gone and left no exit code: a restart, or killed for want of memory?"
             raise DeviceError("the run vanished", where=self.name, why=why)
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             texts = []
             for name in ("out", "err"):
-                self.pull(f"{self._root}/jobs/{job}/{name}", Path(folder) / name)
-                texts.append((Path(folder) / name).read_text(encoding="utf-8", errors="replace"))
+                self.pull(f"{self._root}/jobs/{job}/{name}", folder / name)
+                texts.append((folder / name).read_text(encoding="utf-8", errors="replace"))
         code = int(state.split()[1])
         code = code if code < 128 or code == 255 else 128 - code  # the shell's way to say 'ended by a signal'
         return JobState(Completed(code, texts[0], texts[1]), progress)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgec.runtime.report.comparison import RunComparison, compare
     from edgec.runtime.report.html import page
     from edgec.runtime.report.schema import Report, latency_of
-    from edgec.runtime.report.store import read, write, write_text
+    from edgec.runtime.report.store import read, write
     from edgec.runtime.report.terminal import render_terminal, summary_lines
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "render_terminal",
     "summary_lines",
     "write",
-    "write_text",
 ]
 
 _HOME = {
@@ -43,7 +42,6 @@ _HOME = {
     "render_terminal": "terminal",
     "summary_lines": "terminal",
     "write": "store",
-    "write_text": "store",
 }
 
 

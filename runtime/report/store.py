@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from edgec.graph.errors import DataError, EdgecError
+from edgec.graph.disk import write_whole
+from edgec.graph.errors import DataError
 from edgec.runtime.report.schema import SCHEMA, Report
 
 JSON_NAME = "report.json"
@@ -24,24 +24,10 @@ def write(run_folder: Path, report: Report, name: str | None = None) -> None:
     """
     from edgec.runtime.report.html import page
 
-    write_text(run_folder / JSON_NAME, report.to_json())
+    write_whole(run_folder / JSON_NAME, report.to_json())
     folder = run_folder.resolve()
     visible = folder.parent if folder.name.startswith(".") else folder
-    write_text(run_folder / HTML_NAME, page(report, name or visible.name))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` with ``text`` in one step. Raises EdgecError when the disk or the folder refuses."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise EdgecError("cannot write", where=str(path), why=error.strerror or str(error)) from error
+    write_whole(run_folder / HTML_NAME, page(report, name or visible.name))
 
 
 def read(run_folder: Path) -> Report:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from edgec.graph.cost import ModelCost
+from edgec.graph.disk import disk_errors, write_whole
 from edgec.targets.estimator.coefficients import (
     Coefficients,
     Entry,
@@ -87,8 +88,7 @@ def save_host(entries: Sequence[Entry]) -> Coefficients:
     kept = [e for e in (known.entries if known else ()) if (e.runtime, e.precision, e.threads) not in new]
     found = Coefficients("host", (*kept, *entries), {}, machine=this_machine())
     path = host_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(write(found), encoding="utf-8")
-    part.replace(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, write(found))
     return found

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+import stat
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 from threadpoolctl import threadpool_info
 
-from edgec.compiler.cache import PassCache, pass_key
+from edgec.compiler import cache as caching
+from edgec.compiler.cache import KeyMaker, PassCache
 from edgec.compiler.pipeline import run_pipeline
+from edgec.compiler.sealed import SealedFolder, user_key
 from edgec.graph.errors import EdgecError, PassError, UsageError
 from edgec.graph.views import ConvView
-from edgec.passes.base import Need, Note, Pass, PassResult, option
+from edgec.passes.base import Need, Note, Pass, PassResult, Prices, Progress, option
+from edgec.passes.equalize import Equalize
 from edgec.passes.fold import Fold
+from edgec.targets import target
+from edgec.targets.estimator import latency_table
+
+
+def kept(folder: Path) -> PassCache:
+    return PassCache(SealedFolder(folder / "cache", user_key()))
+
 
 NET = "net (float[N,3,8,8] x) => (float[N,4,8,8] y) <float[4,3,3,3] w> { y = Conv<pads=[1,1,1,1]>(x, w) }"
 
@@ -129,7 +143,7 @@ def test_an_error_names_the_pass(canonical, context) -> None:
 
 def test_resume_takes_what_is_there_and_only_that(canonical, context, tmp_path, monkeypatch) -> None:
     model = canonical(NET)
-    cache = PassCache(tmp_path / "cache")
+    cache = kept(tmp_path)
     monkeypatch.setattr("edgec.compiler.cache.print_pass", lambda one: f"{one.name}{one}")
     first = run_pipeline([Scale(), Fold()], model, context(model), cache=cache)
     again = run_pipeline([Scale(), Fold(), Scale(by=3)], model, context(model), cache=cache, resume=True)
@@ -139,26 +153,210 @@ def test_resume_takes_what_is_there_and_only_that(canonical, context, tmp_path, 
     assert [step.cached for step in other] == [False, False]
 
 
-def test_the_key_knows_everything_that_matters(canonical, context, noise) -> None:
+def test_the_key_knows_everything_that_matters(canonical, context, noise, monkeypatch) -> None:
     model, other = canonical(NET), canonical(NET, 1)
-    base = context(model)
-    keys = {
-        pass_key(model, Fold(), base, "t"),
-        pass_key(other, Fold(), base, "t"),
-        pass_key(model, Fold(), base, "another teacher"),
-        pass_key(model, Fold(), context(model, noise(model)), "t"),
-        pass_key(model, Fold(), context(model, noise(model, seed=1)), "t"),
+    host, rpi = target("host"), target("rpi4")
+    base = replace(context(model, noise(model)), target=rpi, seed=1)
+    table = latency_table(rpi)
+    contexts = {
+        "teacher": replace(base, teacher=other),
+        "data": replace(base, data=noise(model, seed=1)),
+        "data's order": replace(base, data=replace(base.data, indices=base.data.indices[::-1])),
+        "no data": replace(base, data=None),
+        "target": replace(base, target=host),
+        "a field of the target": replace(base, target=rpi.model_copy(update={"channel_multiple": 3})),
+        "seed": replace(base, seed=2),
+        "reference": replace(base, reference=other),
+        "prices": replace(base, prices=Prices(table, 2.0)),
+        "the source's time": replace(base, prices=Prices(table, 3.0)),
+        "typical prices": replace(base, prices=Prices(table, 2.0, typical=True)),
+        "scaled prices": replace(base, prices=Prices(replace(table, factor=2.0), 2.0)),
+        "an entry of the prices": replace(
+            base, prices=Prices(replace(table, entry=table.entry.scaled(2.0, 1.1, "test")), 2.0)
+        ),
     }
-    assert len(keys) == 5
-    assert pass_key(model.clone(), Fold(), base, "t") in keys
+    keys = {name: KeyMaker.of(one).key(model, Fold()) for name, one in contexts.items()}
+    keys["base"] = KeyMaker.of(base).key(model, Fold())
+    keys["model"] = KeyMaker.of(base).key(other, Fold())
+    keys["pass"] = KeyMaker.of(base).key(model, Equalize())
+    keys["option"] = KeyMaker.of(base).key(model, Equalize(strength=0.7))
+    assert len(set(keys.values())) == len(keys), keys
+    same = replace(base, threads=2, scratch=base.scratch / "elsewhere", progress=Progress())
+    assert KeyMaker.of(same).key(model.clone(), Fold()) == keys["base"]
+    # What a context holds is either in the key or one of those three: a new field has to be decided on here.
+    keyed = {"teacher", "data", "target", "seed", "reference", "prices"}
+    assert {field.name for field in fields(base)} == keyed | {"threads", "scratch", "progress"}
+    assert {field.name for field in fields(Prices)} == {"table", "source_ms", "typical"}
+    assert {field.name for field in fields(table)} == {"entry", "target", "factor"}
 
 
-def test_a_damaged_entry_is_no_entry(canonical, context, tmp_path) -> None:
+@pytest.mark.parametrize(
+    "package", ["numpy", "scipy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "Pillow"]
+)
+def test_another_version_of_what_computes_is_another_key(
+    package, canonical, context, monkeypatch, tmp_path
+) -> None:
     model = canonical(NET)
-    cache = PassCache(tmp_path / "cache")
+    cache = kept(tmp_path)
+    run_pipeline([Fold()], model, context(model), cache=cache)
+    real = caching.version
+    monkeypatch.setattr(caching, "version", lambda name: "99.9" if name == package else real(name))
+    (step,) = run_pipeline([Fold()], model, context(model), cache=cache, resume=True)
+    assert not step.cached
+    monkeypatch.undo()
+    (step,) = run_pipeline([Fold()], model, context(model), cache=cache, resume=True)
+    assert step.cached
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("sys.version_info", (3, 99, 0)),
+        ("platform.machine", lambda: "riscv64"),
+        ("threadpool_info", list),
+        ("_estimates", lambda context: {"measured": "anew"}),
+        ("code_version", lambda: "edited"),
+    ],
+)
+def test_another_machine_or_code_is_another_key(what, value, canonical, context, monkeypatch) -> None:
+    model = canonical(NET)
+    before = KeyMaker.of(context(model)).common
+    assert KeyMaker.of(context(model)).common == before
+    monkeypatch.setattr(f"edgec.compiler.cache.{what}", value)
+    assert KeyMaker.of(context(model)).common != before
+
+
+def test_the_code_version_is_that_of_the_files_and_of_edgec(monkeypatch, tmp_path) -> None:
+    (tmp_path / "one.py").write_text("a = 1\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "two.py").write_text("b = 1\n")
+    monkeypatch.setattr(
+        caching, "import_module", lambda name: SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
+    )
+    version_of = caching.code_version.__wrapped__
+    seen = [version_of(), version_of()]
+    assert seen[0] == seen[1]
+    (tmp_path / "sub" / "two.py").write_text("b = 2\n")
+    seen.append(version_of())
+    (tmp_path / "sub" / "two.py").rename(tmp_path / "sub" / "three.py")
+    seen.append(version_of())
+    monkeypatch.setattr(caching.edgec, "__version__", "99")
+    seen.append(version_of())
+    assert len(set(seen)) == 4
+
+
+def test_passes_behind_quantize_are_keyed_by_the_float_model(canonical, context, tmp_path) -> None:
+    class Quantize(Scale):
+        name: ClassVar[str] = "quantize"
+
+        def run(self, model, context):
+            return PassResult(canonical(NET), True)  # the same output, whatever came in
+
+    model, cache = canonical(NET), kept(tmp_path)
+    run_pipeline([Scale(), Quantize(), Fold()], model, context(model), cache=cache)
+    again = run_pipeline([Scale(by=3), Quantize(), Fold()], model, context(model), cache=cache, resume=True)
+    assert not any(step.cached for step in again)
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def replant(path: Path) -> None:
+    """What an attacker can do who knows everything but the user's key."""
+    SealedFolder(path.parent, b"x" * 32).write(path.name, path.read_bytes()[32:])
+
+
+def link(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to(path.with_name("moved"))
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def huge(path: Path) -> None:
+    os.truncate(path, 1 << 40)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def unreadable_length(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:32] + b"\xff" * 8 + path.read_bytes()[40:])
+
+
+@pytest.mark.parametrize("harm", [damage, cut, empty, replant, link, pipe, huge, folder, unreadable_length])
+def test_an_entry_that_is_not_as_we_wrote_it_is_no_entry(harm, canonical, context, tmp_path) -> None:
+    model = canonical(NET)
+    cache = kept(tmp_path)
     run_pipeline([Fold()], model, context(model), cache=cache)
     (entry,) = (tmp_path / "cache").iterdir()
-    data = bytearray((entry / "model.onnx").read_bytes())
-    data[-1] ^= 1
-    (entry / "model.onnx").write_bytes(data)
-    assert cache.read(entry.name) is None
+    harm(entry)
+    (step,) = run_pipeline([Fold()], model, context(model), cache=(again := kept(tmp_path)), resume=True)
+    assert not step.cached
+    assert again.store.refused == [entry.name]
+
+
+def test_an_entry_under_another_name_is_no_entry(canonical, context, tmp_path) -> None:
+    cache = kept(tmp_path)
+    cache.write("a", canonical(NET), {})
+    (tmp_path / "cache" / "a").rename(tmp_path / "cache" / "b")
+    assert cache.read("b") is None
+    assert cache.store.refused == ["b"]
+
+
+def test_another_users_entries_are_not_read(canonical, context, tmp_path, monkeypatch) -> None:
+    """Two users, or two machines: the same folder with the same files, another key."""
+    model = canonical(NET)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "one"))
+    run_pipeline([Fold()], model, context(model), cache=kept(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "two"))
+    (step,) = run_pipeline([Fold()], model, context(model), cache=kept(tmp_path), resume=True)
+    assert not step.cached
+
+
+def test_a_linked_cache_folder_is_refused(canonical, context, tmp_path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "cache").symlink_to(tmp_path / "elsewhere")
+    model = canonical(NET)
+    for resume in (True, False):
+        with pytest.raises(EdgecError, match="folder refused: it is a symbolic link"):
+            run_pipeline([Fold()], model, context(model), cache=kept(tmp_path), resume=resume)
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_the_key_is_kept_and_only_the_users(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    key = user_key()
+    assert len(key) == 32
+    assert user_key() == key
+    path = tmp_path / "edgec" / "seal.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    path.chmod(0o644)  # others may have read it
+    assert (other := user_key()) != key
+    assert user_key() == other
+    path.write_bytes(b"short")
+    assert len(user_key()) == 32
+
+
+def test_without_a_place_for_the_key_a_run_still_has_one(tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert len(user_key()) == 32
+    assert user_key() != user_key()

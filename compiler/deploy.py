@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgec import __version__
 from edgec.compiler.recipe import Recipe, read_recipe
+from edgec.graph.disk import disk_error
 from edgec.graph.errors import DataError, ModelError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def make_bundle(
     """Assemble the bundle of ``run`` in ``out``, whole or not at all.
 
     Raises DataError for a folder that is no run, UsageError for an ``out`` that holds something else or options that
-    do not fit, ModelError for an artifact that was changed since the run.
+    do not fit, ModelError for an artifact that was changed since the run, EdgecError where the disk refuses.
     """
     from edgec.runtime.report import read
     from edgec.targets import target as find_target
@@ -80,8 +81,8 @@ def make_bundle(
     _refuse_foreign(out, options.force)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         for artifact in chosen:
             _copy_checked(run / artifact.path, part / Path(artifact.path).name, artifact.sha256)
         wheels = _fill(part, report, recipe, target, chosen, options, notify)
@@ -92,6 +93,8 @@ def make_bundle(
         if out.exists():
             shutil.rmtree(out)
         part.rename(out)
+    except OSError as error:
+        raise disk_error(error, out) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from edgec.compiler.recipe import Recipe
-from edgec.graph.disk import disk_errors
+from edgec.graph.disk import write_whole
 from edgec.graph.errors import DataError
-from edgec.graph.scratch import MORE_SPACE, scratch_folder
+from edgec.graph.npz import npz_bytes
+from edgec.graph.scratch import scratch_folder, write_scratch
 from edgec.runtime.bench import BenchOptions, outputs
 from edgec.runtime.devices.local import LocalDevice
 
@@ -45,14 +46,12 @@ def record(artifacts: Sequence[Path], recipe: Recipe, save: Path, samples: int) 
             specs = {name: (tuple(shape), np.dtype(dtype)) for name, shape, dtype in told["inputs"]}
             feeds, source = _samples(specs, told["quantised"], path.suffix, recipe, samples)
             given, result = folder / "inputs.npz", folder / "outputs.npz"
-            with disk_errors(given, hint=MORE_SPACE):
-                np.savez(given, **feeds)
+            write_scratch(given, npz_bytes(feeds))
             outputs(path, given, result, BenchOptions(), device)
             arrays |= {f"{path.name}/in/{name}": array for name, array in feeds.items()}
             with np.load(result) as archive:
                 arrays |= {f"{path.name}/out/{name}": archive[name] for name in archive.files}
-    with disk_errors(save):
-        np.savez_compressed(save, **arrays)
+    write_whole(save, npz_bytes(arrays, compressed=True))
     return Recorded(source, facts)
 
 

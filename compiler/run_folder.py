@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgec.graph.disk import disk_errors, refuse_foreign
+from edgec.graph.disk import disk_errors, refuse_foreign, write_new
 from edgec.graph.errors import UsageError
 
 MARK = ".edgec"
@@ -109,11 +109,7 @@ class RunFolder:
     def write(self, name: str, data: bytes | str) -> Path:
         """Write one file into ``part`` and flush it to the disk."""
         target = self.part / name
-        raw = data.encode() if isinstance(data, str) else data
-        with disk_errors(target, needed=len(raw), hint=RESUME), target.open("wb") as stream:
-            stream.write(raw)
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_new(target, data, hint=RESUME, durable=True)
         return target
 
     def publish(self, stale: tuple[str, ...]) -> None:

@@ -19,10 +19,10 @@ from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.compiler.quality import Tally
 from edgec.graph.compare import Difference
 from edgec.graph.data import Dataset, InputSpec
-from edgec.graph.disk import disk_errors
 from edgec.graph.errors import ModelError
 from edgec.graph.execute import Executor
-from edgec.graph.scratch import MORE_SPACE, scratch_folder
+from edgec.graph.npz import npz_bytes
+from edgec.graph.scratch import scratch_folder, write_scratch
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -101,8 +101,7 @@ def _run_all(files: Sequence[Path], feeds: Mapping[str, Array], io_layout: str) 
             moved = [_to_layout(array, io_layout) for array in feeds.values()]
             coded = {t.name: _encode(array, t) for t, array in zip(given, moved, strict=True)}
             inputs, saved = folder / f"inputs{index}.npz", folder / f"outputs{index}.npz"
-            with disk_errors(inputs, hint=MORE_SPACE):
-                np.savez(inputs, **coded)
+            write_scratch(inputs, npz_bytes(coded))
             outputs(path, inputs, saved, BenchOptions(), device)
             with np.load(saved) as arrays:
                 values = [arrays[name] for name in arrays.files]

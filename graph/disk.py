@@ -64,7 +64,9 @@ def disk_error(
     if free is not None:
         need = f"{_size(needed)} needed, " if needed is not None else ""
         why = f"{why} ({need}{_size(free)} free)"
-    named = error.filename if isinstance(error.filename, str) else None
+    named = next(
+        (str(name) for name in (error.filename2, error.filename) if isinstance(name, (str, Path))), None
+    )
     advice = hint if hint is not None and code in _HINTS else _HINTS.get(code)
     return EdgecError(f"cannot {verb}", where=named or str(path or "standard output"), why=why, hint=advice)
 
@@ -84,6 +86,23 @@ def free_bytes(path: Path) -> int | None:
         except OSError:
             return None
     return None
+
+
+def write_new(path: Path, data: bytes | str, *, hint: str | None = None, durable: bool = False) -> None:
+    """Write a file where nobody looks yet; ``durable``: it is on the disk when this returns. Nothing is left of it where the disk
+    refuses: raises EdgecError then.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    with disk_errors(path, needed=len(raw), hint=hint):
+        try:
+            with path.open("wb") as stream:
+                stream.write(raw)
+                stream.flush()
+                if durable:
+                    os.fsync(stream.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def write_whole(path: Path, data: bytes | str, *, hint: str | None = None, mode: int = 0o666) -> None:

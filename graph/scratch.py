@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from edgec.graph.disk import disk_errors, locked, private_folder
+from edgec.graph.disk import disk_errors, locked, private_folder, write_new
 from edgec.graph.errors import EdgecError
 
 MORE_SPACE = "Free some space there, or set TMPDIR to a folder on a larger disk."
@@ -45,9 +45,7 @@ def scratch_folder() -> Iterator[Path]:
 
 def write_scratch(path: Path, data: bytes | str) -> None:
     """Write a file of a temporary folder. Raises EdgecError where it does not fit."""
-    raw = data.encode() if isinstance(data, str) else data
-    with disk_errors(path, needed=len(raw), hint=MORE_SPACE):
-        path.write_bytes(raw)
+    write_new(path, data, hint=MORE_SPACE)
 
 
 def scratch_root() -> Path:

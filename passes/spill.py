@@ -30,10 +30,15 @@ class Spill:
     def append(self, array: Array) -> None:
         """Write one more. Raises EdgecError where the disk refuses it or took less than it was given."""
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        with disk_errors(self.path, needed=flat.nbytes, hint=MORE_SPACE), self.path.open("ab") as stream:
-            stream.write(flat.data)
-            stream.flush()
-            size = os.fstat(stream.fileno()).st_size
+        with disk_errors(self.path, needed=flat.nbytes, hint=MORE_SPACE):
+            try:
+                with self.path.open("ab") as stream:
+                    stream.write(flat.data)
+                    stream.flush()
+                    size = os.fstat(stream.fileno()).st_size
+            except OSError:
+                self.remove()
+                raise
         if size != self._end + flat.nbytes:
             why = f"{size} bytes where {self._end + flat.nbytes} were written"
             raise EdgecError("a temporary file was cut short", where=str(self.path), why=why, hint=MORE_SPACE)

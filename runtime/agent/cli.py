@@ -111,6 +111,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = {"agent": VERSION, "error": str(error), "kind": error.kind}
         code = 2 if error.kind == "usage" else 3
         say(f"error: {error}")
+    except OSError as error:
+        result = {
+            "agent": VERSION,
+            "error": f"{error.filename or 'the disk'}: {error.strerror}",
+            "kind": "worker",
+        }
+        code = 3
+        say(f"error: {result['error']}")
     except KeyboardInterrupt:
         return 130
     if args.output:

@@ -7,6 +7,7 @@ import json
 import os
 import statistics
 import tempfile
+import zipfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
@@ -47,7 +48,10 @@ def _session(path: str, engine_name: str | None, args: argparse.Namespace) -> Li
         engine.feed(made_up_feeds(engine))
         burst(engine.invoke, 3, 0.3, 0)
         runs = len(burst(engine.invoke, 10, min(2.0, args.seconds), 0))
-        events = json.loads(Path(engine.session.end_profiling()).read_text(encoding="utf-8"))
+        try:
+            events = json.loads(Path(engine.session.end_profiling()).read_text(encoding="utf-8"))
+        except ValueError:
+            raise AgentError("worker", f"the profile in {folder} was cut short: is the disk full?") from None
     ops: Dict[str, str] = {}
     times: Dict[str, List[float]] = {}
     for event in events:
@@ -94,8 +98,10 @@ def outputs(args: argparse.Namespace) -> Json:
             collected.setdefault(name, []).append(numpy.array(array))
     arrays = {name: numpy.concatenate(parts) for name, parts in collected.items()}
     part = Path(args.save + ".part")
-    with part.open("wb") as file:
-        numpy.savez(file, **arrays)
+    with zipfile.ZipFile(str(part), "w") as archive:  # savez(**arrays) cannot take an output called 'file'
+        for name, array in arrays.items():
+            with archive.open(name + ".npy", "w", force_zip64=True) as file:
+                numpy.lib.format.write_array(file, array, allow_pickle=False)
     part.replace(args.save)
     facts: Json = {"engine": engine.name, "engine_version": engine.version, "delegate": engine.delegate}
     facts["inputs"] = [[name, list(shape), str(dtype)] for name, shape, dtype in engine.inputs]

@@ -121,6 +121,8 @@ class LocalDevice:
         progress = stderr.strip().rpartition("\n")[2]
         if code is None:
             return JobState(None, progress)
+        if code != 0 and not stderr:
+            stderr = f"it said nothing in {entry.folder}: is that disk full?"
         stdout = (entry.folder / "out").read_text(encoding="utf-8", errors="replace")
         return JobState(Completed(code, stdout, stderr), progress)
 

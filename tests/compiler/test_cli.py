@@ -296,7 +296,7 @@ def test_a_full_disk_keeps_the_old_artifacts(edgec, files, monkeypatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("edgec.compiler.run_folder.os.fsync", full)
+    monkeypatch.setattr("edgec.graph.disk.os.fsync", full)
     code, _, err = edgec(*compile_args(files, "--precision", "int8"))
     assert code == 3
     assert "the disk is full" in err

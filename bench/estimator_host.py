@@ -24,6 +24,7 @@ import onnx_ir as ir
 from edgec.compiler.calibrate import ENGINES, PROBES, artifacts, calibrate, measure
 from edgec.graph.cost import cost
 from edgec.graph.load import load
+from edgec.passes.base import Progress
 from edgec.targets import target
 from edgec.targets.estimator import estimate
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=PROBES)
     options = parser.parse_args()
     if not options.no_calibrate:
-        calibrate(options.probes, progress=show)
+        calibrate(options.probes, progress=Show())
     host = target("host")
     sums: dict[tuple[str, str], list[float]] = {}
     print("| network | engine | precision | measured ms | estimated ms | range | error |")
@@ -75,9 +76,10 @@ def main() -> None:
         )
 
 
-def show(what: str, done: int, total: int) -> None:
-    if done % 20 == 0:
-        print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+class Show(Progress):
+    def step(self, label: str, done: int, total: int) -> None:
+        if done % 20 == 0:
+            print(f"{label}: {done}/{total}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

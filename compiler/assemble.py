@@ -17,6 +17,7 @@ from edgec.compiler.latency import Timings
 from edgec.compiler.layer_table import LayerRow
 from edgec.compiler.pipeline import Step
 from edgec.compiler.prepare import Prepared
+from edgec.compiler.prices import has_budget, own_format
 from edgec.compiler.recipe import Recipe
 from edgec.graph.cost import cost
 
@@ -83,7 +84,18 @@ def assemble(facts: RunFacts, recipe: Recipe) -> Report:
         "seconds": facts.seconds,
         "peak_rss_mb": facts.peak_rss_mb,
     }
-    return Report.model_validate(values)
+    report = Report.model_validate(values)
+    return report.model_copy(update={"headline": _headline(facts, report)})
+
+
+def _headline(facts: RunFacts, report: Report) -> str | None:
+    """The artifact that a latency budget is for, else the fastest of the smallest precision, else the target's own format."""
+    from edgec.runtime.report.facts import fastest
+
+    if any(has_budget(one) for one in facts.ready.passes):
+        return facts.timings.headline
+    best = fastest(report.artifacts, own_format(facts.ready.target))
+    return None if best is None else best.path
 
 
 def _artifact(facts: RunFacts, one: Emitted) -> dict[str, Any]:

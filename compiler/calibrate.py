@@ -25,7 +25,7 @@ from edgec.graph.cost import ModelCost, cost
 from edgec.graph.data import open_data
 from edgec.graph.errors import DeviceError
 from edgec.graph.scratch import scratch_folder, write_scratch
-from edgec.passes.base import Context
+from edgec.passes.base import Context, Progress
 from edgec.passes.quantize import Quantize
 from edgec.targets import target
 from edgec.targets.estimator.coefficients import Coefficients, Entry
@@ -33,7 +33,6 @@ from edgec.targets.estimator.own import fit_own, save_host
 from edgec.targets.estimator.probes import probes
 
 Precision = Literal["fp32", "int8"]
-Progress = Callable[[str, int, int], None]
 ENGINES = ("onnxruntime", "ai-edge-litert")
 PROBES = 210
 _LEAST = 40
@@ -49,13 +48,14 @@ _TYPES = {
 def calibrate(
     count: int = PROBES,
     engines: Sequence[str] = ENGINES,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress | None = None,
     precisions: Sequence[Precision] = ("fp32", "int8"),
 ) -> Coefficients:
     """Measure ``count`` probe networks in ``precisions`` with each installed engine; fit, save, and return the result.
 
     Raises DeviceError when no engine is installed.
     """
+    progress = progress or Progress()
     present = [engine for engine in engines if _version(engine)]
     if not present:
         raise DeviceError(
@@ -64,16 +64,16 @@ def calibrate(
     with scratch_folder() as folder:
         costs: list[ModelCost] = []
         files: list[dict[tuple[str, Precision], Path]] = []
-        for index, (name, model) in enumerate(probes(max(count, _LEAST))):
-            progress("preparing probe networks", index, count)
+        wanted = max(count, _LEAST)
+        for name, model in progress.over("preparing probe networks", probes(wanted), wanted):
             files.append(artifacts(name, model, present, folder, precisions))
             costs.append(cost(model))
         found: list[Entry] = []
         for engine in present:
             for precision in precisions:
-                label = f"measuring {engine} {precision}"
                 paths = [made[engine, precision] for made in files]
-                ms = list(measure(paths, lambda done, total, label=label: progress(label, done, total)))  # type: ignore[misc]
+                with progress.counting(f"measuring {engine} {precision}") as counted:
+                    ms = list(measure(paths, counted))
                 found.append(fit_own(costs, ms, engine, _version(engine), precision, target("host").soc))
     return save_host(found)
 

@@ -13,6 +13,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from edgec import __version__
+from edgec.compiler.prices import own_format
 from edgec.compiler.recipe import Recipe, read_recipe
 from edgec.graph.disk import disk_error
 from edgec.graph.errors import DataError, ModelError, UsageError, did_you_mean
@@ -135,7 +136,7 @@ def _choose(report: Report, target: Target, names: Sequence[str]) -> list[Artifa
     chosen = [known[name] for name in (names or known)]
     if not chosen:
         raise DataError("the run has no artifacts")
-    first = "onnx" if target.default_engine == "onnxruntime" else "tflite"
+    first = own_format(target)
     return sorted(
         chosen, key=lambda a: (a.path != report.headline, _PRECISIONS.index(a.precision), a.format != first)
     )

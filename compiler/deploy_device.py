@@ -182,7 +182,20 @@ def _add_to_report(
     model = report.model
     if source is not None and of_target and _supersedes(latency(source), model.latency):
         model = model.model_copy(update={"latency": latency(source)})
-    write(run, report.model_copy(update={"artifacts": artifacts, "model": model}))
+    changed = {"artifacts": artifacts, "model": model}
+    if of_target and report.headline in (
+        None,
+        _fastest(report.artifacts),
+    ):  # else it is what a latency budget is for
+        changed["headline"] = _fastest(artifacts)
+    write(run, report.model_copy(update=changed))
+
+
+def _fastest(artifacts: Sequence[Artifact]) -> str | None:
+    from edgec.runtime.report.facts import fastest
+
+    best = fastest(artifacts)
+    return None if best is None else best.path
 
 
 def _with(artifact: Artifact, new: Latency | None, *, of_target: bool) -> Artifact:

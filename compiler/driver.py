@@ -79,9 +79,9 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
         steps = _run_passes(ready, settings, folder, cache, scratch, priced.prices)
         models = stages(ready.model, steps)
         emitted = emit_all(models, ready.recipe, folder)
-        settings.progress.step("judging", 0, 1)
-        quality = _judge(ready, models)
-        by_artifact, remarks = _judge_files(ready, models, emitted)
+        with settings.progress.counting("judging"):
+            quality = _judge(ready, models)
+            by_artifact, remarks = _judge_files(ready, models, emitted)
         timings = time_run(
             ready, models, emitted, scratch, measure=settings.measure, progress=settings.progress
         )

@@ -35,6 +35,7 @@ class Timings:
     per_node_ms: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     headline: str | None = None
+    """Name of the artifact that a latency budget is for."""
 
     @property
     def source_ms(self) -> float | None:
@@ -48,7 +49,7 @@ class Timings:
 
     @property
     def headline_ms(self) -> float | None:
-        """Median latency of the artifact that the run is about: the last one in the asked precision."""
+        """Median latency of the artifact that a latency budget is for: of the first format, in the asked precision."""
         found = self.artifacts.get(self.headline or "")
         return None if found is None else float(found["median_ms"])
 
@@ -66,7 +67,8 @@ def time_run(
 
     Unmeasured (``--no-bench``), this host is estimated for too where there is a latency budget.
     """
-    headline = next((one.name for one in emitted if one.precision == ready.recipe.precision), None)
+    asked = ready.recipe.formats[0], ready.recipe.precision
+    headline = next(one.name for one in emitted if (one.format, one.precision) == asked)
     if ready.target.name == "host":
         if measure:
             return _measured(ready, emitted, headline, scratch, progress)
@@ -76,7 +78,7 @@ def time_run(
 
 
 def _measured(
-    ready: Prepared, emitted: Sequence[Emitted], headline: str | None, scratch: Path, progress: Progress
+    ready: Prepared, emitted: Sequence[Emitted], headline: str, scratch: Path, progress: Progress
 ) -> Timings:
     from edgec.runtime.bench import BenchOptions, compare
     from edgec.runtime.devices import open_device
@@ -86,9 +88,8 @@ def _measured(
     warnings = [] if len(paths) == len(emitted) + 1 else _unmeasured(paths, emitted)
     if len(paths) < 2:
         paths = paths * 2
-    progress.step("measuring", 0, 1)
     try:
-        with open_device("local") as device:
+        with progress.counting("measuring"), open_device("local") as device:
             found = compare(paths, BenchOptions(seconds=1.0, restarts=2), device)
             layers = _profile(ready, emitted, headline, device)
     except EdgecError as error:
@@ -97,7 +98,6 @@ def _measured(
             warnings=(*warnings, f"latency was not measured: {error}"),
             headline=headline,
         )
-    progress.step("measuring", 1, 1)
     records = {Path(m.artifact).name: measured_record(m) for m in found.measurements}
     names = {one.name for one in emitted}
     first = found.measurements[0]
@@ -123,9 +123,7 @@ def _has_litert() -> bool:
     return find_spec("ai_edge_litert") is not None or find_spec("tflite_runtime") is not None
 
 
-def _profile(
-    ready: Prepared, emitted: Sequence[Emitted], headline: str | None, device: Any
-) -> dict[str, float]:
+def _profile(ready: Prepared, emitted: Sequence[Emitted], headline: str, device: Any) -> dict[str, float]:
     """Milliseconds per node of the headline's ONNX twin; nodes that the runtime fused into others are absent."""
     from edgec.runtime.bench import BenchOptions, profile
 
@@ -170,7 +168,7 @@ def _comparison(found: Comparison) -> dict[str, Any]:
 
 
 def _estimated(
-    ready: Prepared, models: Mapping[str, ir.Model], emitted: Sequence[Emitted], headline: str | None
+    ready: Prepared, models: Mapping[str, ir.Model], emitted: Sequence[Emitted], headline: str
 ) -> Timings:
     from edgec.targets.estimator import estimate
 

@@ -73,8 +73,7 @@ def run_pipeline(
         check_needs(one, context)
     keys = KeyMaker.of(context) if cache is not None else None
     steps: list[Step] = []
-    for index, one in enumerate(passes):
-        context.progress.step("passes", index, len(passes))
+    for one in context.progress.over("passes", passes, len(passes)):
         if one.name == "quantize":
             context = replace(context, reference=model)
             keys = keys.behind(model) if keys is not None else None
@@ -88,7 +87,6 @@ def run_pipeline(
         model = step.model
         if after is not None:
             after(step)
-    context.progress.step("passes", len(passes), len(passes))
     return tuple(steps)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgec.compiler.calibrate import Precision
     from edgec.compiler.prepare import Prepared
     from edgec.compiler.sealed import SealedFolder
+    from edgec.targets import Target
     from edgec.targets.estimator import LatencyTable
 
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
@@ -60,7 +61,7 @@ def prices_for(
     if not known and not budgeted:
         return _typical(ready, runtime)
     if not known and anchored:
-        _calibrate(runtime, recipe, progress.step)
+        _calibrate(runtime, recipe, progress)
     table = latency_table(target, runtime, recipe.precision)
     if anchored:
         timing = _known(recipe, kept, resume) or _measure(ready, runtime, scratch, progress)
@@ -111,12 +112,17 @@ def _anchored(ready: Prepared, table: LatencyTable, timing: Timing, kept: Sealed
     return Priced(Prices(scaled, timing.source_ms), timing)
 
 
+def own_format(target: Target) -> str:
+    """Format of the artifact that the target's own engine runs."""
+    return "onnx" if target.default_engine == "onnxruntime" else "tflite"
+
+
 def has_budget(one: Pass) -> bool:
     """Whether ``one`` narrows until a latency is met."""
     return bool(getattr(one, "latency", ""))
 
 
-def _calibrate(runtime: str, recipe: Recipe, progress: Callable[[str, int, int], None]) -> None:
+def _calibrate(runtime: str, recipe: Recipe, progress: Progress) -> None:
     from edgec.compiler.calibrate import calibrate
 
     # fp16 is storage on the engines that have estimates for it: they compute in fp32.
@@ -161,11 +167,8 @@ def _measure(ready: Prepared, runtime: str, scratch: Path, progress: Progress) -
 def _processor_ms(paths: Sequence[Path], progress: Progress) -> list[float]:
     from edgec.compiler.calibrate import measure
 
-    found = []
-    for round_ in range(_ROUNDS):
-        progress.step("measuring the source model", round_, _ROUNDS)
-        found.append(tuple(measure(paths)))
-    progress.step("measuring the source model", _ROUNDS, _ROUNDS)
+    rounds = progress.over("measuring the source model", range(_ROUNDS), _ROUNDS)
+    found = [tuple(measure(paths)) for _ in rounds]
     return [median(times) for times in zip(*found, strict=True)]
 
 

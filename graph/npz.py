@@ -1,4 +1,4 @@
-"""The bytes of an ``.npz``: ``np.savez`` cannot take an array called 'file', and says a full disk's error twice."""
+"""The bytes of an ``.npz``: ``np.savez`` cannot take an array called 'file', and on a full disk complains twice."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def npz_bytes(arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]], *, compresse
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
+                np.save(stream, np.asanyarray(array), allow_pickle=False)
     return buffer.getvalue()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -64,7 +65,30 @@ class Progress:
     """Where long work says how far it is. This base class stays silent."""
 
     def step(self, label: str, done: int, total: int) -> None:
-        """``done`` of ``total`` steps of ``label`` are finished."""
+        """``done`` of ``total`` steps of ``label`` are finished. ``done`` never falls, and ends at ``total``."""
+
+    def over(self, label: str, items: Iterable[T], total: int) -> Iterator[T]:
+        """``items``, each a step of ``label``, which ends at ``total`` also where the loop is left early."""
+        with self.counting(label, total) as count:
+            for done, item in enumerate(items):
+                count(done, total)
+                yield item
+
+    @contextmanager
+    def counting(self, label: str, total: int = 1) -> Iterator[Callable[[int, int], None]]:
+        """For work that counts by itself, from 0 of ``total``: what is given takes (done, total). At the end all is done."""
+        last = total
+
+        def count(done: int, total: int) -> None:
+            nonlocal last
+            last = total
+            self.step(label, min(done, total), total)
+
+        self.step(label, 0, total)
+        try:
+            yield count
+        finally:
+            self.step(label, last, last)
 
 
 @dataclass(frozen=True)

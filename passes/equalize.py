@@ -164,14 +164,12 @@ def channel_peaks(
         raise DataError("no calibration data", where="equalize")
     executor = Executor(model, outputs=list(wanted), threads=context.threads)
     peaks: dict[str, Array] = {}
-    done = 0
-    for feeds in context.data.batches(batch):
+    count = -(-len(context.data) // batch)
+    for feeds in context.progress.over("equalize", context.data.batches(batch), count):
         for name, values in executor.run(feeds).items():
             axes = tuple(axis for axis in range(values.ndim) if axis != wanted[name])
             peak = np.abs(values).max(axis=axes)
             peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
-        done += len(next(iter(feeds.values())))
-        context.progress.step("equalize", done, len(context.data))
     return peaks
 
 

@@ -38,10 +38,10 @@ class RecoverBias(Pass):
         flips = wants_flips(self.flips, model)
         batches = Batches.of(context, model.graph, held_out=self.held_out, flips=flips)
         sites = Sites(model, context, names, batches)
-        reports = []
-        for site in sites:
-            context.progress.step(self.name, site.number, site.count)
-            reports.append(correct_mean(site, FitOptions(seed=context.seed)))
+        options = FitOptions(seed=context.seed)
+        reports = [
+            correct_mean(site, options) for site in context.progress.over(self.name, sites, len(sites))
+        ]
         return finish(model, reports, [Note(why, node=name) for name, why in sites.skipped.items()])
 
 

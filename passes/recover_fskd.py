@@ -54,10 +54,8 @@ class RecoverFskd(Pass):
         for sweep in range(self.sweeps):
             mirror = bool(sweep % 2) and wants_flips("auto", model)
             sites = Sites(model, context, names, replace(batches, mirror=mirror))
-            reports = []
-            for site in sites:
-                context.progress.step(f"{self.name} sweep {sweep + 1}", site.number, site.count)
-                reports.append(fit_site(site, options))
+            label = f"{self.name} sweep {sweep + 1}"
+            reports = [fit_site(site, options) for site in context.progress.over(label, sites, len(sites))]
             notes = [Note(why, node=name) for name, why in sites.skipped.items()]
         return finish(model, reports, notes)
 

@@ -57,10 +57,7 @@ class RecoverLsq(Pass):
         )
         options = FitOptions(self.lam, self.rows, self.clipped, self.joint, context.seed, context.threads)
         sites = Sites(model, context, names, batches, self.depth if self.joint else 0)
-        reports: list[LayerReport] = []
-        for site in sites:
-            context.progress.step(self.name, site.number, site.count)
-            reports.append(fit_site(site, options))
+        reports = [fit_site(site, options) for site in context.progress.over(self.name, sites, len(sites))]
         notes = [Note(why, node=name) for name, why in sites.skipped.items()]
         return finish(model, reports, notes)
 

@@ -140,16 +140,9 @@ class _Search:
         )
 
     def run(self) -> None:
-        step = 0
-        while self.candidates and not self._done(step):
-            best = self._best(step)
-            limit = self.options.max_damage
-            if best is None or (limit and best.damage > limit):
-                self.notes.append(Note(f"stopped after {step} blocks: the next would cost more than it may"))
-                break
-            self._remove(best)
-            step += 1
-            self.context.progress.step(self.options.name, step, self.options.blocks or self.first)
+        most = self.options.blocks or self.first
+        with self.context.progress.counting(self.options.name, most) as count:
+            step = self._remove_one_by_one(lambda done: count(done, most))
         share = cost(self.student).macs / self.start
         self.notes.insert(
             0, Note(f"{step} of {self.first} removable blocks removed, {share:.1%} of the MACs left")
@@ -159,6 +152,20 @@ class _Search:
                 self.notes.append(
                     Note(f"{budget.text} is out of reach: {left:.4g} are left", level="warning")
                 )
+
+    def _remove_one_by_one(self, count: Callable[[int], None]) -> int:
+        """How many blocks went, which ``count`` is told meanwhile."""
+        step = 0
+        while self.candidates and not self._done(step):
+            best = self._best(step)
+            limit = self.options.max_damage
+            if best is None or (limit and best.damage > limit):
+                self.notes.append(Note(f"stopped after {step} blocks: the next would cost more than it may"))
+                break
+            self._remove(best)
+            step += 1
+            count(step)
+        return step
 
     def result(self) -> PassResult:
         modified = bool(self.curve)
@@ -192,13 +199,13 @@ class _Search:
     def _judge(self, candidates: Sequence[Candidate], step: int) -> None:
         fits = self.absorbers.fit(self.student, [one.what for one in candidates])
         now = self.price(self.student)
-        for number, (one, fitted) in enumerate(zip(candidates, fits, strict=True)):
+        label, pairs = f"{self.options.name}: judging", zip(candidates, fits, strict=True)
+        for one, fitted in self.context.progress.over(label, pairs, len(candidates)):
             trial = self.student.clone()
             apply(trial, one.what, fitted)
             one.fit, one.step = fitted, step
             one.saved = now - self.price(trial)
             one.damage = _relative_error(self.wanted, self._outputs(trial))
-            self.context.progress.step(f"{self.options.name}: judging", number + 1, len(candidates))
 
     def _remove(self, best: Candidate) -> None:
         if best.fit is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -82,9 +83,11 @@ class _BarProgress(Progress):
 
     def step(self, label: str, done: int, total: int) -> None:
         if label not in self._tasks:
-            self._tasks[label] = self._bars.add_task(label, total=total)
+            if done >= total:
+                return
+            self._tasks[label] = self._bars.add_task(escape(label), total=total)
         self._bars.update(self._tasks[label], completed=done, total=total)
-        if done >= total and label != "passes":
+        if done >= total:
             self._bars.remove_task(self._tasks.pop(label))
 
 

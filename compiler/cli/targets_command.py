@@ -104,7 +104,7 @@ def calibrate(probes: int, as_json: bool) -> None:
     from edgec.targets.estimator.coefficients import host_file
 
     with progress(as_json) as bars:
-        found = run(probes, progress=bars.step)
+        found = run(probes, progress=bars)
     if as_json:
         print_json({"file": str(host_file()), "entries": [entry.to_dict() for entry in found.entries]})
         return

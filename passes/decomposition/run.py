@@ -114,11 +114,8 @@ class Decomposition(Pass):
                 one, geometry, self.allowed(), price, table, whitened=self.whitened, multiple=multiple
             )
 
-        found: list[Candidate] = []
-        for one in in_order(ways, statistics, context.threads):
-            context.progress.step(f"{self.name}: factors", len(found), len(statistics))
-            found.append(one)
-        return found
+        made = in_order(ways, statistics, context.threads)
+        return list(context.progress.over(f"{self.name}: factors", made, len(statistics)))
 
     def statistics(
         self, model: ir.Model, layers: Sequence[Layer], context: Context

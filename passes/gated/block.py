@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -143,9 +144,8 @@ class _Work:
         outputs = self.fit.target.shape[1]
         start = Gated(self.root.whiten(columns), np.zeros((columns.shape[1], outputs)), np.zeros(outputs))
         if self.options.follow:
-            start, _ = follow(
-                self.rows, start, self.penalty, self.options.follow, progress=self._step("gates follow")
-            )
+            with self._counting("gates follow") as count:
+                start, _ = follow(self.rows, start, self.penalty, self.options.follow, progress=count)
         return self.root.columns(start.v), start
 
     def convex(self, filters: Sequence[Array]) -> tuple[Array, Gated] | Unconverged:
@@ -159,14 +159,15 @@ class _Work:
         open_ = (self.fit.p @ columns.astype(np.float32) > 0).astype(np.float32)
         white = Whitening.of(self.moments, len(self.fit.p), CONVEX_RIDGE)
         gram = gate_gram(white.apply(self.fit.p), open_, self.rows.t)
-        found = solve_convex(
-            gram,
-            options.penalty,
-            options.lam * gram.scale,
-            tolerance=options.tolerance,
-            limit=options.limit,
-            progress=self._step("convex problem"),
-        )
+        with self._counting("convex problem") as count:
+            found = solve_convex(
+                gram,
+                options.penalty,
+                options.lam * gram.scale,
+                tolerance=options.tolerance,
+                limit=options.limit,
+                progress=count,
+            )
         if not found.converged:
             return Unconverged(found.gap, found.iterations)
         self.certificate = found
@@ -182,7 +183,8 @@ class _Work:
             replace(one, d=(found > 0).astype(np.float32))
             for one, found in zip((self.rows, self.held_rows), raw, strict=True)
         )
-        block = alternate(rows, block, self.penalty, options.sweeps, progress=self._step("alternating")).block
+        with self._counting("alternating") as count:
+            block = alternate(rows, block, self.penalty, options.sweeps, progress=count).block
         hard = block.relative_error(held)
         s = sharpness(raw[0], options.edge)
         rows, held = (
@@ -190,14 +192,16 @@ class _Work:
             for one, found in zip((rows, held), raw, strict=True)
         )
         soft = block.relative_error(held)
-        block = alternate(rows, block, self.penalty, AFTER_SOFTENING, progress=self._step("soft gates")).block
+        with self._counting("soft gates") as count:
+            block = alternate(rows, block, self.penalty, AFTER_SOFTENING, progress=count).block
         return self._fitted(gate * s, block, rows, held, hard, soft)
 
     def relu(self, block: Gated) -> Fitted:
         """Tie the gates to the filters, and re-fit: a plain ReLU block. Sampled gates have followed already."""
         options = self.options
         rounds = options.sweeps if self.certificate is not None or not options.follow else 0
-        block, d = follow(self.rows, block, self.penalty, rounds, progress=self._step("tied to ReLU"))
+        with self._counting("tied to ReLU") as count:
+            block, d = follow(self.rows, block, self.penalty, rounds, progress=count)
         rows, held = replace(self.rows, d=d), self.held_rows.gated_by(block.v)
         error = block.relative_error(held)
         return self._fitted(None, block, rows, held, error, error)
@@ -228,5 +232,5 @@ class _Work:
         )
         return Fitted(gate, self.root.columns(block.v), block.w, block.b, self.root, figures)
 
-    def _step(self, what: str) -> Any:
-        return lambda done, total: self.progress.step(f"{self.label}: {what}", done, total)
+    def _counting(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        return self.progress.counting(f"{self.label}: {what}")

@@ -71,8 +71,8 @@ class Replacement:
         self.store = ActivationStore(self.context.scratch, MEMORY)
         try:
             self._begin()
-            for number, part in enumerate(self.parts):
-                self.context.progress.step("distill-convex: blocks", number, len(self.parts))
+            parts = self.context.progress.over("distill-convex: blocks", self.parts, len(self.parts))
+            for number, part in enumerate(parts):
                 found = self._one(number, part)
                 if isinstance(found, Unconverged):
                     return found
@@ -115,8 +115,8 @@ class Replacement:
         student = Executor(self.student, outputs=[self.parts[0].input], threads=threads)
         teacher = Executor(self.teacher, outputs=[part.output for part in self.parts], threads=threads)
         self.spatial = _spatial(next(v for v in _values(self.student) if v.name == self.parts[0].input))
-        for number, feeds in enumerate(self._feeds()):
-            self.context.progress.step("distill-convex: activations", number, self.batches)
+        batches = self.context.progress.over("distill-convex: activations", self._feeds(), self.batches)
+        for number, feeds in enumerate(batches):
             self.store.put("z", number, student.run(feeds)[self.parts[0].input])
             for name, value in teacher.run(feeds).items():
                 self.store.put(f"t:{name}", number, value)
@@ -173,8 +173,8 @@ class Replacement:
             for part, found in zip(self.parts, self.fitted, strict=True)
         ]
         before = best = self._error(self.student)
-        for done in range(0, self.refine, CHUNK):
-            self.context.progress.step("distill-convex: all blocks together", done, self.refine)
+        chunks = range(0, self.refine, CHUNK)
+        for done in self.context.progress.over("distill-convex: all blocks together", chunks, len(chunks)):
             stages, _ = refine_jointly(stages, goal, self.options.lam, min(CHUNK, self.refine - done))
             trial = self._with(stages)
             error = self._error(trial)
@@ -240,8 +240,8 @@ class Replacement:
             pixels = int(np.prod(patches.out_shape(self.store.get("z", 0).shape[2:])))
             fraction = min(1.0, limit / max(samples * pixels, 1))
             collector = Collector(patches, fraction, self.options.seed * 1000 + 2 * number + which)
-            for batch in batches:
-                self.context.progress.step("distill-convex: rows", batch, self.batches)
+            label = f"distill-convex: rows {'to judge' if which else 'to fit'}"
+            for batch in self.context.progress.over(label, batches, len(batches)):
                 z = self.store.get("z", batch)
                 beside: Array | None = None
                 if projection is not None:

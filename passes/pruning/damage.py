@@ -101,8 +101,8 @@ def measure(
     try:
         walk = Walk(model, data.batches(batch_size(model.graph)), store, context.threads)
         reference = [centred(out, names) for out in walk.values(names)]
-        for number, subject in enumerate(sorted(subjects, key=lambda one: position[one.node])):
-            context.progress.step(f"{label}: damage", number, len(subjects))
+        ordered = sorted(subjects, key=lambda one: position[one.node])
+        for subject in context.progress.over(f"{label}: damage", ordered, len(subjects)):
             walk.go(position[subject.node])
             found[subject.name] = _tried(walk, subject, reference, names)
     finally:

@@ -114,8 +114,8 @@ def gather(
         walk = Walk(model, iter(batches), store, context.threads)
         if layers:
             walk.go(min(places))
-        for number, (layer, following) in enumerate(zip(layers, stops, strict=True)):
-            context.progress.step(label, number, len(layers))
+        ways = context.progress.over(label, zip(layers, stops, strict=True), len(layers))
+        for number, (layer, following) in enumerate(ways):
             found[layer.name] = _one(walk, layer, following, position, batches, options, number)
     finally:
         store.clear()

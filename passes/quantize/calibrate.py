@@ -64,7 +64,8 @@ def observe(model: ir.Model, data: Dataset, tensors: Sequence[str], context: Con
     histograms = {name: Histogram() for name in tensors}
     seen: set[bytes] = set()
     samples = constant = duplicates = 0
-    for feeds in data.batches(batch_size(model, tensors)):
+    size = batch_size(model, tensors)
+    for feeds in context.progress.over("calibrate", data.batches(size), -(-len(data) // size)):
         for name, values in executor.run(feeds).items():
             histograms[name].add(values)
         first = next(iter(feeds.values()))
@@ -74,7 +75,6 @@ def observe(model: ir.Model, data: Dataset, tensors: Sequence[str], context: Con
             seen.add(digest)
             constant += bool(row.min() == row.max())
         samples += len(first)
-        context.progress.step("calibrate", samples, len(data))
     if not samples:
         raise DataError("no calibration data", where="quantize", hint="Give --data with at least one input.")
     _check_finite(model, histograms)

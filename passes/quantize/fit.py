@@ -94,10 +94,9 @@ def fit(
         ) as teachers,
     ):
         reports = []
-        for index, layer in enumerate(found):
+        for layer in context.progress.over("fit quantised layers", found, len(found)):
             seen, held = _moments(layer, students, teachers, len(data), context.seed)
             reports.append(_fit_layer(layer, seen, held, options))
-            context.progress.step("fit quantised layers", index + 1, len(found))
     return tuple(reports)
 
 

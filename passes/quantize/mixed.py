@@ -71,12 +71,11 @@ def sensitivities(
     _, plan, _ = assemble(prepared, settings)
     found = []
     groups = units(prepared.original, plan)
-    for index, (unit, nodes) in enumerate(groups.items()):
+    for unit, nodes in context.progress.over("sensitivity", groups.items(), len(groups)):
         alone = set(nodes)
         model, _, _ = assemble(prepared, settings, lambda name, alone=alone: name not in alone)  # type: ignore[misc]
         result = score(teacher, model, probe, threads=context.threads)
         found.append(Sensitivity(unit, nodes, result.sqnr_db))
-        context.progress.step("sensitivity", index + 1, len(groups))
     return tuple(sorted(found, key=lambda one: one.sqnr_db))
 
 

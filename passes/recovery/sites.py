@@ -177,6 +177,9 @@ class Sites:
                 stops[number] = min(stops[number], made[pool.node.outputs[0].name or ""])
         self.teacher_stops = [min(stops[i:]) for i in range(len(stops))]
 
+    def __len__(self) -> int:
+        return len(self.planned)
+
     def __iter__(self) -> Iterator[Site]:
         if not self.planned:
             return

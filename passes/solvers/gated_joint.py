@@ -14,7 +14,7 @@ Maps are (n, *spatial, channels) throughout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,18 +71,12 @@ Steps = list[tuple[Array, Array, Array]]
 
 
 def refine_jointly(
-    stages: Sequence[Stage],
-    goal: Goal,
-    lam: float,
-    iterations: int,
-    progress: Callable[[int, int], None] | None = None,
+    stages: Sequence[Stage], goal: Goal, lam: float, iterations: int
 ) -> tuple[list[Stage], tuple[float, ...]]:
     """The stages after at most ``iterations`` joint steps, and the objective before and after each."""
     run = _Run(stages, goal, lam)
     history = [run.objective()]
-    for number in range(iterations):
-        if progress is not None:
-            progress(number, iterations)
+    for _ in range(iterations):
         run.solve_last()
         if not run.step():
             break

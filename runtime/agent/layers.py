@@ -101,7 +101,7 @@ def outputs(args: argparse.Namespace) -> Json:
     with zipfile.ZipFile(str(part), "w") as archive:  # savez(**arrays) cannot take an output called 'file'
         for name, array in arrays.items():
             with archive.open(name + ".npy", "w", force_zip64=True) as file:
-                numpy.lib.format.write_array(file, array, allow_pickle=False)
+                numpy.save(file, array, allow_pickle=False)
     part.replace(args.save)
     facts: Json = {"engine": engine.name, "engine_version": engine.version, "delegate": engine.delegate}
     facts["inputs"] = [[name, list(shape), str(dtype)] for name, shape, dtype in engine.inputs]

@@ -84,14 +84,19 @@ def headline_artifact(report: Report) -> Artifact | None:
     for artifact in report.artifacts:
         if artifact.path == report.headline:
             return artifact
-    return min(report.artifacts, key=_rank, default=None)
+    return fastest(report.artifacts)
 
 
-def _rank(artifact: Artifact) -> tuple[int, float, bool]:
-    latency = artifact.latency
-    usable = latency is not None and latency.valid and not latency.emulated
-    median = latency.median_ms if latency is not None and usable else math.inf
-    return _PRECISIONS.index(artifact.precision), median, artifact.format != "onnx"
+def fastest(artifacts: Sequence[Artifact], prefer: str = "onnx") -> Artifact | None:
+    """The fastest of the smallest precision; where no times are known, the one of the format to ``prefer``."""
+
+    def rank(artifact: Artifact) -> tuple[int, float, bool]:
+        latency = artifact.latency
+        usable = latency is not None and latency.valid and not latency.emulated
+        median = latency.median_ms if latency is not None and usable else math.inf
+        return _PRECISIONS.index(artifact.precision), median, artifact.format != prefer
+
+    return min(artifacts, key=rank, default=None)
 
 
 def quality_of(report: Report, artifact: Artifact) -> Quality | None:

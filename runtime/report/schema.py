@@ -305,7 +305,9 @@ class Report(Part):
     quality: dict[Stage, Quality] = {}
     artifacts: tuple[Artifact, ...] = ()
     headline: str | None = None
-    """Path of the artifact that the headline speaks of; None picks the fastest of the smallest precision."""
+    """Path of the artifact that the headline speaks of: the one that a latency budget is for, else the fastest of the smallest
+    precision. None where the run has no artifact, and in reports of edgec 0.1: there the page picks the fastest.
+    """
     passes: tuple[PassRun, ...] = ()
     gates: tuple[Gate, ...] = ()
     latency: LatencySection | None = None

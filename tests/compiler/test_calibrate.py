@@ -11,6 +11,7 @@ from edgec.compiler import calibrate as module
 from edgec.graph.errors import DeviceError
 from edgec.targets.estimator.coefficients import load_coefficients
 from edgec.targets.estimator.probes import probes
+from tests.told import Told
 
 
 @pytest.fixture(autouse=True)
@@ -35,14 +36,19 @@ def test_calibrate_keeps_an_entry_per_engine_and_precision(monkeypatch: pytest.M
     monkeypatch.setattr(module, "artifacts", lambda name, model, engines, folder, precisions: {
         (engine, precision): folder / name for engine in engines for precision in precisions
     })  # fmt: skip
-    steps: list[str] = []
-    found = module.calibrate(40, ("onnxruntime",), lambda what, done, total: steps.append(what))
+    told = Told()
+    found = module.calibrate(40, ("onnxruntime",), told)
     assert {(e.runtime, e.precision, e.networks) for e in found.entries} == {
         ("onnxruntime", "fp32", 40),
         ("onnxruntime", "int8", 40),
     }
     assert load_coefficients("host") is not None
-    assert "preparing probe networks" in steps
+    told.check()
+    assert told.totals() == {
+        "preparing probe networks": {40},
+        "measuring onnxruntime fp32": {1},
+        "measuring onnxruntime int8": {1},
+    }
 
 
 def test_no_engine_is_said() -> None:

@@ -252,6 +252,12 @@ def test_measured_on_a_real_board_takes_the_place_of_an_estimate(run: Path, tmp_
     before = read(copy).model.latency
     assert before is not None
     assert before.median_ms == 8.0
+    for name, median in (("model.int8.tflite", 0.5), ("model.int8.onnx", 0.25)):
+        _add_to_report(copy, [replace(real, artifact=name, median_ms=median)], source, of_target=True)
+        assert read(copy).headline == name
+    _add_to_report(copy, [replace(real, median_ms=2.5)], source, of_target=True)
+    assert read(copy).headline == "model.int8.tflite"
+    latency, others = latencies()
     assert "ssh://pi@board" in (copy / "report.html").read_text(encoding="utf-8")
     _add_to_report(copy, [replace(real, device="ssh://pi@five", median_ms=1.0)], None, of_target=False)
     latency, others = latencies()

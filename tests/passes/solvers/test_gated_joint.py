@@ -67,10 +67,3 @@ def test_every_step_descends_towards_a_run_that_made_the_target(gated):
     assert all(after <= before * (1 + 1e-6) for before, after in itertools.pairwise(history))
     assert history[-1] < 0.2 * history[0]
     assert len(found) == 2
-
-
-def test_progress_is_told():
-    stages, goal = run_of(gated=False)
-    seen = []
-    refine_jointly(stages, goal, 1e-3, 2, lambda done, total: seen.append((done, total)))
-    assert seen == [(0, 2), (1, 2)]

@@ -16,7 +16,11 @@ from edgec.targets import target, targets
 
 
 def shell(folder: Path, *words: str, path: Path | None = None) -> tuple[int, str]:
-    around = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path else None
+    """Run with the programs of ``path`` first; without, install.sh takes the Python that runs this test, whatever PATH has."""
+    around = {**os.environ, "PYTHON": sys.executable}
+    if path is not None:
+        around = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
+        around.pop("PYTHON", None)
     done = subprocess.run(
         ["sh", *words], cwd=folder, env=around, capture_output=True, text=True, check=False, timeout=120
     )
@@ -56,7 +60,7 @@ def test_install_takes_another_python_where_the_system_s_is_too_old(copy: Path, 
     """JetPack 4: python3 is 3.6, and python3.8 lies beside it."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    real = shutil.which(f"python{PYTHON}") or sys.executable
+    real = sys.executable  # not what PATH finds: a version manager's stand-in may refuse
     old = f'case "$2" in *version_info*) echo 3.6 ;; *) exec {real} "$@" ;; esac'
     for name, text in (("python3", old), (f"python{PYTHON}", f'exec {real} "$@"')):
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")

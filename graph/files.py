@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from edgec.graph.errors import DataError, EdgecError
 from edgec.graph.text import size
@@ -17,6 +17,12 @@ _BOMS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+
+
+class Digest(Protocol):
+    """What hashlib's objects do."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -75,6 +81,16 @@ def read_text(path: str | Path, limit: int, what: str, error: type[EdgecError] =
         line = text.count("\n", 0, text.index("\0")) + 1
         raise error(f"{what} is not text", where=f"{path}:{line}", why="it holds a NUL character")
     return text
+
+
+def update_digest(digest: Digest, path: Path) -> None:
+    """Hash a plain file block by block. Raises DataError, naming the file."""
+    try:
+        with open_regular(path) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as problem:
+        raise DataError("cannot be read", where=str(path), why=reason(problem)) from problem
 
 
 def reason(problem: OSError) -> str:

@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
             why = (
                 f"more than {MOST_VALUES} values" if self._depth <= MOST_DEPTH else "it is nested too deeply"
             )
-            raise yaml.composer.ComposerError(None, None, why, self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(None, None, why, self.get_mark())
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node

@@ -5,9 +5,11 @@ A `Dataset` knows where its samples lie and reads them batch by batch, so its me
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections.abc import Iterator, Sequence
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +19,13 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.errors import DataError, UsageError
+from edgec.graph.files import reason
+from edgec.graph.labels import read_labels
+from edgec.graph.memory import free_memory
 from edgec.graph.preprocess import Preprocess
-from edgec.graph.sources import ArraySource, InputSpec, NpyFolderSource, PictureSource, Source, load_npy
+from edgec.graph.sources import ArraySource, InputSpec, NpyFolderSource, PictureSource, Source
+from edgec.graph.stored import load_npy, load_npz, npz_names
+from edgec.graph.text import size, visible
 
 __all__ = ["ArraySource", "Dataset", "InputSpec", "Source", "open_data", "require"]
 
@@ -96,7 +103,7 @@ def open_data(
     if str(path) == RANDOM:
         return _noise(specs, samples or 64, seed)
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - False for any text that can be no path
         raise DataError("no such file or folder", where=str(path))
     if path.is_dir():
         data = _open_folder(path, specs, preprocess, labels)
@@ -112,31 +119,47 @@ def open_data(
 
 
 def _checked(data: Dataset, skip_bad: bool) -> Dataset:
-    """Read every sample once: what is wrong with the data is said now, not in the middle of a pass."""
-    good: list[int] = []
-    skipped: list[str] = []
-    for index in data.indices:
-        try:
-            inputs = data.source.read([index])
-        except DataError as error:
-            if not (skip_bad and isinstance(data.source, (PictureSource, NpyFolderSource))):
-                raise
-            skipped.append(f"{error.where}: {error.what}")
-            continue
-        for name, array in inputs.items():
-            if not np.isfinite(array).all():
-                why = f"input {name!r} holds NaN or infinity"
-                raise DataError("a sample is not finite", where=f"{data.name}: sample {index}", why=why)
-        good.append(index)
+    """Look at every sample once: what is wrong with the data is said now, not in the middle of a pass.
+
+    Headers of pictures come first, so that a picture of a billion pixels is refused before others are decoded.
+    """
+    skips = skip_bad and isinstance(data.source, (PictureSource, NpyFolderSource))
+    bad: dict[int, str] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on oddities that it can read
+        for look in _looks(data):
+            for index in data.indices:
+                if index in bad:
+                    continue
+                try:
+                    look(index)
+                except DataError as error:
+                    if not skips:
+                        raise
+                    bad[index] = visible(f"{error.where}: {error.what}")
+    good = tuple(index for index in data.indices if index not in bad)
+    skipped = tuple(bad[index] for index in data.indices if index in bad)
     if not good:
         raise DataError("no sample can be read", where=data.name, why="; ".join(skipped[:3]) or None)
-    return replace(data, indices=tuple(good), skipped=tuple(skipped))
+    return replace(data, indices=good, skipped=skipped)
+
+
+def _looks(data: Dataset) -> list[Callable[[int], None]]:
+    """What each sample must pass, cheap checks first."""
+
+    def read(index: int) -> None:
+        for name, array in data.source.read([index]).items():
+            if not np.isfinite(array).all():
+                why = f"input {name!r} holds NaN or infinity, as float32"
+                raise DataError("a sample is not finite", where=f"{data.name}: sample {index}", why=why)
+
+    return [data.source.check, read] if isinstance(data.source, PictureSource) else [read]
 
 
 def _open_folder(
     path: Path, specs: tuple[InputSpec, ...], preprocess: Preprocess, labels: str | Path | None
 ) -> Dataset:
-    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = _listed(path)
     pictures = tuple(p for p in files if p.suffix.lower() in PICTURES)
     arrays = tuple(p for p in files if p.suffix == ".npy")
     if not pictures and not arrays:
@@ -158,86 +181,69 @@ def _open_folder(
     else:
         source = NpyFolderSource(arrays, preprocess, specs[0])
         chosen = arrays
-    values = _read_labels(path, chosen, labels)
-    return Dataset(path.name, source, tuple(range(len(chosen))), values)
+    values = read_labels(path, chosen, labels)
+    return Dataset(visible(path.name), source, tuple(range(len(chosen))), values)
 
 
-def _read_labels(folder: Path, files: Sequence[Path], labels: str | Path | None) -> Array | None:
-    beside = [
-        folder / "labels.csv",
-        folder.with_name(folder.name + ".csv"),
-        folder.with_name(folder.name + "_labels.csv"),
-    ]
-    table = Path(labels) if labels is not None else next((p for p in beside if p.is_file()), None)
-    if table is None:
-        return None
-    if not table.is_file():
-        raise DataError("no such file", where=str(table))
-    found: dict[str, int] = {}
-    with table.open(newline="", encoding="utf-8") as stream:
-        for line, row in enumerate(csv.reader(stream), start=1):
-            if not row or (line == 1 and not row[-1].strip().lstrip("-").isdigit()):
-                continue
-            if len(row) != 2 or not row[1].strip().lstrip("-").isdigit():
-                raise DataError("not a line of file,label", where=f"{table}:{line}", why=",".join(row)[:80])
-            found[Path(row[0].strip()).name] = int(row[1])
-    missing = [path.name for path in files if path.name not in found]
-    if missing:
-        why = f"{len(files)} files, {len(files) - len(missing)} of them labelled; {missing[0]} has no label"
-        raise DataError("the labels do not fit the folder", where=str(table), why=why)
-    return np.asarray([found[path.name] for path in files], np.int64)
+def _listed(folder: Path) -> list[Path]:
+    """What lies in a folder and its folders, in order, hidden names left out; links to other folders are not followed."""
+
+    def fail(error: OSError) -> None:
+        raise DataError("the folder cannot be read", where=str(error.filename), why=reason(error)) from error
+
+    found = [Path(at) / name for at, _, names in os.walk(folder, onerror=fail) for name in names]
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 def _open_arrays(path: Path, specs: tuple[InputSpec, ...], preprocess: Preprocess) -> Dataset:
-    stored = _load_npz(path) if path.suffix == ".npz" else {"x": load_npy(path)}
+    names = set(npz_names(path)) if path.suffix == ".npz" else {"x"}
+    homes = {spec.name: _home(spec, specs, names - {"y"}, path) for spec in specs}
+    wanted = {*homes.values(), *({"y"} & names)}
+    stored = load_npz(path, sorted(wanted)) if path.suffix == ".npz" else {"x": load_npy(path)}
     labels = stored.pop("y", None)
-    arrays: dict[str, Array] = {}
-    for spec in specs:
-        if spec.name in stored:
-            arrays[spec.name] = stored[spec.name]
-        elif len(specs) == 1 and ("x" in stored or len(stored) == 1):
-            arrays[spec.name] = stored["x"] if "x" in stored else next(iter(stored.values()))
-        else:
-            why = f"the file has {', '.join(sorted(stored)) or 'none'}"
-            raise DataError(f"no array for the input {spec.name!r}", where=str(path), why=why)
+    arrays = {name: stored[home] for name, home in homes.items()}
     sizes = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     count = next(iter(sizes.values()))
     if len(set(sizes.values())) > 1:
         raise DataError("the inputs have different numbers of samples", where=str(path), why=str(sizes))
     if not count:
         raise DataError("no samples", where=str(path))
-    for name, array in arrays.items():
-        if array.dtype.kind not in "fiub":
-            raise DataError(
-                f"array {name!r} has the type {array.dtype}", where=str(path), why="numbers are needed"
-            )
-    if labels is not None and (labels.ndim != 1 or len(labels) != count or labels.dtype.kind not in "iu"):
-        why = f"{count} samples, labels of shape {labels.shape} and type {labels.dtype}"
-        raise DataError("the labels do not fit the samples", where=str(path), why=why)
+    _check_labels(labels, count, path)
     source = ArraySource(arrays, preprocess, specs)
     try:
         source.read([0])
     except DataError as error:
         raise DataError(error.what, where=str(path), why=error.why, hint=error.hint) from None
-    return Dataset(
-        path.name, source, tuple(range(count)), None if labels is None else labels.astype(np.int64)
-    )
+    values = None if labels is None else labels.astype(np.int64)
+    return Dataset(visible(path.name), source, tuple(range(count)), values)
 
 
-def _load_npz(path: Path) -> dict[str, Array]:
-    import zipfile
-    import zlib
+def _home(spec: InputSpec, specs: tuple[InputSpec, ...], names: set[str], path: Path) -> str:
+    """The array in the file that goes into an input: the one of its name, or the only one there is."""
+    if spec.name in names:
+        return spec.name
+    if len(specs) == 1 and ("x" in names or len(names) == 1):
+        return "x" if "x" in names else next(iter(names))
+    why = f"the file has {', '.join(sorted(names)) or 'none'}"
+    raise DataError(f"no array for the input {spec.name!r}", where=str(path), why=why)
 
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(
-            "not a readable .npz file", where=str(path), why=str(error).splitlines()[0]
-        ) from error
+
+def _check_labels(labels: Array | None, count: int, path: Path) -> None:
+    if labels is None:
+        return
+    if labels.ndim != 1 or len(labels) != count or labels.dtype.kind not in "iu":
+        why = f"{count} samples, labels of shape {labels.shape} and type {labels.dtype}"
+        raise DataError("the labels do not fit the samples", where=str(path), why=why)
+    if labels.dtype.kind == "u" and int(labels.max()) > np.iinfo(np.int64).max:
+        why = f"{labels.max()} is no class"
+        raise DataError("the labels do not fit the samples", where=str(path), why=why)
 
 
 def _noise(specs: tuple[InputSpec, ...], count: int, seed: int) -> Dataset:
+    needed, limit = count * sum(12 * math.prod(spec.shape) for spec in specs), free_memory() // 2
+    if needed > limit:
+        why = f"{size(needed)} for {count} samples; half of the free memory is {size(limit)}"
+        raise UsageError("so much noise does not fit", why=why, hint="Ask for fewer --samples.")
     rng = np.random.default_rng(seed)
     arrays: dict[str, Array] = {
         spec.name: rng.standard_normal((count, *spec.shape)).astype(np.float32) for spec in specs

@@ -10,6 +10,11 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
+from edgec.graph.text import shortened, visible
+
+_LONGEST = 2000
+"""Characters of one part of a message: a name in a file may have millions."""
+
 
 class EdgecError(Exception):
     """Base of all errors of edgec: ``what`` happened, ``where``, ``why``, and a ``hint`` what to do."""
@@ -26,10 +31,10 @@ class EdgecError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        head = self.what if self.where is None else f"{self.where}: {self.what}"
-        if self.why is not None:
-            head = f"{head}: {self.why}"
-        return head if self.hint is None else f"{head}\n{self.hint}"
+        """The message in one line, and the hint in a second one; words from files are text in it, and bounded."""
+        parts = (self.where, self.what, self.why)
+        head = ": ".join(visible(shortened(part, _LONGEST)) for part in parts if part is not None)
+        return head if self.hint is None else f"{head}\n{visible(shortened(self.hint, _LONGEST))}"
 
 
 class GateError(EdgecError):
@@ -69,7 +74,9 @@ class DeviceError(EdgecError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint for a mistyped ``word``: the nearest known one first, or all of them."""
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(
+        word[:100], known, n=1, cutoff=0.5
+    )  # a word from a file may have millions
     if near:
         return f"Did you mean {near[0]!r}?"
     return f"Known: {', '.join(known)}."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from edgec.graph.errors import UsageError
+from edgec.graph.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Literal["auto", "nchw", "nhwc"]
 Channels = Literal["rgb", "bgr", "gray"]
+
+MOST_PIXELS = 89_478_485
+"""Of a picture, before and after resizing: 256 MiB in three channels, which is where Pillow begins to suspect a bomb."""
+_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,12 @@ class Preprocess:
         from PIL import Image as Pillow
         from PIL import ImageOps
 
-        image = ImageOps.exif_transpose(image)
-        image = image.convert("L" if self.channels == "gray" else "RGB")
+        image.load()
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        mode = "L" if self.channels == "gray" else "RGB"
+        if image.mode != mode:  # each step that has nothing to do would copy all pixels
+            image = image.convert(mode)
         if self.resize is not None:
             image = self._resized(image, Pillow.Resampling.BILINEAR)
         pixels = np.asarray(image)
@@ -82,7 +90,11 @@ class Preprocess:
         return pixels[:, :, ::-1] if self.channels == "bgr" else pixels
 
     def normalise(self, pixels: Array) -> Array:
-        """Raw values (..., channels) to float32, channels last."""
+        """Raw values (..., channels) to float32, channels last. Raises UsageError where mean or std are for other channels."""
+        for what, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) != 1 and len(numbers) != pixels.shape[-1]:
+                why = f"{len(numbers)} numbers for {pixels.shape[-1]} channels"
+                raise UsageError(f"--{what} does not fit the data", why=why)
         out = pixels.astype(np.float32)
         if self.scale != 1.0:
             out *= np.float32(self.scale)
@@ -99,10 +111,11 @@ class Preprocess:
         if len(sizes) == 1:
             short = sizes[0]
             ratio = short / min(image.size)
-            return image.resize(
-                (max(short, round(image.width * ratio)), max(short, round(image.height * ratio))), how
-            )
+            wide, high = max(short, round(image.width * ratio)), max(short, round(image.height * ratio))
+            _check_pixels(image, wide, high)
+            return image.resize((wide, high), how)
         height, width = sizes
+        _check_pixels(image, width, height)
         if self.letterbox is None:
             return image.resize((width, height), how)
         ratio = min(width / image.width, height / image.height)
@@ -115,12 +128,16 @@ class Preprocess:
     def _cropped(self, pixels: Array) -> Array:
         height, width = cast("tuple[int, int]", self.crop)
         if pixels.shape[0] < height or pixels.shape[1] < width:
-            from edgec.graph.errors import DataError
-
             why = f"the picture has {pixels.shape[0]}x{pixels.shape[1]}, the crop needs {height}x{width}"
             raise DataError("too small to crop", why=why, hint="Add --resize.")
         top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
         return pixels[top : top + height, left : left + width]
+
+
+def _check_pixels(image: Image.Image, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        why = f"{image.width}x{image.height} becomes {width}x{height} pixels; {MOST_PIXELS / 1e6:.0f} million are allowed"
+        raise DataError("the resized picture is too large", why=why)
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:

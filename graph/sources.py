@@ -13,10 +13,15 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.errors import DataError
+from edgec.graph.files import update_digest
+from edgec.graph.pictures import check_picture, decode_picture
 from edgec.graph.preprocess import Preprocess
+from edgec.graph.stored import load_npy
 from edgec.graph.views import shape_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+_ONE_EACH = "In a folder each file holds one sample; many samples go into one .npy or .npz file."
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,11 @@ class ArraySource:
     def _one(self, spec: InputSpec, raw: Array) -> Array:
         raw = np.asarray(raw)
         if raw.dtype.kind == "f":
-            return _to_model_layout(raw.astype(np.float32, copy=False), spec, self.preprocess)
+            with np.errstate(
+                over="ignore"
+            ):  # float64 beyond float32 becomes infinite, which is refused by name
+                values = raw.astype(np.float32, copy=False)
+            return _to_model_layout(values, spec, self.preprocess)
         if self.preprocess.resize is None and self.preprocess.crop is None:
             return _raw_to_input(raw, spec, self.preprocess)
         return _pictures_to_input(raw, spec, self.preprocess)
@@ -89,27 +98,21 @@ class PictureSource:
         rows = [self.decode(index) for index in indices]
         return {self.spec.name: np.stack(rows)}
 
+    def check(self, index: int) -> None:
+        """Judge one file by its header. Raises DataError, naming it."""
+        check_picture(self.paths[index])
+
     def decode(self, index: int) -> Array:
         """One sample; DataError, naming the file, where it is damaged or of the wrong size."""
-        from PIL import Image, UnidentifiedImageError
-
         path = self.paths[index]
-        try:
-            with Image.open(path) as image:
-                pixels = self.preprocess.picture(image)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            hint = "Remove it, or skip damaged pictures with --skip-bad."
-            raise DataError(
-                "the picture cannot be read", where=str(path), why=str(error), hint=hint
-            ) from error
-        except DataError as error:
-            raise DataError(error.what, where=str(path), why=error.why, hint=error.hint) from None
-        return _fit_picture(self.preprocess.normalise(pixels), self.spec, str(path))
+        return _fit_picture(decode_picture(path, self.preprocess), self.preprocess, self.spec, str(path))
 
     def update_hash(self, digest: Any, indices: Sequence[int]) -> None:
         digest.update(json.dumps(self.preprocess.to_dict()).encode())
         for index in indices:
-            digest.update(hashlib.sha256(self.paths[index].read_bytes()).digest())
+            one = hashlib.sha256()
+            update_digest(one, self.paths[index])
+            digest.update(one.digest())
 
 
 @dataclass(frozen=True)
@@ -124,30 +127,25 @@ class NpyFolderSource:
         return len(self.paths)
 
     def read(self, indices: Sequence[int]) -> dict[str, Array]:
-        rows = []
-        for index in indices:
-            raw = load_npy(self.paths[index])
-            one = raw[None] if raw.ndim == len(self.spec.shape) else raw
-            source = ArraySource({self.spec.name: one}, self.preprocess, (self.spec,))
-            try:
-                rows.append(source.read([0])[self.spec.name][0])
-            except DataError as error:
-                raise DataError(error.what, where=str(self.paths[index]), why=error.why) from None
-        return {self.spec.name: np.stack(rows)}
+        return {self.spec.name: np.stack([self._one(self.paths[index]) for index in indices])}
+
+    def _one(self, path: Path) -> Array:
+        raw = load_npy(path)
+        rows = raw[None] if raw.ndim == len(self.spec.shape) else raw
+        if not rows.ndim or len(rows) != 1:
+            why = f"an array of shape {raw.shape}; the model takes {self.spec.shape}"
+            raise DataError("not one sample", where=str(path), why=why, hint=_ONE_EACH)
+        source = ArraySource({self.spec.name: rows}, self.preprocess, (self.spec,))
+        try:
+            one: Array = source.read([0])[self.spec.name][0]
+        except DataError as error:
+            raise DataError(error.what, where=str(path), why=error.why) from None
+        return one
 
     def update_hash(self, digest: Any, indices: Sequence[int]) -> None:
         digest.update(json.dumps(self.preprocess.to_dict()).encode())
         for index in indices:
-            digest.update(self.paths[index].read_bytes())
-
-
-def load_npy(path: Path) -> Array:
-    try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(
-            "not a readable .npy file", where=str(path), why=str(error).splitlines()[0]
-        ) from error
+            update_digest(digest, self.paths[index])
 
 
 def _raw_to_input(raw: Array, spec: InputSpec, preprocess: Preprocess) -> Array:
@@ -174,17 +172,17 @@ def _pictures_to_input(raw: Array, spec: InputSpec, preprocess: Preprocess) -> A
     rows = []
     for pixels in last:
         image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-        rows.append(_fit_picture(preprocess.normalise(preprocess.picture(image)), spec, "array"))
+        rows.append(_fit_picture(preprocess.picture(image), preprocess, spec, "array"))
     return np.stack(rows)
 
 
-def _fit_picture(pixels: Array, spec: InputSpec, where: str) -> Array:
-    """(height, width, channels) to the input's shape."""
+def _fit_picture(pixels: Array, preprocess: Preprocess, spec: InputSpec, where: str) -> Array:
+    """Pixels (height, width, channels) to the input's shape, normalised."""
     channels, height, width = spec.shape
     if pixels.shape == (height, width, channels):
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return np.ascontiguousarray(preprocess.normalise(pixels).transpose(2, 0, 1))
     if pixels.shape == spec.shape:
-        return pixels
+        return preprocess.normalise(pixels)
     why = f"it gives {pixels.shape[0]}x{pixels.shape[1]} with {pixels.shape[2]} channels; the model takes {spec.shape}"
     raise DataError(
         "the picture does not fit the model", where=where, why=why, hint="Set --resize, --crop or --channels."

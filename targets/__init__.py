@@ -13,10 +13,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgec.targets.registry import add_target, load_target_file, target, target_names, targets
+    from edgec.targets.registry import (
+        add_target,
+        load_target_file,
+        target,
+        target_names,
+        targets,
+        usable_targets,
+    )
     from edgec.targets.schema import System, Target
 
-__all__ = ["System", "Target", "add_target", "load_target_file", "target", "target_names", "targets"]
+__all__ = [
+    "System",
+    "Target",
+    "add_target",
+    "load_target_file",
+    "target",
+    "target_names",
+    "targets",
+    "usable_targets",
+]
 
 _HOME = {
     "System": "edgec.targets.schema",
@@ -26,6 +42,7 @@ _HOME = {
     "target": "edgec.targets.registry",
     "target_names": "edgec.targets.registry",
     "targets": "edgec.targets.registry",
+    "usable_targets": "edgec.targets.registry",
 }
 
 

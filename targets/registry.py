@@ -17,22 +17,40 @@ from pydantic import ValidationError
 
 from edgec.graph.disk import disk_errors, write_whole
 from edgec.graph.errors import UsageError, did_you_mean
+from edgec.graph.files import read_text, reason
+from edgec.graph.text import shortened
+from edgec.graph.yaml_file import MOST_BYTES, parse_yaml
 from edgec.targets.probe import host_fields
 from edgec.targets.schema import System, Target
 
 _SYSTEMS = "systems"
+_LONGEST_CHAIN = 20
+"""Of targets that extend one another."""
 
 
 def target_names() -> list[str]:
-    """Names of all targets: those that ship with edgec, then a person's own, each in alphabetical order."""
+    """Names of all targets: those that ship with edgec, then a person's own, each in alphabetical order.
+
+    A person's own are the names of files; whether they can be read is said where one is asked for. Raises UsageError where the
+    folder cannot be listed.
+    """
     shipped = sorted(
         p.name.removesuffix(".yaml")
         for p in resources.files("edgec.targets").iterdir()
         if p.name.endswith(".yaml") and p.name != f"{_SYSTEMS}.yaml"
     )
-    folder = user_folder()
-    own = sorted(p.stem for p in folder.glob("*.yaml")) if folder.is_dir() else []
+    own = sorted(name.removesuffix(".yaml") for name in _own_files())
     return shipped + [name for name in own if name not in shipped]
+
+
+def _own_files() -> list[str]:
+    folder = user_folder()
+    try:
+        return [name for name in os.listdir(folder) if name.endswith(".yaml") and not name.startswith(".")]  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UsageError("your own targets cannot be listed", where=str(folder), why=reason(error)) from error
 
 
 def target(name: str) -> Target:
@@ -50,19 +68,31 @@ def target(name: str) -> Target:
 
 
 def targets() -> list[Target]:
-    """All targets, in the order of :func:`target_names`."""
+    """All targets, in the order of :func:`target_names`. Raises UsageError for the first that cannot be used."""
     return [target(name) for name in target_names()]
+
+
+def usable_targets() -> tuple[list[Target], list[UsageError]]:
+    """All targets that can be used, and for each other one what is wrong with its file, which the error names."""
+    found: list[Target] = []
+    refused: list[UsageError] = []
+    for name in target_names():
+        try:
+            found.append(target(name))
+        except UsageError as error:
+            refused.append(error)
+    return found, refused
 
 
 def load_target_file(path: str | Path) -> Target:
     """Read and validate one target file. Raises :class:`UsageError` naming the file and the field."""
-    path = Path(path)
-    return _build(_resolve(_read(path), path.name, seen=()), where=str(path))
+    return _from_text(_read(path), path)
 
 
 def add_target(path: str | Path) -> Target:
     """Validate a target file and copy it to a person's own targets. One that ships is refused."""
-    found = load_target_file(path)
+    text = _read(path)
+    found = _from_text(text, path)
     if (resources.files("edgec.targets") / f"{found.name}.yaml").is_file():
         raise UsageError(
             f"target {found.name!r} ships with edgec", where=str(path), hint="Give yours another name."
@@ -70,8 +100,12 @@ def add_target(path: str | Path) -> Target:
     copy = user_folder() / f"{found.name}.yaml"
     with disk_errors(copy):
         copy.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(copy, Path(path).read_bytes())
+        write_whole(copy, text.encode())
     return found
+
+
+def _from_text(text: str, path: str | Path) -> Target:
+    return _build(_resolve(_mapping(text, str(path)), Path(path).name, seen=()), where=str(path))
 
 
 def user_folder() -> Path:
@@ -93,11 +127,18 @@ def _where(name: str) -> str:
 
 def _fields(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     shipped = resources.files("edgec.targets") / f"{name}.yaml"
-    if shipped.is_file():
-        fields = _mapping(shipped.read_text(encoding="utf-8"), f"targets/{name}.yaml")
-    else:
-        fields = _read(user_folder() / f"{name}.yaml")
-    return _resolve(fields, name, seen)
+    if not shipped.is_file():
+        return _resolve(_own_fields(name), name, seen)
+    return _resolve(_mapping(shipped.read_text(encoding="utf-8"), f"targets/{name}.yaml"), name, seen)
+
+
+def _own_fields(name: str) -> dict[str, Any]:
+    path = user_folder() / f"{name}.yaml"
+    fields = _mapping(_read(path), str(path))
+    if fields.get("name") != name:
+        why = f"its name is {shortened(repr(fields.get('name')), 80)}, and it is called {path.name}"
+        raise UsageError("invalid target", where=str(path), why=why, hint="Let both be the same.")
+    return fields
 
 
 def _resolve(fields: dict[str, Any], where: str, seen: tuple[str, ...]) -> dict[str, Any]:
@@ -107,35 +148,34 @@ def _resolve(fields: dict[str, Any], where: str, seen: tuple[str, ...]) -> dict[
     base = fields.pop("extends", None)
     if base is None:
         return fields
-    if base in seen or base not in target_names():
-        why = "it extends itself" if base in seen else "there is no such target"
-        raise UsageError(
-            f"extends {base!r}: {why}", where=where, hint=did_you_mean(str(base), target_names())
-        )
+    if (why := _unusable(base, seen)) is not None:
+        what = f"extends {shortened(repr(base), 80)}: {why}"
+        raise UsageError(what, where=where, hint=did_you_mean(str(base), target_names()))
     return _over(_fields(base, (*seen, base)), {"estimates_from": base} | fields)
 
 
+def _unusable(base: Any, seen: tuple[str, ...]) -> str | None:
+    """Why ``base`` cannot be extended by what already stands on ``seen``."""
+    if base not in target_names():
+        return "there is no such target"
+    if base in seen:
+        return "it extends itself"
+    return "the chain of targets is too long" if len(seen) > _LONGEST_CHAIN else None
+
+
 def _over(base: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    sources = dict(base.get("sources", {})) | dict(fields.get("sources") or {})
-    return base | fields | {"sources": sources}
+    new = fields.get("sources") or {}
+    if not isinstance(new, dict):
+        return base | fields  # which the schema then refuses
+    return base | fields | {"sources": dict(base.get("sources", {})) | new}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("cannot read the target file", where=str(path), why=str(error)) from error
-    return _mapping(text, str(path))
+def _read(path: str | Path) -> str:
+    return read_text(path, MOST_BYTES, "a target file", UsageError)
 
 
 def _mapping(text: str, where: str) -> dict[str, Any]:
-    try:
-        fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError("not a YAML file", where=where, why=" ".join(str(error).split())) from error
-    if not isinstance(fields, dict):
-        raise UsageError("not a target file", where=where, why="it must be a mapping of field: value")
-    return fields
+    return parse_yaml(text, where, "a target file")[0]
 
 
 def _build(fields: dict[str, Any], where: str) -> Target:
@@ -167,6 +207,6 @@ def _reasons(errors: Iterable[Any], fields: dict[str, Any]) -> str:
         if error["type"] == "extra_forbidden":
             text = f"unknown field. {did_you_mean(path.rsplit('.', 1)[-1], Target.model_fields)}"
         elif path in fields and error["type"] != "missing":
-            text = f"{text} (got {fields[path]!r})"
+            text = f"{text} (got {shortened(repr(fields[path]), 80)})"
         lines.append(f"{path}: {text}")
     return "; ".join(lines)

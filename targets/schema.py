@@ -13,7 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Precision = Literal["fp32", "fp16", "int8"]
 Arch = Literal["aarch64", "armv7l", "x86_64"]
 Engine = Literal["onnxruntime", "ai-edge-litert", "tflite-runtime", "tensorrt"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
+Words = Annotated[str, Field(max_length=2000)]
+Version = Annotated[str, Field(pattern=r"^[0-9][0-9A-Za-z.+!_-]*$", max_length=64)]
+"""It becomes a word of a command line on the device."""
+Cores = Annotated[int, Field(ge=1, le=1024, strict=True)]
+Megahertz = Annotated[int, Field(ge=1, le=20_000, strict=True)]
+Celsius = Annotated[float, Field(ge=-60, le=200, allow_inf_nan=False)]
 
 
 class _Closed(BaseModel):
@@ -23,9 +29,9 @@ class _Closed(BaseModel):
 class CoreGroup(_Closed):
     """Cores of one kind; a big.LITTLE chip has several groups, fastest first."""
 
-    core: str
-    count: Annotated[int, Field(ge=1)]
-    clock_mhz: Annotated[int, Field(ge=1)] | None = None
+    core: Words
+    count: Cores
+    clock_mhz: Megahertz | None = None
 
 
 class PrecisionSupport(_Closed):
@@ -33,7 +39,7 @@ class PrecisionSupport(_Closed):
 
     supported: bool
     pays: bool = False
-    why: str
+    why: Words
 
     @model_validator(mode="after")
     def _only_what_runs_pays(self) -> PrecisionSupport:
@@ -58,33 +64,33 @@ class Precisions(_Closed):
 class Accelerator(_Closed):
     """A GPU or NPU that a runtime can use instead of the CPU."""
 
-    name: str
+    name: Words
     api: Literal["cuda", "vulkan", "rknn"]
     runtimes: tuple[Engine, ...] = ()
     precisions: Precisions
-    note: str = ""
+    note: Words = ""
 
 
 class Runtime(_Closed):
     """An inference engine as it can be installed on one system: the newest version that really loads."""
 
     engine: Engine
-    version: str
+    version: Version
     install: Literal["pip", "preinstalled"] = "pip"
-    trap: str = ""
+    trap: Words = ""
 
 
 class System(_Closed):
     """An operating system image: what pip may install there, and what it may not."""
 
     name: Name
-    title: str
+    title: Words
     arch: Arch
-    python: Annotated[str, Field(pattern=r"^3\.\d+$")]
-    glibc: Annotated[str, Field(pattern=r"^2\.\d+$")] | None
+    python: Annotated[str, Field(pattern=r"^3\.[0-9]{1,3}$")]
+    glibc: Annotated[str, Field(pattern=r"^2\.[0-9]{1,3}$")] | None
     runtimes: tuple[Runtime, ...] = ()
-    traps: tuple[str, ...] = ()
-    source: str
+    traps: tuple[Words, ...] = ()
+    source: Words
 
     def runtime(self, engine: str) -> Runtime | None:
         """The entry of ``engine``, or None where it cannot be installed on this system."""
@@ -94,34 +100,34 @@ class System(_Closed):
 class Throttle(_Closed):
     """When the device slows down, and where that can be read."""
 
-    soft_c: float | None = None
-    hard_c: float | None = None
+    soft_c: Celsius | None = None
+    hard_c: Celsius | None = None
     readings: tuple[Literal["vcgencmd", "thermal-zones", "cpufreq", "tegrastats", "nvpmodel"], ...]
-    rules: tuple[str, ...] = ()
+    rules: tuple[Words, ...] = ()
 
 
 class Target(_Closed):
     """A class of devices: what compiling, estimating, measuring, and deploying need to know of it."""
 
     name: Name
-    title: str
+    title: Words
     arch: Arch
-    soc: str
+    soc: Words
     core_groups: Annotated[tuple[CoreGroup, ...], Field(min_length=1)]
-    isa: tuple[str, ...]
-    memory_mb: Annotated[int, Field(ge=1)] | None
+    isa: tuple[Words, ...]
+    memory_mb: Annotated[int, Field(ge=1, le=1 << 24, strict=True)] | None
     activation_dtype: Literal["uint8", "int8"]
-    channel_multiple: Annotated[int, Field(ge=1)]
-    threads: Annotated[int, Field(ge=1)]
+    channel_multiple: Annotated[int, Field(ge=1, le=1024, strict=True)]
+    threads: Cores
     precisions: Precisions
     accelerators: tuple[Accelerator, ...] = ()
     systems: tuple[System, ...] = ()
     throttle: Throttle
     default_engine: Engine = "onnxruntime"
-    device_tree: tuple[str, ...] = ()
+    device_tree: tuple[Words, ...] = ()
     estimates_from: str | None = None
-    notes: tuple[str, ...] = ()
-    sources: dict[str, str]
+    notes: tuple[Words, ...] = ()
+    sources: dict[str, Words]
 
     @model_validator(mode="after")
     def _consistent(self) -> Target:

@@ -15,9 +15,11 @@ def command() -> None:
 def list_targets(as_json: bool) -> None:
     """All targets with one line each."""
     from edgec.compiler.cli.output import print_json, stdout, table
-    from edgec.targets import targets
+    from edgec.targets import usable_targets
 
-    found = targets()
+    found, refused = usable_targets()
+    for error in refused:
+        click.echo(f"skipped: {error}", err=True)
     if as_json:
         print_json(
             {"targets": [{"name": t.name, "title": t.title, "soc": t.soc, "cores": t.cores} for t in found]}

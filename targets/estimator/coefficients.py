@@ -20,6 +20,7 @@ import numpy as np
 
 from edgec.graph.cost import ModelCost, NodeCost
 from edgec.graph.errors import DataError
+from edgec.graph.files import read_text
 from edgec.targets.estimator.features import FEATURES, features, node_features
 from edgec.targets.estimator.fine import FINE, fine_features, fine_node
 from edgec.targets.estimator.switch import Switch
@@ -36,6 +37,8 @@ ENGINES: Mapping[str, tuple[str, ...]] = {
     "xnnpack": ("xnnpack",),
     "tflite-ruy": ("tflite-ruy",),
 }
+_MOST_BYTES = 1 << 24
+"""Of a coefficient file; one has some 20 kB."""
 _SPELLINGS = {
     "litert": "ai-edge-litert",
     "ort": "onnxruntime",
@@ -153,8 +156,8 @@ def host_file() -> Path:
 def _own() -> Coefficients | None:
     path = host_file()
     try:
-        found = read(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError, DataError):
+        found = read(read_text(path, _MOST_BYTES, "a coefficient file"), str(path))
+    except DataError:
         return None  # absent, or of another version of edgec: a cache is measured again, not repaired
     return found if found.machine == this_machine() else None  # a home folder may be shared by machines
 
@@ -185,7 +188,7 @@ def read(text: str, where: str) -> Coefficients:
         return Coefficients(
             values["target"], entries, threads, values.get("threads_basis", ""), values.get("machine", "")
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             "damaged coefficient file", where=where, why=repr(error), hint="Delete it, and calibrate again."
         ) from error

@@ -12,7 +12,9 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from edgec.passes.options import Switch, option, read_fields
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,7 +23,18 @@ if TYPE_CHECKING:
     from edgec.targets import Target
     from edgec.targets.estimator import LatencyTable
 
-T = TypeVar("T")
+__all__ = [
+    "Context",
+    "LayerReport",
+    "Need",
+    "Note",
+    "Pass",
+    "PassResult",
+    "Prices",
+    "Progress",
+    "Switch",
+    "option",
+]
 
 
 class Need(str, enum.Enum):
@@ -113,11 +126,6 @@ class PassResult:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-def option(default: T, help: str) -> T:  # noqa: A002  (the word that every option table uses)
-    """A dataclass field with a default and one line of help, which the command line prints."""
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass(frozen=True)
 class Pass(abc.ABC):
     """Base of all passes."""
@@ -128,6 +136,18 @@ class Pass(abc.ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     changes_function: ClassVar[bool] = True
     """False: the pipeline verifies to 1e-5 relative on random input that outputs stay the same."""
+
+    def __post_init__(self) -> None:
+        """Read every option (see `passes.options`). Raises UsageError for what is not admitted; not to be overridden."""
+        for name, value in read_fields(self).items():
+            object.__setattr__(self, name, value)
+        self.check()
+
+    def check(self) -> None:  # noqa: B027  (most options say all by themselves)
+        """Raise UsageError for options that do not go together. Called when the pass is made."""
+
+    def complete(self) -> None:  # noqa: B027  (few passes take a budget)
+        """Raise UsageError where an option is still open that ``--budget`` may have filled. Called before a run."""
 
     @abc.abstractmethod
     def run(self, model: ir.Model, context: Context) -> PassResult:

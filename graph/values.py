@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from edgec.graph.errors import did_you_mean
+from edgec.graph.errors import EdgecError, did_you_mean
 
 T = TypeVar("T")
 
@@ -77,6 +77,20 @@ def shown(raw: Any) -> str:
     except ValueError:  # a whole number of thousands of digits
         return "a number of too many digits"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def one_line(error: EdgecError) -> str:
+    """The message of ``error`` with its hint, to stand within another message."""
+    head, _, hint = str(error).partition("\n")
+    return " ".join(f"{head}{'' if head.endswith(('.', '?')) or not hint else '.'} {hint}".split())
+
+
+def size(count: float) -> str:
+    """Bytes for people, in decimal units."""
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(count) >= limit:
+            return f"{count / limit:.3g} {unit}"
+    return f"{count:.0f} B"
 
 
 def whole(raw: Any, within: Range = ANY) -> int:
@@ -219,8 +233,8 @@ def _exact(raw: Any) -> int:
     """A number that is whole, of whatever type. Raises ValueError, TypeError, OverflowError."""
     if isinstance(raw, numbers.Integral):
         return int(raw)
-    if isinstance(raw, numbers.Real) and int(raw) == raw:
-        return int(raw)
+    if isinstance(raw, numbers.Real) and math.trunc(raw) == raw:
+        return int(math.trunc(raw))
     raise ValueError
 
 

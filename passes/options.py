@@ -51,7 +51,7 @@ def option(
 
 def read_fields(one: Any) -> dict[str, Any]:
     """The fields of a dataclass that is being made, read. Raises UsageError that names every option that is not admitted."""
-    types_of = kinds(type(one))
+    types_of = kinds(one.__class__)
     found, problems = {}, []
     for item in dataclasses.fields(one):
         raw = getattr(one, item.name)
@@ -62,7 +62,7 @@ def read_fields(one: Any) -> dict[str, Any]:
             given = raw if isinstance(raw, str) and raw else values.shown(raw)
             problems.append(f"{kebab(item.name)}={given} is not {error.admitted}{hint}")
         except UsageError as error:
-            problems.append(f"{kebab(item.name)}: {' '.join(str(error).split())}")
+            problems.append(f"{kebab(item.name)}: {values.one_line(error)}")
     if problems:
         raise UsageError(f"{one.name}: {'; '.join(problems)}")
     return found

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgec.graph.errors import UsageError, did_you_mean
+from edgec.graph.values import one_line
 from edgec.passes.base import Pass
 from edgec.passes.options import kebab, kinds, type_name
 from edgec.passes.table import pass_class
@@ -41,7 +42,7 @@ def parse_pipeline(text: str) -> tuple[Pass, ...]:
         try:
             passes.append(make_pass(match["name"], _options(match["name"], match["options"] or "")))
         except UsageError as error:
-            problems.append(str(error).replace("\n", " "))
+            problems.append(one_line(error))
     if problems:
         hint = "See `edgec passes list`."
         raise UsageError("the pipeline cannot be read", why="; ".join(problems), hint=hint)
@@ -81,7 +82,7 @@ def make_pass(name: str, options: Mapping[str, Any]) -> Pass:
     try:
         made = cls(**values)
     except UsageError as error:
-        problems.append(" ".join(str(error).split()))
+        problems.append(one_line(error))
     if problems:
         raise UsageError("; ".join(problems))
     return made

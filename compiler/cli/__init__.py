@@ -73,12 +73,11 @@ def main() -> None:
     compiling = sys.argv[1:2] == ["compile"]
     interrupted = "interrupted; run again with --resume to go on" if compiling else "interrupted"
     try:
-        result: Any = cli.main(standalone_mode=False)
+        result: Any = cli.main(prog_name="edgec", standalone_mode=False)
     except click.exceptions.Abort:
         _fail(interrupted, 130)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        _fail(_sentence(error), error.exit_code)
     except KeyboardInterrupt:
         _fail(interrupted, 130)
     except BrokenPipeError:
@@ -102,6 +101,26 @@ def main() -> None:
             70,
         )
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _sentence(error: click.ClickException) -> str:
+    """What click found wrong, in the form of edgec's own errors: what and where, then what to do."""
+    context: click.Context | None = getattr(error, "ctx", None)
+    see = "" if context is None else f"\nSee `{context.command_path} --help`."
+    if isinstance(error, click.NoSuchOption):
+        from edgec.graph.errors import did_you_mean
+
+        known = [] if context is None else [name for one in context.command.params for name in one.opts]
+        return f"unknown option {error.option_name!r}. {did_you_mean(error.option_name, known)}{see}"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        param = error.param
+        named = (
+            (param.metavar or str(param.name).upper()) if isinstance(param, click.Argument) else param.opts[0]
+        )
+        if isinstance(error, click.MissingParameter):
+            return f"{named} is missing{see}"
+        return f"{named}: {error.message}{see}"
+    return f"{error.format_message()}{see}"
 
 
 def _fail(message: str, code: int) -> None:

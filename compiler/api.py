@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.compiler.driver import Settings, compile_recipe
-from edgec.compiler.recipe import Recipe
+from edgec.compiler.fields import read_path
+from edgec.compiler.recipe import Recipe, make_recipe
+from edgec.graph.errors import UsageError
+from edgec.graph.values import NotAdmitted
 
 if TYPE_CHECKING:
     from edgec.runtime.measurement import Measurement
@@ -32,8 +35,17 @@ def compile(  # noqa: A001  (the verb of the product)
     ``options`` are the recipe's keys: ``target``, ``budget``, ``precision``, ``formats``, ``passes``, ``preprocess``, ``seed``,
     ``threads``. Raises EdgecError; gates that fail are in the report (``report.passed``).
     """
+    if isinstance(model, Recipe) and (options or data is not None or samples is not None or eval is not None):
+        raise UsageError("a whole recipe and options beside it", hint="Change the recipe instead.")
     recipe = model if isinstance(model, Recipe) else _recipe(model, data, samples, eval, options)
-    return compile_recipe(recipe, Settings(Path(out), force=force, resume=resume, measure=measure))
+    return compile_recipe(recipe, Settings(_folder(out), force=force, resume=resume, measure=measure))
+
+
+def _folder(out: Any) -> Path:
+    try:
+        return Path(read_path(out))
+    except NotAdmitted as error:
+        raise UsageError(f"out: {error}") from None
 
 
 def _recipe(
@@ -43,22 +55,14 @@ def _recipe(
     evaluation: str | Path | None,
     options: dict[str, Any],
 ) -> Recipe:
-    from pydantic import ValidationError
-
-    from edgec.graph.errors import UsageError
-
-    values: dict[str, Any] = {"threads": os.cpu_count() or 1, **options, "model": {"path": str(model)}}
-    if isinstance(values.get("passes"), str):
-        values["passes"] = (values["passes"],)
+    values: dict[str, Any] = {"threads": os.cpu_count() or 1, **options, "model": {"path": model}}
+    if data is None and samples is not None:
+        raise UsageError("samples without data")
     if data is not None:
-        values["data"] = {"path": str(data), "samples": samples}
+        values["data"] = {"path": data, "samples": samples}
     if evaluation is not None:
-        values["eval"] = {"path": str(evaluation)}
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise UsageError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        values["eval"] = {"path": evaluation}
+    return make_recipe(values)
 
 
 def bench(
@@ -69,5 +73,9 @@ def bench(
     from edgec.runtime.bench import bench as run
     from edgec.runtime.devices import open_device
 
+    options = BenchOptions(threads=threads)
+    paths = [Path(one) for one in ([artifacts] if isinstance(artifacts, (str, Path)) else artifacts)]
+    if not paths:
+        raise UsageError("no artifacts", hint="Give the paths of .onnx or .tflite files.")
     with open_device(device) as opened:
-        return run([Path(artifact) for artifact in artifacts], BenchOptions(threads=threads), opened)
+        return run(paths, options, opened)

@@ -14,6 +14,7 @@ from edgec.compiler.defaults import PRECISION_PASSES
 from edgec.compiler.pipeline import Step
 from edgec.compiler.recipe import Precision, Recipe
 from edgec.compiler.run_folder import RunFolder
+from edgec.passes.cast_fp16 import widened
 
 NAMES = {
     ("onnx", "fp32"): "model.onnx",
@@ -56,8 +57,8 @@ def emit_all(models: Mapping[str, ir.Model], recipe: Recipe, folder: RunFolder) 
     for file_format in recipe.formats:
         for precision, model in models.items():
             name = NAMES[file_format, precision]
-            # A float16 TFLite file is made from the float32 graph: the emitter stores the constants in half precision.
-            source = models["fp32"] if file_format == "tflite" and precision == "fp16" else model
+            # TFLite stores half precision in its own way, the values that the pass chose.
+            source = widened(model) if file_format == "tflite" and precision == "fp16" else model
             data = emit_bytes(source, file_format, precision, recipe)
             path = folder.write(name, data)
             digest = hashlib.sha256(data).hexdigest()

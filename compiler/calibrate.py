@@ -90,7 +90,7 @@ def artifacts(
     if "int8" in precisions:
         context = Context(teacher=model, scratch=folder, data=open_data("random", model, samples=4))
         quantise = Quantize(
-            method="minmax", correct="none", equalize="off", activations=target("host").activation_dtype
+            method="minmax", correct="none", equalize="no", activations=target("host").activation_dtype
         )
         graphs["int8"] = quantise.run(model.clone(), context).model
     made: dict[tuple[str, Precision], Path] = {}

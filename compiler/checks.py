@@ -18,15 +18,21 @@ TOLERANCE = 1e-5
 
 def check_needs(one: Pass, context: Context) -> None:
     """Raise UsageError, naming the pass, where something it needs is not there."""
+    labelled = context.data is not None and context.data.labels is not None
+    check_given(one, data=context.data is not None, labels=labelled, target=context.target is not None)
+
+
+def check_given(one: Pass, *, data: bool, labels: bool, target: bool) -> None:
+    """The same, by what is known before anything is loaded."""
     where = f"pass {one.name}"
-    if Need.DATA in one.needs and context.data is None:
+    if Need.DATA in one.needs and not data:
         hint = "Add --data FOLDER (unlabelled inputs), or ask for noise with --data random."
         raise UsageError("needs calibration data", where=where, hint=hint)
-    if Need.LABELS in one.needs and (context.data is None or context.data.labels is None):
+    if Need.LABELS in one.needs and not labels:
         raise UsageError(
             "needs labelled data", where=where, hint="Give an .npz with x and y, or a labels CSV."
         )
-    if Need.TARGET in one.needs and context.target is None:
+    if Need.TARGET in one.needs and not target:
         raise UsageError("needs a target", where=where, hint="Add --target; see `edgec targets list`.")
     if Need.TORCH in one.needs:
         from importlib.util import find_spec

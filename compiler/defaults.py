@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from edgec.compiler.recipe import Recipe
+from edgec.compiler.recipe import Precision, Recipe
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Pass
 from edgec.passes.budget import Budget, parse_budget
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
 
-PRECISION_PASSES = {"quantize": "int8", "cast-fp16": "fp16"}
+PRECISION_PASSES: dict[str, Precision] = {"quantize": "int8", "cast-fp16": "fp16"}
 """Passes after which the graph is no longer plain float32, and what it is then."""
 
 BYTES_PER_WEIGHT = {"int8": "1.01", "fp16": "2"}
@@ -20,7 +20,8 @@ BYTES_PER_WEIGHT = {"int8": "1.01", "fp16": "2"}
 def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
     """The recipe's passes, or the default ones for its budget; then what its precision needs, unless it is there already.
 
-    A budget goes to the first named pass that has an option for it and leaves it open.
+    A budget goes to the first named pass that has an option for it and leaves it open. Raises UsageError for passes that lack
+    something that only the recipe could give.
     """
     budget = None if recipe.budget is None else parse_budget(recipe.budget)
     passes = recipe.build_passes()
@@ -28,7 +29,16 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
         passes = () if budget is None else _compression(budget, recipe.precision)
     elif budget is not None:
         passes = _with_budget(passes, budget)
-    return passes + _quantisation(recipe.precision, passes)
+    passes += _quantisation(recipe.precision, passes)
+    for one in passes:
+        one.complete()
+    return passes
+
+
+def precision_of(passes: tuple[Pass, ...], asked: Precision) -> Precision:
+    """What the artifact to ship is stored in: ``asked`` where the passes make it or make none, else what they end in."""
+    found = [PRECISION_PASSES[one.name] for one in passes if one.name in PRECISION_PASSES]
+    return asked if asked in found or not found else found[-1]
 
 
 def _compression(budget: Budget, precision: str) -> tuple[Pass, ...]:

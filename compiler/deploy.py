@@ -17,6 +17,7 @@ from edgec.compiler.prices import own_format
 from edgec.compiler.recipe import Recipe, read_recipe
 from edgec.graph.disk import disk_error
 from edgec.graph.errors import DataError, ModelError, UsageError, did_you_mean
+from edgec.graph.values import THREADS, NotAdmitted, Range, whole
 
 if TYPE_CHECKING:
     from edgec.runtime.report.schema import Artifact, Report
@@ -47,6 +48,14 @@ class DeployOptions:
     """Recorded samples of the self-test."""
     force: bool = False
 
+    def __post_init__(self) -> None:
+        try:
+            if self.threads is not None:
+                object.__setattr__(self, "threads", whole(self.threads, THREADS))
+            object.__setattr__(self, "samples", whole(self.samples, Range(1, 1000)))
+        except NotAdmitted as error:
+            raise UsageError(f"deploying: {error}") from None
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -72,14 +81,8 @@ def make_bundle(
     Raises DataError for a folder that is no run, UsageError for an ``out`` that holds something else or options that
     do not fit, ModelError for an artifact that was changed since the run, EdgecError where the disk refuses.
     """
-    from edgec.runtime.report import read
-    from edgec.targets import target as find_target
-
-    report = read(run)
+    report, target, chosen = check_bundle(run, out, options)
     recipe = read_recipe(run / "recipe.yaml")
-    target = find_target(options.target or report.target)
-    chosen = _choose(report, target, options.artifacts)
-    _refuse_foreign(out, options.force)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -100,6 +103,28 @@ def make_bundle(
         shutil.rmtree(part, ignore_errors=True)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     return Bundle(out, target.name, tuple(Path(a.path).name for a in chosen), wheels, size)
+
+
+def check_bundle(run: Path, out: Path, options: DeployOptions) -> tuple[Report, Target, list[Artifact]]:
+    """What goes into the bundle; nothing is written. Raises what `make_bundle` raises for its arguments."""
+    from edgec.runtime.report import read
+    from edgec.targets import target as find_target
+
+    report = read(run)
+    target = find_target(options.target or report.target)
+    chosen = _choose(report, target, options.artifacts)
+    for name in options.wheels_for:
+        _system(target, name)
+    _refuse_foreign(out, options.force)
+    return report, target, chosen
+
+
+def _system(target: Target, name: str) -> System:
+    system = target.system(name)
+    if system is None:
+        known = [one.name for one in target.systems]
+        raise UsageError(f"{target.name} has no system {name!r}", hint=did_you_mean(name, known))
+    return system
 
 
 def engine_lines(target: Target) -> list[str]:
@@ -196,10 +221,7 @@ def _fill(
     formats = sorted({artifact.format for artifact in chosen})
     wheels: list[str] = []
     for name in options.wheels_for:
-        system = target.system(name)
-        if system is None:
-            known = [s.name for s in target.systems]
-            raise UsageError(f"{target.name} has no system {name!r}", hint=did_you_mean(name, known))
+        system = _system(target, name)
         notify(f"fetching wheels for {system.title}")
         wheels += download(system, requirements(system, formats), part / "wheels")
     preprocess = recipe.preprocess.build().to_dict()

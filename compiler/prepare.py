@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,18 +14,26 @@ import onnx_ir as ir
 
 import edgec
 from edgec.compiler.artifacts import NAMES
-from edgec.compiler.defaults import resolve_passes
-from edgec.compiler.recipe import PassSpec, Recipe, check_model
+from edgec.compiler.checks import check_given
+from edgec.compiler.defaults import precision_of, resolve_passes
+from edgec.compiler.disk import check_space, space_for
+from edgec.compiler.quality import fit_classes
+from edgec.compiler.recipe import EvalSource, PassSpec, Recipe, check_model
 from edgec.graph.cost import cost
-from edgec.graph.data import Dataset, open_data
-from edgec.graph.errors import UsageError
+from edgec.graph.data import Dataset, InputSpec, open_data
+from edgec.graph.errors import UnsupportedError, UsageError
 from edgec.graph.load import load
 from edgec.passes.base import Pass
+from edgec.passes.budget import parse_budget
 from edgec.passes.pipeline_string import options_of, print_pass
 from edgec.targets import target as find_target
 
 if TYPE_CHECKING:
     from edgec.targets import Target
+
+
+LEAST_SHARE = 1e-3
+"""Of the source: a budget below it is a number without its unit."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +53,19 @@ class Prepared:
 def prepare(recipe: Recipe) -> Prepared:
     """Load and check everything that the recipe names, and resolve its passes; nothing is written."""
     passes = resolve_passes(recipe)
+    recipe = recipe.model_copy(update={"precision": precision_of(passes, recipe.precision)})
     target = find_target(recipe.target)
     check_precision(recipe, target)
+    for one in passes:
+        check_given(one, data=recipe.data is not None, labels=recipe.data is not None, target=True)
+    check_latency(recipe, passes, target)
     source = recipe.model
     sha256, size = _source_identity(source.path, source.weights)
     check_model(recipe, sha256)
     model = load(source.path, weights=source.weights, input_shape=source.input_shape)
+    check_budgets(recipe, passes, model)
     preprocess = recipe.preprocess.build()
+    preprocess.check_inputs([spec.shape for spec in InputSpec.of(model)])
     data = evaluation = None
     if recipe.data is not None:
         spec = recipe.data
@@ -61,8 +76,42 @@ def prepare(recipe: Recipe) -> Prepared:
         evaluation = open_data(
             recipe.eval.path, model, preprocess, seed=recipe.seed, labels=recipe.eval.labels
         )
+        check_labels(recipe.eval, model, evaluation)
     resolved = _resolved(recipe, passes, sha256, data, evaluation)
     return Prepared(resolved, model, size, sha256, data, evaluation, target, passes)
+
+
+def check_latency(recipe: Recipe, passes: Sequence[Pass], target: Target) -> None:
+    """Raise UsageError for a latency budget on a target of which no latencies are known."""
+    from edgec.compiler.prices import RUNTIMES, has_budget
+    from edgec.targets.estimator import latency_table
+
+    if any(map(has_budget, passes)) and target.name != "host":
+        latency_table(target, RUNTIMES[recipe.formats[0]], recipe.precision)
+
+
+def check_budgets(recipe: Recipe, passes: Sequence[Pass], model: ir.Model) -> None:
+    """Raise UsageError for an absolute budget that is a typing error: less than a thousandth of what the model costs."""
+    spent = cost(model)
+    whole = {"macs": spent.macs, "params": spent.params, "size": spent.weight_bytes}
+    given = [
+        parse_budget(f"{unit}={text}") for one in passes for unit in whole if (text := getattr(one, unit, ""))
+    ]
+    for budget in (*given, *([parse_budget(recipe.budget)] if recipe.budget else [])):
+        source = whole.get(budget.unit, 0)
+        if not budget.relative and budget.amount < LEAST_SHARE * source:
+            share = f"{100 * budget.amount / source:.2g}% of the model's {source:,}"
+            hint = f"A share is written {budget.unit}=50%; units are k, M and G (bytes: kB, MB, GB)."
+            raise UsageError(f"the budget {budget.text} makes no sense here", why=f"it is {share}", hint=hint)
+
+
+def check_labels(spec: EvalSource, model: ir.Model, evaluation: Dataset) -> None:
+    """Raise UsageError for an offset of labels that are not there, DataError for labels that the model has no classes for."""
+    if evaluation.labels is not None:
+        fit_classes(model, evaluation.labels + spec.label_offset)
+    elif spec.label_offset:
+        hint = "Give labels (--eval-labels, or y in the .npz), or leave it out."
+        raise UsageError("--label-offset without labels", where=spec.path, hint=hint)
 
 
 def check_precision(recipe: Recipe, target: Target) -> None:
@@ -126,10 +175,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def dry_run(recipe: Recipe) -> dict[str, Any]:
-    """What a run would do: the resolved recipe and the source model's cost. Writes nothing."""
+def dry_run(recipe: Recipe, out: Path | None = None) -> dict[str, Any]:
+    """What a run into ``out`` would do: the resolved recipe, the source model's cost, the space on the disk. Writes nothing.
+
+    Raises EdgecError for everything that can be known to be wrong before a pass runs.
+    """
     ready = prepare(recipe)
     spent = cost(ready.model)
+    _check_tflite(ready)
+    if ready.passes:
+        ready.passes[0].requires(ready.model)
+    spaces = space_for(ready, out)
+    check_space(spaces)
     return {
         "model": {
             "path": recipe.model.path,
@@ -140,6 +197,8 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
         "target": ready.target.name,
         "data": None if ready.data is None else {"name": ready.data.name, "samples": len(ready.data)},
         "passes": [print_pass(one) for one in ready.passes],
+        "remarks": _remarks(ready),
+        "disk": [one.to_dict() for one in spaces],
         "artifacts": _planned(ready.recipe),
         "recipe": json.loads(ready.recipe.model_dump_json(exclude_none=True)),
     }
@@ -148,3 +207,32 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
 def _planned(recipe: Recipe) -> list[str]:
     precisions = ["fp32"] + ([recipe.precision] if recipe.precision != "fp32" else [])
     return [NAMES[file_format, precision] for file_format in recipe.formats for precision in precisions]
+
+
+def _remarks(ready: Prepared) -> list[str]:
+    """What is no error and yet may not be what was meant."""
+    found = []
+    if ready.recipe.budget is not None:
+        budget, spent = parse_budget(ready.recipe.budget), cost(ready.model)
+        source = {"macs": spent.macs, "params": spent.params, "size": spent.weight_bytes}.get(budget.unit)
+        if source is not None and budget.limit(source) >= source and ready.recipe.precision == "fp32":
+            found.append(f"the model meets {budget.text} as it is")
+    if ready.data is not None and ready.data.is_random:
+        found.append("calibrated on random noise")
+    skipped = () if ready.data is None else ready.data.skipped
+    found += [f"skipped {one}" for one in skipped]
+    return found
+
+
+def _check_tflite(ready: Prepared) -> None:
+    """Raise UnsupportedError for a node that TFLite cannot take, as emitting would behind all passes."""
+    if "tflite" not in ready.recipe.formats or ready.recipe.split_unsupported:
+        return
+    from edgec.compiler.emit import tflite
+
+    refused = tflite.unsupported(ready.model)
+    if refused:
+        first = refused[0]
+        raise UnsupportedError(
+            f"TFLite cannot take {first.op}", where=f"node {first.node!r}", why=first.why, hint=first.hint
+        )

@@ -87,7 +87,7 @@ def judge(
     tallies = {name: Tally(label_offset) for name in ("teacher", *students)}
     labels = data.labels
     if labels is not None:
-        _check_labels(teacher, labels + label_offset)
+        fit_classes(teacher, labels + label_offset)
     done = 0
     for feeds in data.batches(batch_size):
         reference = runner.run(feeds)
@@ -100,7 +100,7 @@ def judge(
     return {name: tally.figures() for name, tally in tallies.items()}
 
 
-def _check_labels(model: ir.Model, labels: Array) -> None:
+def fit_classes(model: ir.Model, labels: Array) -> None:
     shape = model.graph.outputs[0].shape
     classes = shape[1] if shape is not None and len(shape) > 1 else None
     if isinstance(classes, int) and len(labels) and not (labels.min() >= 0 and labels.max() < classes):

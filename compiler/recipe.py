@@ -8,72 +8,89 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
-from edgec.graph.errors import ModelError, UsageError, did_you_mean
+from edgec.compiler import fields
+from edgec.compiler.fields import Format, Precision
+from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.yaml_file import read_yaml
 from edgec.passes.base import Pass
+from edgec.passes.budget import parse_budget
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
 
-Precision = Literal["fp32", "fp16", "int8"]
-Format = Literal["onnx", "tflite"]
+__all__ = [
+    "Format",
+    "PassSpec",
+    "Precision",
+    "Recipe",
+    "check_model",
+    "make_recipe",
+    "read_recipe",
+    "relative_to",
+]
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSource(_Closed):
     """What to load. ``sha256`` is of the file (of the weights for a torch factory); a recipe with another file is refused."""
 
-    path: str
-    weights: str | None = None
-    input_shape: tuple[int, ...] | None = None
+    path: fields.PathField
+    weights: fields.PathField | None = None
+    input_shape: fields.ShapeField | None = None
     sha256: str | None = None
 
 
 class DataSource(_Closed):
     """Unlabelled calibration inputs; ``random`` as path asks for noise."""
 
-    path: str
-    samples: int | None = Field(default=None, ge=1)
-    skip_bad: bool = False
+    path: fields.PathField
+    samples: fields.CountField | None = None
+    skip_bad: fields.SwitchField = False
     fingerprint: str | None = None
 
 
 class EvalSource(_Closed):
     """Inputs for scoring, with labels where there are some. ``label_offset`` is added to each label."""
 
-    path: str
-    labels: str | None = None
-    label_offset: int = 0
+    path: fields.PathField
+    labels: fields.PathField | None = None
+    label_offset: fields.OffsetField = 0
     fingerprint: str | None = None
 
 
 class Preprocessing(_Closed):
     """See `graph.preprocess.Preprocess`."""
 
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    scale: float = 1.0
-    layout: Literal["auto", "nchw", "nhwc"] = "auto"
-    resize: tuple[int, ...] | None = None
-    crop: tuple[int, int] | None = None
-    channels: Literal["rgb", "bgr", "gray"] = "rgb"
-    letterbox: int | None = None
+    mean: fields.MeanField = (0.0,)
+    std: fields.StdField = (1.0,)
+    scale: fields.ScaleField = 1.0
+    layout: fields.LayoutField = "auto"
+    resize: fields.ResizeField | None = None
+    crop: fields.CropField | None = None
+    channels: fields.ChannelsField = "rgb"
+    letterbox: fields.GreyField | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Preprocessing:
+        fields.usage_as_value(lambda _: self.build())(None)
+        return self
 
     def build(self) -> Preprocess:
+        """The settings, ready to be used. Raises UsageError."""
         return Preprocess(**self.model_dump())
 
 
 class Gates(_Closed):
     """Conditions on the result; a run that misses one ends with exit code 1 and keeps its artifacts."""
 
-    max_drop: float | None = Field(default=None, ge=0, le=1)
+    max_drop: fields.ShareField | None = None
     """Of top-1 against the teacher (of agreement, without labels), as a fraction."""
 
 
@@ -86,9 +103,9 @@ class Timing(_Closed):
     """
 
     of: str
-    source_ms: float = Field(gt=0)
-    artifact_ms: float = Field(gt=0)
-    settled: bool = False
+    source_ms: fields.MillisecondsField
+    artifact_ms: fields.MillisecondsField
+    settled: fields.SwitchField = False
 
 
 class PassSpec(_Closed):
@@ -98,6 +115,21 @@ class PassSpec(_Closed):
     options: dict[str, Any] = {}
 
 
+def _built(item: str | PassSpec) -> tuple[Pass, ...]:
+    """The passes of one entry. Raises UsageError."""
+    return parse_pipeline(item) if isinstance(item, str) else (make_pass(item.name, item.options),)
+
+
+def _buildable(item: str | PassSpec) -> str | PassSpec:
+    _built(item)
+    return item
+
+
+def _budget(text: str) -> str:
+    parse_budget(text)
+    return text
+
+
 class Recipe(_Closed):
     """One run."""
 
@@ -105,45 +137,68 @@ class Recipe(_Closed):
     data: DataSource | None = None
     eval: EvalSource | None = None
     preprocess: Preprocessing = Preprocessing()
-    target: str = "host"
-    budget: str | None = None
-    precision: Precision = "fp32"
-    formats: tuple[Format, ...] = ("onnx",)
-    passes: tuple[str | PassSpec, ...] | None = None
+    target: fields.PathField = "host"
+    budget: Annotated[str, AfterValidator(fields.usage_as_value(_budget))] | None = None
+    precision: fields.PrecisionField = "fp32"
+    """The least: where the passes end in another one, that is the run's."""
+    formats: Annotated[fields.FormatsField, AfterValidator(lambda found: tuple(dict.fromkeys(found)))] = (
+        "onnx",
+    )
+    passes: (
+        Annotated[
+            tuple[Annotated[str | PassSpec, AfterValidator(fields.usage_as_value(_buildable))], ...],
+            BeforeValidator(fields.text_as_list),
+        ]
+        | None
+    ) = None
     """None: the default pipeline for the budget and the precision."""
     gates: Gates = Gates()
-    seed: int = 0
-    threads: int = Field(default=1, ge=1)
-    io_layout: Literal["nchw", "nhwc"] = "nhwc"
-    batch: int | None = Field(default=None, ge=1)
-    split_unsupported: bool = False
+    seed: fields.SeedField = 0
+    threads: fields.ThreadsField = 1
+    io_layout: fields.IoLayoutField = "nhwc"
+    batch: fields.BatchField | None = None
+    split_unsupported: fields.SwitchField = False
     """Where TFLite cannot take a node: emit the part before it instead of stopping."""
     timing: Timing | None = None
     edgec: str | None = None
     versions: dict[str, str] = {}
 
-    @field_validator("formats")
-    @classmethod
-    def _some_format(cls, value: tuple[Format, ...]) -> tuple[Format, ...]:
-        if not value:
-            raise ValueError("at least one of onnx, tflite")
-        return tuple(dict.fromkeys(value))
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if not self.formats:
+            raise ValueError(f"formats: at least one of {', '.join(fields.FORMATS)}")
+        if "tflite" not in self.formats:
+            tflite = {
+                "io_layout": self.io_layout != "nhwc",
+                "batch": self.batch,
+                "split_unsupported": self.split_unsupported,
+            }
+            for key, given in tflite.items():
+                if given:
+                    why = f"{key} is about TFLite files, and the formats are {', '.join(self.formats)}"
+                    raise ValueError(f"{why}. Add tflite to the formats, or leave it out")
+        if self.gates.max_drop is not None and self.data is None and self.eval is None:
+            raise ValueError("gates.max_drop has nothing to judge on. Add data or eval")
+        return self
 
     def build_passes(self) -> tuple[Pass, ...] | None:
         """The passes, or None where the default pipeline is wanted. Raises UsageError."""
         if self.passes is None:
             return None
-        built: list[Pass] = []
-        for item in self.passes:
-            built.extend(
-                parse_pipeline(item) if isinstance(item, str) else [make_pass(item.name, item.options)]
-            )
-        return tuple(built)
+        return tuple(one for item in self.passes for one in _built(item))
 
     def to_yaml(self) -> str:
         """The recipe's text."""
         values = self.model_dump(mode="json", exclude_none=True)
         return yaml.safe_dump(values, sort_keys=False, width=120, allow_unicode=True)
+
+
+def make_recipe(values: Any) -> Recipe:
+    """The recipe that ``values`` (a mapping, nested) describe. Raises UsageError with the key and what it admits."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, None, None) from None
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -198,23 +253,23 @@ def _with_paths(recipe: Recipe, move: Any) -> Recipe:
     return recipe.model_copy(update=update)
 
 
-def _explain(error: ValidationError, path: Path, tree: yaml.Node | None) -> UsageError:
-    problem = error.errors()[0]
-    keys = [part for part in problem["loc"] if not (isinstance(part, str) and part in ("str", "PassSpec"))]
+def _explain(error: ValidationError, path: Path | None, tree: yaml.Node | None) -> UsageError:
+    """The first thing that is wrong, with its place, and how many more there are."""
+    problems = error.errors(include_url=False)
+    keys = fields.key_path(problems[0])
+    what, hint = fields.as_usage(problems[0], _known_keys)
+    others = {tuple(map(str, fields.key_path(one))) for one in problems} - {tuple(map(str, keys))}
+    if others:
+        what += f" (and {len(others)} more: {', '.join(sorted('.'.join(one) for one in others)[:3])})"
     line = _line(tree, keys)
-    dotted = ".".join(str(part) for part in keys)
-    where = f"{path}:{line}" if line else str(path)
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys([str(part) for part in keys[:-1]])
-        return UsageError(f"unknown key {dotted!r}", where=where, hint=did_you_mean(str(keys[-1]), known))
-    message = problem["msg"].removeprefix("Value error, ")
-    return UsageError(f"{dotted}: {message}", where=where)
+    where = None if path is None else (f"{path}:{line}" if line else str(path))
+    return UsageError(what, where=where, hint=hint)
 
 
 def _known_keys(parents: list[str]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "model": ModelSource, "data": DataSource, "eval": EvalSource, "preprocess": Preprocessing, "gates": Gates,
-        "passes": PassSpec,
+        "passes": PassSpec, "timing": Timing,
     }  # fmt: skip
     cls = sections.get(parents[0], Recipe) if parents else Recipe
     return list(cls.model_fields)

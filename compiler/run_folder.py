@@ -26,6 +26,22 @@ LOG = "log.jsonl"
 RESUME = "Free some space and run again with --resume."
 
 
+def check_folder(path: Path, *, force: bool) -> None:
+    """Raise UsageError where a run cannot be written into ``path``; nothing is written."""
+    if path.exists() and not path.is_dir():
+        raise UsageError("this is a file, not a folder", where=str(path))
+    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not above.is_dir():
+        raise UsageError("cannot write", where=str(path), why=f"{str(above)!r} is a file, not a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError("cannot write", where=str(path), why=f"permission denied in {str(above)!r}")
+    if path.is_dir() and any(path.iterdir()) and not (path / MARK).exists() and not force:
+        why = "it is not empty and is not a run of edgec"
+        raise UsageError(
+            "output folder refused", where=str(path), why=why, hint="Choose another, or add --force."
+        )
+
+
 class RunFolder:
     """A run's folder, locked while the run lasts. Use as a context manager."""
 
@@ -39,18 +55,7 @@ class RunFolder:
         """Create and lock. Raises UsageError for a folder that is no run, EdgecError where it cannot be written or holds folders
         of somebody else.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError("this is a file, not a folder", where=str(self.path))
-        if (
-            self.path.is_dir()
-            and any(self.path.iterdir())
-            and not (self.path / MARK).exists()
-            and not self._force
-        ):
-            why = "it is not empty and is not a run of edgec"
-            raise UsageError(
-                "output folder refused", where=str(self.path), why=why, hint="Choose another, or add --force."
-            )
+        check_folder(self.path, force=self._force)
         with disk_errors(self.path, hint=RESUME):
             self._created = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)

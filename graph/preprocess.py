@@ -5,12 +5,16 @@ Order: decode, channels (RGB, BGR, grey), resize, crop, then ``(pixel * scale - 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
+from edgec.graph import values
 from edgec.graph.errors import DataError, UsageError
+from edgec.graph.values import NotAdmitted, Range, several
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,6 +26,37 @@ Channels = Literal["rgb", "bgr", "gray"]
 MOST_PIXELS = 89_478_485
 """Of a picture, before and after resizing: 256 MiB in three channels, which is where Pillow begins to suspect a bomb."""
 _ORIENTATION = 0x0112
+MEAN = Range(-1e9, 1e9)
+FACTOR = Range(1e-9, 1e9)
+"""Of ``scale`` and ``std``: neither turns float32 pixels into zeros or infinities."""
+GREY = Range(0, 255)
+
+
+def read_numbers(raw: Any, within: Range) -> tuple[float, ...]:
+    """``0.485,0.456,0.406``: one number, or one per channel; a fraction such as ``1/255`` is a number too."""
+    found = several(raw, partial(values.number, within=within))
+    if not found:
+        raise NotAdmitted(raw, f"one number {within}, or one per channel")
+    return found
+
+
+def read_crop(raw: Any) -> tuple[int, int]:
+    """``224`` or ``224x320``: height and width."""
+    found = values.sizes(raw)
+    return found[0], found[-1]
+
+
+READERS: Mapping[str, Callable[[Any], Any]] = {
+    "mean": partial(read_numbers, within=MEAN),
+    "std": partial(read_numbers, within=FACTOR),
+    "scale": partial(values.number, within=FACTOR),
+    "layout": partial(values.word, words=get_args(Layout)),
+    "resize": values.sizes,
+    "crop": read_crop,
+    "channels": partial(values.word, words=get_args(Channels)),
+    "letterbox": partial(values.whole, within=GREY),
+}
+"""What each setting is read by, here, in recipes, and on the command line."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +78,47 @@ class Preprocess:
     letterbox: int | None = None
 
     def __post_init__(self) -> None:
-        if any(value == 0 for value in self.std):
-            raise UsageError(f"--std {self.std} divides by zero")
-        if self.layout not in ("auto", "nchw", "nhwc"):
-            raise UsageError(f"unknown layout {self.layout!r}", hint="Known: auto, nchw, nhwc.")
-        if self.channels not in ("rgb", "bgr", "gray"):
-            raise UsageError(f"unknown channel order {self.channels!r}", hint="Known: rgb, bgr, gray.")
-        for what, sizes in (("resize", self.resize), ("crop", self.crop)):
-            if sizes is not None and (not sizes or len(sizes) > 2 or any(size < 1 for size in sizes)):
-                raise UsageError(f"--{what} takes one or two sizes above 0, got {sizes}")
+        for item in fields(self):
+            raw = getattr(self, item.name)
+            if raw is None and item.default is None:
+                continue
+            try:
+                object.__setattr__(self, item.name, READERS[item.name](raw))
+            except NotAdmitted as error:
+                raise UsageError(f"preprocessing: {item.name}: {error}") from None
+        self._goes_together()
+
+    def _goes_together(self) -> None:
+        """Raise UsageError for settings of which one makes the other impossible."""
         if self.letterbox is not None and (self.resize is None or len(self.resize) != 2):
-            raise UsageError("--letterbox needs --resize HEIGHTxWIDTH")
+            hint = "Write --resize 416x416."
+            raise UsageError(
+                "--letterbox needs --resize HEIGHTxWIDTH", why=f"resize is {self.resize}", hint=hint
+            )
+        if self.resize is None or self.crop is None:
+            return
+        # One size is the short side: of an oblong picture the other one may be long enough.
+        lacks = (
+            min(self.crop) > self.resize[0]
+            if len(self.resize) == 1
+            else any(part > size for part, size in zip(self.crop, self.resize, strict=True))
+        )
+        if lacks:
+            what = "the crop is larger than what is left by --resize"
+            hint = "Crop at most what --resize gives."
+            raise UsageError(what, why=f"crop {_by(self.crop)} of {_by(self.resize)}", hint=hint)
+
+    def check_inputs(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Raise UsageError where mean or std have neither one entry nor one per channel of an input.
+
+        ``shapes`` are those of single samples, channels first where they are pictures.
+        """
+        counts = sorted({shape[0] if len(shape) == 3 else shape[-1] for shape in shapes if shape})
+        for what, entries in (("mean", self.mean), ("std", self.std)):
+            if counts and len(entries) not in (1, *counts):
+                why = f"the model's input has {' or '.join(map(str, counts))} channels"
+                hint = "Give one number, or one per channel."
+                raise UsageError(f"--{what} has {len(entries)} entries", why=why, hint=hint)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, as in the recipe."""
@@ -140,23 +205,5 @@ def _check_pixels(image: Image.Image, width: int, height: int) -> None:
         raise DataError("the resized picture is too large", why=why)
 
 
-def parse_sizes(text: str) -> tuple[int, ...]:
-    """``224`` or ``224x320`` (height x width)."""
-    try:
-        sizes = tuple(int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise UsageError(f"not a size: {text!r}", hint="Write 224 or 224x320.") from None
-    return sizes
-
-
-def parse_numbers(text: str) -> tuple[float, ...]:
-    """``0.485,0.456,0.406``; a fraction such as ``1/255`` is a number too."""
-    try:
-        return tuple(_number(part) for part in text.split(","))
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"not numbers: {text!r}", hint="Write 0.485,0.456,0.406 or 1/255.") from None
-
-
-def _number(text: str) -> float:
-    top, _, bottom = text.partition("/")
-    return float(top) / float(bottom) if bottom else float(top)
+def _by(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))

@@ -15,12 +15,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
+from edgec.passes.options import Switch, option, read_fields
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgec.graph.data import Dataset
     from edgec.targets import Target
     from edgec.targets.estimator import LatencyTable
+
+__all__ = [
+    "Context",
+    "LayerReport",
+    "Need",
+    "Note",
+    "Pass",
+    "PassResult",
+    "Prices",
+    "Progress",
+    "Switch",
+    "option",
+]
 
 T = TypeVar("T")
 
@@ -137,11 +152,6 @@ class PassResult:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-def option(default: T, help: str) -> T:  # noqa: A002  (the word that every option table uses)
-    """A dataclass field with a default and one line of help, which the command line prints."""
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass(frozen=True)
 class Pass(abc.ABC):
     """Base of all passes."""
@@ -152,6 +162,18 @@ class Pass(abc.ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     changes_function: ClassVar[bool] = True
     """False: the pipeline verifies to 1e-5 relative on random input that outputs stay the same."""
+
+    def __post_init__(self) -> None:
+        """Read every option (see `passes.options`). Raises UsageError for what is not admitted; not to be overridden."""
+        for name, value in read_fields(self).items():
+            object.__setattr__(self, name, value)
+        self.check()
+
+    def check(self) -> None:  # noqa: B027  (most options say all by themselves)
+        """Raise UsageError for options that do not go together. Called when the pass is made."""
+
+    def complete(self) -> None:  # noqa: B027  (few passes take a budget)
+        """Raise UsageError where an option is still open that ``--budget`` may have filled. Called before a run."""
 
     @abc.abstractmethod
     def run(self, model: ir.Model, context: Context) -> PassResult:

@@ -9,14 +9,16 @@ half the bytes, the same speed, and no activation that can overflow. Cases:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.canonicalise import infer_shapes
+from edgec.graph.canonicalise import infer_shapes, tidy
 from edgec.graph.views import add_initializer, constant, fresh_name
 from edgec.passes.base import Context, Note, Pass, PassResult
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 MIN_ELEMENTS = 8
 
@@ -35,9 +37,8 @@ class CastFp16(Pass):
             array = constant(value)
             if array is None or array.dtype != np.float32 or array.size < MIN_ELEMENTS:
                 continue
-            with np.errstate(over="ignore"):
-                half = array.astype(np.float16)
-            if not np.isfinite(half).all():
+            half = halved(array)
+            if half is None:
                 notes.append(Note(f"{value.name} overflows float16 and stays float32", "warning"))
                 continue
             _store_half(model.graph, value, half)
@@ -47,9 +48,33 @@ class CastFp16(Pass):
         return PassResult(model, modified=count > 0, notes=tuple(notes))
 
 
-def _store_half(
-    graph: ir.Graph, value: ir.Value, half: np.ndarray[tuple[int, ...], np.dtype[np.float16]]
-) -> None:
+def halved(array: Array) -> Array | None:
+    """``array`` in half precision; None where it would overflow. The one place that decides this, for every format."""
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    return half if np.isfinite(half).all() else None
+
+
+def widened(model: ir.Model) -> ir.Model:
+    """A copy in which constants stored in half precision are float32 again, with the values that they had in half precision.
+
+    For formats that have a half-precision storage of their own.
+    """
+    copy = model.clone()
+    for node in list(copy.graph):
+        stored = node.inputs[0] if node.op_type == "Cast" and node.inputs else None
+        half = None if stored is None else constant(stored)
+        value = node.outputs[0]
+        if stored is None or half is None or half.dtype != np.float16 or value.is_graph_output():
+            continue
+        plain = add_initializer(copy.graph, f"{stored.name}_wide", half.astype(np.float32))
+        value.replace_all_uses_with(plain)
+        copy.graph.remove(node, safe=True)
+    tidy(copy)
+    return copy
+
+
+def _store_half(graph: ir.Graph, value: ir.Value, half: Array) -> None:
     stored = add_initializer(graph, f"{value.name}_fp16", half)
     cast = ir.node("Cast", [stored], attributes={"to": ir.DataType.FLOAT.value})
     cast.name = fresh_name(graph, f"{value.name}_cast")

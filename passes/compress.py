@@ -76,8 +76,9 @@ class Compress(Decomposition):
         "auto", f"forms of pieces: {', '.join(PIECES)}, joined by +; all; none; auto: all but depthwise"
     )
 
-    def requires(self, model: ir.Model) -> None:
-        """Raises UsageError for a form that does not exist."""
+    def check(self) -> None:
+        """Raise UsageError for a form that does not exist, and for several budgets."""
+        super().check()
         self.allowed()
 
     def allowed(self) -> tuple[Form, ...]:

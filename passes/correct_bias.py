@@ -12,6 +12,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgec.passes.base import Context, Need, Pass, PassResult, option
+from edgec.passes.options import SAMPLES
 from edgec.passes.quantize.correction import correct
 from edgec.passes.quantize.fit import FitOptions
 
@@ -25,7 +26,7 @@ class CorrectBias(Pass):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
     changes_function: ClassVar[bool] = True
 
-    samples: int = option(256, "samples used at most")
+    samples: int = option(256, "samples used at most", SAMPLES)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         return correct(self.name, model, FitOptions(weights=False, refit=False), self.samples, context)

@@ -27,11 +27,13 @@ import onnx_ir as ir
 from edgec.graph.cost import cost
 from edgec.graph.data import require
 from edgec.graph.errors import UsageError
+from edgec.graph.values import COUNT, COUNT_OR_NONE, PART, SEED, Range
 from edgec.graph.views import shape_of
-from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
+from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.gated.block import BlockOptions, Figures, Unconverged
 from edgec.passes.gated.parts import Part, parts_of
 from edgec.passes.gated.replace import Replacement
+from edgec.passes.options import HELD_OUT, ROUNDS
 from edgec.passes.quantize.quantiser import refuse_quantised
 from edgec.passes.recovery.sites import wants_flips
 
@@ -47,8 +49,10 @@ class DistillConvex(Pass):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
 
     region: str = option("", "what to replace: a residual block, block3..block5, or two values or nodes a..b")
-    blocks: int = option(1, "how many blocks in its place; the region is cut at residual sums")
-    width: int = option(0, "inner channels of each block (0: as many as come out)")
+    blocks: int = option(
+        1, "how many blocks in its place; the region is cut at residual sums", Range(1, 1000)
+    )
+    width: int = option(0, "inner channels of each block (0: as many as come out)", Range(0, 65536))
     gates: Literal["teacher", "patches", "gaussian"] = option(
         "teacher", "where gates start: teacher's filters, data patches, or gaussian"
     )
@@ -56,49 +60,38 @@ class DistillConvex(Pass):
         "alternating", "alternating closed forms, or the convex problem first"
     )
     lower: Literal["none", "relu"] = option("none", "relu: tie the gates to the filters, a plain ReLU block")
-    follow: int = option(6, "alternating: rounds in which the gates follow the filters; 0: as sampled")
-    sweeps: int = option(6, "alternations of the two closed forms with fixed gates")
-    refine: int = option(8, "steps that move all blocks together, while the held-out error falls; 0: none")
-    lam: float = option(3e-4, "penalty, as a share of the rows times the targets' root mean square")
+    follow: int = option(
+        6, "alternating: rounds in which the gates follow the filters; 0: as sampled", ROUNDS
+    )
+    sweeps: int = option(6, "alternations of the two closed forms with fixed gates", ROUNDS)
+    refine: int = option(
+        8, "steps that move all blocks together, while the held-out error falls; 0: none", ROUNDS
+    )
+    lam: float = option(
+        3e-4, "penalty, as a share of the rows times the targets' root mean square", Range(0, 1e6, above=True)
+    )
     penalty: Literal["nuclear", "group-lasso", "ridge"] = option(
         "nuclear", "of the convex problem: nuclear, group-lasso or ridge"
     )
-    gate_count: int = option(8, "distinct gates of the convex problem")
-    tolerance: float = option(1e-4, "relative duality gap at which the convex problem is solved")
-    limit: int = option(1000, "iterations of the convex problem, after which the pass takes itself back")
-    edge: float = option(0.02, "share of open pixels on the gate's soft edge")
-    samples: int = option(0, "samples to use (0: all)")
-    rows: int = option(32768, "pixels per fit; above this they are sampled")
-    flips: str = option("auto", "mirror the pictures too: auto, yes, no")
-    held_out: float = option(0.1, "share of the samples that only score the fits")
-    max_error: float = option(0.0, "largest relative squared error behind the region (0: no limit)")
-    seed: int = option(0, "of the gates and the sampling, added to the run's")
+    gate_count: int = option(8, "distinct gates of the convex problem", Range(1, 65536))
+    tolerance: float = option(
+        1e-4, "relative duality gap at which the convex problem is solved", Range(0, 1, above=True)
+    )
+    limit: int = option(
+        1000, "iterations of the convex problem, after which the pass takes itself back", COUNT
+    )
+    edge: float = option(0.02, "share of open pixels on the gate's soft edge", PART)
+    samples: int = option(0, "samples to use (0: all)", COUNT_OR_NONE)
+    rows: int = option(32768, "pixels per fit; above this they are sampled", COUNT)
+    flips: Switch = option("auto", "mirror the pictures too")
+    held_out: float = option(0.1, "share of the samples that only score the fits", HELD_OUT)
+    max_error: float = option(0.0, "largest relative squared error behind the region (0: no limit)", Range(0))
+    seed: int = option(0, "of the gates and the sampling, added to the run's", SEED)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if not self.region:
             hint = "Give region=block3 or region=block3..block5: residual blocks in order, or their modules' names."
             raise UsageError("distill-convex does not know what to replace", hint=hint)
-        wrong = [
-            name
-            for name, good in (
-                ("blocks", self.blocks >= 1),
-                ("width", self.width >= 0),
-                ("follow", self.follow >= 0),
-                ("sweeps", self.sweeps >= 0),
-                ("lam", self.lam > 0),
-                ("gate-count", self.gate_count >= 1),
-                ("tolerance", self.tolerance > 0),
-                ("limit", self.limit >= 1),
-                ("edge", 0 < self.edge < 1),
-                ("samples", self.samples >= 0),
-                ("rows", self.rows >= 1),
-                ("held-out", 0 <= self.held_out < 1),
-                ("max-error", self.max_error >= 0),
-            )
-            if not good
-        ]
-        if wrong:
-            raise UsageError(f"distill-convex: {', '.join(wrong)} out of range")
 
     def requires(self, model: ir.Model) -> None:
         """Raise PassError for a quantised model: the blocks are fitted, and written, in float."""

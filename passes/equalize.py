@@ -26,6 +26,7 @@ import onnx_ir as ir
 from edgec.graph.channels import ChannelGroup, Member, groups
 from edgec.graph.errors import DataError
 from edgec.graph.execute import Executor
+from edgec.graph.values import SHARE
 from edgec.graph.views import attribute, constant, own_constant, sole_consumer
 from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
 
@@ -182,7 +183,9 @@ class Equalize(Pass):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
     changes_function: ClassVar[bool] = True
 
-    strength: float = option(0.5, "0 leaves maps read by dense layers alone, 1 makes their ranges equal")
+    strength: float = option(
+        0.5, "0 leaves maps read by dense layers alone, 1 makes their ranges equal", SHARE
+    )
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         cut = segments(model, groups(model))

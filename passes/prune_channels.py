@@ -19,8 +19,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup, groups, remove
-from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
-from edgec.passes.budget import UNITS, Budget, sole_budget
+from edgec.graph.values import SHARE
+from edgec.passes.base import Context, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.budget import UNITS, Budget, budget_option, sole_budget
+from edgec.passes.options import BYTES, MULTIPLE, RIDGE, ROWS
 from edgec.passes.pruning.costs import AdditiveCost, cost_of, source_cost
 from edgec.passes.pruning.criteria import activation_scores, l1_scores, obs_curves, random_scores, score_curve
 from edgec.passes.pruning.damage import measure, of_group, scaled_errors
@@ -45,21 +47,21 @@ class PruneChannels(Pass):
     summary: ClassVar[str] = "remove the channels that the next layers can best do without, down to a budget"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
 
-    macs: str = option("", "budget of multiplications: 50%, 20M")
-    params: str = option("", "budget of parameters: 40%, 1.2M")
-    size: str = option("", "budget of weight bytes: 4MB, 50%")
-    latency: str = option("", "budget of the target's estimated latency: 25ms, 60%")
+    macs: str = budget_option("macs", "budget of multiplications: 50%, 20M")
+    params: str = budget_option("params", "budget of parameters: 40%, 1.2M")
+    size: str = budget_option("size", "budget of weight bytes: 4MB, 50%")
+    latency: str = budget_option("latency", "budget of the target's estimated latency: 25ms, 60%")
     criterion: Literal["obs", "l1", "activation", "random"] = option("obs", "which channels go first")
     allocation: Literal["global", "uniform"] = option("global", "widths by error, or every group alike")
     scope: Literal["all", "inner"] = option("all", "all groups, or only those that one layer makes")
     damage: bool = option(True, "scale errors by what they do to the output, measured")
-    multiple: int = option(0, "round widths to this; 0: the target's, else 1")
-    minimum: float = option(0.0, "least share of a group's channels that stays")
-    lam: float = option(1e-3, "ridge of the fits, relative to the mean input energy")
-    rows: float = option(20.0, "rows per unknown above which pixels are sampled")
-    flips: str = option("auto", "mirror the pictures too: auto, yes, no")
+    multiple: int = option(0, "round widths to this; 0: the target's, else 1", MULTIPLE)
+    minimum: float = option(0.0, "least share of a group's channels that stays", SHARE)
+    lam: float = option(1e-3, "ridge of the fits, relative to the mean input energy", RIDGE)
+    rows: float = option(20.0, "rows per unknown above which pixels are sampled", ROWS)
+    flips: Switch = option("auto", "mirror the pictures too")
     blend: bool = option(True, "mix the mirrored pictures with one another")
-    bytes_per_weight: float = option(4.0, "bytes of one weight in the shipped file, for size budgets")
+    bytes_per_weight: float = option(4.0, "bytes of one weight in the shipped file, for size budgets", BYTES)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         budget = self.budget()
@@ -99,9 +101,22 @@ class PruneChannels(Pass):
             data=figures(budget, chosen, source, limit, prunable),
         )
 
+    def check(self) -> None:
+        """Raise UsageError for several budgets."""
+        if any(self._budgets.values()):
+            self.budget()
+
+    def complete(self) -> None:
+        """Raise UsageError for no budget."""
+        self.budget()
+
     def budget(self) -> Budget:
         """The one budget that is set. Raises UsageError for none or several."""
-        return sole_budget(self.name, {unit: getattr(self, unit) for unit in UNITS})
+        return sole_budget(self.name, self._budgets)
+
+    @property
+    def _budgets(self) -> dict[str, str]:
+        return {unit: getattr(self, unit) for unit in UNITS}
 
     @property
     def _measures(self) -> bool:

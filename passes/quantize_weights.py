@@ -8,6 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from edgec.graph.values import COUNT_OR_NONE
 from edgec.graph.views import constant
 from edgec.passes.base import Context, Note, Pass, PassResult, option
 from edgec.passes.quantize.insert import insert_weight
@@ -24,7 +25,7 @@ class QuantizeWeights(Pass):
     changes_function: ClassVar[bool] = True
 
     exclude: str = option("", "node names to leave alone: patterns with * and ?, separated by |")
-    least: int = option(1024, "leave weights with fewer elements alone")
+    least: int = option(1024, "leave weights with fewer elements alone", COUNT_OR_NONE)
 
     def requires(self, model: ir.Model) -> None:
         refuse_quantised(model, self.name)

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
+from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.options import HELD_OUT
 from edgec.passes.recover_lsq import finish
 from edgec.passes.recovery.fit import FitOptions, row_fraction, tiles_of
 from edgec.passes.recovery.layers import layers_of
@@ -29,8 +30,8 @@ class RecoverBias(Pass):
     summary: ClassVar[str] = "shift the biases so that every channel's mean is the teacher's again"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
 
-    flips: str = option("auto", "mirror the pictures too: auto, yes, no")
-    held_out: float = option(0.1, "share of the samples that only score the corrections")
+    flips: Switch = option("auto", "mirror the pictures too")
+    held_out: float = option(0.1, "share of the samples that only score the corrections", HELD_OUT)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         layers = layers_of(model)

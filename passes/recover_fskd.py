@@ -19,8 +19,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.regions import regions
+from edgec.graph.values import Range
 from edgec.graph.views import ConvView, add_initializer, fresh_name
-from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
+from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.options import HELD_OUT, RIDGE, ROWS
 from edgec.passes.recover_lsq import finish
 from edgec.passes.recovery.fit import FitOptions, fit_site
 from edgec.passes.recovery.sites import Batches, Sites, touched_layers, wants_flips
@@ -37,11 +39,13 @@ class RecoverFskd(Pass):
     after: Literal["block", "conv"] = option(
         "block", "where: behind the last convolution of a block, or behind each"
     )
-    sweeps: int = option(1, "passes over the network; every second one shows the pictures mirrored")
-    lam: float = option(1e-3, "ridge towards the identity, relative to the mean output energy")
-    rows: float = option(40.0, "rows per unknown above which pixels are sampled")
-    flips: str = option("no", "show every picture mirrored too in each sweep: auto, yes, no")
-    held_out: float = option(0.1, "share of the samples that only score the fits")
+    sweeps: int = option(
+        1, "passes over the network; every second one shows the pictures mirrored", Range(1, 1000)
+    )
+    lam: float = option(1e-3, "ridge towards the identity, relative to the mean output energy", RIDGE)
+    rows: float = option(40.0, "rows per unknown above which pixels are sampled", ROWS)
+    flips: Switch = option("no", "show every picture mirrored too in each sweep")
+    held_out: float = option(0.1, "share of the samples that only score the fits", HELD_OUT)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         names = [insert_after(model, conv) for conv in self._convs(model, context.teacher)]

@@ -15,7 +15,9 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
+from edgec.graph.values import Range
+from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.options import HELD_OUT, RIDGE, ROUNDS, ROWS
 from edgec.passes.recovery.fit import FitOptions, fit_site
 from edgec.passes.recovery.layers import layers_of
 from edgec.passes.recovery.sites import Batches, Sites, touched_layers, wants_flips
@@ -29,16 +31,18 @@ class RecoverLsq(Pass):
     summary: ClassVar[str] = "re-fit the weights of every touched layer to the teacher, in closed form"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
 
-    lam: float = option(1e-3, "ridge towards the weights before, relative to the mean input energy")
-    rows: float = option(40.0, "rows per unknown above which pixels are sampled")
-    clipped: int = option(4, "iterations that count errors behind Relu and Clip; 0: plain least squares")
-    joint: int = option(
-        4, "steps that fit a layer together with those in front of it; 0: layer by layer only"
+    lam: float = option(1e-3, "ridge towards the weights before, relative to the mean input energy", RIDGE)
+    rows: float = option(40.0, "rows per unknown above which pixels are sampled", ROWS)
+    clipped: int = option(
+        4, "iterations that count errors behind Relu and Clip; 0: plain least squares", ROUNDS
     )
-    depth: int = option(1, "how many layers in front (depthwise ones do not count)")
-    flips: str = option("auto", "mirror the pictures too: auto, yes, no")
+    joint: int = option(
+        4, "steps that fit a layer together with those in front of it; 0: layer by layer only", ROUNDS
+    )
+    depth: int = option(1, "how many layers in front (depthwise ones do not count)", Range(0, 64))
+    flips: Switch = option("auto", "mirror the pictures too")
     blend: bool = option(True, "mix the mirrored pictures with one another")
-    held_out: float = option(0.1, "share of the samples that only score the fits")
+    held_out: float = option(0.1, "share of the samples that only score the fits", HELD_OUT)
     depthwise: bool = option(True, "re-fit depthwise kernels too")
 
     def run(self, model: ir.Model, context: Context) -> PassResult:

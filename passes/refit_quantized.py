@@ -8,6 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgec.passes.base import Context, Need, Pass, PassResult, option
+from edgec.passes.options import SAMPLES
 from edgec.passes.quantize.correction import correct
 from edgec.passes.quantize.fit import FitOptions
 
@@ -22,7 +23,7 @@ class RefitQuantized(Pass):
     changes_function: ClassVar[bool] = True
 
     gptq: bool = option(True, "round the re-fitted weights with error feedback instead of to nearest")
-    samples: int = option(256, "samples used at most")
+    samples: int = option(256, "samples used at most", SAMPLES)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         return correct(self.name, model, FitOptions(gptq=self.gptq), self.samples, context)

@@ -29,10 +29,12 @@ from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, require
 from edgec.graph.errors import PassError, UsageError
 from edgec.graph.execute import Executor
+from edgec.graph.values import COUNT, COUNT_OR_NONE, Range
 from edgec.passes.absorb import BATCH, Absorbers, Fit, apply
 from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
 from edgec.passes.block_surgery import Removable, survey
-from edgec.passes.budget import Budget, parse_budget
+from edgec.passes.budget import Budget, budget_option, parse_budget
+from edgec.passes.options import RIDGE
 from edgec.passes.solvers.gram import Array
 
 LOOK_AHEAD = 3
@@ -66,17 +68,19 @@ class RemoveBlocks(Pass):
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
 
-    macs: str = option("", "stop when these MACs are left (60% of the source, or 40M)")
-    latency: str = option("", "stop at this estimated latency on the target (60% of the source, or 25ms)")
-    blocks: int = option(0, "stop after so many blocks (0: no limit)")
-    max_damage: float = option(
-        0.0, "stop before the relative squared output error exceeds this (0: no limit)"
+    macs: str = budget_option("macs", "stop when these MACs are left (60% of the source, or 40M)")
+    latency: str = budget_option(
+        "latency", "stop at this estimated latency on the target (60% of the source, or 25ms)"
     )
-    lam: float = option(1e-3, "strength of the pull towards the old weight in the re-fit")
-    samples: int = option(256, "images that the re-fits see (0: all)")
-    judge: int = option(64, "images on which damage is measured")
+    blocks: int = option(0, "stop after so many blocks (0: no limit)", COUNT_OR_NONE)
+    max_damage: float = option(
+        0.0, "stop before the relative squared output error exceeds this (0: no limit)", Range(0)
+    )
+    lam: float = option(1e-3, "strength of the pull towards the old weight in the re-fit", RIDGE)
+    samples: int = option(256, "images that the re-fits see (0: all)", COUNT_OR_NONE)
+    judge: int = option(64, "images on which damage is measured", COUNT)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if not self.budgets and self.blocks <= 0 and self.max_damage <= 0:
             hint = "Give macs=60%, latency=25ms, blocks=3 or max-damage=0.05."
             raise UsageError("remove-blocks does not know when to stop", hint=hint)

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from edgec.graph.errors import UsageError
+from edgec.graph.values import Range
 from edgec.passes.base import Context, Need, Pass, PassResult, option
+from edgec.passes.options import SAMPLES
 from edgec.passes.quantize.correction import correct
 from edgec.passes.quantize.fit import FitOptions
 
@@ -22,13 +23,11 @@ class RoundWeights(Pass):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
     changes_function: ClassVar[bool] = True
 
-    damping: float = option(0.01, "added to the Gram matrix, as a share of its mean diagonal")
+    damping: float = option(
+        0.01, "added to the Gram matrix, as a share of its mean diagonal", Range(0, 1e6, above=True)
+    )
     search_ranges: bool = option(True, "search the range of each output channel too")
-    samples: int = option(256, "samples used at most")
-
-    def requires(self, model: ir.Model) -> None:
-        if self.damping <= 0:
-            raise UsageError("damping must be positive", where=self.name)
+    samples: int = option(256, "samples used at most", SAMPLES)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         self.requires(model)

@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgec.graph.errors import DataError, DeviceError, EdgecError, ModelError, UsageError
+from edgec.graph.errors import DataError, DeviceError, EdgecError, ModelError, UsageError, did_you_mean
 from edgec.graph.scratch import scratch_folder, write_scratch
+from edgec.graph.values import THREADS, NotAdmitted, Range, seconds, switch, whole
 from edgec.runtime.devices.base import Completed, Device, run_job
 from edgec.runtime.measurement import Comparison, LayerTime, Measurement, Ratio
 
@@ -55,7 +57,7 @@ class LayerModel:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How to measure; times in seconds."""
+    """How to measure; times in seconds, or text such as ``500ms``. Raises UsageError for what is not admitted."""
 
     engine: str | None = None
     threads: int = 1
@@ -73,12 +75,50 @@ class BenchOptions:
     wait: float = 600.0
 
     def __post_init__(self) -> None:
-        for name in ("threads", "runs", "restarts"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("seconds", "warmup", "warmup_most", "sustained", "wait"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
+        for name, read in _READERS.items():
+            try:
+                object.__setattr__(self, name, read(getattr(self, name)))
+            except NotAdmitted as error:
+                raise UsageError(f"{name}: {error}") from None
+        if self.engine is not None:
+            _check_name(self.engine)
+
+
+_COUNT, _TIMES = partial(whole, within=Range(1, 1_000_000)), partial(seconds, within=Range(0, 86_400))
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "threads": partial(whole, within=THREADS),
+    "runs": _COUNT,
+    "restarts": partial(whole, within=Range(1, 100)),
+    "seconds": _TIMES,
+    "warmup": _TIMES,
+    "warmup_most": _TIMES,
+    "sustained": _TIMES,
+    "timeout": partial(seconds, within=Range(0, 864_000, above=True)),
+    "wait": _TIMES,
+    "pin": switch,
+    "samples": switch,
+}
+
+
+def check_engine(artifact: Path, engine: str | None) -> None:
+    """Raise UsageError for an engine that does not exist, or that does not run files of this kind."""
+    from edgec.runtime.agent.engines import ORT_PROVIDERS, TFLITE_RESOLVERS
+
+    if engine is None:
+        return
+    _check_name(engine)
+    known: Mapping[str, Any] = ORT_PROVIDERS if artifact.suffix == ".onnx" else TFLITE_RESOLVERS
+    if engine not in known:
+        hint = f"Engines for {artifact.suffix}: {', '.join(known)}."
+        raise UsageError(f"{engine} does not run {artifact.suffix} files", where=str(artifact), hint=hint)
+
+
+def _check_name(engine: str) -> None:
+    from edgec.runtime.agent.engines import engine_names
+
+    if engine not in engine_names():
+        hint = did_you_mean(engine, engine_names())
+        raise UsageError(f"unknown engine {engine!r}", why=f"known: {', '.join(engine_names())}", hint=hint)
 
 
 def bench(

@@ -75,7 +75,7 @@ def main() -> None:
     """Entry point: EdgecErrors become one message and their exit code; a traceback appears with -vv only."""
     with Ending() as ending:
         try:
-            result: Any = cli.main(standalone_mode=False)
+            result: Any = cli.main(prog_name="edgec", standalone_mode=False)
             sys.stdout.flush()
             code = result if isinstance(result, int) else 0
         except BaseException as error:
@@ -91,8 +91,7 @@ def _explain(error: BaseException, ending: Ending) -> int:
         resume = "; run again with --resume to go on" if sys.argv[1:2] == ["compile"] else ""
         return _say(f"interrupted{resume}", ending.exit_code)
     if isinstance(error, click.ClickException):
-        error.show()
-        return error.exit_code
+        return _say(_sentence(error), error.exit_code)
     if isinstance(error, BrokenPipeError):
         _drop_stdout()
         return 0
@@ -108,6 +107,26 @@ def _explain(error: BaseException, ending: Ending) -> int:
     # The last door: what comes here is a defect of edgec, and is said to be one.
     what = f"internal error: {type(error).__name__}: {error}"
     return _say(f"{what}\nThis is a defect of edgec; -vv shows where.", 70)
+
+
+def _sentence(error: click.ClickException) -> str:
+    """What click found wrong, in the form of edgec's own errors: what and where, then what to do."""
+    context: click.Context | None = getattr(error, "ctx", None)
+    see = "" if context is None else f"\nSee `{context.command_path} --help`."
+    if isinstance(error, click.NoSuchOption):
+        from edgec.graph.errors import did_you_mean
+
+        known = [] if context is None else [name for one in context.command.params for name in one.opts]
+        return f"unknown option {error.option_name!r}. {did_you_mean(error.option_name, known)}{see}"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        param = error.param
+        named = (
+            (param.metavar or str(param.name).upper()) if isinstance(param, click.Argument) else param.opts[0]
+        )
+        if isinstance(error, click.MissingParameter):
+            return f"{named} is missing{see}"
+        return f"{named}: {error.message}{see}"
+    return f"{error.format_message()}{see}"
 
 
 def _say(message: str, code: int) -> int:

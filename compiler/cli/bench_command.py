@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgec.compiler.cli import params
+from edgec.graph import values as admitted
 from edgec.graph.errors import ModelError, UsageError
+
+RUNS = admitted.Range(1, 1_000_000)
 
 if TYPE_CHECKING:
     from edgec.runtime.measurement import Comparison, Measurement
@@ -16,35 +20,57 @@ if TYPE_CHECKING:
 @click.command("bench")
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--target", default="host", show_default=True, help="Device class; its estimator answers --estimate."
+    "--target",
+    type=params.TARGET,
+    default="host",
+    show_default=True,
+    help="Device class; its estimator answers --estimate.",
 )
 @click.option(
-    "--device", default="local", show_default=True, help="Where to measure: local, or ssh://user@host[:port]."
+    "--device",
+    type=params.DEVICE,
+    default="local",
+    show_default=True,
+    help="Where to measure: local, or ssh://user@host[:port].",
 )
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--threads", type=params.whole(admitted.THREADS), default=1, show_default=True)
 @click.option(
-    "--engine", default=None, help="onnxruntime, litert, tflite-runtime, ... [default: by file type]"
+    "--engine",
+    type=params.ENGINE,
+    default=None,
+    help="onnxruntime, litert, tflite-runtime, ... [default: by file type]",
 )
 @click.option(
-    "--runs", type=click.IntRange(min=1), default=50, show_default=True, help="At least that many runs."
+    "--runs",
+    type=params.whole(RUNS),
+    default=50,
+    show_default=True,
+    help="At least that many runs.",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(min=0), default=2.0, show_default=True, help="And at least that long."
+    "--seconds",
+    type=params.seconds(),
+    metavar="TIME",
+    default="2s",
+    show_default=True,
+    help="And at least that long (500ms, 2s, 1m; a number alone is seconds).",
 )
 @click.option(
     "--compare", "as_comparison", is_flag=True, help="Interleave the artifacts and give ratios to the first."
 )
 @click.option(
-    "--sustained", metavar="TIME", default=None, help="Run that long (90s, 30m) and show the course."
+    "--sustained",
+    type=params.seconds(params.SUSTAINED),
+    metavar="TIME",
+    default=None,
+    help="Run that long (90s, 30m; at least 1s) and show the course.",
 )
 @click.option("--estimate", is_flag=True, help="Do not measure: estimate for --target.")
 @click.option("--per-layer", is_flag=True, help="Time per layer.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(artifacts: tuple[Path, ...], **values: Any) -> None:
     """Measure the latency of ARTIFACTs (.onnx, .tflite), or estimate it for a target."""
-    for artifact in artifacts:
-        if not artifact.is_file():
-            raise ModelError("no such file", where=str(artifact))
+    _check(artifacts, values)
     if values["target"] != "host" and values["device"] == "local" and not values["estimate"]:
         hint = f"Add --estimate, or --device ssh://user@host of a {values['target']}."
         raise UsageError(f"{values['target']} is not this machine", hint=hint)
@@ -52,6 +78,24 @@ def command(artifacts: tuple[Path, ...], **values: Any) -> None:
         _estimate(artifacts, values)
     else:
         _measure(artifacts, values)
+
+
+def _check(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
+    """Refuse what cannot be measured, and options that would do nothing, before a device is asked."""
+    from edgec.runtime.bench import check_engine
+
+    for artifact in artifacts:
+        if not artifact.is_file():
+            raise ModelError("no such file", where=str(artifact))
+        if artifact.suffix not in (".onnx", ".tflite"):
+            raise ModelError("neither .onnx nor .tflite", where=str(artifact))
+        if not values["estimate"]:
+            check_engine(artifact, values["engine"])
+    if values["as_comparison"] and len(artifacts) < 2:
+        raise UsageError("--compare needs at least two artifacts", why=f"there is {artifacts[0]} alone")
+    if values["estimate"]:
+        unused = params.given("device", "runs", "seconds", "as_comparison", "sustained")
+        params.refuse(unused, "does nothing with --estimate", "Leave one of the two out.")
 
 
 def _measure(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
@@ -64,7 +108,7 @@ def _measure(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
         threads=values["threads"],
         runs=values["runs"],
         seconds=values["seconds"],
-        sustained=_seconds(values["sustained"]),
+        sustained=values["sustained"] or 0.0,
     )
 
     def notify(text: str) -> None:
@@ -168,14 +212,3 @@ def _estimate(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
                 for n, ms in guess.per_node_ms.items()
             ]
             _print_layers(Path(name), rows)
-
-
-def _seconds(text: str | None) -> float:
-    """``90s``, ``30m``, ``1h`` in seconds."""
-    if text is None:
-        return 0.0
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    try:
-        return float(text.rstrip("smh")) * units.get(text[-1:], 1.0)
-    except ValueError:
-        raise UsageError(f"not a time: {text!r}", hint="Write 90s, 30m or 1h.") from None

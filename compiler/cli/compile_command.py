@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.compiler.cli.options import data_options, parse_percent, parse_shape, preprocessing
+from edgec.compiler.cli import params
+from edgec.compiler.cli.options import data_options, preprocessing
+from edgec.graph import values as admitted
 from edgec.graph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +25,12 @@ if TYPE_CHECKING:
     "-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="The run's folder. [required]"
 )
 @click.option("--weights", metavar="FILE", help="state_dict for a MODEL given as file.py:factory.")
-@click.option("--input-shape", metavar="SHAPE", help="Shape of one input without the batch, e.g. 3,224,224.")
+@click.option(
+    "--input-shape",
+    type=params.SHAPE,
+    metavar="SHAPE",
+    help="Shape of one input without the batch, e.g. 3,224,224.",
+)
 @data_options
 @click.option(
     "--eval",
@@ -33,41 +40,75 @@ if TYPE_CHECKING:
 )
 @click.option("--eval-labels", metavar="CSV", help="Lines of file,label for --eval.")
 @click.option(
-    "--label-offset", type=int, default=0, help="Added to each label (1 where class 0 is 'background')."
+    "--label-offset",
+    type=params.whole(admitted.Range(-1_000_000, 1_000_000)),
+    metavar="NUMBER",
+    default=None,
+    help="Added to each label of --eval (1 where class 0 is 'background').",
 )
-@click.option("--target", default=None, help="Device class; see `edgec targets list`. [default: host]")
-@click.option("--budget", metavar="UNIT=AMOUNT", help="macs=50%, params=40%, size=4MB, or latency=25ms.")
+@click.option(
+    "--target",
+    type=params.TARGET,
+    default=None,
+    help="Device class; see `edgec targets list`. [default: host]",
+)
+@click.option(
+    "--budget",
+    type=params.BUDGET,
+    metavar="UNIT=AMOUNT",
+    help="macs=50%, macs=150M, params=1.2M, size=4MB, or latency=25ms; percentages are of the source.",
+)
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
+    type=params.word(("fp32", "fp16", "int8")),
     help="Of the artifact to ship (fp32 is always written too). [default: fp32]",
 )
 @click.option(
-    "--format", "formats", metavar="LIST", help="onnx, tflite, or both: onnx,tflite. [default: onnx]"
+    "--format",
+    "formats",
+    type=params.FORMATS,
+    metavar="LIST",
+    help="onnx, tflite, or both: onnx,tflite. [default: onnx]",
 )
 @click.option(
     "--passes",
+    type=params.PIPELINE,
     metavar="STR",
     help="The pipeline, e.g. 'prune-channels{macs=50%} recover-lsq'; see `edgec passes list`.",
 )
 @click.option(
     "--recipe", "recipe_path", metavar="FILE", help="Run this recipe; the other options override it."
 )
-@click.option("--max-drop", metavar="SHARE", help="Gate: top-1 may drop by that much, e.g. 1%.")
-@click.option("--seed", type=int, default=None, help="For every random choice. [default: 0]")
+@click.option(
+    "--max-drop", type=params.SHARE, metavar="SHARE", help="Gate: top-1 may drop by that much, e.g. 1%."
+)
+@click.option(
+    "--seed",
+    type=params.whole(admitted.SEED),
+    metavar="NUMBER",
+    default=None,
+    help="For every random choice. [default: 0]",
+)
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=params.whole(admitted.THREADS),
+    metavar="NUMBER",
     default=None,
     help="Threads that compiling may use. [default: all cores]",
 )
 @click.option(
     "--io-layout",
-    type=click.Choice(["nchw", "nhwc"]),
+    type=params.word(("nchw", "nhwc")),
     default=None,
     help="Layout of TFLite inputs and outputs. [default: nhwc]",
 )
-@click.option("--batch", type=click.IntRange(min=1), default=None, help="Fix the batch size of TFLite files.")
+@click.option(
+    "--batch",
+    type=params.whole(admitted.Range(1, 65536)),
+    metavar="NUMBER",
+    default=None,
+    help="Fix the batch size of TFLite files.",
+)
 @click.option(
     "--split-unsupported", is_flag=True, help="Where TFLite cannot take a node, emit the part before it."
 )
@@ -76,8 +117,14 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="Write into a folder that is not empty and is no run.")
 @click.option("--resume", is_flag=True, help="Take finished passes from the folder's last, interrupted run.")
-@click.option("--dry-run", is_flag=True, help="Load and check everything, print the plan, write nothing.")
-@click.option("--print-after", metavar="PASS", help="Print the graph after this pass (stderr).")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Load and check everything, the free disk too; print the plan, write nothing.",
+)
+@click.option(
+    "--print-after", type=params.PASS, metavar="PASS", help="Print the graph after this pass (stderr)."
+)
 @click.option("--time-passes", is_flag=True, help="Print time and memory of each pass (stderr).")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json's object and nothing else.")
 @click.option("-v", "--verbose", count=True, help="More words; -vv shows tracebacks.")
@@ -90,33 +137,44 @@ def command(**values: Any) -> int:
     if values["out"] is None and not values["dry_run"]:
         raise UsageError("no output folder", hint="Add -o DIR.")
     recipe = build_recipe(values)
+    _check_plan(recipe, values)
     if values["dry_run"]:
-        return _dry_run(recipe, values["as_json"])
+        return _dry_run(recipe, values)
     return _run(recipe, values)
 
 
 def build_recipe(values: dict[str, Any]) -> Recipe:
     """The recipe that the command line asks for; with --recipe, that one with the given options in place of its own."""
-    from pydantic import ValidationError
-
-    from edgec.compiler.recipe import Recipe, read_recipe
+    from edgec.compiler.recipe import make_recipe, read_recipe
 
     base: dict[str, Any] = {}
     if values["recipe_path"] is not None:
         base = read_recipe(values["recipe_path"]).model_dump()
     if values["model"] is not None:
-        shape = parse_shape(values["input_shape"])
-        base["model"] = {"path": values["model"], "weights": values["weights"], "input_shape": shape}
+        base["model"] = {"path": values["model"]}
     if "model" not in base:
         raise UsageError("no model", hint="edgec compile MODEL -o DIR, or --recipe FILE.")
+    changed = {key: values[key] for key in ("weights", "input_shape") if values[key] is not None}
+    if changed:
+        base["model"] = {**base["model"], **changed, "sha256": None}
     _add_data(base, values)
     _add_plan(base, values)
-    try:
-        return Recipe.model_validate(base)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        raise UsageError(f"{key}: {problem['msg']}") from None
+    return make_recipe(base)
+
+
+def _check_plan(recipe: Recipe, values: dict[str, Any]) -> None:
+    """Raise UsageError for options that would do nothing in this run, before anything is loaded."""
+    from edgec.compiler.defaults import resolve_passes
+    from edgec.compiler.run_folder import check_folder
+
+    if values["io_layout"] is not None and "tflite" not in recipe.formats:
+        raise UsageError("--io-layout is about TFLite files", hint="Add tflite to --format, or leave it out.")
+    names = [one.name for one in resolve_passes(recipe)]
+    if values["print_after"] is not None and values["print_after"] not in names:
+        why = f"the run has {', '.join(names) or 'no passes'}"
+        raise UsageError(f"--print-after {values['print_after']}: no such pass in this run", why=why)
+    if values["out"] is not None:
+        check_folder(values["out"], force=values["force"])
 
 
 def _add_data(base: dict[str, Any], values: dict[str, Any]) -> None:
@@ -128,10 +186,14 @@ def _add_data(base: dict[str, Any], values: dict[str, Any]) -> None:
     if given:
         base["data"] = {**base["data"], **given, "fingerprint": None}
     if values["eval_path"] is not None:
-        base["eval"] = {"path": values["eval_path"], "labels": values["eval_labels"]}
-        base["eval"]["label_offset"] = values["label_offset"]
-    elif values["eval_labels"] is not None:
-        raise UsageError("--eval-labels without --eval")
+        base["eval"] = {"path": values["eval_path"]}
+    scoring = {"labels": values["eval_labels"], "label_offset": values["label_offset"]}
+    scoring = {key: value for key, value in scoring.items() if value is not None}
+    if scoring and not base.get("eval"):
+        option = "--eval-labels" if "labels" in scoring else "--label-offset"
+        raise UsageError(f"{option} without --eval", why="it is about the data for scoring")
+    if scoring:
+        base["eval"] = {**base["eval"], **scoring, "fingerprint": None}
     settings = preprocessing(values)
     if settings:
         base["preprocess"] = {**(base.get("preprocess") or {}), **settings}
@@ -147,7 +209,7 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
     if values["split_unsupported"]:
         base["split_unsupported"] = True
     if values["formats"] is not None:
-        base["formats"] = [part.strip() for part in values["formats"].split(",") if part.strip()]
+        base["formats"] = values["formats"]
     changed = [key for key in ("budget", "precision") if values[key] is not None]
     if values["passes"] is not None:
         base["passes"] = [values["passes"]]
@@ -156,17 +218,16 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
             f"--{changed[0]} cannot change a recipe that names its passes",
             hint="Give --passes too, or edit the recipe.",
         )
-    drop = parse_percent(values["max_drop"])
-    if drop is not None:
-        base["gates"] = {"max_drop": drop}
+    if values["max_drop"] is not None:
+        base["gates"] = {"max_drop": values["max_drop"]}
 
 
-def _dry_run(recipe: Recipe, as_json: bool) -> int:
-    from edgec.compiler.cli.output import count, print_json
+def _dry_run(recipe: Recipe, values: dict[str, Any]) -> int:
+    from edgec.compiler.cli.output import count, print_json, size
     from edgec.compiler.prepare import dry_run
 
-    plan = dry_run(recipe)
-    if as_json:
+    plan = dry_run(recipe, values["out"])
+    if values["as_json"]:
         print_json(plan)
         return 0
     click.echo(
@@ -176,6 +237,10 @@ def _dry_run(recipe: Recipe, as_json: bool) -> int:
     if plan["data"]:
         click.echo(f"data     {plan['data']['name']}: {plan['data']['samples']} samples")
     click.echo("passes   " + ("\n         ".join(plan["passes"]) or "none"))
+    for line in plan["remarks"]:
+        click.echo(f"note     {line}")
+    disk = [f"{size(one['needed'])} of {size(one['free'])} free in {one['folder']}" for one in plan["disk"]]
+    click.echo("disk     at most " + ", ".join(disk))
     click.echo("writes   " + ", ".join([*plan["artifacts"], "recipe.yaml", "report.html", "report.json"]))
     return 0
 
@@ -208,13 +273,7 @@ def _run(recipe: Recipe, values: dict[str, Any]) -> int:
 
 
 def _after_pass(values: dict[str, Any], bars: Progress) -> Any:
-    from edgec.passes.table import PASSES
-
     wanted = values["print_after"]
-    if wanted is not None and wanted not in PASSES:
-        from edgec.graph.errors import did_you_mean
-
-        raise UsageError(f"--print-after: unknown pass {wanted!r}", hint=did_you_mean(wanted, PASSES))
 
     def after(step: Step) -> None:
         if wanted == step.one.name:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgec.compiler.cli import params
+from edgec.graph import values as admitted
+
 if TYPE_CHECKING:
     from edgec.compiler.deploy import Bundle
     from edgec.compiler.deploy_device import Deployed
@@ -17,9 +20,10 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The bundle folder."
 )
-@click.option("--target", default=None, help="Device class. [default: the run's]")
+@click.option("--target", type=params.TARGET, default=None, help="Device class. [default: the run's]")
 @click.option(
     "--device",
+    type=params.DEVICE,
     default=None,
     metavar="ADDRESS",
     help="ssh://user@host[:port] or local: push, install, self-test and bench there.",
@@ -31,18 +35,18 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Only this file of the run (may be repeated).",
 )
-@click.option(
-    "--labels", metavar="FILE", type=click.Path(path_type=Path), help="One class name per line, for run.py."
-)
+@click.option("--labels", metavar="FILE", type=params.FILE, help="One class name per line, for run.py.")
 @click.option(
     "--wheels",
+    type=params.SYSTEM,
     multiple=True,
     metavar="SYSTEM",
     help="Put the wheels for this system of the target into the bundle, for installing offline.",
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=params.whole(admitted.THREADS),
+    metavar="NUMBER",
     default=None,
     help="Of run.py and the bench. [default: the target's]",
 )
@@ -54,7 +58,7 @@ def command(run: Path, out: Path, **values: Any) -> int:
     Exit code 1 when the self-test on the device fails.
     """
     from edgec.compiler.cli.output import print_json
-    from edgec.compiler.deploy import DeployOptions, make_bundle
+    from edgec.compiler.deploy import DeployOptions, check_bundle, make_bundle
 
     options = DeployOptions(
         target=values["target"],
@@ -64,6 +68,7 @@ def command(run: Path, out: Path, **values: Any) -> int:
         threads=values["threads"],
         force=values["force"],
     )
+    check_bundle(run, out, options)
     if values["device"] is None:
         bundle = make_bundle(run, out, options, _notify)
         if values["as_json"]:

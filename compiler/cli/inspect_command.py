@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.compiler.cli.options import parse_shape
+from edgec.compiler.cli import params
 from edgec.graph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Residual blocks: what remove-blocks and distill-convex name.",
 )
-@click.option("--target", default=None, help="Add the estimated latency on this target.")
+@click.option("--target", type=params.TARGET, default=None, help="Add the estimated latency on this target.")
 @click.option("--weights", metavar="FILE", help="state_dict for a MODEL given as file.py:factory.")
-@click.option("--input-shape", metavar="SHAPE", help="Shape of one input without the batch.")
+@click.option(
+    "--input-shape", type=params.SHAPE, metavar="SHAPE", help="Shape of one input without the batch."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     model: str,
@@ -42,20 +44,22 @@ def command(
     show_blocks: bool,
     target: str | None,
     weights: str | None,
-    input_shape: str | None,
+    input_shape: tuple[int, ...] | None,
     as_json: bool,
 ) -> None:
     """What MODEL costs: MACs, parameters, bytes; with --groups, what can be pruned and why not the rest."""
     from edgec.compiler.cli.output import print_json
 
     if model.endswith(".tflite"):
+        unused = params.given("show_groups", "show_blocks", "weights", "input_shape")
+        params.refuse(unused, "needs an ONNX model", "Inspect the .onnx that the file was made from.")
         _inspect_tflite(model, layers, target, as_json)
         return
     from edgec.graph.channels import groups as find_groups
     from edgec.graph.cost import cost
     from edgec.graph.load import load
 
-    graph = load(model, weights=weights, input_shape=parse_shape(input_shape))
+    graph = load(model, weights=weights, input_shape=input_shape)
     spent = cost(graph)
     facts = _facts(graph, spent)
     if target is not None:

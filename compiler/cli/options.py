@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their texts become values."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from edgec.graph.errors import UsageError
+from edgec.compiler.cli import params
+from edgec.graph import values
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,66 +18,25 @@ def data_options(command: F) -> F:
     for option in reversed(
         [
             click.option("--data", metavar="PATH", help="Unlabelled inputs: a folder of pictures, .npz, .npy, a folder of .npy; or the word 'random' for noise."),
-            click.option("--samples", type=click.IntRange(min=1), help="Use that many of them, chosen by --seed."),
+            click.option("--samples", type=params.whole(values.COUNT), metavar="NUMBER", help="Use that many of them, chosen by --seed."),
             click.option("--skip-bad", is_flag=True, help="Skip damaged pictures (they are named) instead of stopping."),
-            click.option("--mean", metavar="NUMBERS", help="Subtracted per channel after --scale, e.g. 0.485,0.456,0.406."),
-            click.option("--std", metavar="NUMBERS", help="Divided by, per channel."),
-            click.option("--scale", metavar="NUMBER", help="Pixels are multiplied by it first, e.g. 1/255."),
-            click.option("--layout", type=click.Choice(["auto", "nchw", "nhwc"]), help="Layout of stored arrays."),
-            click.option("--resize", metavar="SIZE", help="224: the short side; 224x320: height and width."),
-            click.option("--crop", metavar="SIZE", help="Centre crop: 224 or 224x320."),
-            click.option("--channels", type=click.Choice(["rgb", "bgr", "gray"]), help="Channel order of the network's input."),
-            click.option("--letterbox", type=click.IntRange(0, 255), metavar="GREY", help="Keep the aspect ratio when resizing; fill with this grey."),
+            click.option("--mean", type=params.setting("mean"), metavar="NUMBERS", help="Subtracted per channel after --scale, e.g. 0.485,0.456,0.406."),
+            click.option("--std", type=params.setting("std"), metavar="NUMBERS", help="Divided by, per channel."),
+            click.option("--scale", type=params.setting("scale"), metavar="NUMBER", help="Pixels are multiplied by it first, e.g. 1/255."),
+            click.option("--layout", type=params.word(("auto", "nchw", "nhwc")), help="Layout of stored arrays."),
+            click.option("--resize", type=params.setting("resize"), metavar="SIZE", help="224: the short side; 224x320: height and width."),
+            click.option("--crop", type=params.setting("crop"), metavar="SIZE", help="Centre crop: 224 or 224x320."),
+            click.option("--channels", type=params.word(("rgb", "bgr", "gray")), help="Channel order of the network's input."),
+            click.option("--letterbox", type=params.setting("letterbox"), metavar="GREY", help="Keep the aspect ratio when resizing; fill with this grey (0 to 255)."),
         ]
     ):  # fmt: skip
         command = option(command)
     return command
 
 
-def preprocessing(values: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's ``preprocess`` section from command-line texts; options that were not given are left out."""
-    from edgec.graph.preprocess import parse_numbers, parse_sizes
-
-    found: dict[str, Any] = {}
-    for key in ("mean", "std"):
-        if values.get(key) is not None:
-            found[key] = parse_numbers(values[key])
-    if values.get("scale") is not None:
-        numbers = parse_numbers(values["scale"])
-        if len(numbers) != 1:
-            raise UsageError(
-                f"--scale takes one number, got {values['scale']!r}", hint="Use --std for one per channel."
-            )
-        found["scale"] = numbers[0]
-    if values.get("resize") is not None:
-        found["resize"] = parse_sizes(values["resize"])
-    if values.get("crop") is not None:
-        sizes = parse_sizes(values["crop"])
-        found["crop"] = (sizes[0], sizes[-1])
-    for key in ("layout", "channels", "letterbox"):
-        if values.get(key) is not None:
-            found[key] = values[key]
-    return found
+SETTINGS = ("mean", "std", "scale", "layout", "resize", "crop", "channels", "letterbox")
 
 
-def parse_shape(text: str | None) -> tuple[int, ...] | None:
-    """``3,224,224``."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        raise UsageError(f"not a shape: {text!r}", hint="Write 3,224,224.") from None
-
-
-def parse_percent(text: str | None) -> float | None:
-    """``1%`` or ``0.01`` as a fraction."""
-    if text is None:
-        return None
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        raise UsageError(f"not a share: {text!r}", hint="Write 1% or 0.01.") from None
-    if not 0 <= value <= 1:
-        raise UsageError(f"{text!r} is not between 0% and 100%", hint="Write 1% or 0.01.")
-    return value
+def preprocessing(given: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's ``preprocess`` section; options that were not given are left out."""
+    return {key: given[key] for key in SETTINGS if given.get(key) is not None}

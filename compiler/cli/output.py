@@ -16,7 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from edgec.graph.values import size
 from edgec.passes.base import Progress
+
+__all__ = ["count", "finite", "print_json", "progress", "size", "stderr", "stdout", "table"]
 
 
 def stdout() -> Console:
@@ -66,14 +69,6 @@ def count(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g}{suffix}"
     return f"{value:.0f}"
-
-
-def size(value: float) -> str:
-    """Bytes for people, in decimal units."""
-    for limit, suffix in ((1e9, " GB"), (1e6, " MB"), (1e3, " kB")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{suffix}"
-    return f"{value:.0f} B"
 
 
 class _BarProgress(Progress):

@@ -7,6 +7,8 @@ import sys
 
 import click
 
+from edgec.compiler.cli import params
+
 
 @click.group("passes")
 def command() -> None:
@@ -32,7 +34,7 @@ def list_passes(as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("name")
+@click.argument("name", type=params.PASS)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(name: str, as_json: bool) -> None:
     """Method, source, cases, and options of a pass."""

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import click
 
+from edgec.compiler.cli import params
+from edgec.graph.errors import UsageError
+
 
 @click.command("report")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--md", "form", flag_value="md", help="Markdown, for a pull request.")
-@click.option("--csv", "form", flag_value="csv", help="CSV.")
-@click.option("--json", "form", flag_value="json", help="JSON.")
+@click.option("--md", "as_md", is_flag=True, help="Markdown, for a pull request.")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV.")
+@click.option("--json", "as_json", is_flag=True, help="JSON.")
 @click.option(
     "-o",
     "--out",
@@ -19,22 +22,27 @@ import click
     type=click.Path(path_type=Path),
     help="Write a page (one run: report.html; several: a comparison).",
 )
-def command(runs: tuple[Path, ...], form: str | None, out: Path | None) -> None:
+def command(runs: tuple[Path, ...], as_md: bool, as_csv: bool, as_json: bool, out: Path | None) -> None:
     """Show a run's report, or compare several runs."""
     from edgec.compiler.cli.output import print_json, stdout
     from edgec.graph.disk import write_whole
     from edgec.runtime.report import compare, page, read, render_terminal
 
+    forms = params.given("as_md", "as_csv", "as_json")
+    if len(forms) > 1:
+        raise UsageError(f"{' and '.join(forms)} together", why="there is one output", hint="Choose one.")
+    if out is not None:
+        params.check_file(out)
     reports = [(run.name or str(run), read(run)) for run in runs]
     comparison = compare(reports)
     if out is not None:
         write_whole(out, page(reports[0][1], reports[0][0]) if len(reports) == 1 else comparison.html())
         click.echo(f"wrote {out}", err=True)
-    if form == "md":
+    if as_md:
         click.echo(comparison.markdown())
-    elif form == "csv":
+    elif as_csv:
         click.echo(comparison.csv(), nl=False)
-    elif form == "json":
+    elif as_json:
         objects = {name: report.model_dump(mode="json", by_alias=True) for name, report in reports}
         print_json(objects if len(reports) > 1 else reports[0][1].model_dump(mode="json", by_alias=True))
     elif out is None and len(reports) == 1:

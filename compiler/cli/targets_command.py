@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import click
 
+from edgec.compiler.cli import params
+from edgec.graph import values as admitted
+
 
 @click.group("targets")
 def command() -> None:
@@ -40,7 +43,7 @@ def list_targets(as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("name")
+@click.argument("name", type=params.TARGET)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(name: str, as_json: bool) -> None:
     """Everything that is known about a target, and where from."""
@@ -57,8 +60,14 @@ def show(name: str, as_json: bool) -> None:
 
 
 @command.command("check")
-@click.argument("name")
-@click.option("--device", default="local", show_default=True, help="local, or ssh://user@host[:port].")
+@click.argument("name", type=params.TARGET)
+@click.option(
+    "--device",
+    type=params.DEVICE,
+    default="local",
+    show_default=True,
+    help="local, or ssh://user@host[:port].",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def check(name: str, device: str, as_json: bool) -> int:
     """Read a live device and say what differs from the target. Exit code 1 when something serious does."""
@@ -96,7 +105,11 @@ def add(file: str) -> None:
 
 @command.command("calibrate")
 @click.option(
-    "--probes", default=180, show_default=True, type=click.IntRange(min=40), help="Networks to measure."
+    "--probes",
+    default=180,
+    show_default=True,
+    type=params.whole(admitted.Range(40, 10_000)),
+    help="Networks to measure.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def calibrate(probes: int, as_json: bool) -> None:

@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.compiler.cli.options import data_options, parse_shape, preprocessing
+from edgec.compiler.cli import params
+from edgec.compiler.cli.options import SETTINGS, data_options, preprocessing
+from edgec.graph import values as admitted
 from edgec.graph.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgec.graph.data import Dataset
 
 
 @click.command("verify")
 @click.argument("a")
 @click.argument("b")
 @data_options
-@click.option("--input-shape", metavar="SHAPE", help="Shape of one input without the batch.")
-@click.option("--seed", type=int, default=0, help="For --samples and --data random.")
+@click.option(
+    "--input-shape", type=params.SHAPE, metavar="SHAPE", help="Shape of one input without the batch."
+)
+@click.option(
+    "--seed",
+    type=params.whole(admitted.SEED),
+    metavar="NUMBER",
+    default=0,
+    help="For --samples and --data random.",
+)
 @click.option("--bisect", is_flag=True, help="Name the first layer that goes wrong.")
 @click.option(
     "--min-sqnr",
-    type=float,
+    type=params.number(admitted.Range(-300, 300)),
     default=None,
     metavar="DB",
     help="What 'wrong' means. [default: 20 for --bisect]",
 )
-@click.option("--threads", type=click.IntRange(min=1), default=1)
+@click.option("--threads", type=params.whole(admitted.THREADS), default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(a: str, b: str, **values: Any) -> int:
     """How far model B is from model A: per layer that both have, and at the outputs.
@@ -36,23 +51,15 @@ def command(a: str, b: str, **values: Any) -> int:
     """
     from edgec.compiler.cli.output import print_json, stdout, table
     from edgec.graph.compare import compare, first_divergence
-    from edgec.graph.data import open_data
     from edgec.graph.load import load
-    from edgec.graph.preprocess import Preprocess
 
+    if values["data"] is None:
+        params.refuse(params.given("skip_bad", *SETTINGS), "without --data")
     if b.endswith(".tflite"):
         return _verify_tflite(a, b, values)
-    shape = parse_shape(values["input_shape"])
+    shape = values["input_shape"]
     first, second = load(a, input_shape=shape), load(b, input_shape=shape)
-    preprocess = Preprocess(**preprocessing(values))
-    data = open_data(
-        values["data"] or "random",
-        first,
-        preprocess,
-        samples=values["samples"] or (None if values["data"] else 8),
-        seed=values["seed"],
-        skip_bad=values["skip_bad"],
-    )
+    data = _inputs(first, values)
     differences = compare(first, second, data, threads=values["threads"])
     limit = values["min_sqnr"] if values["min_sqnr"] is not None else (20.0 if values["bisect"] else None)
     wrong = first_divergence(differences, limit) if limit is not None else None
@@ -83,27 +90,34 @@ def command(a: str, b: str, **values: Any) -> int:
     return 0
 
 
+def _inputs(model: ir.Model, values: dict[str, Any]) -> Dataset:
+    """The inputs to compare on: --data, else noise."""
+    from edgec.graph.data import InputSpec, open_data
+    from edgec.graph.preprocess import Preprocess
+
+    preprocess = Preprocess(**preprocessing(values))
+    preprocess.check_inputs([spec.shape for spec in InputSpec.of(model)])
+    return open_data(
+        values["data"] or "random",
+        model,
+        preprocess,
+        samples=values["samples"] or (None if values["data"] else 8),
+        seed=values["seed"],
+        skip_bad=values["skip_bad"],
+    )
+
+
 def _verify_tflite(a: str, b: str, values: dict[str, Any]) -> int:
     """Outputs of a TFLite file against those of the ONNX model ``a``: inner values of the two have nothing in common."""
     from edgec.compiler.cli.output import print_json, stdout, table
     from edgec.compiler.tflite_quality import compare_file
-    from edgec.graph.data import open_data
     from edgec.graph.load import load
-    from edgec.graph.preprocess import Preprocess
 
     if values["bisect"]:
         hint = "Bisect the ONNX twin; it holds the same table of scales."
         raise UsageError("--bisect needs two ONNX models", where=b, hint=hint)
-    model = load(a, input_shape=parse_shape(values["input_shape"]))
-    samples = values["samples"] or (None if values["data"] else 8)
-    data = open_data(
-        values["data"] or "random",
-        model,
-        Preprocess(**preprocessing(values)),
-        samples=samples,
-        seed=values["seed"],
-        skip_bad=values["skip_bad"],
-    )
+    model = load(a, input_shape=values["input_shape"])
+    data = _inputs(model, values)
     differences = compare_file(model, Path(b), data, threads=values["threads"])
     limit = values["min_sqnr"]
     wrong = next((d for d in differences if limit is not None and d.sqnr_db < limit), None)

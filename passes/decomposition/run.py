@@ -9,12 +9,13 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgec.graph.cost import cost
-from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
-from edgec.passes.budget import UNITS, Budget, sole_budget
+from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.budget import UNITS, Budget, budget_option, sole_budget
 from edgec.passes.decomposition.cuts import Form
 from edgec.passes.decomposition.pieces import Geometry
 from edgec.passes.decomposition.ranks import Candidate, Price, Way, candidate, choose, damages
 from edgec.passes.decomposition.surgery import split
+from edgec.passes.options import BYTES, MULTIPLE, RIDGE, ROWS
 from edgec.passes.pruning.costs import milliseconds, source_cost
 from edgec.passes.pruning.damage import measure
 from edgec.passes.pruning.judges import split_judges
@@ -33,18 +34,18 @@ class Decomposition(Pass):
     forms: ClassVar[tuple[Form, ...]]
     """In which pieces."""
 
-    macs: str = option("", "budget of multiplications: 60%, 20M")
-    params: str = option("", "budget of parameters: 60%, 1.2M")
-    size: str = option("", "budget of weight bytes: 4MB, 60%")
-    latency: str = option("", "budget of the target's estimated latency: 25ms, 60%")
+    macs: str = budget_option("macs", "budget of multiplications: 60%, 20M")
+    params: str = budget_option("params", "budget of parameters: 60%, 1.2M")
+    size: str = budget_option("size", "budget of weight bytes: 4MB, 60%")
+    latency: str = budget_option("latency", "budget of the target's estimated latency: 25ms, 60%")
     whitened: bool = option(True, "factors that matter under the data, else those of the weights alone")
     damage: bool = option(True, "scale errors by what they do to the output, measured")
-    multiple: int = option(0, "round ranks to this; 0: the target's, else 1")
-    rows: float = option(20.0, "rows per unknown above which pixels are sampled")
-    lam: float = option(1e-3, "ridge of the fits, relative to the mean input energy")
-    flips: str = option("auto", "mirror the pictures too: auto, yes, no")
+    multiple: int = option(0, "round ranks to this; 0: the target's, else 1", MULTIPLE)
+    rows: float = option(20.0, "rows per unknown above which pixels are sampled", ROWS)
+    lam: float = option(1e-3, "ridge of the fits, relative to the mean input energy", RIDGE)
+    flips: Switch = option("auto", "mirror the pictures too")
     blend: bool = option(True, "mix the mirrored pictures with one another")
-    bytes_per_weight: float = option(4.0, "bytes of one weight in the shipped file, for size budgets")
+    bytes_per_weight: float = option(4.0, "bytes of one weight in the shipped file, for size budgets", BYTES)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Raises UsageError for none or several budgets, and PassError without data."""
@@ -75,9 +76,22 @@ class Decomposition(Pass):
         """The forms that this run may use."""
         return self.forms
 
+    def check(self) -> None:
+        """Raise UsageError for several budgets."""
+        if any(self._budgets.values()):
+            self.budget()
+
+    def complete(self) -> None:
+        """Raise UsageError for no budget."""
+        self.budget()
+
     def budget(self) -> Budget:
         """The one budget that is set. Raises UsageError for none or several."""
-        return sole_budget(self.name, {unit: getattr(self, unit) for unit in UNITS})
+        return sole_budget(self.name, self._budgets)
+
+    @property
+    def _budgets(self) -> dict[str, str]:
+        return {unit: getattr(self, unit) for unit in UNITS}
 
     def candidates(
         self, model: ir.Model, context: Context, price: Price

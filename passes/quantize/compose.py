@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from edgec.graph.channels import groups
 from edgec.graph.data import Dataset
-from edgec.passes.base import Context, LayerReport, Note
+from edgec.passes.base import Context, LayerReport, Note, Switch
 from edgec.passes.equalize import channel_peaks, equalise, segments
 from edgec.passes.quantize.calibrate import Calibration, observe, outlier_notes, ranges
 from edgec.passes.quantize.fit import FitOptions, fit
@@ -32,7 +32,7 @@ class Settings:
     form: Form
     method: str = "mse"
     percentile: float = 99.99
-    equalise: str = "auto"
+    equalise: Switch = "auto"
     strength: float = 0.5
     fits: tuple[FitOptions, ...] = ()
     """Corrections to try; the best, or none, is kept."""
@@ -75,7 +75,7 @@ def split_data(data: Dataset, samples: int, seed: int) -> tuple[Dataset, Dataset
 def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context) -> Prepared:
     """Calibrate ``model``, and its equalised form where that may pay; the better one of the two."""
     plain = _calibrated(model, data, settings, context)
-    if settings.equalise == "off":
+    if settings.equalise == "no":
         return plain
     equal = model.clone()
     cut = segments(equal, groups(equal))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
 from edgec.graph.data import Dataset
-from edgec.graph.errors import DataError, PassError, UsageError, did_you_mean
-from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
+from edgec.graph.errors import DataError, PassError, UsageError
+from edgec.graph.values import Range
+from edgec.passes.base import Context, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.options import SAMPLES
 from edgec.passes.quantize.compose import Outcome, Prepared, Settings, build, prepare
 from edgec.passes.quantize.fit import FitOptions
 from edgec.passes.quantize.insert import Form, store_int8
@@ -19,10 +21,9 @@ from edgec.passes.quantize.mixed import Goal, Sensitivity, figures, search, sens
 from edgec.passes.quantize.plan import make_plan
 from edgec.passes.quantize.rewrites import prepare as rewrite
 
-METHODS = ("minmax", "percentile", "mse", "entropy")
-CORRECTIONS = ("auto", "none", "bias", "round", "refit")
-TYPES = ("auto", "uint8", "int8", "int16")
-SWITCH = ("auto", "on", "off")
+Method = Literal["minmax", "percentile", "mse", "entropy"]
+Correction = Literal["auto", "none", "bias", "round", "refit"]
+Activation = Literal["auto", "uint8", "int8", "int16"]
 WIDE = (
     "16-bit activations are TFLite's 16x8 mode, for accelerators that have it: LiteRT runs it with slow "
     "reference kernels on a CPU, and onnxruntime in float"
@@ -38,46 +39,32 @@ class Quantize(Pass):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
     changes_function: ClassVar[bool] = True
 
-    method: str = option("mse", f"how activation ranges are chosen: {', '.join(METHODS)}")
-    percentile: float = option(99.99, "share of values that the percentile method covers, in percent")
-    correct: str = option(
-        "auto", f"layer by layer corrections: {', '.join(CORRECTIONS)} (auto: the better of the last two)"
+    method: Method = option("mse", "how activation ranges are chosen")
+    percentile: float = option(
+        99.99, "share of values that the percentile method covers, in percent", Range(50, 100, above=True)
     )
-    equalize: str = option(
-        "auto", "equalise channel ranges first: auto (where held-out samples say so), on, off"
-    )
-    activations: str = option(
-        "auto", "activation type: uint8, int8, or the target's (auto); int16 is TFLite's 16x8 mode"
+    correct: Correction = option("auto", "layer by layer corrections (auto: the better of round and refit)")
+    equalize: Switch = option("auto", "equalise channel ranges first (auto: where held-out samples say so)")
+    activations: Activation = option(
+        "auto", "activation type (auto: the target's); int16 is TFLite's 16x8 mode"
     )
     per_channel: bool = option(True, "one weight scale per output channel instead of one per tensor")
-    reduce_range: str = option("auto", "7-bit weights: on, off, or where the target's x86 lacks VNNI (auto)")
+    reduce_range: Switch = option("auto", "7-bit weights (auto: where the target's x86 lacks VNNI)")
     exclude: str = option("", "node names to leave in float: patterns with * and ?, separated by |")
-    fit_samples: int = option(256, "samples that the corrections use at most")
+    fit_samples: int = option(256, "samples that the corrections use at most", SAMPLES)
     min_sqnr: float = option(
-        0.0, "leave the fewest layers in float so that output SQNR is at least this many dB (0: off)"
+        0.0,
+        "leave the fewest layers in float so that output SQNR is at least this many dB (0: off)",
+        Range(0, 300),
     )
     max_drop: float = option(
         0.0,
         "leave the fewest layers in float so that top-1 (agreement without labels) drops by at most so many percent (0: off)",
+        Range(0, 100),
     )
     sensitivity: bool = option(False, "measure every layer's sensitivity for the report")
 
     def requires(self, model: ir.Model) -> None:
-        for label, value, known in (
-            ("method", self.method, METHODS),
-            ("correct", self.correct, CORRECTIONS),
-            ("activations", self.activations, TYPES),
-            ("equalize", self.equalize, SWITCH),
-            ("reduce-range", self.reduce_range, SWITCH),
-        ):
-            if value not in known:
-                raise UsageError(
-                    f"unknown {label} {value!r}", where="quantize", hint=did_you_mean(value, known)
-                )
-        if not 50.0 < self.percentile <= 100.0:
-            raise UsageError(f"percentile {self.percentile} is not within (50, 100]", where="quantize")
-        if self.fit_samples < 1:
-            raise UsageError("fit-samples must be at least 1", where="quantize")
         refuse_quantised(model, self.name)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
@@ -136,7 +123,7 @@ class Quantize(Pass):
 
     def _reduces_range(self, context: Context) -> bool:
         if self.reduce_range != "auto" or context.target is None:
-            return self.reduce_range == "on"
+            return self.reduce_range == "yes"
         return context.target.arch == "x86_64" and not context.target.dot_product
 
     def _figures(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from edgec.graph.data import open_data
 from edgec.graph.errors import DataError, UsageError
-from edgec.graph.preprocess import Preprocess, parse_numbers, parse_sizes
+from edgec.graph.preprocess import Preprocess
 
 NET = "net (float[N,3,8,8] x) => (float[N,3,8,8] y) { y = Relu(x) }"
 
@@ -171,17 +171,57 @@ def test_a_damaged_picture_is_skipped_on_request_and_named(model, pixels, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"std": (0.0,)}, {"layout": "chwn"}, {"resize": (1, 2, 3)}, {"crop": (0, 4)}, {"letterbox": 3}]
+    ("wrong", "said"),
+    [
+        ({"std": (0.0,)}, "std: 0.0 is not"),
+        ({"std": (0.2, -0.2, 0.2)}, "std: -0.2 is not"),
+        ({"std": ()}, "one per channel"),
+        ({"mean": (float("nan"),)}, "mean: nan is not a finite number"),
+        ({"mean": "a,b"}, "mean: 'a' is not a number"),
+        ({"scale": 0}, "scale: 0 is not"),
+        ({"scale": "1/0"}, "scale: '1/0' is not"),
+        ({"scale": float("inf")}, "finite"),
+        ({"layout": "chwn"}, "one of auto, nchw, nhwc"),
+        ({"channels": "rbg"}, "Did you mean 'rgb'"),
+        ({"resize": (1, 2, 3)}, "one or two sizes from 1 to 8192"),
+        ({"resize": 100_000}, "one or two sizes from 1 to 8192"),
+        ({"crop": (0, 4)}, "one or two sizes"),
+        ({"crop": "big"}, "'big' is not one or two sizes"),
+        ({"resize": 224, "crop": (256, 256)}, "crop 256x256 of 224"),
+        ({"resize": (200, 300), "crop": (200, 301)}, "crop 200x301 of 200x300"),
+        ({"letterbox": 3}, "needs --resize"),
+        ({"letterbox": 999999, "resize": (8, 8)}, "from 0 to 255"),
+        ({"letterbox": 114, "resize": (8,)}, "needs --resize"),
+    ],
 )
-def test_wrong_preprocessing_is_refused(wrong: dict) -> None:
-    with pytest.raises(UsageError):
+def test_wrong_preprocessing_is_refused(wrong: dict, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
         Preprocess(**wrong)
+    assert said in str(caught.value)
 
 
-def test_numbers_and_sizes() -> None:
-    assert parse_numbers("1/255,0.5") == (1 / 255, 0.5)
-    assert parse_sizes("224x320") == (224, 320)
-    with pytest.raises(UsageError):
-        parse_numbers("1/0")
-    with pytest.raises(UsageError):
-        parse_sizes("big")
+@pytest.mark.parametrize("entries", [1, 3])
+def test_one_number_or_one_per_channel(entries: int) -> None:
+    Preprocess(mean=(0.5,) * entries).check_inputs([(3, 8, 8)])
+
+
+@pytest.mark.parametrize(
+    ("key", "entries", "shape"), [("mean", 5, (3, 8, 8)), ("std", 2, (1, 8, 8)), ("mean", 3, (4,))]
+)
+def test_entries_must_fit_the_models_channels(key: str, entries: int, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=f"--{key} has {entries} entries"):
+        Preprocess(**{key: (0.5,) * entries}).check_inputs([shape])
+
+
+def test_settings_are_read_from_text_as_from_values() -> None:
+    read = Preprocess(
+        mean="1/255, 0.5,0", std=0.5, resize="224x320", crop="200", scale="1/127.5", channels="BGR"
+    )
+    assert read == Preprocess(
+        mean=(1 / 255, 0.5, 0.0),
+        std=(0.5,),
+        resize=(224, 320),
+        crop=(200, 200),
+        scale=1 / 127.5,
+        channels="bgr",
+    )

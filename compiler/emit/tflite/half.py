@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from edgec.compiler.emit.tflite.program import Operator, Program, Tensor
 from edgec.compiler.emit.tflite.schema import TensorType
+from edgec.passes.cast_fp16 import halved
 
 MIN_ELEMENTS = 128
 """Below this the DEQUANTIZE takes more bytes than it saves."""
-
-FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 def halve_constants(program: Program) -> None:
@@ -29,10 +26,10 @@ def _fits(tensor: Tensor) -> bool:
     data = tensor.data
     if data is None or tensor.type != TensorType.FLOAT32 or data.size < MIN_ELEMENTS:
         return False
-    return bool(np.max(np.abs(data)) <= FLOAT16_MAX)
+    return halved(data) is not None
 
 
 def _stored(tensor: Tensor) -> Operator:
-    data = None if tensor.data is None else tensor.data.astype(np.float16)
+    data = None if tensor.data is None else halved(tensor.data)
     half = Tensor(f"{tensor.name}_half", TensorType.FLOAT16, tensor.shape, None, data)
     return Operator("DEQUANTIZE", [half], [tensor])

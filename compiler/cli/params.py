@@ -1,0 +1,162 @@
+"""What the options of commands admit: click types around the readers that recipes and passes have, too.
+
+Values are read while the command line is parsed, before a model is opened. What a reader needs is imported when a value is read,
+so that ``--help`` stays instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgec.graph import values
+from edgec.graph.errors import UsageError
+from edgec.graph.values import NotAdmitted, Range
+
+DURATION = Range(0, 86_400)
+"""Seconds: a day."""
+SUSTAINED = Range(1, 86_400)
+
+
+class Read(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic in newer clicks
+    """A parameter that ``read`` reads."""
+
+    def __init__(self, name: str, read: Callable[[Any], Any]) -> None:
+        self.name = name
+        self.read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.read(value)
+        except NotAdmitted as error:
+            self.fail(str(error), param, ctx)
+        except UsageError as error:
+            self.fail(values.one_line(error), param, ctx)
+
+
+def whole(within: Range) -> Read:
+    """A whole number."""
+    return Read("integer", partial(values.whole, within=within))
+
+
+def number(within: Range) -> Read:
+    """A finite number."""
+    return Read("number", partial(values.number, within=within))
+
+
+def seconds(within: Range = DURATION) -> Read:
+    """A time, in seconds."""
+    return Read("time", partial(values.seconds, within=within))
+
+
+def word(words: Sequence[str]) -> Read:
+    """One of ``words``."""
+    return Read("|".join(words), partial(values.word, words=words))
+
+
+def setting(key: str) -> Read:
+    """A setting of the preprocessing."""
+
+    def read(raw: Any) -> Any:
+        from edgec.graph.preprocess import READERS
+
+        return READERS[key](raw)
+
+    return Read(key, read)
+
+
+def _formats(raw: Any) -> tuple[str, ...]:
+    known = ("onnx", "tflite")
+    return tuple(dict.fromkeys(values.several(raw, lambda part: values.word(part, known))))
+
+
+def _budget(raw: str) -> str:
+    from edgec.passes.budget import parse_budget
+
+    parse_budget(raw)
+    return raw
+
+
+def _pipeline(raw: str) -> str:
+    from edgec.passes.pipeline_string import parse_pipeline
+
+    parse_pipeline(raw)
+    return raw
+
+
+def _pass_name(raw: str) -> str:
+    from edgec.passes.table import PASSES, pass_class
+
+    return raw if raw in PASSES else pass_class(raw).name
+
+
+def _target(raw: str) -> str:
+    from edgec.targets import target
+
+    target(raw)
+    return raw
+
+
+def _device(raw: str) -> str:
+    from edgec.runtime.devices import check_address
+
+    check_address(raw)
+    return raw
+
+
+def _engine(raw: str) -> str:
+    from edgec.runtime.agent.engines import engine_names
+    from edgec.targets.estimator.coefficients import ENGINES
+
+    return values.word(raw, tuple(dict.fromkeys([*engine_names(), *ENGINES])))
+
+
+def _system(raw: str) -> str:
+    from edgec.targets import systems
+
+    return values.word(raw, tuple(systems()))
+
+
+SHARE = Read("share", values.share)
+SHAPE = Read("shape", values.shape)
+FORMATS = Read("list", _formats)
+BUDGET = Read("budget", _budget)
+PIPELINE = Read("pipeline", _pipeline)
+PASS = Read("pass", _pass_name)
+TARGET = Read("target", _target)
+DEVICE = Read("address", _device)
+ENGINE = Read("engine", _engine)
+SYSTEM = Read("system", _system)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+"""A file that must be there."""
+
+
+def given(*names: str) -> list[str]:
+    """Those of the current command's parameters that stand on the command line, as they are written there."""
+    context = click.get_current_context()
+    written = {param.name: param.opts[0] for param in context.command.params}
+    source = click.core.ParameterSource.COMMANDLINE
+    return [written[name] for name in names if context.get_parameter_source(name) is source]
+
+
+def refuse(found: Sequence[str], why: str, hint: str | None = None) -> None:
+    """Raise UsageError where ``found`` has an option that would do nothing here."""
+    if found:
+        raise UsageError(f"{found[0]} {why}", hint=hint)
+
+
+def check_file(path: Path) -> None:
+    """Raise UsageError where no file can be written at ``path``."""
+    import os
+
+    if path.is_dir():
+        raise UsageError("this is a folder, not a file to write", where=str(path))
+    folder = path.parent
+    if not folder.is_dir():
+        raise UsageError("cannot write", where=str(path), why=f"there is no folder {str(folder)!r}")
+    if not os.access(folder, os.W_OK):
+        raise UsageError("cannot write", where=str(path), why="permission denied")

@@ -234,7 +234,7 @@ def _exact(raw: Any) -> int:
     if isinstance(raw, numbers.Integral):
         return int(raw)
     if isinstance(raw, numbers.Real) and math.trunc(raw) == raw:
-        return int(math.trunc(raw))
+        return math.trunc(raw)
     raise ValueError
 
 

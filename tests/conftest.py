@@ -11,7 +11,7 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from edgec.graph.compare import relative_error
 from edgec.graph.data import ArraySource, Dataset, InputSpec
@@ -20,8 +20,11 @@ from edgec.graph.preprocess import Preprocess
 from edgec.passes.base import Context
 
 # The suite tries the same examples on every machine and every day; `HYPOTHESIS_PROFILE=search` looks for new ones.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("search", max_examples=500)
+# Neither says anything about speed: the machine may be busy.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", settings.get_profile("same"), derandomize=False, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -128,7 +128,7 @@ def _from_cache(one: Pass, entry: tuple[ir.Model, dict[str, Any]] | None) -> Ste
         model=model,
         modified=figures["modified"],
         notes=tuple(Note(**note) for note in figures["notes"]),
-        layers=tuple(LayerReport(**layer) for layer in figures["layers"]),
+        layers=tuple(LayerReport.read(layer) for layer in figures["layers"]),
         data=figures["data"],
         seconds=figures["seconds"],
         peak_rss_mb=figures["peak_rss_mb"],

@@ -6,7 +6,8 @@ then costs one run of the student up to the absorbers, and its normal equations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,13 @@ import onnx_ir as ir
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.graph.views import ConvView
-from edgec.passes.base import LayerReport
+from edgec.passes.base import Choice, LayerReport
 from edgec.passes.block_surgery import Removable, take_out
 from edgec.passes.solvers.gram import Array, Gram, Patches, targets_at
-from edgec.passes.solvers.ridge import ridge
+from edgec.passes.solvers.guard import held_count
+from edgec.passes.solvers.rectified import Tile
+from edgec.passes.solvers.ridge import CARRIED, ridge
+from edgec.passes.solvers.scores import Scores
 
 HELD_OUT = 0.1
 ROWS_PER_UNKNOWN = 40
@@ -54,7 +58,8 @@ class Absorbers:
         threads: int,
         lam: float,
     ) -> None:
-        self.parts = data.split(HELD_OUT, seed)
+        held = held_count(len(data), HELD_OUT)
+        self.parts = data.split(held / max(len(data), 1), seed)
         self.threads, self.lam = threads, lam
         self._rows: dict[str, list[Rows]] = {one.block.output: [] for one in blocks}
         nodes = {node.name: node for node in reference.graph}
@@ -72,30 +77,25 @@ class Absorbers:
     def fit(self, student: ir.Model, blocks: Sequence[Removable]) -> list[Fit]:
         """Re-fit the absorber of every block, each for itself, to the student as it is."""
         nodes = {node.name: node for node in student.graph}
-        views = [ConvView(nodes[one.absorber]) for one in blocks]
-        geometries = [_patches(view.node) for view in views]
-        grams = [
-            (Gram.zeros(1, p.unknowns, v.out_channels), Gram.zeros(1, p.unknowns, v.out_channels))
-            for p, v in zip(geometries, views, strict=True)
-        ]
+        works = [_Work(one, ConvView(nodes[one.absorber]), self.lam) for one in blocks]
         read = list(
             dict.fromkeys(name for one in blocks for name in (one.features, one.rest) if name is not None)
         )
         executor = Executor(student, outputs=read, threads=self.threads)
-        batch = 0
-        for which, part in enumerate(self.parts):
-            for feeds in part.batches(BATCH):
-                found = executor.run(feeds)
-                for one, geometry, gram in zip(blocks, geometries, grams, strict=True):
-                    rest = found[one.rest] if one.rest is not None else None
-                    _add(
-                        gram[which], geometry, found[one.features], self._rows[one.block.output][batch], rest
-                    )
-                batch += 1
-        return [
-            _solve(one, view, geometry, gram, self.lam)
-            for one, view, geometry, gram in zip(blocks, views, geometries, grams, strict=True)
-        ]
+        fitted, held = self.parts
+        for batch, feeds in enumerate(fitted.batches(BATCH)):
+            found = executor.run(feeds)
+            for work in works:
+                work.fit(found, self._rows[work.one.block.output][batch])
+        judges = held if len(held) else fitted
+        for work in works:
+            work.solve(len(judges))
+        start = -(-len(fitted) // BATCH) if len(held) else 0
+        for number, feeds in enumerate(judges.batches(BATCH)):
+            found = executor.run(feeds)
+            for work in works:
+                work.judge(found, self._rows[work.one.block.output][start + number], number * BATCH)
+        return [work.result() for work in works]
 
 
 def apply(model: ir.Model, what: Removable, fitted: Fit) -> None:
@@ -119,27 +119,49 @@ def _sample(value: Array, fraction: float, rng: np.random.Generator) -> Array:
     return np.sort(rng.choice(total, max(1, round(total * fraction)), replace=False))
 
 
-def _add(gram: Gram, geometry: Patches, x: Array, rows: Rows, rest: Array | None) -> None:
-    target = rows.values if rest is None else rows.values - targets_at(rest, rows.places, 1)
-    for part, p in geometry.tiles(x, rows.places):
-        gram.add(p, target[:, part])
+class _Work:
+    """One absorber: statistics of the samples that are fitted, a solution, and its errors on those that judge."""
 
+    def __init__(self, one: Removable, view: ConvView, lam: float) -> None:
+        self.one, self.lam = one, lam
+        self.geometry = _patches(view.node)
+        self.gram = Gram.zeros(1, self.geometry.unknowns, view.out_channels)
+        self.old = self.geometry.columns(view.weight, view.bias)
 
-def _solve(one: Removable, view: ConvView, geometry: Patches, grams: tuple[Gram, Gram], lam: float) -> Fit:
-    fit, held = grams
-    old = geometry.columns(view.weight, view.bias)
-    solution = ridge(fit.h, fit.s, old, lam)
-    judge = held if held.rows else fit
-    before, after = judge.relative_error(old), judge.relative_error(solution.columns)
-    kept = after < before
-    report = LayerReport(
-        one.absorber,
-        int(fit.rows),
-        geometry.unknowns,
-        solution.condition,
-        before,
-        after,
-        kept,
-        f"makes {one.block.output!r} in the place of a block",
-    )
-    return Fit(solution.columns if kept else old, report)
+    def fit(self, found: Mapping[str, Array], rows: Rows) -> None:
+        """A batch to fit on."""
+        for tile, _ in self._tiles(found, rows):
+            self.gram.add(tile[0], tile[1])
+
+    def solve(self, judges: int) -> None:
+        """All has been read that is fitted; ``judges`` images will judge."""
+        self.solution = ridge(self.gram.h, self.gram.s, self.old, self.lam, carried=CARRIED)
+        self.scores = Scores((self.old, self.solution.columns), judges)
+
+    def judge(self, found: Mapping[str, Array], rows: Rows, first: int) -> None:
+        """A batch that judges, the first of its images being number ``first``."""
+        for tile, images in self._tiles(found, rows):
+            self.scores.add(tile, images + first)
+
+    def result(self) -> Fit:
+        verdict = self.scores.verdict(self.solution.condition)
+        report = LayerReport(
+            self.one.absorber,
+            int(self.gram.rows),
+            self.geometry.unknowns,
+            self.solution.condition,
+            self.scores.relative(0),
+            self.scores.relative(int(verdict.kept)),
+            verdict.kept,
+            f"makes {self.one.block.output!r} in the place of a block",
+            (Choice.of("absorber", verdict),),
+        )
+        return Fit(self.solution.columns if verdict.kept else self.old, report)
+
+    def _tiles(self, found: Mapping[str, Array], rows: Rows) -> Iterator[tuple[Tile, Array]]:
+        x, target = found[self.one.features], rows.values
+        if self.one.rest is not None:
+            target = target - targets_at(found[self.one.rest], rows.places, 1)
+        images = rows.places // math.prod(self.geometry.out_shape(x.shape[2:]))
+        for part, p in self.geometry.tiles(x, rows.places):
+            yield (p, target[:, part], None), images[part]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from edgec.passes.options import Switch, option, read_fields
+from edgec.passes.solvers.guard import Verdict
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -59,11 +60,31 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One decision of the guard (`solvers.guard`): ``margin`` is the gain over what was asked of it, above 1 where it was kept.
+
+    ``floor`` is the noise of the arithmetic in the same unit: another machine may decide otherwise only within it of 1.
+    """
+
+    what: str
+    kept: bool
+    margin: float
+    floor: float
+
+    @staticmethod
+    def of(what: str, verdict: Verdict) -> Choice:
+        """For the report, to four digits."""
+        margin, floor = (float(f"{value:.4g}") for value in (verdict.margin, verdict.floor))
+        return Choice(what, verdict.kept, margin, floor)
+
+
+@dataclass(frozen=True)
 class LayerReport:
     """One fitted layer.
 
-    Errors are relative to the energy of the target, on calibration rows that the fit did not see; ``condition`` is the
-    condition number of the solved system; ``kept`` is False where the guard put the old weights back.
+    Errors are relative to the energy of the target, on calibration rows that the fit did not see, ``error_after`` that of the
+    weights that stay. ``condition`` is the condition number of the solved system; ``kept`` is False where the guard put the old
+    weights back; ``choices`` are its decisions about the layer, in order.
     """
 
     node: str
@@ -74,6 +95,13 @@ class LayerReport:
     error_after: float
     kept: bool
     note: str = ""
+    choices: tuple[Choice, ...] = ()
+
+    @staticmethod
+    def read(figures: Mapping[str, Any]) -> LayerReport:
+        """The inverse of `dataclasses.asdict`."""
+        choices = tuple(Choice(**one) for one in figures.get("choices", ()))
+        return LayerReport(**{**figures, "choices": choices})
 
 
 class Progress:

@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.base import Choice, Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.options import HELD_OUT
 from edgec.passes.recover_lsq import finish
-from edgec.passes.recovery.fit import FitOptions, row_fraction, tiles_of
+from edgec.passes.recovery.fit import FitOptions, reverted, row_fraction, tiles_of
 from edgec.passes.recovery.layers import layers_of
 from edgec.passes.recovery.sites import Batches, Site, Sites, touched_layers, wants_flips
+from edgec.passes.solvers.guard import judge, per_image
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -46,46 +47,46 @@ class RecoverBias(Pass):
         return finish(model, reports, [Note(why, node=name) for name, why in sites.skipped.items()])
 
 
-@dataclass
-class _Sums:
-    """Of target minus output: the sum per channel, the sum of squares; and the energy of the target."""
-
-    total: Array
-    squares: float = 0.0
-    energy: float = 0.0
-    rows: int = 0
-
-    def error(self, shift: Array) -> float:
-        """Relative squared error once ``shift`` is added to the bias."""
-        left = (
-            self.squares - 2 * float((self.total * shift).sum()) + self.rows * float(np.square(shift).sum())
-        )
-        return max(left, 0.0) / self.energy if self.energy else 0.0
-
-
 def correct_mean(site: Site, options: FitOptions) -> LayerReport:
     """Correct the bias of ``site.layer`` in place, if held-out rows agree."""
     layer, patches = site.layer, site.layer.patches
     columns = layer.columns()
-    shape = patches.group, layer.outputs_per_group
-    sums, held = _Sums(np.zeros(shape)), _Sums(np.zeros(shape))
     fraction = row_fraction(patches, site.rows, options)
     w = columns.astype(np.float32)
+    total, rows, energy = np.zeros((patches.group, layer.outputs_per_group)), 0, 0.0
+    gaps: list[tuple[Array, Array]] = []
+    first = 0
     for number, sample in enumerate(site.samples):
         rng = np.random.default_rng((options.seed, site.number, number))
-        into = held if sample.held else sums
-        for p, t, _ in tiles_of(sample, patches, fraction, rng):
+        judges = sample.held or not site.held
+        for (p, t, _), images in tiles_of(sample, patches, fraction, rng):
             gap = t - p @ w
-            into.total += gap.sum(axis=1, dtype=np.float64)
-            into.squares += float(np.square(gap, dtype=np.float64).sum())
-            into.energy += float(np.square(t, dtype=np.float64).sum())
-            into.rows += t.shape[1]
-    shift = sums.total / max(sums.rows, 1)
-    judge = held if held.rows else sums
-    before, after = judge.error(np.zeros(shape)), judge.error(shift)
-    helps = after < before or before == 0.0
-    if helps:
+            if not sample.held:
+                total += gap.sum(axis=1, dtype=np.float64)
+                rows += t.shape[1]
+            if judges:
+                gaps.append((gap, images + first))
+                energy += float(np.square(t, dtype=np.float64).sum())
+        first += len(sample.x) if judges else 0
+    shift = total / max(rows, 1)
+    count = site.held or site.images
+    before, after = (
+        sum((per_image(gap - moved, images, count) for gap, images in gaps), np.zeros(count))
+        for moved in (np.zeros_like(shift)[:, None], shift[:, None])
+    )
+    verdict = judge(before, after, energy, unknowns=patches.unknowns)
+    if verdict.kept:
         columns[:, -1] += shift
         layer.set_columns(columns)
-    note = "" if helps else "no better on held-out rows: reverted"
-    return LayerReport(layer.name, sums.rows, 1, 1.0, before, after, helps, note)
+    errors = [float(one.sum()) / energy if energy else 0.0 for one in (before, after)]
+    return LayerReport(
+        layer.name,
+        rows,
+        1,
+        1.0,
+        errors[0],
+        errors[int(verdict.kept)],
+        verdict.kept,
+        "" if verdict.kept else reverted(verdict),
+        (Choice.of("shift", verdict),),
+    )

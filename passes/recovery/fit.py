@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from edgec.passes.base import LayerReport
+from edgec.passes.base import Choice, LayerReport
 from edgec.passes.recovery.joint import Maps, fit_chain
 from edgec.passes.recovery.pooled import add_pixels, mixed
 from edgec.passes.recovery.sites import Sample, Site
 from edgec.passes.solvers.gram import Gram, Patches, targets_at
-from edgec.passes.solvers.rectified import Clipping, Tile, fit_clipped
-from edgec.passes.solvers.ridge import ridge
+from edgec.passes.solvers.guard import Verdict
+from edgec.passes.solvers.rectified import Tile, fit_clipped
+from edgec.passes.solvers.ridge import CARRIED, Solution, ridge
+from edgec.passes.solvers.scores import Scores
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MIN_ROWS = 16384
 """Below this, rows are not worth saving."""
 KEPT_BYTES = 400 << 20
-"""Rows and targets that the clipped fit reads several times stay within this."""
+"""Rows and targets that are read several times stay within this."""
 
 
 @dataclass(frozen=True)
@@ -40,65 +44,79 @@ class FitOptions:
 
 @dataclass
 class _Rows:
-    """What one reading of the samples leaves."""
+    """What one reading of the fitted samples leaves. ``tiles`` are kept where they are read again."""
 
-    fit: Gram
-    held: Gram
-    fit_tiles: list[Tile] = field(default_factory=list)
-    held_tiles: list[Tile] = field(default_factory=list)
+    gram: Gram
+    tiles: list[tuple[Tile, Array]] = field(default_factory=list)
     maps: Maps | None = None
     pixels: float = 0.0
-    """Rows in front of a global pool, besides those of ``fit``."""
+    """Rows in front of a global pool, besides those of ``gram``."""
 
 
 def fit_site(site: Site, options: FitOptions) -> LayerReport:
     """Fit ``site.layer`` in place. Errors in the report are relative, on held-out rows, behind the activation where one is."""
     layer = site.layer
     before = layer.columns()
-    clipping = site.goal.clipping if options.clipped else None
-    rows = _read(site, options, clipping)
-    solved = ridge(rows.fit.h, rows.fit.s, before, options.lam)
+    reader = _Reader(site, options)
+    # Samples that judge come last: when the first of them is read the fit is made, and none need be kept.
+    fit, held = reader.halves()
+    rows = reader.read(fit)
+    solved = ridge(rows.gram.h, rows.gram.s, before, options.lam, carried=CARRIED)
     columns = solved.columns
-    if clipping is not None:
+    if reader.clipping is not None:
+        tiles = [tile for tile, _ in rows.tiles]
         columns = fit_clipped(
-            rows.fit_tiles, solved.factors, columns, before, clipping, options.clipped, options.threads
+            tiles, solved.factors, columns, before, reader.clipping, options.clipped, options.threads
         )
-    errors = [_score(rows, clipping, candidate) for candidate in (before, columns)]
-    helps = errors[1] < errors[0] or (errors[0] == errors[1] == 0.0)
-    if helps and clipping is None and rows.held.rows:
+    scores = Scores((before, columns), site.held or site.images, reader.clipping)
+    judged = reader.score(held, scores, rows)
+    verdict = scores.verdict(solved.condition)
+    if verdict.kept and judged.rows:
         # Kept or not was decided without these rows; now they may help too.
-        rows.fit.merge(rows.held)
-        columns = ridge(rows.fit.h, rows.fit.s, before, options.lam).columns
-    if helps:
+        rows.gram.merge(judged)
+        columns = ridge(rows.gram.h, rows.gram.s, before, options.lam, carried=CARRIED).columns
+    if verdict.kept:
         layer.set_columns(columns)
-    now = errors[1] if helps else errors[0]
-    joint = (
-        None if rows.maps is None else fit_chain(site, rows.maps, options.lam, options.joint, options.threads)
-    )
+    choices = [Choice.of("re-fit", verdict)]
+    now = scores.relative(1 if verdict.kept else 0)
+    together = False
+    if rows.maps is not None:
+        joint = fit_chain(site, rows.maps, options.lam, options.joint, options.threads)
+        choices.append(Choice.of("together", joint.verdict))
+        together = joint.verdict.kept
+        # The joint fit is scored on whole maps of fewer images: its gain counts, not its level.
+        now *= joint.ratio
     return LayerReport(
         node=layer.name,
-        rows=round(rows.fit.rows + rows.pixels),
+        rows=round(rows.gram.rows + rows.pixels),
         unknowns=layer.patches.unknowns,
         condition=solved.condition,
-        error_before=errors[0],
-        # The joint fit is scored on whole maps of fewer images: its gain counts, not its level.
-        error_after=now if joint is None else now * joint[1] / joint[0],
-        kept=helps or joint is not None,
-        note=_note(rows, layer.patches, solved.jitter, helps or joint is not None, site if joint else None),
+        error_before=scores.relative(0),
+        error_after=now,
+        kept=verdict.kept or together,
+        note=_note(rows, site, solved, verdict, together),
+        choices=tuple(choices),
     )
 
 
-def _note(rows: _Rows, patches: Patches, jitter: float, helps: bool, joint: Site | None) -> str:
+def _note(rows: _Rows, site: Site, solved: Solution, verdict: Verdict, together: bool) -> str:
     parts = []
-    if joint is not None:
-        parts.append(f"fitted together with {', '.join(inner.layer.name for inner in joint.chain)}")
-    if rows.fit.rows + rows.pixels < patches.unknowns:
+    if together:
+        parts.append(f"fitted together with {', '.join(inner.layer.name for inner in site.chain)}")
+    if rows.gram.rows + rows.pixels < site.layer.patches.unknowns:
         parts.append("fewer rows than unknowns: the ridge decides the rest")
-    if jitter:
-        parts.append(f"jitter {jitter:.1e} added to a singular system")
-    if not helps:
-        parts.append("no better on held-out rows: reverted")
+    if solved.jitter:
+        parts.append(f"ridge raised by {solved.jitter:.1e}: the rows hold no more digits")
+    if not (verdict.kept or together):
+        parts.append(reverted(verdict))
     return "; ".join(parts)
+
+
+def reverted(verdict: Verdict) -> str:
+    """Why a fit was taken back."""
+    if verdict.images == 1 and verdict.gain > verdict.noise:
+        return "not clear enough from a single held-out sample: reverted"
+    return "no better on held-out rows: reverted"
 
 
 def row_fraction(patches: Patches, total: int, options: FitOptions, *, kept: int = 0) -> float:
@@ -109,48 +127,74 @@ def row_fraction(patches: Patches, total: int, options: FitOptions, *, kept: int
     return min(1.0, wanted / max(total, 1))
 
 
-def _read(site: Site, options: FitOptions, clipping: Clipping | None) -> _Rows:
-    layer, patches = site.layer, site.layer.patches
-    shape = patches.group, patches.unknowns, layer.outputs_per_group
-    rows = _Rows(Gram.zeros(*shape), Gram.zeros(*shape))
-    if site.chain and options.joint:
-        rows.maps = Maps.of(site, site.images)
-    pixels = Gram.zeros(*shape)
-    # A target and perhaps an offset per output.
-    kept = 0 if clipping is None else (2 if site.goal.others else 1) * layer.view.out_channels
-    fraction = row_fraction(patches, site.rows, options, kept=kept)
-    for number, sample in enumerate(site.samples):
-        if rows.maps is not None:
-            rows.maps.add(sample)
-        rng = np.random.default_rng((options.seed, site.number, number))
-        gram, tiles = (rows.held, rows.held_tiles) if sample.held else (rows.fit, rows.fit_tiles)
-        for p, t, offset in tiles_of(sample, patches, fraction, rng):
-            gram.add(p, t)
-            if clipping is not None:
-                tiles.append((p, t, offset))
-        if sample.pixels is not None and clipping is None:
-            add_pixels(pixels, layer, *sample.pixels)
-    rows.fit, rows.pixels = mixed(rows.fit, pixels), pixels.rows
-    return rows
+class _Reader:
+    """Reads the samples of a site, once, front to back: those that are fitted, then those that judge."""
+
+    def __init__(self, site: Site, options: FitOptions) -> None:
+        self.site, self.options = site, options
+        self.clipping = site.goal.clipping if options.clipped else None
+        self.keeps = self.clipping is not None or not site.held
+        # A target and perhaps an offset per output.
+        kept = (2 if site.goal.others else 1) * site.layer.view.out_channels if self.keeps else 0
+        self.fraction = row_fraction(site.layer.patches, site.rows, options, kept=kept)
+        self.number = 0
+        self.maps = Maps.of(site, site.images) if site.chain and options.joint else None
+
+    def halves(self) -> tuple[Iterator[Sample], Iterator[Sample]]:
+        """Samples to fit on and samples that judge; the second only when the first are read to their end."""
+        groups = groupby(self.site.samples, key=lambda sample: sample.held)
+        fit = next(((s for s in group) for _, group in groups), iter(()))
+        return fit, (sample for _, group in groups for sample in group)
+
+    def read(self, samples: Iterator[Sample]) -> _Rows:
+        """Statistics of the samples that are fitted."""
+        layer = self.site.layer
+        rows = _Rows(self._gram(), maps=self.maps)
+        pixels, first = self._gram(), 0
+        for sample in samples:
+            for tile, images in self._tiles(sample):
+                rows.gram.add(tile[0], tile[1])
+                if self.keeps:
+                    rows.tiles.append((tile, images + first))
+            if sample.pixels is not None and self.clipping is None:
+                add_pixels(pixels, layer, *sample.pixels)
+            first += len(sample.x)
+        rows.gram, rows.pixels = mixed(rows.gram, pixels), pixels.rows
+        return rows
+
+    def score(self, samples: Iterator[Sample], scores: Scores, rows: _Rows) -> Gram:
+        """Score on ``samples``, or on the fitted rows where there are none; the statistics of ``samples``."""
+        gram, first = self._gram(), 0
+        for sample in samples:
+            for tile, images in self._tiles(sample):
+                scores.add(tile, images + first)
+                if self.clipping is None:
+                    gram.add(tile[0], tile[1])
+            first += len(sample.x)
+        if not first:
+            for tile, images in rows.tiles:
+                scores.add(tile, images)
+        return gram
+
+    def _tiles(self, sample: Sample) -> Iterator[tuple[Tile, Array]]:
+        if self.maps is not None:
+            self.maps.add(sample)
+        rng = np.random.default_rng((self.options.seed, self.site.number, self.number))
+        self.number += 1
+        return tiles_of(sample, self.site.layer.patches, self.fraction, rng)
+
+    def _gram(self) -> Gram:
+        layer = self.site.layer
+        return Gram.zeros(layer.patches.group, layer.patches.unknowns, layer.outputs_per_group)
 
 
-def tiles_of(sample: Sample, patches: Patches, fraction: float, rng: np.random.Generator) -> Iterator[Tile]:
-    """Rows of one batch: patches, targets, and what is added."""
+def tiles_of(
+    sample: Sample, patches: Patches, fraction: float, rng: np.random.Generator
+) -> Iterator[tuple[Tile, Array]]:
+    """Rows of one batch: patches, targets, and what is added; and which sample of the batch every row is of."""
     picked = patches.sample(sample.x, fraction, rng)
     target = targets_at(sample.target, picked, patches.group)
     offset = None if sample.offset is None else targets_at(sample.offset, picked, patches.group)
+    images = picked // max(math.prod(patches.out_shape(sample.x.shape[2:])), 1)
     for part, p in patches.tiles(sample.x, picked):
-        yield p, target[:, part], None if offset is None else offset[:, part]
-
-
-def _score(rows: _Rows, clipping: Clipping | None, columns: Array) -> float:
-    """Relative error on held-out rows; on the fitted ones where none are held out."""
-    gram, tiles = (rows.held, rows.held_tiles) if rows.held.rows else (rows.fit, rows.fit_tiles)
-    if clipping is None:
-        return gram.relative_error(columns)
-    error = energy = 0.0
-    w = columns.astype(np.float32)
-    for p, t, offset in tiles:
-        e, n = clipping.error(p @ w, t, offset)
-        error, energy = error + e, energy + n
-    return error / energy if energy else 0.0
+        yield (p, target[:, part], None if offset is None else offset[:, part]), images[part]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgec.passes.recovery.sites import Sample, Site
-from edgec.passes.solvers.chain import Link, Target, chain_error, refine
+from edgec.passes.solvers.chain import Link, Target, chain_errors, refine
+from edgec.passes.solvers.guard import Verdict, judge
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -66,20 +67,28 @@ class Maps:
         (self.held if sample.held else self.fit).append(kept)
 
 
-def fit_chain(
-    site: Site, maps: Maps, lam: float, iterations: int, threads: int = 1
-) -> tuple[float, float] | None:
-    """Refine the chain of ``site`` in place. Relative errors before and after on the judge's maps; None where it did not help."""
+@dataclass(frozen=True)
+class Joint:
+    """What a joint fit came to; ``ratio`` of the errors after and before it on the judge's maps, 1 where it was not kept."""
+
+    verdict: Verdict
+    ratio: float
+
+
+def fit_chain(site: Site, maps: Maps, lam: float, iterations: int, threads: int = 1) -> Joint:
+    """Refine the chain of ``site`` in place, where that helps on the judge's maps."""
     links = [Link(inner.layer.patches, inner.layer.columns(), inner.clipping) for inner in site.chain]
     links.append(Link(site.layer.patches, site.layer.columns(), site.goal.clipping))
-    fitted, _ = refine(links, target_of(maps.fit), lam, iterations, threads)
-    judge = target_of(maps.held or maps.fit)
-    before, after = chain_error(links, judge, threads), chain_error(fitted, judge, threads)
-    if not after < before:
-        return None
-    for layer, link in zip([*(inner.layer for inner in site.chain), site.layer], fitted, strict=True):
+    fitted = refine(links, target_of(maps.fit), lam, iterations, threads)
+    judged = target_of(maps.held or maps.fit)
+    (before, energy), (after, _) = (chain_errors(chain, judged, threads) for chain in (links, fitted.links))
+    unknowns = sum(link.patches.unknowns for link in links)
+    verdict = judge(before, after, energy, unknowns=unknowns, condition=fitted.condition)
+    if not verdict.kept:
+        return Joint(verdict, 1.0)
+    for layer, link in zip([*(inner.layer for inner in site.chain), site.layer], fitted.links, strict=True):
         layer.set_columns(link.columns)
-    return before, after
+    return Joint(verdict, float(after.sum() / before.sum()))
 
 
 def target_of(samples: Sequence[Sample]) -> Target:

@@ -24,6 +24,7 @@ from edgec.passes.recovery.order import skips_first
 from edgec.passes.recovery.pooled import Pool, applied
 from edgec.passes.recovery.store import ActivationStore
 from edgec.passes.recovery.walk import Walk, batch_size
+from edgec.passes.solvers.guard import held_count
 from edgec.passes.solvers.parallel import ahead
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -72,7 +73,8 @@ class Batches:
         size = batch_size(graph)
         if held_out <= 0 or len(context.data) < 2:
             return Batches(context.data, context.data.take(0), size, flips, blend=blend)
-        fit, held = context.data.split(held_out, context.seed)
+        count = held_count(len(context.data), held_out)
+        fit, held = context.data.split(count / len(context.data), context.seed)
         return Batches(fit, held, size, flips, blend=blend)
 
     def __iter__(self) -> Iterator[Feeds]:
@@ -136,6 +138,8 @@ class Site:
     images: int
     rows: int
     """Samples that are fitted, and their output pixels."""
+    held: int = 0
+    """Samples that judge, and come last."""
     chain: tuple[Inner, ...] = ()
     """Layers in front that may be fitted together with this one."""
 
@@ -196,7 +200,8 @@ class Sites:
                 samples = ahead(self._samples(student, teacher, number, following), self.context.threads)
                 weights = [inner.layer.columns() for inner in chain]
                 images, rows = self.batches.samples, self._rows(layer)
-                yield Site(number, len(self.planned), layer, goal, samples, images, rows, chain)
+                held = len(self.batches.held)
+                yield Site(number, len(self.planned), layer, goal, samples, images, rows, held, chain)
                 for _ in samples:
                     # The walk must go on even where nobody looked at the samples.
                     pass

@@ -19,14 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from edgec.passes.solvers import maps
 from edgec.passes.solvers.gram import Patches
 from edgec.passes.solvers.rectified import Clipping, squared
-from edgec.passes.solvers.ridge import Factor, factor
+from edgec.passes.solvers.ridge import CARRIED, Factor, factor, ridge
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -62,10 +62,16 @@ class Target:
         return self.x.shape[1:-1]
 
 
-def refine(
-    links: Sequence[Link], target: Target, lam: float, iterations: int, threads: int = 1
-) -> tuple[list[Link], list[float]]:
-    """The links after ``iterations`` joint steps, and the relative errors (`chain_error`) before, between, and at the end."""
+class Refined(NamedTuple):
+    """``errors``: relative, before, between and at the end of the steps; ``condition``: the worst of all systems solved."""
+
+    links: list[Link]
+    errors: list[float]
+    condition: float
+
+
+def refine(links: Sequence[Link], target: Target, lam: float, iterations: int, threads: int = 1) -> Refined:
+    """The links after ``iterations`` joint steps."""
     chain = _Chain(links, target, lam, threads)
     errors = [chain.error()]
     for _ in range(iterations):
@@ -80,12 +86,25 @@ def refine(
         if not moved:
             break
     chain.solve_last()
-    return chain.links, [*errors, chain.error()]
+    return Refined(chain.links, [*errors, chain.error()], chain.condition)
 
 
-def chain_error(links: Sequence[Link], target: Target, threads: int = 1) -> float:
-    """Relative squared error of the chain, behind the last activation where there is one."""
-    return _relative(links[-1].clipping, forward(links, target.x, threads), target, threads)
+def chain_errors(links: Sequence[Link], target: Target, threads: int = 1) -> tuple[Array, float]:
+    """Squared errors of the chain by image (images,), and the energy of all targets; behind the last activation where there is
+    one."""
+    behind = links[-1].clipping or Clipping(None, None)
+    made = forward(links, target.x, threads)
+
+    def part_of(part: slice) -> tuple[Array, float]:
+        mine, wanted = made[part], target.value[part]
+        if target.offset is not None:
+            mine, wanted = mine + target.offset[part], wanted + target.offset[part]
+        wanted = behind.apply(wanted)
+        left = np.square(behind.apply(mine) - wanted, dtype=np.float64)
+        return left.reshape(len(left), -1).sum(axis=1), squared(wanted)
+
+    errors, energies = zip(*maps.in_parts(part_of, made, threads), strict=True)
+    return np.concatenate(errors), sum(energies)
 
 
 def _relative(clipping: Clipping | None, made: Array, target: Target, threads: int) -> float:
@@ -129,6 +148,7 @@ class _Chain:
         self.links, self.target, self.lam, self.threads = list(links), target, lam, threads
         self.start = [link.columns for link in links]
         self.factors: list[tuple[Factor, ...]] = []
+        self.condition = 1.0
         self.direction: list[Array] | None = None
         self.gradient: list[Array] = []
         self.preconditioned: list[Array] = []
@@ -137,7 +157,7 @@ class _Chain:
         self._run()
         # Inputs of the inner links hardly change their statistics: their factors are made once.
         for number in range(len(self.links) - 1):
-            self.factors.append(tuple(factor(h, lam) for h in self._normal(number)))
+            self.factors.append(tuple(factor(h, lam, carried=CARRIED) for h in self._normal(number)))
 
     def _run(self) -> None:
         """All inputs and pre-activations."""
@@ -178,9 +198,8 @@ class _Chain:
         h = self._normal(number)
         wanted = self.maps[-1] + self.residual()
         s = self._project(number, wanted)
-        columns = np.stack(
-            [factor(hi, self.lam).ridge(si, wi) for hi, si, wi in zip(h, s, self.start[-1], strict=True)]
-        )
+        solved = ridge(h, s, self.start[-1], self.lam, carried=CARRIED)
+        columns, self.condition = solved.columns, max(self.condition, solved.condition)
         self.links = [*self.links[:-1], replace(self.links[-1], columns=columns)]
         self.maps[-1] = maps.apply(self.links[-1].patches, columns, self.inputs[number], self.threads)
 

@@ -1,7 +1,8 @@
 """Ridge regression towards a given solution, with the damping and the conditioning reported.
 
 ``W = argmin |P W - T|^2 + d |W - W0|^2`` with ``d = lam * tr(H) / n``: the solution of ``(H + d I) W = S + d W0``. For
-``lam -> inf`` W is W0, the pruned teacher's weight; directions that few rows support fall back to it too.
+``lam -> inf`` W is W0, the pruned teacher's weight; directions that few rows support fall back to it too, and so do those about
+which the statistics, sums of float32 products, hold nothing but rounding noise (`CARRIED`).
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from scipy.linalg import cho_solve, lapack
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-FIRST_JITTER = 1e-12
-"""Relative to the mean diagonal; grows tenfold until the factorisation succeeds."""
+EXACT = float(1 / (16 * np.finfo(np.float64).eps))
+"""Conditions that statistics in float64 carry, times the root of the number of unknowns."""
+CARRIED = float(1 / (16 * 2.0**-24))
+"""The same for sums of float32 products, about 1e6. Sums of a tile err by some units of rounding: kernels add in registers over
+a few hundred rows, so 16 units bound it. The errors of n x n entries have random signs: as a matrix they are smaller than the
+largest eigenvalue by the root of n more. Eigen-directions below that are nothing but noise, which a solution would blow up."""
 
 
 @dataclass(frozen=True)
 class Factor:
     """A Cholesky factor (lower) of ``H + (damping + jitter) I``. ``condition`` is LAPACK's 1-norm estimate.
 
-    ``jitter`` is what had to be added beyond the damping asked for; 0 in all but degenerate cases.
+    ``jitter`` is what had to be added beyond the damping asked for; 0 where the condition is carried without.
     """
 
     lower: Array
@@ -48,28 +53,32 @@ class Factor:
         return np.asarray(found)
 
 
-def factor(h: Array, lam: float) -> Factor:
-    """Factor ``H + d I`` for ``d = lam tr(H) / n``. A semi-definite H gets the least jitter that works, which is reported.
+def factor(h: Array, lam: float, *, carried: float = EXACT) -> Factor:
+    """Factor ``H + d I`` for ``d = lam tr(H) / n``, raised where the condition would exceed what ``carried`` stands for.
 
+    ``carried`` is `EXACT` for statistics in float64 and `CARRIED` for sums of float32 products. What is added beyond d (a
+    semi-definite H needs something in any case) is the least that works, and is reported.
     Raises ValueError for statistics that are not finite.
     """
     if not np.isfinite(h).all():
         raise ValueError("the statistics are not finite")
     n = len(h)
     mean = float(np.trace(h)) / n if n else 0.0
-    scale = mean if mean > 0 else 1.0
+    limit = carried * max(n, 1) ** 0.5
     damping, jitter = lam * mean, 0.0
     while True:
         damped = np.asfortranarray(h, np.float64).copy(order="F")
         damped[np.diag_indices(n)] += damping + jitter
         norm = float(np.abs(damped).sum(axis=0).max()) if n else 0.0
+        if not np.isfinite(norm):
+            raise ValueError("the statistics are not finite")
         lower, info = lapack.dpotrf(damped, lower=1, overwrite_a=1, clean=1)
         if info == 0:
             rcond, _ = lapack.dpocon(lower, norm, uplo="L")
-            # Below this the factor exists only by rounding; a larger jitter makes the answer meaningful.
-            if rcond > np.finfo(np.float64).eps or jitter >= 1e-6 * scale:
-                return Factor(lower, damping, jitter, float(1 / max(rcond, 1e-300)))
-        jitter = max(10 * jitter, FIRST_JITTER * scale)
+            if rcond * limit >= 1:
+                return Factor(lower, damping, jitter, float(1 / rcond))
+        # The least eigenvalue must reach this; twice as much where the estimate was not enough.
+        jitter = max(2 * jitter, (norm if norm > 0 else 1.0) / limit)
 
 
 @dataclass(frozen=True)
@@ -82,8 +91,8 @@ class Solution:
     factors: tuple[Factor, ...]
 
 
-def ridge(h: Array, s: Array, w0: Array, lam: float) -> Solution:
-    """Solve every group: h (group, n, n), s and w0 (group, n, out)."""
-    factors = tuple(factor(one, lam) for one in h)
+def ridge(h: Array, s: Array, w0: Array, lam: float, *, carried: float = EXACT) -> Solution:
+    """Solve every group: h (group, n, n), s and w0 (group, n, out). ``carried`` as in `factor`."""
+    factors = tuple(factor(one, lam, carried=carried) for one in h)
     columns = np.stack([f.ridge(si, wi) for f, si, wi in zip(factors, s, w0, strict=True)])
     return Solution(columns, max(f.condition for f in factors), max(f.jitter for f in factors), factors)

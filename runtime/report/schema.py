@@ -175,6 +175,15 @@ class PassNote(Part):
     node: str | None = None
 
 
+class FitChoice(Part):
+    """A decision about a layer: ``margin`` is the gain over what was asked (above 1: kept), ``floor`` the noise in its unit."""
+
+    what: str
+    kept: bool = True
+    margin: Figure = None
+    floor: Figure = None
+
+
 class FittedLayer(Part):
     """One fitted layer: errors relative to the energy of the fit's target, on held-out rows."""
 
@@ -186,6 +195,7 @@ class FittedLayer(Part):
     error_after: Figure = None
     kept: bool = True
     note: str = ""
+    choices: tuple[FitChoice, ...] = ()
 
 
 class PassRun(Part):

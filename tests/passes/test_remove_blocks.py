@@ -152,6 +152,20 @@ def test_fits_that_do_not_help_unseen_rows_are_not_kept(tmp_path):
     assert not all(layer.kept for layer in result.layers)
 
 
+@pytest.mark.parametrize("lam", [0.0, 1e-3])
+def test_what_is_wrong_for_the_opposite_picture_is_not_kept(lam, tmp_path):
+    """Behind the Relu a picture and its negative have nothing in common."""
+    model = build(PLAIN.replace("float[batch,3,6,6] x", "float[batch,3,2,2] x").replace("8,6,6", "8,2,2"))
+    x = np.random.default_rng(4).standard_normal((1, 3, 2, 2)).astype(np.float32)
+    np.savez(tmp_path / "two.npz", x=np.concatenate([x, -x]))
+    data = open_data(tmp_path / "two.npz", model, Preprocess())
+    told = Context(teacher=model.clone(), scratch=tmp_path, data=data)
+    layers = RemoveBlocks(blocks=2, lam=lam).run(model, told).layers
+    first = next(layer for layer in layers if layer.node == "conv_0")
+    assert not first.kept
+    assert first.choices[0].margin < -0.1
+
+
 def test_stops_at_the_share_of_macs(tmp_path):
     model = build(PLAIN)
     before = cost(model).macs

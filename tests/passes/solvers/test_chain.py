@@ -89,8 +89,8 @@ def test_tangents_are_directional_derivatives(links: list[Link]) -> None:
 @pytest.mark.parametrize("links", CHAINS.values(), ids=CHAINS)
 def test_joint_fits_go_far_below_what_the_last_layer_alone_reaches(links: list[Link]) -> None:
     target = problem(links, count=16)
-    alone, _ = refine(links, target, 1e-6, 0)
-    fitted, errors = refine(links, target, 1e-6, 20)
+    alone, *_ = refine(links, target, 1e-6, 0)
+    fitted, errors, _ = refine(links, target, 1e-6, 20)
     assert errors[-1] < 0.5 * _Chain(alone, target, 1e-6).error()
     assert all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(errors))
     assert errors[-1] == pytest.approx(_Chain(fitted, target, 1e-6).error(), rel=1e-4)
@@ -100,13 +100,13 @@ def test_a_perfect_chain_stays() -> None:
     links = CHAINS["two convolutions"]
     rng = np.random.default_rng(0)
     x = rng.standard_normal((8, 6, 6, 3)).astype(np.float32)
-    fitted, errors = refine(links, Target(x, forward(links, x)), 1e-3, 3)
+    fitted, errors, _ = refine(links, Target(x, forward(links, x)), 1e-3, 3)
     assert max(errors) < 1e-9
     np.testing.assert_allclose(fitted[0].columns, links[0].columns, atol=1e-3)
 
 
 def test_a_huge_ridge_keeps_the_weights() -> None:
     links = CHAINS["two convolutions"]
-    fitted, _ = refine(links, problem(links), 1e9, 4)
+    fitted, *_ = refine(links, problem(links), 1e9, 4)
     for new, old in zip(fitted, links, strict=True):
         np.testing.assert_allclose(new.columns, old.columns, atol=1e-3)

@@ -1,0 +1,145 @@
+"""Whether one set of weights is really better than another: the one guard behind every fit that is kept or taken back.
+
+Errors are sums of squared residuals, prediction minus target, image by image, of images that the fit did not see. (The expanded
+quadratic ``W'HW - 2 W'S + T'T`` of `gram.Gram` loses all its digits where the error is small.) A fit is kept only where what it
+gains exceeds two things:
+
+1. **The noise of the arithmetic.** A prediction is a sum of ``n`` products of float32 numbers. Rounding errors of unit
+   ``u = 2^-24`` add up like a random walk (Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J.
+   Sci. Comput. 41, 2019): about ``u sqrt(n)`` of the prediction. A solution of normal equations whose sums are of float32
+   products errs by more: perturbed by ``u |H|`` it loses at most ``u^2 cond(H)`` of the target's energy. Together both move a
+   residual by a share ``a = u sqrt(n + cond)`` of the target, so a sum of squares ``e`` by no more than ``2 a sqrt(e E) + a^2 E``
+   (Cauchy and Schwarz), E being the energy of the target. Differences below that depend on the order in which a machine adds.
+2. **The standard error** of the sum of paired differences. Rows of one image are alike, so an image is one observation:
+   ``sqrt(n) s`` for n images whose differences have the standard deviation s. One image has none, and says nothing about others:
+   then the gain has to be `CLEAR` times the error that is left.
+
+The gain over the larger of the two is the ``margin``: above 1 is kept. It tells how near a decision was, so that runs on two
+machines can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+UNIT = 2.0**-24
+"""Rounding unit of float32."""
+FEWEST_HELD = 4
+"""Images that judge, at least, where that leaves three times as many to fit on: a standard error of fewer is a guess."""
+CLEAR = 3.0
+"""What a single image must show: a gain of so many times what is left, as if that were the standard error, and three of them."""
+MOST = 1e6
+"""Margins are cut off here."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``gain``, ``noise`` and ``standard_error`` in units of the squared error; ``images`` that judged."""
+
+    gain: float
+    noise: float
+    standard_error: float
+    images: int
+
+    @property
+    def threshold(self) -> float:
+        return max(self.noise, self.standard_error)
+
+    @property
+    def kept(self) -> bool:
+        """The candidate is better than what there was, above all doubt that is known of."""
+        return self.gain > self.threshold
+
+    @property
+    def worse(self) -> bool:
+        """The candidate is worse than what there was, above the same doubt."""
+        return -self.gain > self.threshold
+
+    @property
+    def margin(self) -> float:
+        """The gain in units of the threshold, within +-`MOST`."""
+        if self.gain == 0:
+            return 0.0
+        ratio = self.gain / self.threshold if self.threshold > 0 else math.copysign(MOST, self.gain)
+        return float(np.clip(ratio, -MOST, MOST))
+
+    @property
+    def floor(self) -> float:
+        """The noise of the arithmetic in units of the threshold. Only where the margin is within this of 1 (or of -1) may another
+        order of additions decide otherwise."""
+        return self.noise / self.threshold if self.threshold > 0 else 0.0
+
+
+def judge(
+    before: Array, after: Array, energy: float, *, unknowns: float = 1.0, condition: float = 1.0
+) -> Verdict:
+    """Compare two sums of squared residuals per image, both (images,), of a target with ``energy`` over all of them.
+
+    ``unknowns`` is how many products make one prediction, ``condition`` belongs to the normal equations that were solved (1:
+    none were). Errors that are no numbers are never better than others.
+    """
+    before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    images = len(before)
+    if not images:
+        return Verdict(0.0, 0.0, 0.0, 0)
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        finite = np.isfinite(before).all()
+        return Verdict(-math.inf if finite else 0.0, 0.0, 0.0, images)
+    differences = before - after
+    spread = CLEAR * float(after.sum()) if images == 1 else math.sqrt(images) * float(differences.std(ddof=1))
+    return Verdict(
+        gain=float(differences.sum()),
+        noise=noise_floor(float(before.sum()), energy, amplitude(unknowns, condition)),
+        standard_error=spread,
+        images=images,
+    )
+
+
+def amplitude(unknowns: float, condition: float = 1.0) -> float:
+    """Share of the target by which rounding moves a prediction of ``unknowns`` products, fitted at ``condition``."""
+    return UNIT * math.sqrt(unknowns + condition)
+
+
+def noise_floor(error: float, energy: float, share: float) -> float:
+    """By how much a squared ``error`` moves where its residuals move by ``share`` of a target with ``energy``."""
+    return 2 * share * math.sqrt(max(error, 0.0) * energy) + share**2 * energy
+
+
+def choose(
+    first: Array, others: Sequence[Array], energy: float, *, unknowns: float, conditions: Sequence[float]
+) -> tuple[int, tuple[Verdict, ...]]:
+    """The best of several, the simplest first: 0 for ``first``, else 1 + the number of one of ``others``.
+
+    One after the other takes the place of the best so far only where `judge` keeps it, so that ties go to the earlier. The
+    verdicts belong to ``others``, each against what was the best then.
+    """
+    best, standing, verdicts = 0, first, []
+    for number, errors in enumerate(others):
+        verdict = judge(standing, errors, energy, unknowns=unknowns, condition=conditions[number])
+        verdicts.append(verdict)
+        if verdict.kept:
+            best, standing = number + 1, errors
+    return best, tuple(verdicts)
+
+
+def held_count(images: int, share: float) -> int:
+    """How many of ``images`` judge instead of fitting: ``share`` of them, `FEWEST_HELD` where a quarter is as many, at least 1.
+
+    0 where there are not two, or nothing is to be held out.
+    """
+    if share <= 0 or images < 2:
+        return 0
+    return min(max(round(share * images), min(FEWEST_HELD, images // 4), 1), images - 1)
+
+
+def per_image(residual: Array, images: Array, count: int) -> Array:
+    """Sums of squares by image: residual (group, rows, out), the image of every row; (count,) float64."""
+    rows = np.square(residual, dtype=np.float64).sum(axis=(0, 2))
+    return np.bincount(images, weights=rows, minlength=count)

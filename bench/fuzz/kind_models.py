@@ -13,6 +13,7 @@ import onnx.defs
 import onnx.helper as oh
 import onnx.numpy_helper as onh
 import seeds
+import walk
 from cell import Cell, Plan, Stock
 from wild import integer, scramble, special, splice
 
@@ -71,7 +72,7 @@ def changed(rng: random.Random, cell: Cell, stock: Stock) -> Plan:
     name = rng.choice(seeds.NAMES)
     model = seeds.seed(name)
     done = [name, *mutate_onnx.mutate(rng, model, rng.choice((1, 1, 1, 1, 2, 2, 3)))]
-    for tensor in mutate_onnx.tensors(model):
+    for tensor in walk.tensors(model):
         for entry in tensor.external_data:
             entry.value = entry.value.replace("OUTSIDE", str(cell.outside))
     data = model.SerializeToString()
@@ -94,7 +95,7 @@ def changed(rng: random.Random, cell: Cell, stock: Stock) -> Plan:
 
 def _invalid_text(rng: random.Random, model: onnx.ModelProto) -> tuple[bytes, str]:
     """A name that is no UTF-8: protobuf will not write it, so it is put in afterwards."""
-    names = sorted({name for one in mutate_onnx.nodes(model) for name in (*one.output, one.op_type) if name})
+    names = sorted({name for one in walk.nodes(model) for name in (*one.output, one.op_type) if name})
     name = rng.choice(names or ["x"])
     bad = rng.choice((b"\xff", b"\xc3", b"\xed\xa0\x80", b"\x80"))
     data = model.SerializeToString()
@@ -229,11 +230,10 @@ def sweep(rng: random.Random, cell: Cell, stock: Stock) -> Plan:
     return Plan(command(rng, "net.onnx"), tuple(done))
 
 
-def given(path: Path) -> Plan:
-    """The command for a file that somebody found: read it, or run all of it that loads."""
-    if path.suffix == ".pt2":
-        return Plan(("inspect", path.name), (path.name,))
-    return Plan(
+def given(path: Path, turn: int) -> Plan:
+    """A command for a file that somebody found: everything that reads it, one after the other."""
+    commands = (
+        ("inspect", path.name, "--layers", "--groups", "--blocks"),
         (
             "compile",
             path.name,
@@ -247,5 +247,22 @@ def given(path: Path) -> Plan:
             "-o",
             "out",
         ),
-        (path.name,),
+        (
+            "compile",
+            path.name,
+            "--data",
+            "random",
+            "--samples",
+            "2",
+            "--budget",
+            "macs=50%",
+            "--no-bench",
+            "-o",
+            "out",
+        ),
+        ("verify", path.name, path.name, "--samples", "2"),
     )
+    return Plan(commands[turn], (path.name,))
+
+
+GIVEN_TURNS = 4

@@ -3,7 +3,7 @@
     python bench/fuzz/run.py --cases 10000 --seed 0 --jobs 2      # goes on where it stopped; prints the table at the end
     python bench/fuzz/run.py --kinds onnx,array --cases 500
     python bench/fuzz/run.py --only onnx:1234 -v                  # one case again, with what it said
-    python bench/fuzz/run.py --given FOLDER                       # model files that somebody found, each compiled
+    python bench/fuzz/run.py --given FOLDER                       # model files that somebody found, by four commands each
     python bench/fuzz/run.py --minimise onnx-1234                 # the smallest input with the same finding
     python bench/fuzz/run.py --table                              # of the journal, without running
 
@@ -29,6 +29,7 @@ import stock
 import table
 from cell import Stock
 from classify import GOOD, Outcome
+from kind_models import GIVEN_TURNS
 
 SHARES = {
     "onnx": 38, "op": 14, "pt2": 4, "tflite": 6, "recipe": 8, "card": 7, "labels": 3, "picture": 6, "array": 6, "reply": 6,
@@ -123,7 +124,11 @@ def _requests(options: argparse.Namespace, journal: Journal) -> list[dict[str, A
         return [{"kind": kind, "number": int(number)}]
     if options.given:
         files = sorted(p for p in options.given.iterdir() if p.suffix in (".onnx", ".pt2"))
-        return [{"kind": "given", "number": i, "given": str(p.resolve())} for i, p in enumerate(files)]
+        done = {one["number"] for one in journal.outcomes() if one["kind"] == "given"}
+        numbers = [i for i in range(len(files) * GIVEN_TURNS) if i not in done]
+        return [
+            {"kind": "given", "number": i, "given": str(files[i // GIVEN_TURNS].resolve())} for i in numbers
+        ]
     if options.again:
         bad = [one for one in journal.outcomes() if one["verdict"] not in GOOD and one["kind"] != "given"]
         return [{"kind": one["kind"], "number": one["number"]} for one in bad]

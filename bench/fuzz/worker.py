@@ -33,18 +33,18 @@ from classify import KILL_SECONDS, MEMORY_MB, Outcome, Seen, verdict
 
 WARM = (
     "numpy", "scipy.linalg", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "onnxsim", "yaml", "PIL.Image", "rich.table",
-    "jinja2",    "edgec.compiler.driver", "edgec.compiler.deploy", "edgec.compiler.cli.compile_command", "edgec.compiler.cli.inspect_command",
-    "edgec.compiler.cli.bench_command", "edgec.compiler.cli.verify_command", "edgec.compiler.cli.deploy_command",
-    "edgec.compiler.cli.report_command", "edgec.compiler.cli.targets_command", "edgec.compiler.emit.tflite.read",
-    "edgec.graph.load", "edgec.graph.channels", "edgec.graph.compare", "edgec.runtime.bench", "edgec.runtime.report",
-    "edgec.targets", "edgec.passes.table", "doors", "kind_models", "kind_arrays", "kind_pictures",
-    "kind_programs", "kind_texts", "kind_runs",
+    "jinja2", "edgec.compiler.driver", "edgec.compiler.deploy", "edgec.compiler.cli.compile_command",
+    "edgec.compiler.cli.inspect_command", "edgec.compiler.cli.bench_command", "edgec.compiler.cli.verify_command",
+    "edgec.compiler.cli.deploy_command", "edgec.compiler.cli.report_command", "edgec.compiler.cli.targets_command",
+    "edgec.compiler.emit.tflite.read", "edgec.graph.load", "edgec.graph.channels", "edgec.graph.compare",
+    "edgec.runtime.bench", "edgec.runtime.report", "edgec.targets", "edgec.passes.table", "doors", "kind_models",
+    "kind_arrays", "kind_pictures", "kind_programs", "kind_texts", "kind_runs",
 )  # fmt: skip
 TRUE_SHARE = 20
 """One case in so many runs through the true command."""
 GRACE = 1.0
 """Seconds that a process of the command may outlive it."""
-WAIT = 0.01
+WAIT = 0.02
 
 
 def makers() -> dict[str, Callable[[random.Random, Cell, Stock], Plan]]:
@@ -154,7 +154,7 @@ class Worker:
             if not killed and (elapsed > KILL_SECONDS or peak > 1.5 * MEMORY_MB * 2**20):
                 killed = "hang" if elapsed > KILL_SECONDS else "memory"
                 self._stop(pid)
-            time.sleep(WAIT if elapsed < 1 else 4 * WAIT)
+            time.sleep(WAIT if elapsed < 2 else 3 * WAIT)
         seconds = time.monotonic() - start
         left = self._survivors()
         after = watch.Listing.of(self._cell)
@@ -273,7 +273,7 @@ class Worker:
             import kind_models
 
             shutil.copyfile(request["given"], self._cell.case / Path(request["given"]).name)
-            return kind_models.given(Path(request["given"]))
+            return kind_models.given(Path(request["given"]), request["number"] % kind_models.GIVEN_TURNS)
         rng = random.Random(f"{self._seed}/{request['kind']}/{request['number']}")
         return self._makers[request["kind"]](rng, self._cell, self._stock)
 

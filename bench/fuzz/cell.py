@@ -42,11 +42,12 @@ class Cell:
         """The user's own target files."""
         return self.home / ".config" / "edgec" / "targets"
 
-    def make(self) -> None:
-        """A fresh cell."""
+    def make(self, home: Path) -> None:
+        """A fresh cell; its home is a copy of ``home``: that of the person whose runs the stock holds."""
         shutil.rmtree(self.root, ignore_errors=True)
-        for folder in (self.case, self.outside, self.home, self.tmp):
+        for folder in (self.case, self.outside, self.tmp):
             folder.mkdir(parents=True)
+        shutil.copytree(home, self.home)
         (self.outside / "secret.bin").write_bytes(SECRET * 400)
         (self.outside / "secret.npy").write_bytes(SECRET * 4)
         (self.outside / "notes.txt").write_text("somebody's notes\n", encoding="utf-8")
@@ -62,6 +63,7 @@ class Cell:
             "TMPDIR": str(self.tmp),
             "XDG_CONFIG_HOME": str(self.home / ".config"),
             "XDG_CACHE_HOME": str(self.home / ".cache"),
+            "XDG_STATE_HOME": str(self.home / ".local" / "state"),
             "ORT_DISABLE_TELEMETRY": "1",
             "COLUMNS": "160",
             PAYLOAD: str(self.outside / "executed"),
@@ -93,6 +95,11 @@ class Stock:
     @property
     def run(self) -> Path:
         return self.root / "run"
+
+    @property
+    def home(self) -> Path:
+        """The home in which the run was made."""
+        return self.root / "home"
 
     @property
     def replies(self) -> Path:

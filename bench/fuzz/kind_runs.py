@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 from pathlib import Path
@@ -213,80 +212,80 @@ def _other_path(rng: random.Random, cell: Cell, run: Path) -> str:
 
 
 def cache(rng: random.Random, cell: Cell, stock: Stock) -> Plan:
-    """A run to be resumed whose kept passes were changed by somebody who can compute a hash, too."""
+    """A run to be resumed whose kept passes were changed, moved, or replaced; or the user's own key for them."""
     shutil.copytree(stock.run, cell.case / "run", symlinks=True)
     shutil.copyfile(stock.model, cell.case / "net.onnx")
     folder = cell.case / "run" / ".cache"
-    entries = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    how = rng.choice(("model", "model", "hash", "figures", "bytes", "link", "cache link", "special", "log"))
+    files = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
+    how = rng.choice(
+        (
+            "bytes",
+            "bytes",
+            "bytes",
+            "model",
+            "swap",
+            "link",
+            "cache link",
+            "special",
+            "log",
+            "json",
+            "empty",
+            "key",
+        )
+    )
     done = [how]
-    if how == "cache link" or not entries:
+    log, key = cell.case / "run" / "log.jsonl", cell.home / ".local" / "state" / "edgec" / "seal.key"
+    if how == "cache link" or not files:
         shutil.rmtree(folder, ignore_errors=True)
         folder.symlink_to("../../outside")
     elif how == "log":
-        log = cell.case / "run" / "log.jsonl"
         log.unlink(missing_ok=True)
         done.append(special(rng, log, cell.outside))
+    elif how == "key":
+        key.parent.mkdir(parents=True, exist_ok=True)
+        done.append(special(rng, key, cell.outside))
     else:
-        done += _spoil_entry(rng, cell, rng.choice(entries), how)
+        done += _spoil_kept(rng, cell, files, how)
     resume = ("--resume",) if rng.random() < 0.85 else ()
-    argv = (
-        "compile",
-        "net.onnx",
-        "--data",
-        "random",
-        "--samples",
-        "4",
-        "--precision",
-        "int8",
-        "--format",
-        "onnx,tflite",
-        "--seed",
-        "0",
-        "--threads",
-        "1",
-        "--no-bench",
-        "-o",
-        "run",
-        *resume,
-    )
-    return Plan(argv, tuple(done))
+    return Plan((*RESUMED, "-o", "run", *resume), tuple(done))
 
 
-def _spoil_entry(rng: random.Random, cell: Cell, entry: Path, how: str) -> list[str]:
-    model, step = entry / "model.onnx", entry / "step.json"
-    if how == "model" and model.is_file():
-        if rng.random() < 0.5:
-            changed = seeds.seed(rng.choice(seeds.NAMES))
-        else:
-            import onnx
+RESUMED = (
+    "compile", "net.onnx", "--data", "random", "--samples", "4", "--precision", "int8", "--format", "onnx,tflite", "--seed", "0",
+    "--threads", "1", "--no-bench",
+)  # fmt: skip
+"""The command that made the stock's run."""
 
-            changed = onnx.load_model_from_string(model.read_bytes())
+
+def _spoil_kept(rng: random.Random, cell: Cell, files: list[Path], how: str) -> list[str]:
+    """Change one kept file, or its neighbour."""
+    one, other = rng.choice(files), rng.choice(files)
+    if how == "model":
+        changed = seeds.seed(rng.choice(seeds.NAMES))
         said = mutate_onnx.mutate(rng, changed, 1)
-        model.write_bytes(changed.SerializeToString())
-        _seal(entry)
-        return said
-    if how == "hash" and step.is_file():
-        step.write_bytes(step.read_bytes().replace(b'"sha256": "', b'"sha256": "0'))
-        return []
-    if how == "figures" and step.is_file():
-        data, said = _spoil_json(rng, step.read_bytes())
-        step.write_bytes(data)
-        return said
-    one = rng.choice([p for p in sorted(entry.iterdir()) if p.is_file()] or [entry / "new"])
-    if how == "bytes" and one.is_file():
-        data, words = scramble(rng, one.read_bytes())
+        one.write_bytes(changed.SerializeToString())
+        _seal(one.parent)
+        return [one.name, *said]
+    if how == "swap":
+        shutil.copyfile(other, one) if one != other else one.unlink()
+    elif how == "json":
+        one.write_bytes(_spoil_json(rng, b'{"seconds": 1.0, "notes": []}')[0])
+    elif how == "empty":
+        one.write_bytes(b"")
+    elif how == "link":
+        one.unlink()
+        one.symlink_to(cell.outside / "secret.bin")
+    elif how == "special":
+        return [one.name, special(rng, one, cell.outside)]
+    else:
+        data, said_ = scramble(rng, one.read_bytes())
         one.write_bytes(data)
-        return [one.name, words]
-    if how == "link":
-        one.unlink(missing_ok=True)
-        one.symlink_to("../../../../outside/secret.bin")
-        return [one.name]
-    return [one.name, special(rng, one, cell.outside)]
+        return [one.name, said_]
+    return [one.name]
 
 
 def _seal(entry: Path) -> None:
-    """The hash that lies beside the model, made right again: an attacker can do that."""
+    """A hash that lies beside the model, made right again: whoever can change the one can change the other."""
     step = entry / "step.json"
     try:
         figures = json.loads(step.read_text(encoding="utf-8"))
@@ -295,4 +294,3 @@ def _seal(entry: Path) -> None:
     if isinstance(figures, dict) and "sha256" in figures:
         figures["sha256"] = hashlib.sha256((entry / "model.onnx").read_bytes()).hexdigest()
         step.write_text(json.dumps(figures), encoding="utf-8")
-    os.utime(entry)

@@ -59,7 +59,6 @@ def main() -> int:
     print(f"{len(requests)} cases to run", file=sys.stderr)
     start = time.monotonic()
     _run(requests, out, options, journal)
-    _confirm_hangs(out, options, journal)
     if options.only:
         return 0
     minutes = (time.monotonic() - start) / 60
@@ -241,21 +240,6 @@ def _tell(outcome: dict[str, Any], done: int, total: int, *, verbose: bool) -> N
         print(f"{name:12} {outcome['verdict']:14} {outcome['where']}", file=sys.stderr)
     if done % 100 == 0:
         print(f"{done} of {total}", file=sys.stderr)
-
-
-def _confirm_hangs(out: Path, options: argparse.Namespace, journal: Journal) -> None:
-    """A case that took too long beside others runs once more alone: a busy machine is no hang."""
-    slow = [
-        one
-        for one in journal.outcomes()
-        if one["verdict"] == "hang" and not one.get("confirmed") and one["kind"] != "given"
-    ]
-    if not slow:
-        return
-    with Process(out, 91, options) as process:
-        for one in slow:
-            again = process.ask({"kind": one["kind"], "number": one["number"]})
-            journal.add({**again, "confirmed": True})
 
 
 if __name__ == "__main__":

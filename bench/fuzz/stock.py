@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,28 +13,45 @@ from pathlib import Path
 import seeds
 from cell import Stock
 
+import edgec
+
 
 def make(stock: Stock) -> None:
-    """Fill the folder, or leave it where it is complete."""
-    if (stock.root / "complete").exists():
+    """Fill the folder, or leave it where it is complete and this edgec made it."""
+    mark = stock.root / "complete"
+    if mark.exists() and mark.read_text(encoding="ascii") == _sources():
         return
-    stock.root.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(stock.root, ignore_errors=True)
+    stock.home.mkdir(parents=True)
     model = seeds.seed("residual")
     stock.model.write_bytes(model.SerializeToString())
     _canonical(stock)
     _edgec(
         *("compile", str(stock.model), "--data", "random", "--samples", "4", "--precision", "int8", "--format", "onnx,tflite"),
         *("--seed", "0", "--threads", "1", "--no-bench", "--force", "-o", str(stock.run)),
-        cwd=stock.root,
+        stock=stock,
     )  # fmt: skip
     _replies(stock)
     _program(stock.program)
-    (stock.root / "complete").touch()
+    mark.write_text(_sources(), encoding="ascii")
 
 
-def _edgec(*argv: str, cwd: Path) -> None:
+def _sources() -> str:
+    """sha256 of edgec's own files: another edgec writes other runs."""
+    digest = hashlib.sha256()
+    for floor in sorted(Path(edgec.__file__).parent.iterdir()):
+        for path in sorted(floor.resolve().rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _edgec(*argv: str, stock: Stock) -> None:
     command = [str(Path(sys.executable).parent / "edgec"), *argv]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "HOME": str(stock.home)}
+    environment = {key: value for key, value in environment.items() if not key.startswith("XDG_")}
+    done = subprocess.run(
+        command, cwd=stock.root, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"the stock cannot be made: {' '.join(argv)}: {done.stderr}")
 

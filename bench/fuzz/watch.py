@@ -45,6 +45,14 @@ def resident(pids: list[int]) -> int:
     return total
 
 
+def starved(pids: list[int], known: dict[int, float]) -> float:
+    """Seconds that processes, these and earlier ones in ``known``, were ready to run while others had the cores."""
+    for pid in pids:
+        with suppress(OSError, ValueError, IndexError):
+            known[pid] = int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    return sum(known.values())
+
+
 def end_all(pids: list[int]) -> None:
     """Kill these processes: they are ours."""
     for pid in pids:

@@ -86,11 +86,11 @@ class Worker:
     def run(self, request: dict[str, Any]) -> Outcome:
         """One case, from making its input to its class."""
         kind, number = request["kind"], request["number"]
-        self._cell.make()
+        self._cell.make(self._stock.home)
         plan, true, seen = self._fork(request)
         name, where, also = verdict(seen)
         if true and name in ("traceback", "signal", "hang"):  # once more where its stack can be seen
-            self._cell.make()
+            self._cell.make(self._stock.home)
             _, _, inner = self._fork({**request, "inside": True})
             where = verdict(inner)[1] or where
         said = seen.stderr[-1500:].decode("utf-8", "replace").strip()
@@ -143,19 +143,21 @@ class Worker:
         return plan, true, seen
 
     def _watch(self, pid: int, made: bool, before: watch.Listing, plan: Plan) -> Seen:
-        start, peak, killed, code, usage = time.monotonic(), 0, "", 0, None
+        start, peak, killed, delays, seconds = time.monotonic(), 0, "", dict[int, float](), 0.0
         while True:
             ended, status, spent = os.wait4(pid, os.WNOHANG)
             if ended == pid:
-                code, usage = os.waitstatus_to_exitcode(status), spent
                 break
-            peak = max(peak, watch.resident(watch.descendants(os.getpid())))
+            running = watch.descendants(os.getpid())
+            peak = max(peak, watch.resident(running))
             elapsed = time.monotonic() - start
-            if not killed and (elapsed > KILL_SECONDS or peak > 1.5 * MEMORY_MB * 2**20):
-                killed = "hang" if elapsed > KILL_SECONDS else "memory"
+            seconds = elapsed - watch.starved(running, delays)
+            if not killed and (seconds > KILL_SECONDS or peak > 1.5 * MEMORY_MB * 2**20):
+                killed = "hang" if seconds > KILL_SECONDS else "memory"
                 self._stop(pid)
             time.sleep(WAIT if elapsed < 2 else 3 * WAIT)
-        seconds = time.monotonic() - start
+        code, cpu = os.waitstatus_to_exitcode(status), spent.ru_utime + spent.ru_stime
+        seconds = max(cpu, seconds, time.monotonic() - start - sum(delays.values()))
         left = self._survivors()
         after = watch.Listing.of(self._cell)
         changed = [
@@ -169,8 +171,8 @@ class Worker:
         return Seen(
             code=code,
             seconds=seconds,
-            cpu=usage.ru_utime + usage.ru_stime if usage else 0.0,
-            rss_mb=max(peak >> 20, usage.ru_maxrss >> 10 if usage else 0),
+            cpu=cpu,
+            rss_mb=max(peak >> 20, spent.ru_maxrss >> 10),
             stdout=_head(root / "out.txt"),
             stderr=_head(root / "err.txt"),
             trace=_head(root / "trace.txt").decode("utf-8", "replace"),
@@ -326,7 +328,7 @@ def _limited(argv: tuple[str, ...], limits: tuple[str, ...]) -> tuple[str, ...]:
 
 def _may_write(argv: tuple[str, ...]) -> tuple[str, ...]:
     """Prefixes of names below the cell that this command may write."""
-    allowed = ["tmp/", "home/.config", "home/.cache"]
+    allowed = ["tmp/", "home/.config", "home/.cache", "home/.local"]
     if "-o" in argv and "--dry-run" not in argv:
         allowed.append(f"case/{argv[argv.index('-o') + 1]}")
     return tuple(allowed)

@@ -179,6 +179,8 @@ def recipe_of(run: Path) -> Recipe:
         raise DataError("the run lacks its recipe", where=str(run / RECIPE)) from None
     except UsageError as error:
         raise DataError("damaged recipe", where=error.where, why=error.what, hint=error.hint) from error
+    except RecursionError:
+        raise DataError("damaged recipe", where=str(run / RECIPE), why="nested too deeply") from None
 
 
 def artifact_file(run: Path, artifact: Artifact) -> Path:

@@ -18,10 +18,12 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "edgec-agent.pyz"))
 try:
     from edgec_agent.base import AgentError, visible
+    from edgec_agent.engines import open_engine
 except Exception as damage:  # noqa: BLE001  (a damaged archive is a dozen kinds of error)
     print(f"error: edgec-agent.pyz is damaged or missing, copy the bundle again: {damage}", file=sys.stderr)
     raise SystemExit(3) from None
 
+__all__ = ["AgentError", "intact", "open_engine", "read_bundle", "runnable", "visible"]
 Json = Dict[str, Any]
 _MOST = 2**20  # bytes of bundle.json
 

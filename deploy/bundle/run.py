@@ -31,8 +31,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from contents import AgentError, intact, read_bundle, runnable, visible  # noqa: E402
-from edgec_agent.engines import open_engine  # noqa: E402
+from contents import AgentError, intact, open_engine, read_bundle, runnable, visible  # noqa: E402
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
 ARRAYS = {".npy", ".npz"}

@@ -19,8 +19,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from contents import AgentError, intact, read_bundle, visible  # noqa: E402
-from edgec_agent.engines import open_engine  # noqa: E402
+from contents import AgentError, intact, open_engine, read_bundle, visible  # noqa: E402
 
 FLOAT_TOLERANCE = 1e-5
 OTHER_KERNELS = 0.05  # of the largest value: built-in TFLite kernels against XNNPACK

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,20 @@ from edgec.compiler.prices import own_format
 from edgec.compiler.recipe import Recipe, read_recipe
 from edgec.graph.disk import disk_error
 from edgec.graph.errors import DataError, ModelError, UsageError, did_you_mean
+from edgec.graph.text import shortened, visible
 from edgec.graph.values import THREADS, NotAdmitted, Range, whole
+from edgec.runtime.digest import sha256_of
+from edgec.runtime.report.inside import file_inside
 
 if TYPE_CHECKING:
     from edgec.runtime.report.schema import Artifact, Report
     from edgec.targets import System, Target
 
 BUNDLE_JSON = "bundle.json"
+RECIPE = "recipe.yaml"
 _SUMS = "SHA256SUMS"
+_RECIPE_MOST = 2**20  # bytes
+_PLAIN = re.compile(r"[A-Za-z0-9_][\w.+-]{0,199}\.(onnx|tflite)", re.ASCII)
 _PRECISIONS = ("int8", "mixed", "fp16", "fp32")  # in order of preference
 _ENGINES = {"onnxruntime": "onnxruntime", "ai-edge-litert": "litert", "tflite-runtime": "tflite-runtime"}
 _NUMPY = {"tflite-runtime": "numpy<2"}
@@ -82,16 +88,18 @@ def make_bundle(
     do not fit, ModelError for an artifact that was changed since the run, EdgecError where the disk refuses.
     """
     report, target, chosen = check_bundle(run, out, options)
-    recipe = read_recipe(run / "recipe.yaml")
+    recipe = recipe_of(run)
     part = out.with_name(out.name + ".part")
+    if part.is_symlink() or part.is_file():
+        part.unlink()
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
         for artifact in chosen:
-            _copy_checked(run / artifact.path, part / Path(artifact.path).name, artifact.sha256)
+            shutil.copyfile(artifact_file(run, artifact), part / Path(artifact.path).name)
         wheels = _fill(part, report, recipe, target, chosen, options, notify)
         sums = "".join(
-            f"{_sha256(p)}  {p.relative_to(part)}\n" for p in sorted(part.rglob("*")) if p.is_file()
+            f"{sha256_of(p)}  {p.relative_to(part)}\n" for p in sorted(part.rglob("*")) if p.is_file()
         )
         (part / _SUMS).write_text(sums, encoding="utf-8")
         if out.exists():
@@ -108,11 +116,10 @@ def make_bundle(
 def check_bundle(run: Path, out: Path, options: DeployOptions) -> tuple[Report, Target, list[Artifact]]:
     """What goes into the bundle; nothing is written. Raises what `make_bundle` raises for its arguments."""
     from edgec.runtime.report import read
-    from edgec.targets import target as find_target
 
     report = read(run)
-    target = find_target(options.target or report.target)
-    chosen = _choose(report, target, options.artifacts)
+    target = target_of(report, options.target)
+    chosen = _choose(report, target, options.artifacts, run)
     for name in options.wheels_for:
         _system(target, name)
     _refuse_foreign(out, options.force)
@@ -152,9 +159,53 @@ def requirements(system: System, formats: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*found, "pillow", "pip"])) if found else []
 
 
-def _choose(report: Report, target: Target, names: Sequence[str]) -> list[Artifact]:
+def target_of(report: Report, name: str | None) -> Target:
+    """The target called ``name``, else the run's own. Raises UsageError for the first, DataError for the second."""
+    from edgec.targets import target as find_target
+    from edgec.targets import target_names
+
+    if name is None and report.target not in target_names():
+        what = f"the run is for {visible(shortened(report.target, 60))!r}, which is no target here"
+        raise DataError(what, hint="Name one with --target; `edgec targets list` shows all.")
+    return find_target(name or report.target)
+
+
+def recipe_of(run: Path) -> Recipe:
+    """The recipe of a run, whose folder may come from anybody. Raises DataError where it is missing or damaged."""
+    try:
+        file_inside(run, RECIPE, _RECIPE_MOST)
+        return read_recipe(run / RECIPE)
+    except FileNotFoundError:
+        raise DataError("the run lacks its recipe", where=str(run / RECIPE)) from None
+    except UsageError as error:
+        raise DataError("damaged recipe", where=error.where, why=error.what, hint=error.hint) from error
+    except RecursionError:
+        raise DataError("damaged recipe", where=str(run / RECIPE), why="nested too deeply") from None
+
+
+def artifact_file(run: Path, artifact: Artifact) -> Path:
+    """An artifact of the run, which must lie in its folder and be the one of the report. Raises ModelError otherwise."""
+    where = str(run / artifact.path)
+    try:
+        path = file_inside(run, artifact.path, artifact.bytes)
+    except FileNotFoundError:
+        raise ModelError("the run lacks an artifact of its report", where=where) from None
+    except DataError as error:
+        raise ModelError("the artifact is not the one of the report", where=where, why=str(error)) from error
+    if sha256_of(path) != artifact.sha256:
+        raise ModelError("the artifact is not the one of the report", where=where, hint="Compile again.")
+    return path
+
+
+def _choose(report: Report, target: Target, names: Sequence[str], run: Path) -> list[Artifact]:
     """The artifacts asked for, in the order in which a device should prefer them."""
     known = {Path(artifact.path).name: artifact for artifact in report.artifacts}
+    for name in known:
+        if not _PLAIN.fullmatch(name):
+            why = f"an artifact named {visible(shortened(name, 60))!r}, where letters, digits, and . _ + - are expected"
+            raise DataError("damaged report", where=str(run), why=why)
+    if len(known) < len(report.artifacts):
+        raise DataError("damaged report", where=str(run), why="two artifacts of one name")
     for name in names:
         if name not in known:
             raise UsageError(f"the run has no artifact {name!r}", hint=did_you_mean(name, known))
@@ -168,25 +219,14 @@ def _choose(report: Report, target: Target, names: Sequence[str]) -> list[Artifa
 
 
 def _refuse_foreign(out: Path, force: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise UsageError("this is a file, not a folder", where=str(out))
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UsageError("this is a link or a file, not a folder", where=str(out))
     if out.is_dir() and any(out.iterdir()) and not (out / BUNDLE_JSON).exists() and not force:
         raise UsageError(
             "output folder refused",
             where=str(out),
             why="it is not empty and is not a bundle",
             hint="Choose another, or add --force (what is in it will be deleted).",
-        )
-
-
-def _copy_checked(source: Path, copy: Path, sha256: str) -> None:
-    try:
-        shutil.copyfile(source, copy)
-    except FileNotFoundError:
-        raise ModelError("the run lacks an artifact of its report", where=str(source)) from None
-    if _sha256(copy) != sha256:
-        raise ModelError(
-            "the artifact is not the one of the report", where=str(source), hint="Compile again."
         )
 
 
@@ -268,8 +308,10 @@ def _readme(
         engines = ", ".join(f"{r.engine} {r.version}" for r in system.runtimes if r.install == "pip")
         offline = ", wheels included" if system.name in options.wheels_for else ""
         systems.append(f"- {system.title} (Python {system.python}): {engines or 'no engine exists'}{offline}")
+    from edgec.runtime.report.comparison import markdown_text
+
     return Template(text).substitute(
-        title=f"{bundle['model']} for {target.title}",
+        title=f"{markdown_text(visible(bundle['model']))} for {target.title}",
         version=bundle["edgec"],
         target=target.title,
         offline=" (no network needed)" if wheels else "",
@@ -278,7 +320,3 @@ def _readme(
         samples=bundle["selftest"],
         systems="\n".join(systems),
     )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

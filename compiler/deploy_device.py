@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgec.compiler.deploy import Bundle, DeployOptions, make_bundle
-from edgec.compiler.recipe import read_recipe
+from edgec.compiler.deploy import Bundle, DeployOptions, make_bundle, recipe_of, target_of
 from edgec.graph.errors import DeviceError
 from edgec.runtime.bench import BenchOptions, bench, device_info
 from edgec.runtime.check import Check, check_target, matching_system
 from edgec.runtime.devices import Device, run_job
 from edgec.runtime.measurement import Measurement
+from edgec.runtime.replies import Failure, Info, SelfTest, not_understood, parse, words
 
 if TYPE_CHECKING:
     from edgec.runtime.report.schema import Artifact, Latency
@@ -28,19 +27,19 @@ _EXPECTED_BEFORE = ("engines", "trap")  # what installing mends, or install.sh k
 
 @dataclass(frozen=True)
 class Deployed:
-    """What came of it: ``selftest`` is what selftest.py printed, one entry per artifact with ``passed`` and ``result``."""
+    """What came of it: ``selftest`` is what selftest.py printed, one entry per artifact."""
 
     bundle: Bundle
     device: str
     folder: str
     check: Check
-    selftest: Mapping[str, Any]
+    selftest: SelfTest
     measurements: tuple[Measurement, ...]
 
     @property
     def passed(self) -> bool:
         """Whether the device computes what the host computed."""
-        return bool(self.selftest["passed"])
+        return self.selftest.passed
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -49,7 +48,7 @@ class Deployed:
             "device": self.device,
             "folder": self.folder,
             "check": self.check.to_dict(),
-            "selftest": dict(self.selftest),
+            "selftest": {"passed": self.passed, **self.selftest.model_dump(exclude_none=True)},
             "measurements": [asdict(m) for m in self.measurements],
         }
 
@@ -70,26 +69,25 @@ def deploy(
     Raises DeviceError for a device that cannot be reached or is of another architecture than the target.
     """
     from edgec.runtime.report import read
-    from edgec.targets import target as find_target
 
-    target = find_target(options.target or read(run).target)
+    target = target_of(read(run), options.target)
     notify(f"looking at {device.name}")
     info = device_info(device)
     check = _checked(info, target, device, notify)
     system = matching_system(info, target)
     if wheels and system is not None and system.arch != "armv7l" and not options.wheels_for:
         options = replace(options, wheels_for=(system.name,))
-    cores = sum(cluster["count"] for cluster in info["clusters"]) or target.threads
+    cores = sum(cluster.count for cluster in info.clusters) or target.threads
     threads = options.threads or min(target.threads, cores)
     options = replace(options, threads=threads)
     bundle = make_bundle(run, out, options, notify)
     folder = _bring(bundle.path, device, notify)
-    selftest = _install(folder, device, notify)
+    selftest = _install(folder, bundle.artifacts, device, notify)
     device.use_python(f"{folder}/.venv/bin/python")
     settings = replace(bench_options or BenchOptions(), threads=threads)
-    testable = {line["artifact"] for line in selftest["artifacts"] if not line["skipped"]}
+    testable = {line.artifact for line in selftest.artifacts if not line.skipped}
     paths = [bundle.path / name for name in bundle.artifacts if name in testable]
-    source = None if info["emulated"] else _source(run, paths)
+    source = None if info.emulated else _source(run, paths)
     found = bench([*([source] if source else []), *paths], settings, device, notify) if paths else ()
     before, measured = (found[0], found[1:]) if source else (None, found)
     _add_to_report(run, measured, before, of_target=target.name == read(run).target)
@@ -98,12 +96,12 @@ def deploy(
 
 def _source(run: Path, paths: Sequence[Path]) -> Path | None:
     """The model that the run started from, where the device can run it too: what the artifacts are compared with."""
-    path = Path(read_recipe(run / "recipe.yaml").model.path)
+    path = Path(recipe_of(run).model.path)
     runs_onnx = any(one.suffix == ".onnx" for one in paths)
     return path if runs_onnx and path.suffix == ".onnx" and path.is_file() else None
 
 
-def _checked(info: Mapping[str, Any], target: Target, device: Device, notify: Callable[[str], None]) -> Check:
+def _checked(info: Info, target: Target, device: Device, notify: Callable[[str], None]) -> Check:
     check = check_target(info, target)
     for difference in check.differences:
         if difference.what == "architecture":
@@ -118,13 +116,16 @@ def _bring(bundle: Path, device: Device, notify: Callable[[str], None]) -> str:
     """Copy the bundle there, whole or not at all; files that an earlier bundle had are not sent again. Its folder."""
     if device.name == "local":
         return str(bundle.resolve())
-    home = device.run(["pwd"]).stdout.strip()
+    home = device.run(["pwd"]).stdout.rstrip("\n")
+    if not home.startswith("/") or "\n" in home:
+        raise not_understood(f"expected the home folder, not {home[:60]!r}", device.name)
     folder = f"{home}/edgec-bundles/{bundle.name}"
     target, part = shlex.quote(folder), shlex.quote(f"{folder}.part")
     files = sorted(path for path in bundle.rglob("*") if path.is_file())
     total = sum(path.stat().st_size for path in files)
     notify(f"sending {len(files)} files, {total / 1e6:.1f} MB")
-    lines = [f"rm -rf {part}", f"mkdir -p {part}/wheels"]
+    # What the board runs at every start must be writable by nobody else.
+    lines = ["umask 022", f"rm -rf {part}", f"mkdir -p {part}/wheels"]
     for path in files:
         to = shlex.quote(f"{folder}.part/{path.relative_to(bundle)}")
         lines.append(f"cp {shlex.quote(device.push(path))} {to}")
@@ -143,7 +144,9 @@ def _bring(bundle: Path, device: Device, notify: Callable[[str], None]) -> str:
     return folder
 
 
-def _install(folder: str, device: Device, notify: Callable[[str], None]) -> dict[str, Any]:
+def _install(
+    folder: str, artifacts: Sequence[str], device: Device, notify: Callable[[str], None]
+) -> SelfTest:
     """Run install.sh and then the self-test; the latter's result."""
     there = shlex.quote(folder)
     done = run_job(
@@ -154,11 +157,15 @@ def _install(folder: str, device: Device, notify: Callable[[str], None]) -> dict
         raise DeviceError("the bundle does not install there", where=device.name, why=why)
     command = f"cd {there} && .venv/bin/python selftest.py --json"
     tested = run_job(device, ["sh", "-c", command], timeout=_TEST_SECONDS)
-    try:
-        result: dict[str, Any] = json.loads(tested.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
+    if tested.returncode not in (0, 1):
         why = tested.stderr.strip().rpartition("\n")[2] or f"exit code {tested.returncode}"
-        raise DeviceError("the self-test does not run there", where=device.name, why=why) from None
+        raise DeviceError("the self-test does not run there", where=device.name, why=why)
+    result = parse(SelfTest, tested.stdout.rstrip().rpartition("\n")[2], device.name)
+    if isinstance(result, Failure):
+        raise DeviceError("the self-test does not run there", where=device.name, why=result.error)
+    if {line.artifact for line in result.artifacts} != set(artifacts):
+        names = ", ".join(sorted(line.artifact for line in result.artifacts)) or "nothing"
+        raise not_understood(f"the self-test is of {words(names, 200)}", device.name)
     return result
 
 

@@ -40,11 +40,9 @@ def record(artifacts: Sequence[Path], recipe: Recipe, save: Path, samples: int) 
         for path in artifacts:
             first = folder / "first.npz"
             told = outputs(path, None, first, BenchOptions(), device)
-            facts[path.name] = {
-                key: told[key] for key in ("engine", "engine_version", "delegate", "quantised")
-            }
-            specs = {name: (tuple(shape), np.dtype(dtype)) for name, shape, dtype in told["inputs"]}
-            feeds, source = _samples(specs, told["quantised"], path.suffix, recipe, samples)
+            facts[path.name] = told.model_dump(include={"engine", "engine_version", "delegate", "quantised"})
+            specs = {name: (shape, np.dtype(dtype)) for name, shape, dtype in told.inputs}
+            feeds, source = _samples(specs, told.quantised, path.suffix, recipe, samples)
             given, result = folder / "inputs.npz", folder / "outputs.npz"
             write_scratch(given, npz_bytes(feeds))
             outputs(path, given, result, BenchOptions(), device)

@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,9 +20,20 @@ from typing import Any
 
 from edgec.graph.errors import DataError, DeviceError, EdgecError, ModelError, UsageError, did_you_mean
 from edgec.graph.scratch import scratch_folder, write_scratch
+from edgec.graph.text import shortened
 from edgec.graph.values import THREADS, NotAdmitted, Range, seconds, switch, whole
 from edgec.runtime.devices.base import Completed, Device, run_job
 from edgec.runtime.measurement import Comparison, LayerTime, Measurement, Ratio
+from edgec.runtime.replies import (
+    Answer,
+    Bench,
+    Failure,
+    Info,
+    Outputs,
+    Profile,
+    not_understood,
+    parse,
+)
 
 _ERRORS: Mapping[str, type[EdgecError]] = {
     "model": ModelError,
@@ -132,7 +145,7 @@ def bench(
     A Measurement whose ``valid`` is False must not be used; it says why. ``notify`` gets progress lines.
     Raises ModelError for a file that cannot be loaded, DeviceError for a device or engine that does not work.
     """
-    result = _agent(["bench", *_bench_flags(options)], artifacts, options, device, notify)
+    result = _agent(Bench, ["bench", *_bench_flags(options)], artifacts, options, device, notify)
     return _measurements(result, artifacts, device)
 
 
@@ -151,11 +164,13 @@ def compare(
     if len(artifacts) < 2:
         raise UsageError("a comparison needs at least two artifacts")
     flags = ["bench", "--interleave", "--restarts", str(options.restarts), *_bench_flags(options)]
-    result = _agent(flags, artifacts, options, device, notify)
+    result = _agent(Bench, flags, artifacts, options, device, notify)
     measurements = _measurements(result, artifacts, device)
-    first = measurements[0].artifact
+    first, *others = (m.artifact for m in measurements)
+    if len(result.ratios) != len(others):
+        raise not_understood(f"{len(result.ratios)} ratios for {len(others)} artifacts", device.name)
     ratios = [
-        Ratio(m.artifact, first, **found) for m, found in zip(measurements[1:], result["ratios"], strict=True)
+        Ratio(other, first, **found.model_dump()) for other, found in zip(others, result.ratios, strict=True)
     ]
     return Comparison(measurements, tuple(ratios))
 
@@ -175,12 +190,24 @@ def profile(
     with scratch_folder() as folder:
         flags = ["profile", *_common_flags(options)]
         if layers:
-            rows = [{"name": layer.name, "op": layer.op, "path": device.push(layer.path)} for layer in layers]
-            listing = folder / "layers.json"
-            write_scratch(listing, json.dumps(rows))
-            flags += ["--layers", device.push(listing)]
-        result = _agent(flags, [artifact], options, device, notify)
-    return tuple(LayerTime(**row) for row in result["layers"])
+            archive = folder / "layers.zip"
+            write_scratch(archive, _archive(layers))
+            flags += ["--layers", device.push(archive)]
+        result = _agent(Profile, flags, [artifact], options, device, notify)
+    if layers and len(result.layers) != len(layers):
+        raise not_understood(f"times of {len(result.layers)} layers, not of {len(layers)}", device.name)
+    return tuple(LayerTime(**row.model_dump()) for row in result.layers)
+
+
+def _archive(layers: Sequence[LayerModel]) -> bytes:
+    """All single-op models as one file, so that one is sent and no path stands in it: see `agent.layers`."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        rows = [{"name": layer.name, "op": layer.op} for layer in layers]
+        archive.writestr("layers.json", json.dumps(rows))
+        for index, layer in enumerate(layers):
+            archive.writestr(f"{index}{layer.path.suffix}", layer.path.read_bytes())
+    return buffer.getvalue()
 
 
 def outputs(
@@ -190,7 +217,7 @@ def outputs(
     options: BenchOptions,
     device: Device,
     notify: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
+) -> Outputs:
     """Run every sample of ``inputs`` (.npz, samples first; None: one seeded) and put all outputs in ``save``.
 
     Returns which engine, version, and delegate computed them.
@@ -199,14 +226,14 @@ def outputs(
     flags = ["outputs", "--save", remote, *_common_flags(options)]
     if inputs is not None:
         flags += ["--inputs", device.push(inputs)]
-    result = _agent(flags, [artifact], options, device, notify)
+    result = _agent(Outputs, flags, [artifact], options, device, notify)
     device.pull(remote, save)
     return result
 
 
-def device_info(device: Device) -> dict[str, Any]:
+def device_info(device: Device) -> Info:
     """What the device is and which engines work there (see :mod:`edgec.runtime.agent.probe`)."""
-    return _result(device.run([*device.agent_command(), "info"], timeout=300.0), device)
+    return _result(Info, device.run([*device.agent_command(), "info"], timeout=300.0), device)
 
 
 def _common_flags(options: BenchOptions) -> list[str]:
@@ -231,13 +258,14 @@ def _bench_flags(options: BenchOptions) -> list[str]:
 
 
 def _agent(
+    kind: type[Answer],
     flags: Sequence[str],
     artifacts: Sequence[Path | Artifact],
     options: BenchOptions,
     device: Device,
     notify: Callable[[str], None],
-) -> dict[str, Any]:
-    """Bring the files there, run the agent as a job, and return its JSON object."""
+) -> Answer:
+    """Bring the files there, run the agent as a job, and return its answer."""
     named = [item if isinstance(item, Artifact) else Artifact(item) for item in artifacts]
     for item in named:
         if not item.path.is_file():
@@ -248,38 +276,43 @@ def _agent(
     for item in named:
         remote = device.push(item.path)
         command.append(f"{remote}@{item.engine}" if item.engine else remote)
-    return _result(
-        run_job(device, command, timeout=options.timeout + options.sustained, notify=notify), device
-    )
+    done = run_job(device, command, timeout=options.timeout + options.sustained, notify=notify)
+    return _result(kind, done, device)
 
 
-def _result(done: Completed, device: Device) -> dict[str, Any]:
-    """The agent's JSON object, or the error it stands for."""
-    lines = done.stdout.strip().splitlines()
-    try:
-        result: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-    except ValueError:
-        result = {}
-    if "error" in result:
-        kind = result["kind"]
-        where = None if device.name == "local" and kind not in ("engine", "worker") else device.name
-        raise _ERRORS[kind](result["error"], where=where, hint=_HINTS.get(kind))
-    if done.returncode != 0 or not result:
-        tail = " | ".join(line for line in done.stderr.strip().splitlines()[-3:])
-        how = (
-            f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        )
-        raise DeviceError(
-            "the measuring agent failed", where=device.name, why=f"{how}: {tail}" if tail else how
-        )
-    return result
+def _result(kind: type[Answer], done: Completed, device: Device) -> Answer:
+    """The agent's answer, or the error that it stands for."""
+    line = done.stdout.rstrip().rpartition("\n")[2]
+    if not line.startswith("{") and done.returncode != 0:
+        raise _broke_down(done, device)
+    answer = parse(kind, line, device.name)
+    if isinstance(answer, Failure):
+        ours = device.name == "local" and answer.kind not in ("engine", "worker")
+        where = None if ours else device.name
+        raise _ERRORS[answer.kind](answer.error, where=where, hint=_HINTS.get(answer.kind))
+    if done.returncode != 0:
+        raise _broke_down(done, device)
+    return answer
+
+
+def _broke_down(done: Completed, device: Device) -> DeviceError:
+    """The error for an agent that ended without an answer."""
+    tail = shortened(" | ".join(done.stderr.strip().splitlines()[-3:]), 1000)
+    code = done.returncode
+    how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    why = f"{how}: {tail}" if tail else how
+    return DeviceError("the measuring agent failed", where=device.name, why=why)
 
 
 def _measurements(
-    result: Mapping[str, Any], artifacts: Sequence[Path | Artifact], device: Device
+    result: Bench, artifacts: Sequence[Path | Artifact], device: Device
 ) -> tuple[Measurement, ...]:
     paths = [str(item.path if isinstance(item, Artifact) else item) for item in artifacts]
+    if len(result.artifacts) != len(paths):
+        raise not_understood(
+            f"records of {len(result.artifacts)} artifacts, not of {len(paths)}", device.name
+        )
     return tuple(
-        Measurement.from_agent(record, artifact=path, device=device.name)
-        for record, path in zip(result["artifacts"], paths, strict=True)
+        Measurement.of(record, artifact=path, device=device.name)
+        for record, path in zip(result.artifacts, paths, strict=True)
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgec.runtime.replies import Info
     from edgec.targets import System, Target
 
 # What the agent calls an engine, by what a target file calls it.
@@ -43,49 +44,49 @@ class Check:
         return {"fits": self.fits, **asdict(self)}
 
 
-def check_target(info: Mapping[str, Any], target: Target) -> Check:
+def check_target(info: Info, target: Target) -> Check:
     """Compare ``info`` (:func:`edgec.runtime.bench.device_info`) with ``target``."""
     system = matching_system(info, target)
     found = (*_hardware(info, target), *_software(info, target, system), *_condition(info, target))
     return Check(system.name if system else None, found)
 
 
-def matching_system(info: Mapping[str, Any], target: Target) -> System | None:
+def matching_system(info: Info, target: Target) -> System | None:
     """The operating system image of the target that has the device's architecture, Python, and C library."""
-    python = ".".join(str(info["python"]).split(".")[:2])
-    fitting = [s for s in target.systems if s.arch == info["arch"] and s.python == python]
-    same_libc = [s for s in fitting if s.glibc in (None, info["glibc"])]
+    python = ".".join(info.python.split(".")[:2])
+    fitting = [s for s in target.systems if s.arch == info.arch and s.python == python]
+    same_libc = [s for s in fitting if s.glibc in (None, info.glibc)]
     return next(iter(same_libc or fitting), None)
 
 
-def _hardware(info: Mapping[str, Any], target: Target) -> Iterator[Difference]:
-    if info["arch"] != target.arch:
-        advice = "Install the 64-bit system image." if info["arch"] == "armv7l" else "Choose another target."
-        yield Difference("architecture", target.arch, info["arch"], True, advice)
-    board = info["board"] or "unknown"
+def _hardware(info: Info, target: Target) -> Iterator[Difference]:
+    if info.arch != target.arch:
+        advice = "Install the 64-bit system image." if info.arch == "armv7l" else "Choose another target."
+        yield Difference("architecture", target.arch, info.arch, True, advice)
+    board = info.board or "unknown"
     if target.device_tree and not any(board.startswith(model) for model in target.device_tree):
         yield Difference("board", " or ".join(target.device_tree), board)
-    clusters = info["clusters"]
-    kinds = " + ".join(f"{c['count']} x {c['core']}" for c in clusters)
+    clusters = info.clusters
+    kinds = " + ".join(f"{c.count} x {c.core}" for c in clusters)
     expected = " + ".join(f"{g.count} x {g.core}" for g in target.core_groups)
     if clusters and kinds != expected:
         yield Difference(
             "cores", expected, kinds, advice="Latencies scale with neither; measure on this board."
         )
-    clock = clusters[0]["clock_mhz"] if clusters else None
+    clock = clusters[0].clock_mhz if clusters else None
     if clock and target.clock_mhz and abs(clock / target.clock_mhz - 1) > _CLOCK_TOLERANCE:
         yield Difference("clock", f"{target.clock_mhz} MHz", f"{clock} MHz")
-    missing = [feature for feature in target.isa if feature not in info["isa"]]
-    if missing and info["isa"]:
+    missing = [feature for feature in target.isa if feature not in info.isa]
+    if missing and info.isa:
         advice = "Engines pick other kernels here: estimates for the target do not hold."
         yield Difference("instruction set", ", ".join(missing), "not there", True, advice)
-    memory = info["memory_mb"]
+    memory = info.memory_mb
     if memory and target.memory_mb and memory < target.memory_mb * (1 - _MEMORY_TOLERANCE):
         yield Difference("memory", f"{target.memory_mb} MB", f"{memory} MB", True)
 
 
-def _software(info: Mapping[str, Any], target: Target, system: System | None) -> Iterator[Difference]:
-    here = f"{info['os']}, Python {info['python']}, glibc {info['glibc']}, {info['arch']}"
+def _software(info: Info, target: Target, system: System | None) -> Iterator[Difference]:
+    here = f"{info.os}, Python {info.python}, glibc {info.glibc}, {info.arch}"
     if system is None:
         known = ", ".join(s.name for s in target.systems)
         if known and target.name != "host":
@@ -93,30 +94,30 @@ def _software(info: Mapping[str, Any], target: Target, system: System | None) ->
     else:
         for trap in system.traps:
             yield Difference("trap", system.name, trap)
-    engines = info["engines"]
-    if not any(engine["works"] for engine in engines.values()):
-        why = "; ".join(f"{name}: {engine['why']}" for name, engine in engines.items())
+    engines = info.engines
+    if not any(engine.works for engine in engines.values()):
+        why = "; ".join(f"{name}: {engine.why}" for name, engine in engines.items())
         yield Difference("engines", "one that works", "none", True, f"edgec deploy installs one. {why}")
     for runtime in system.runtimes if system else ():
         engine = engines.get(AGENT_ENGINES.get(runtime.engine, ""))
-        if engine and engine["works"] and engine["version"] != runtime.version:
-            yield Difference(runtime.engine, runtime.version, engine["version"], advice=runtime.trap)
+        if engine and engine.works and engine.version != runtime.version:
+            yield Difference(runtime.engine, runtime.version, engine.version, advice=runtime.trap)
 
 
-def _condition(info: Mapping[str, Any], target: Target) -> Iterator[Difference]:
-    state = info["state"]
-    bits = int(state["throttled"], 16) if state["throttled"] else 0
+def _condition(info: Info, target: Target) -> Iterator[Difference]:
+    state = info.state
+    bits = int(state.throttled, 16) if state.throttled else 0
     if bits & 0xF:
         advice = "Check power supply and cooling; runs will be INVALID."
-        yield Difference("throttling", "none", f"now ({state['throttled']})", True, advice)
+        yield Difference("throttling", "none", f"now ({state.throttled})", True, advice)
     elif bits:
         yield Difference(
-            "throttling", "none", f"since boot ({state['throttled']})", advice="Check the power supply."
+            "throttling", "none", f"since boot ({state.throttled})", advice="Check the power supply."
         )
-    governor, heat, soft = state["governor"], state["temperature_c"], target.throttle.soft_c
+    governor, heat, soft = state.governor, state.temperature_c, target.throttle.soft_c
     if governor in ("powersave", "conservative"):
         yield Difference("governor", "ondemand or performance", governor, advice="The clock may stay low.")
     if heat is not None and soft is not None and heat > soft - 10:
         yield Difference("temperature", f"below {soft:.0f} C", f"{heat:.0f} C", advice="Let it cool first.")
-    if info["emulated"]:
+    if info.emulated:
         yield Difference("hardware", "a real board", "emulated", advice="Its times are not latencies.")

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from edgec.runtime.agent.watch import HOST_BUSY
+
+if TYPE_CHECKING:
+    from edgec.runtime.replies import Record
 
 
 @dataclass(frozen=True)
@@ -56,17 +61,22 @@ class Measurement:
     samples_ms: tuple[float, ...] = ()
 
     @classmethod
-    def from_agent(cls, record: Mapping[str, Any], *, artifact: str, device: str) -> Measurement:
+    def of(cls, record: Record, *, artifact: str, device: str) -> Measurement:
         """From the agent's record of one artifact."""
-        values = {f.name: record[f.name] for f in fields(cls) if f.name in record}
-        for name in ("cores", "invalid", "notices", "sustained", "samples_ms"):
-            values[name] = tuple(values.get(name) or ())
-        values["inputs"] = tuple((name, tuple(shape), dtype) for name, shape, dtype in record["inputs"])
-        return cls(**(values | {"artifact": artifact, "device": device}))
+        found = record.model_dump()
+        values = {f.name: found[f.name] for f in fields(cls) if f.name in found}
+        for name in ("sustained", "samples_ms"):
+            values[name] = values[name] or ()
+        return cls(**values, artifact=artifact, device=device)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         return asdict(self)
+
+    @property
+    def host_busy(self) -> bool:
+        """Whether other programs took so much of the machine meanwhile that it is among the notices."""
+        return any(notice.startswith(HOST_BUSY) for notice in self.notices)
 
     @property
     def runtime(self) -> str:

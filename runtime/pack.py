@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-import tempfile
 import zipfile
 from functools import cache
 from importlib import resources
 from pathlib import Path
+
+from edgec.graph.disk import disk_errors
 
 AGENT_NAME = "edgec-agent.pyz"
 _START = "import sys\n\nfrom edgec_agent.cli import main\n\nsys.exit(main())\n"
@@ -34,21 +34,13 @@ def agent_bytes() -> bytes:
 
 
 def write_agent(folder: Path) -> Path:
-    """Write the archive as ``folder/edgec-agent.pyz`` and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the archive as ``folder/edgec-agent.pyz`` and return its path.
+
+    Raises EdgecError where something of that name is there, or the disk refuses. What runs is what was written only where nobody else can write: the caller's own new folder.
+    """
     path = folder / AGENT_NAME
-    part = path.with_name(f"{AGENT_NAME}.{os.getpid()}.part")
-    part.write_bytes(agent_bytes())
-    part.replace(path)
+    with disk_errors(path):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(handle, "wb") as file:
+            file.write(agent_bytes())
     return path
-
-
-def cached_agent() -> Path:
-    """Path of the archive in a per-user folder, named after its content, written on first use."""
-    digest = hashlib.sha256(agent_bytes()).hexdigest()[:16]
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(base) / "edgec" / f"agent-{digest}"
-    try:
-        return folder / AGENT_NAME if (folder / AGENT_NAME).is_file() else write_agent(folder)
-    except OSError:  # a home that cannot be written to: a temporary folder does as well
-        return write_agent(Path(tempfile.gettempdir()) / f"edgec-agent-{os.getuid()}-{digest}")

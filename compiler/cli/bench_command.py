@@ -9,7 +9,7 @@ import click
 
 from edgec.compiler.cli import params
 from edgec.graph import values as admitted
-from edgec.graph.errors import ModelError, UsageError
+from edgec.graph.errors import DataError, ModelError, UsageError
 
 RUNS = admitted.Range(1, 1_000_000)
 
@@ -69,7 +69,8 @@ if TYPE_CHECKING:
 @click.option("--per-layer", is_flag=True, help="Time per layer.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(artifacts: tuple[Path, ...], **values: Any) -> None:
-    """Measure the latency of ARTIFACTs (.onnx, .tflite), or estimate it for a target."""
+    """Measure the latency of ARTIFACTs (.onnx, .tflite, or all of a run folder), or estimate it for a target."""
+    artifacts = tuple(file for given in artifacts for file in _files(given))
     _check(artifacts, values)
     if values["target"] != "host" and values["device"] == "local" and not values["estimate"]:
         hint = f"Add --estimate, or --device ssh://user@host of a {values['target']}."
@@ -85,8 +86,6 @@ def _check(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
     from edgec.runtime.bench import check_engine
 
     for artifact in artifacts:
-        if not artifact.is_file():
-            raise ModelError("no such file", where=str(artifact))
         if artifact.suffix not in (".onnx", ".tflite"):
             raise ModelError("neither .onnx nor .tflite", where=str(artifact))
         if not values["estimate"]:
@@ -96,6 +95,23 @@ def _check(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
     if values["estimate"]:
         unused = params.given("device", "runs", "seconds", "as_comparison", "sustained")
         params.refuse(unused, "does nothing with --estimate", "Leave one of the two out.")
+
+
+def _files(given: Path) -> list[Path]:
+    """A file as it is; of a run folder its artifacts, as its report has them."""
+    if given.is_dir():
+        from edgec.compiler.deploy import artifact_file
+        from edgec.runtime.report import read
+
+        found = read(given).artifacts
+        if not found:
+            raise DataError("the run has no artifacts", where=str(given))
+        for artifact in found:
+            artifact_file(given, artifact)
+        return [given / artifact.path for artifact in found]
+    if not given.is_file():
+        raise ModelError("no such file", where=str(given))
+    return [given]
 
 
 def _measure(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
@@ -114,7 +130,7 @@ def _measure(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
     def notify(text: str) -> None:
         console = stderr()
         if console.is_terminal and not values["as_json"]:
-            console.print(text)
+            console.print(text, markup=False)
 
     with open_device(values["device"]) as device:
         comparison = compare(artifacts, options, device, notify) if values["as_comparison"] else None
@@ -151,7 +167,7 @@ def print_measurements(measurements: tuple[Measurement, ...], comparison: Compar
         (
             Path(m.artifact).name, size(m.bytes), m.runtime, str(m.threads), f"{m.median_ms:.3f}", f"{m.p10_ms:.3f}",
             f"{m.p90_ms:.3f}", f"{m.p99_ms:.3f}", str(m.runs), f"{m.first_ms:.1f}", f"{m.peak_rss_mb:.0f}",
-            "ok" if m.valid else "INVALID",
+            "INVALID" if not m.valid else "host busy" if m.host_busy else "ok",
         )
         for m in measurements
     ]  # fmt: skip
@@ -173,7 +189,7 @@ def print_measurements(measurements: tuple[Measurement, ...], comparison: Compar
     console.print(table(None, columns, rows, right=(1, 3, 4, 5, 6, 7, 8, 9, 10)))
     for ratio in comparison.ratios if comparison else ():
         names = f"{Path(ratio.artifact).name} / {Path(ratio.baseline).name}"
-        console.print(
+        click.echo(
             f"{names}: {ratio.ratio:.3f} of the time ({ratio.p10:.3f} to {ratio.p90:.3f}, {ratio.rounds} rounds)"
         )
     for m in measurements:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,8 @@ def _print_deployed(deployed: Deployed, run: Path) -> None:
 
     _print_bundle(deployed.bundle)
     click.echo(f"installed in {deployed.folder} on {deployed.device}")
-    for line in deployed.selftest["artifacts"]:
-        click.echo(f"self-test {line['artifact']}: {line['result']}")
+    for line in deployed.selftest.artifacts:
+        click.echo(f"self-test {line.artifact}: {line.result}")
     print_measurements(deployed.measurements)
     click.echo(f"the latencies are in {run / 'report.html'} now")
-    click.echo(f"use it there: cd {deployed.folder} && .venv/bin/python run.py picture.jpg")
+    click.echo(f"use it there: cd {shlex.quote(deployed.folder)} && .venv/bin/python run.py picture.jpg")

@@ -4,8 +4,8 @@
 #   ./install.sh --service       also run ./run.py --watch inbox at every start of the machine (asks for sudo)
 # Exit codes: 0 installed and tested, 1 the self-test failed, 2 usage, 3 no engine for this system.
 set -eu
-cd "$(dirname "$0")"
-say() { echo "install: $*" >&2; }
+case $0 in */*) CDPATH='' cd -- "${0%/*}/" ;; esac
+say() { printf 'install: %s\n' "$*" >&2; }
 fail() { code=$1; shift; say "$*"; exit "$code"; }
 
 service=no
@@ -15,6 +15,9 @@ case "${1:-}" in
   *) fail 2 "unknown option $1" ;;
 esac
 
+case $PWD in
+  *:*) fail 3 "Python makes no virtual environment in a folder with a colon in its name: move the bundle" ;;
+esac
 damaged=$(sha256sum --quiet -c SHA256SUMS 2>/dev/null) || fail 3 "this bundle is not whole, copy it again: $damaged"
 python=${PYTHON:-python3}
 command -v "$python" >/dev/null || fail 3 "no $python here: sudo apt install python3 python3-venv"
@@ -47,8 +50,8 @@ finish() {
   say "self-test:"
   .venv/bin/python selftest.py || fail 1 "the self-test failed: this device does not compute what the host did"
   if [ "$service" = yes ]; then
-    sed -e "s|@DIR@|$PWD|g" -e "s|@USER@|$(id -un)|g" edgec-model.service |
-      sudo tee /etc/systemd/system/edgec-model.service >/dev/null
+    unit=$(.venv/bin/python service.py) || exit 3
+    printf '%s\n' "$unit" | sudo tee /etc/systemd/system/edgec-model.service >/dev/null
     sudo systemctl daemon-reload
     sudo systemctl enable --now edgec-model.service
     say "the service runs: put pictures into $PWD/inbox, read journalctl -u edgec-model -f"

@@ -30,9 +30,8 @@ from typing import Any, Dict, Iterator, List, Tuple
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "edgec-agent.pyz"))
-from edgec_agent.base import AgentError  # noqa: E402
-from edgec_agent.engines import open_engine  # noqa: E402
+sys.path.insert(0, str(HERE))
+from contents import AgentError, intact, open_engine, read_bundle, runnable, visible  # noqa: E402
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
 ARRAYS = {".npy", ".npz"}
@@ -42,15 +41,18 @@ class Model:
     """The bundle's network: preprocessing, inference, and dequantised outputs."""
 
     def __init__(self, artifact: str = "", engine: str = "", threads: int = 0) -> None:
-        self.bundle: Dict[str, Any] = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
+        self.bundle: Dict[str, Any] = read_bundle()
         by_name = {entry["file"]: entry for entry in self.bundle["artifacts"]}
-        name = artifact or next(iter(runnable(by_name)))
+        name = artifact or next(runnable(self.bundle), next(iter(by_name)))
         if name not in by_name:
             raise AgentError("usage", f"no artifact {name!r} in this bundle; it has {', '.join(by_name)}")
         self.artifact = by_name[name]
-        self.engine = open_engine(str(HERE / name), engine or None, threads or self.bundle["threads"], {})
+        self.engine = open_engine(
+            intact(self.artifact), engine or None, threads or self.bundle["threads"], {}
+        )
         labels = HERE / "labels.txt"
-        self.labels = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
+        text = labels.read_text(encoding="utf-8", errors="replace") if labels.is_file() else ""
+        self.labels = [visible(line, 200) for line in text.split("\n")[:-1]]
 
     def __call__(self, source: Any) -> Dict[str, Any]:
         """Outputs for a file, a uint8 picture (H, W, C), a float array for the only input, or a dict of arrays."""
@@ -148,15 +150,6 @@ class Model:
         return np.array(array)
 
 
-def runnable(by_name: Dict[str, Any]) -> Iterator[str]:
-    """Artifacts in order of preference, those first whose engine is installed here."""
-    from importlib.util import find_spec
-
-    have = {".onnx": find_spec("onnxruntime")}
-    have[".tflite"] = find_spec("ai_edge_litert") or find_spec("tflite_runtime")
-    yield from sorted(by_name, key=lambda name: not have.get(Path(name).suffix))
-
-
 def camera_frame() -> Any:
     """One frame: Raspberry Pi's camera tool, else OpenCV's first camera. Height, width, RGB."""
     for tool in ("rpicam-still", "libcamera-still"):
@@ -186,12 +179,12 @@ def sources(paths: List[str]) -> Iterator[Tuple[str, Any]]:
         path = Path(text)
         if path.is_dir():
             for item in sorted(path.rglob("*")):
-                if item.suffix.lower() in PICTURES | ARRAYS:
+                if item.suffix.lower() in PICTURES | ARRAYS and item.is_file():
                     yield str(item), item
         elif path.is_file():
             yield text, path
         else:
-            raise AgentError("data", f"no such file: {text}")
+            raise AgentError("data", f"no such file, or no regular one: {text}")
 
 
 def watch(folder: str, pause: float) -> Iterator[Tuple[str, Any]]:
@@ -200,6 +193,8 @@ def watch(folder: str, pause: float) -> Iterator[Tuple[str, Any]]:
     seen: Dict[str, int] = {}
     while True:
         for item in sorted(Path(folder).iterdir()):
+            if not item.is_file():  # gone again, a folder, or a pipe that would hold everything up
+                continue
             size = item.stat().st_size
             if item.suffix.lower() in PICTURES | ARRAYS and seen.get(item.name) != -1:
                 if seen.get(item.name) == size:
@@ -220,10 +215,10 @@ def show(name: str, outputs: Dict[str, Any], model: Model, args: argparse.Namesp
             line["outputs"] = {key: value.tolist() for key, value in outputs.items()}
         print(json.dumps(line), flush=True)
         return
-    print(f"{name}  ({spent * 1e3:.1f} ms)", flush=True)
+    print(f"{visible(name)}  ({spent * 1e3:.1f} ms)", flush=True)
     if args.raw or next(iter(outputs.values())).size != next(iter(outputs.values())).shape[-1]:
         for key, value in outputs.items():
-            print(f"  {key}: {list(value.shape)}, {value.min():.6g} to {value.max():.6g}")
+            print(f"  {visible(key)}: {list(value.shape)}, {value.min():.6g} to {value.max():.6g}")
         return
     for i, label, score in model.top(outputs, args.top):
         print(f"  {score:10.4f}  class {i}  {label}")
@@ -256,8 +251,12 @@ def main() -> int:
         start = time.perf_counter()
         try:
             outputs = model(source)
-        except (AgentError, OSError, ValueError) as error:  # one bad file must not end the others' run
-            print(f"error: {name}: {error}", file=sys.stderr, flush=True)
+        except Exception as error:  # noqa: BLE001  (decoders raise what they like; one bad file must not end the others' run)
+            print(
+                f"error: {visible(name)}: {visible(str(error) or type(error).__name__, 300)}",
+                file=sys.stderr,
+                flush=True,
+            )
             failed = 3
             continue
         show(name, outputs, model, args, time.perf_counter() - start)
@@ -268,7 +267,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except AgentError as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {visible(str(problem))}", file=sys.stderr)
         sys.exit(3)
     except KeyboardInterrupt:
         sys.exit(130)

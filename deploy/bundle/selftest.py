@@ -8,16 +8,18 @@ engine uses XNNPACK, as the host did; other kernels round differently, so there 
 from __future__ import annotations
 
 import json
+import math
 import sys
+import zipfile
+import zlib
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "edgec-agent.pyz"))
-from edgec_agent.base import AgentError  # noqa: E402
-from edgec_agent.engines import open_engine  # noqa: E402
+sys.path.insert(0, str(HERE))
+from contents import AgentError, intact, open_engine, read_bundle, visible  # noqa: E402
 
 FLOAT_TOLERANCE = 1e-5
 OTHER_KERNELS = 0.05  # of the largest value: built-in TFLite kernels against XNNPACK
@@ -28,27 +30,24 @@ def compare(entry: Dict[str, Any], recorded: Any, threads: int) -> Dict[str, Any
     name = entry["file"]
     line: Dict[str, Any] = {"artifact": name, "precision": entry["precision"]}
     try:
-        engine = open_engine(str(HERE / name), None, threads, {})
+        engine = open_engine(intact(entry), None, threads, {})
     except AgentError as error:
         skipped = error.kind == "engine"
         return {**line, "passed": skipped, "skipped": skipped, "result": str(error)}
     line.update(engine=f"{engine.name} {engine.version}", delegate=engine.delegate)
-    equal, worst, count = True, 0.0, len(recorded[f"{name}/in/{engine.inputs[0][0]}"])
-    for i in range(count):
-        engine.feed(
-            {n: np.ascontiguousarray(recorded[f"{name}/in/{n}"][i : i + 1]) for n, _, _ in engine.inputs}
-        )
-        engine.invoke()
-        for output, array in engine.outputs().items():
-            want = recorded[f"{name}/out/{output}"][i : i + 1]
-            equal = equal and array.dtype == want.dtype and array.tobytes() == want.tobytes()
-            wide = want.astype(np.float64)
-            gap = (
-                float(np.abs(array.astype(np.float64) - wide).max())
-                if array.shape == want.shape
-                else float("inf")
-            )
-            worst = max(worst, gap / (float(np.abs(wide).max()) or 1.0))
+    try:
+        equal, worst, count = differences(engine, name, recorded)
+    except KeyError as error:
+        raise AgentError(
+            "data", f"selftest.npz is damaged, copy the bundle again: it lacks {error}"
+        ) from error
+    except Exception as error:  # noqa: BLE001  (engines raise what they like)
+        return {
+            **line,
+            "passed": False,
+            "skipped": False,
+            "result": f"does not run: {visible(str(error), 300)}",
+        }
     same_kernels = engine.delegate == entry["delegate"]
     limit = FLOAT_TOLERANCE if entry["precision"] != "int8" else (0.0 if same_kernels else OTHER_KERNELS)
     passed = equal if limit == 0.0 else worst <= limit
@@ -60,16 +59,53 @@ def compare(entry: Dict[str, Any], recorded: Any, threads: int) -> Dict[str, Any
         "passed": passed,
         "skipped": False,
         "bit_equal": equal,
-        "worst": worst,
+        "worst": worst if math.isfinite(worst) else None,
         "samples": count,
         "result": result,
     }
 
 
+def differences(engine: Any, name: str, recorded: Any) -> Tuple[bool, float, int]:
+    """Whether all bits agree, the largest difference over the largest value, and over how many samples."""
+    equal, worst, count = True, 0.0, len(recorded[f"{name}/in/{engine.inputs[0][0]}"])
+    if count == 0:
+        raise KeyError("samples")
+    for i in range(count):
+        engine.feed(
+            {n: np.ascontiguousarray(recorded[f"{name}/in/{n}"][i : i + 1]) for n, _, _ in engine.inputs}
+        )
+        engine.invoke()
+        for output, array in engine.outputs().items():
+            want = recorded[f"{name}/out/{output}"][i : i + 1]
+            same = (
+                array.dtype == want.dtype and array.shape == want.shape and array.tobytes() == want.tobytes()
+            )
+            equal = equal and same
+            worst = max(worst, 0.0 if same else distance(array, want))
+    return equal, worst, count
+
+
+def distance(array: Any, want: Any) -> float:
+    """The largest difference over the largest value; infinite for another shape, and for what is not a number."""
+    if array.shape != want.shape:
+        return math.inf
+    wide = want.astype(np.float64)
+    gap = float(np.abs(array.astype(np.float64) - wide).max()) / (float(np.abs(wide).max()) or 1.0)
+    return gap if math.isfinite(gap) else math.inf
+
+
+def read_recorded() -> Dict[str, Any]:
+    """The recorded inputs and outputs by name. Raises AgentError where the file is damaged."""
+    try:
+        with np.load(HERE / "selftest.npz", allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        why = visible(str(error), 200)
+        raise AgentError("data", f"selftest.npz is damaged, copy the bundle again: {why}") from error
+
+
 def main() -> int:
-    bundle = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
-    with np.load(HERE / "selftest.npz", allow_pickle=False) as archive:
-        recorded = {name: archive[name] for name in archive.files}
+    bundle, recorded = read_bundle(), read_recorded()
     lines: List[Dict[str, Any]] = [
         compare(entry, recorded, bundle["threads"]) for entry in bundle["artifacts"]
     ]
@@ -84,4 +120,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except AgentError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(3)

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Any, List, Sequence, Tuple
+from typing import Any, Callable, List, Sequence, Tuple
 
 from .base import VERSION, AgentError, Json, say
 from .engines import engine_names
@@ -17,7 +17,7 @@ from .engines import engine_names
 def arguments() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--engine", choices=engine_names(), help="default: by the file's type")
-    common.add_argument("--threads", type=int, default=1)
+    common.add_argument("--threads", type=whole(1, 1024), default=1)
     common.add_argument(
         "--no-pin", dest="pin", action="store_false", help="leave the choice of cores to the system"
     )
@@ -25,7 +25,7 @@ def arguments() -> argparse.ArgumentParser:
         "--inputs", help=".npz with one array per input, samples first (default: seeded noise)"
     )
     common.add_argument("--shape", action="append", default=[], metavar="INPUT=1x3x320x240", type=named_shape)
-    common.add_argument("--seconds", type=float, default=2.0, help="least seconds of inference (default 2)")
+    common.add_argument("--seconds", type=seconds, default=2.0, help="least seconds of inference (default 2)")
     common.add_argument("--output", help="also write the JSON line to this file, by rename")
     common.add_argument("--root", default="/", help=argparse.SUPPRESS)
     parser = argparse.ArgumentParser(prog="edgec-agent", description="edgec's measuring agent")
@@ -34,25 +34,30 @@ def arguments() -> argparse.ArgumentParser:
     bench.add_argument("artifacts", nargs="+", metavar="MODEL[@ENGINE]")
     bench.add_argument("--interleave", action="store_true", help="take turns, and give ratios to the first")
     bench.add_argument(
-        "--restarts", type=int, default=3, help="generations of processes of a comparison (default 3)"
-    )
-    bench.add_argument("--runs", type=int, default=50, help="least number of inferences (default 50)")
-    bench.add_argument("--warmup", type=float, default=1.0, help="least seconds of warm-up (default 1)")
-    bench.add_argument(
-        "--warmup-most", type=float, default=10.0, help="stop waiting for a stable median after this"
+        "--restarts",
+        type=whole(1, 1000),
+        default=3,
+        help="generations of processes of a comparison (default 3)",
     )
     bench.add_argument(
-        "--sustained", type=float, default=0.0, metavar="SECONDS", help="run for so long, sampled"
+        "--runs", type=whole(1, 10**7), default=50, help="least number of inferences (default 50)"
+    )
+    bench.add_argument("--warmup", type=seconds, default=1.0, help="least seconds of warm-up (default 1)")
+    bench.add_argument(
+        "--warmup-most", type=seconds, default=10.0, help="stop waiting for a stable median after this"
+    )
+    bench.add_argument(
+        "--sustained", type=seconds, default=0.0, metavar="SECONDS", help="run for so long, sampled"
     )
     bench.add_argument("--samples", action="store_true", help="put every single time into the JSON")
     bench.add_argument(
-        "--timeout", type=float, default=600.0, help="seconds to wait for one answer of the engine"
+        "--timeout", type=seconds, default=600.0, help="seconds to wait for one answer of the engine"
     )
     bench.add_argument("--text", action="store_true", help="a table for people instead of JSON")
     profile = commands.add_parser("profile", parents=[common], help="time per layer")
     profile.add_argument("artifact", metavar="MODEL[@ENGINE]")
     profile.add_argument(
-        "--layers", help='JSON list of {"name", "op", "path"}: one single-op model per layer'
+        "--layers", help="archive of single-op models, one per layer: layers.json, 0.tflite, 1.tflite, ..."
     )
     outputs = commands.add_parser("outputs", parents=[common], help="run inputs, save outputs")
     outputs.add_argument("artifact", metavar="MODEL[@ENGINE]")
@@ -66,11 +71,43 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number from ``low`` to ``high``."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"\d{1,18}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number from {low} to {high}, not {text[:40]!r}"
+            )
+        return int(text)
+
+    return read
+
+
+def seconds(text: str) -> float:
+    """A time from 0 to 30 days."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 30 * 86400:
+        raise argparse.ArgumentTypeError(f"expected seconds, 0 to 30 days, not {text[:40]!r}")
+    return value
+
+
 def named_shape(text: str) -> Tuple[str, List[int]]:
     name, sign, value = text.rpartition("=")
-    if not sign or not re.fullmatch(r"\d+(x\d+)*", value):
+    if not sign or not re.fullmatch(r"\d{1,9}(x\d{1,9}){0,15}", value):
         raise argparse.ArgumentTypeError("expected INPUT=1x3x320x240")
-    return name, [int(n) for n in value.split("x")]
+    shape = [int(n) for n in value.split("x")]
+    elements = 1
+    for n in shape:
+        elements *= n
+    if not 0 < elements <= 2**28:
+        raise argparse.ArgumentTypeError(
+            f"{value[:60]} has {elements} elements; 1 to {2**28} can be measured"
+        )
+    return name, shape
 
 
 def interrupted(number: int, frame: Any) -> None:

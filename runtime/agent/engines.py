@@ -6,6 +6,8 @@ import abc
 import os
 import platform
 import re
+import zipfile
+import zlib
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Iterator, Sequence
@@ -248,9 +250,12 @@ def read_feeds(path: str, engine: Engine) -> Iterator[Json]:
     """Feeds of one sample each from an .npz: one array per input, samples along the first axis."""
     numpy = import_module("numpy")
     try:
-        with numpy.load(path, allow_pickle=False) as archive:
+        archive = numpy.load(path, allow_pickle=False)
+        if isinstance(archive, numpy.ndarray):
+            raise ValueError("one bare array; save it with numpy.savez")
+        with archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise AgentError("data", f"{path}: {first_line(error)}") from error
     if len(engine.inputs) == 1 and len(arrays) == 1:
         arrays = {
@@ -267,5 +272,8 @@ def read_feeds(path: str, engine: Engine) -> Iterator[Json]:
             raise AgentError(
                 "data", f"{path}: input {name!r} must be {want}, not {array.dtype} {list(array.shape)}"
             )
-    for i in range(min(len(arrays[name]) for name, _, _ in engine.inputs)):
+    count = min(arrays[name].shape[0] if arrays[name].ndim else 0 for name, _, _ in engine.inputs)
+    if count == 0:
+        raise AgentError("data", f"{path}: it has no samples")
+    for i in range(count):
         yield {name: numpy.ascontiguousarray(arrays[name][i : i + 1]) for name, _, _ in engine.inputs}

@@ -8,15 +8,19 @@ import os
 import statistics
 import tempfile
 import zipfile
+import zlib
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Set, Tuple
 
-from .base import VERSION, AgentError, Json
+from .base import VERSION, AgentError, Json, first_line
 from .engines import made_up_feeds, open_engine, read_feeds
 from .machine import Machine
 from .measure import split_artifact
 from .worker import burst
+
+LAYERS_MOST = 20_000  # single-op models in an archive
+BYTES_MOST = 2**31  # of all of them, unpacked
 
 
 def profile(args: argparse.Namespace) -> Json:
@@ -26,11 +30,9 @@ def profile(args: argparse.Namespace) -> Json:
         os.sched_setaffinity(0, cores)
     path, engine = split_artifact(args.artifact)
     if args.layers:
-        try:
-            layers = json.loads(Path(args.layers).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise AgentError("usage", f"{args.layers}: {error}") from error
-        rows = _single_ops(layers, engine or args.engine, args.threads)
+        with tempfile.TemporaryDirectory() as folder:
+            layers = unpack(args.layers, Path(folder))
+            rows = _single_ops(layers, engine or args.engine, args.threads)
     elif path.endswith(".onnx"):
         rows = _session(path, engine or args.engine, args)
     else:
@@ -70,19 +72,56 @@ def middle_mean(values: Sequence[float]) -> float:
     return sum(kept) / len(kept)
 
 
-def _single_ops(layers: Sequence[Json], engine_name: str | None, threads: int) -> List[Json]:
+def unpack(path: str, folder: Path) -> List[Tuple[str, str, str]]:
+    """(name, op, file) of each single-op model of the archive, unpacked into ``folder`` under names of our own.
+
+    The archive holds ``layers.json``, a list of {"name", "op"}, and for the row with index i the file ``i.tflite`` or ``i.onnx``.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > BYTES_MOST:
+                raise ValueError(f"it unpacks to more than {BYTES_MOST >> 20} MB")
+            rows = json.loads(archive.read("layers.json").decode("utf-8"))
+            if not isinstance(rows, list) or not 0 < len(rows) <= LAYERS_MOST:
+                raise ValueError(f"layers.json is not a list of 1 to {LAYERS_MOST} layers")
+            here = set(archive.namelist())
+            return [_unpacked(archive, here, row, i, folder) for i, row in enumerate(rows)]
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        RecursionError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise AgentError("usage", f"{path}: not an archive of layers: {first_line(error)}") from error
+
+
+def _unpacked(
+    archive: zipfile.ZipFile, here: Set[str], row: Any, index: int, folder: Path
+) -> Tuple[str, str, str]:
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("name", "op")):
+        raise ValueError(f'layer {index} is not {{"name": text, "op": text}}')
+    name = next((name for name in (f"{index}.tflite", f"{index}.onnx") if name in here), None)
+    if name is None:
+        raise ValueError(f"it has no model of layer {index}")
+    (folder / name).write_bytes(archive.read(name))
+    return row["name"], row["op"], str(folder / name)
+
+
+def _single_ops(layers: Sequence[Tuple[str, str, str]], engine_name: str | None, threads: int) -> List[Json]:
     """Median of each single-op model, the lower of two passes over all of them."""
     best: Dict[int, float] = {}
     for _ in range(2):
-        for i, layer in enumerate(layers):
-            engine = open_engine(layer["path"], engine_name, threads, {})
+        for i, (_, _, path) in enumerate(layers):
+            engine = open_engine(path, engine_name, threads, {})
             engine.feed(made_up_feeds(engine))
             burst(engine.invoke, 5, 0.02, 0)
             found = statistics.median(burst(engine.invoke, 20, 0.06, 0)) / 1e3
             best[i] = min(found, best.get(i, found))
-    return [
-        {"name": layer["name"], "op": layer["op"], "us": round(best[i], 3)} for i, layer in enumerate(layers)
-    ]
+    return [{"name": name, "op": op, "us": round(best[i], 3)} for i, (name, op, _) in enumerate(layers)]
 
 
 def outputs(args: argparse.Namespace) -> Json:

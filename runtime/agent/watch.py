@@ -10,6 +10,7 @@ from .base import Json
 from .machine import STEAL, TOTAL, Machine
 
 BUSY = 0.1  # cores' worth of foreign work above which the host counts as busy
+HOST_BUSY = "the host is busy"  # how that notice begins
 STOLEN = 0.02  # cores' worth of stolen time above which that is said
 _PARENT = os.getppid()  # who started the agent
 _BITS = ("under-voltage", "clock capped", "throttled", "soft temperature limit")
@@ -79,7 +80,7 @@ class Watch:
         other, here, steal = (noise[key] or 0.0 for key in ("other_cores", "measured_cores", "steal"))
         if other > BUSY:
             where = f", {here:.2f} of them on the measured cores" if here > 0.02 else ""
-            said.append(f"the host is busy: other processes used {other:.2f} cores during the run{where}")
+            said.append(f"{HOST_BUSY}: other processes used {other:.2f} cores during the run{where}")
         if steal > STOLEN:
             said.append(f"the hypervisor took {steal:.2f} cores away during the run")
         if self.after["governor"] in ("powersave", "conservative"):

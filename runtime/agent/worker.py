@@ -23,6 +23,7 @@ from .engines import PREFERRED, TFLITE_RESOLVERS, Engine, made_up_feeds, open_en
 from .machine import Machine
 
 _PR_SET_PDEATHSIG = 1
+_ANSWER_MOST = 2**28  # bytes of one answer: a burst of 5 s of the shortest inferences has 40 MB
 
 
 def burst(invoke: Callable[[], None], runs: int, seconds: float, discard: int) -> List[int]:
@@ -167,8 +168,13 @@ class Worker:
             if not chunk:
                 raise self._failed()
             self._buffer += chunk
+            if len(self._buffer) > _ANSWER_MOST:
+                raise AgentError("worker", f"the engine's process answered more than {_ANSWER_MOST >> 20} MB")
         line, _, self._buffer = self._buffer.partition(b"\n")
-        reply: Json = json.loads(line)
+        try:
+            reply: Json = json.loads(line.decode("utf-8"))
+        except ValueError:
+            raise AgentError("worker", "the engine's process answered what is not JSON") from None
         if "error" in reply:
             raise AgentError(reply["kind"], reply["error"])
         return reply

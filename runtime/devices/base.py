@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Protocol
 
 from edgec.graph.errors import DeviceError
+from edgec.runtime.replies import REPLY_MOST
+
+FILE_MOST = 2**32
+"""Bytes of a file that a device may send back."""
 
 
 @dataclass(frozen=True)
 class Completed:
-    """A command that ended: exit code (negative: killed by that signal) and what it printed."""
+    """A command that ended: exit code (negative: killed by that signal) and what it printed.
+
+    ``stdout`` has at most REPLY_MOST bytes. ``stderr`` is the last part of it, and its lines can be shown to people.
+    """
 
     returncode: int
     stdout: str
@@ -22,7 +29,7 @@ class Completed:
 
 @dataclass(frozen=True)
 class JobState:
-    """A job as last seen: ``completed`` is None while it runs; ``progress`` is its last line on stderr."""
+    """A job as last seen: ``completed`` is None while it runs; ``progress`` is its last line on stderr, for people."""
 
     completed: Completed | None
     progress: str = ""
@@ -48,8 +55,8 @@ class Device(Protocol):
     def push(self, path: Path) -> str:
         """Bring a file there, whole or not at all, and return its path there."""
 
-    def pull(self, remote: str, path: Path) -> None:
-        """Bring a file from there to ``path``, whole or not at all."""
+    def pull(self, remote: str, path: Path, *, most: int = FILE_MOST) -> None:
+        """Bring a file of at most ``most`` bytes from there to ``path``, whole or not at all."""
 
     def temporary(self, name: str) -> str:
         """A path there, ending in ``name``, for a file that a command makes; ``close`` removes it."""
@@ -117,6 +124,12 @@ def run_job(
     if wait is not None and state.completed.returncode == BUSY:
         raise busy(device.name, said)
     return state.completed
+
+
+def too_much(name: str, most: int = REPLY_MOST) -> DeviceError:
+    """A command printed without end."""
+    why = f"more than {most / 2**20:.0f} MB where an answer was expected; it was ended"
+    return DeviceError("the device sends too much", where=name, why=why)
 
 
 def busy(name: str, why: str) -> DeviceError:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from edgec.graph.errors import DeviceError
 from edgec.graph.scratch import scratch_folder
-from edgec.runtime.devices.base import TIMED_OUT, Completed, JobState
+from edgec.runtime.devices.base import FILE_MOST, TIMED_OUT, Completed, JobState, too_much
 from edgec.runtime.devices.locking import FileLock
-from edgec.runtime.pack import cached_agent
+from edgec.runtime.pack import write_agent
+from edgec.runtime.replies import ERRORS_MOST, REPLY_MOST, said
 
 _GRACE = 3.0  # seconds between asking a process group to end and killing it
 
@@ -42,6 +43,7 @@ class LocalDevice:
         self._scratch = ExitStack()
         self._folder: Path | None = None
         self._count = itertools.count()
+        self._agent: Path | None = None
         self._cancelled = False
 
     def __enter__(self) -> LocalDevice:
@@ -51,7 +53,11 @@ class LocalDevice:
         self.close()
 
     def agent_command(self) -> tuple[str, ...]:
-        return (self._python, str(cached_agent()))
+        if (
+            self._agent is None
+        ):  # into a new folder that only this user can enter: nobody can put another in its place
+            self._agent = write_agent(self._home())
+        return (self._python, str(self._agent))
 
     def use_python(self, python: str) -> None:
         self._python = python
@@ -59,7 +65,9 @@ class LocalDevice:
     def push(self, path: Path) -> str:
         return str(path.resolve())
 
-    def pull(self, remote: str, path: Path) -> None:
+    def pull(self, remote: str, path: Path, *, most: int = FILE_MOST) -> None:
+        if Path(remote).stat().st_size > most:
+            raise too_much(self.name, most)
         if Path(remote).resolve() != path.resolve():
             part = path.with_name(path.name + ".part")
             shutil.copyfile(remote, part)
@@ -117,14 +125,16 @@ class LocalDevice:
         if code is None and time.monotonic() > entry.deadline:
             _end_group(entry.process)
             code = TIMED_OUT
-        stderr = (entry.folder / "err").read_text(encoding="utf-8", errors="replace")
+        out = entry.folder / "out"
+        if out.stat().st_size > REPLY_MOST:
+            raise too_much(self.name)
+        stderr = said(_end_of(entry.folder / "err"))
         progress = stderr.strip().rpartition("\n")[2]
         if code is None:
             return JobState(None, progress)
         if code != 0 and not stderr:
             stderr = f"it said nothing in {entry.folder}: is that disk full?"
-        stdout = (entry.folder / "out").read_text(encoding="utf-8", errors="replace")
-        return JobState(Completed(code, stdout, stderr), progress)
+        return JobState(Completed(code, out.read_text(encoding="utf-8", errors="replace"), stderr), progress)
 
     def stop(self, job: str) -> None:
         entry = self._jobs.pop(job, None)
@@ -141,7 +151,13 @@ class LocalDevice:
         for job in list(self._jobs):
             self.stop(job)
         self._scratch.close()
-        self._folder = None
+        self._folder = self._agent = None
+
+
+def _end_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - ERRORS_MOST))
+        return file.read(ERRORS_MOST)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

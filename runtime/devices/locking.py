@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from edgec.graph.disk import disk_errors, private_folder
+from edgec.graph.text import visible
 from edgec.runtime.devices.base import busy
 
 
@@ -20,9 +22,14 @@ class FileLock:
     """
 
     def __init__(self, key: str, wait: float, notify: Callable[[str], None]) -> None:
-        folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"edgec-{os.getuid()}"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = os.open(folder / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        root = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        folder = private_folder(
+            root / f"edgec-{os.geteuid()}", hint="Set XDG_RUNTIME_DIR to a folder of your own."
+        )
+        path = folder / f"{key}.lock"
+        with disk_errors(path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._file = os.open(path, flags, 0o600)
         try:
             self._acquire(key, wait, notify)
         except BaseException:
@@ -37,7 +44,7 @@ class FileLock:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = os.pread(self._file, 200, 0).decode("utf-8", "replace") or "another process"
+                holder = visible(os.pread(self._file, 200, 0).decode("utf-8", "replace")) or "another process"
             else:
                 return
             text = f"{holder} measures on it"

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,12 @@ from typing import IO, cast
 
 from edgec.graph.errors import DeviceError, UsageError
 from edgec.graph.scratch import scratch_folder
+from edgec.runtime.devices.base import too_much
+from edgec.runtime.replies import REPLY_MOST, said
 
 COMMAND_VARIABLE = "EDGEC_SSH_COMMAND"  # such as 'ssh -F my_config', like git's GIT_SSH_COMMAND
-_REPORT = re.compile(rb"edgec-exit=(\d+)\n?")
+_GLANCE = 0.05  # seconds between looks at how much has come
+_REPORT = re.compile(rb"edgec-exit=(\d{1,3})\n?")
 _NAME = re.compile(r"ssh://(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.-]+|\[[0-9a-fA-F:]+\])(?::(?P<port>\d+))?/?")
 _HINTS = {
     "permission denied": "Copy your key there once: ssh-copy-id {0}",
@@ -88,42 +91,63 @@ class Link:
         return cls(address.rstrip("/"), destination, port, times or LinkTimes(), command)
 
     def once(
-        self, script: str, *, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None, timeout: float
+        self,
+        script: str,
+        *,
+        stdin: IO[bytes] | None = None,
+        stdout: IO[bytes] | None = None,
+        timeout: float,
+        most: int = REPLY_MOST,
     ) -> Reply:
-        """Run ``script`` in the device's sh. Raises LinkLostError when the link fails, DeviceError if no ssh."""
+        """Run ``script`` in the device's sh and take at most ``most`` bytes of what it prints.
+
+        Raises LinkLostError when the link fails, DeviceError where there is no ssh or when more than that comes.
+        """
         if shutil.which(self.command[0]) is None:
             raise DeviceError(f"no {self.command[0]} on this machine", hint="Install the OpenSSH client.")
         wrapped = f"({script}\n)\nprintf 'edgec-exit=%d\\n' $? >&2"
         with tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as out:
             # Files, not pipes: a connection that stays open in the background would keep pipes open, too.
+            sink = stdout or out
             try:
                 process = subprocess.Popen(
                     [*self._client(), "exec sh -c " + shlex.quote(wrapped)],
                     stdin=stdin if stdin is not None else subprocess.DEVNULL,
-                    stdout=stdout or out,
+                    stdout=sink,
                     stderr=err,
                     start_new_session=True,  # Ctrl-C is ours to handle
                 )
             except OSError as error:
                 raise DeviceError(f"cannot start {self.command[0]}", why=str(error)) from error
             try:
-                process.wait(
-                    timeout + self.times.connect + self.times.alive_interval * self.times.alive_count
-                )
-            except subprocess.TimeoutExpired:
-                raise LinkLostError(f"no answer within {timeout:.0f} s") from None
+                self._watch(process, timeout, {sink: most, err: REPLY_MOST})
             finally:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
             err.seek(0)
             out.seek(0)
-            said = err.read()
-            codes = _REPORT.findall(said)
-            text = _REPORT.sub(b"", said).decode("utf-8", "replace").strip()
+            told = err.read()
+            codes = _REPORT.findall(told)
+            text = said(_REPORT.sub(b"", told)).strip()
             if not codes:
                 raise LinkLostError(text.rpartition("\n")[2] or f"ssh ended with {process.returncode}")
             return Reply(int(codes[-1]), b"" if stdout else out.read(), text)
+
+    def _watch(self, process: subprocess.Popen[bytes], timeout: float, most: Mapping[IO[bytes], int]) -> None:
+        """Wait for the client's end while no file grows beyond its bound."""
+        patience = timeout + self.times.connect + self.times.alive_interval * self.times.alive_count
+        end = time.monotonic() + patience
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_GLANCE)
+            for file, bound in most.items():
+                if os.fstat(file.fileno()).st_size > bound:
+                    raise too_much(self.address, bound)
+            if process.poll() is not None:
+                return
+            if time.monotonic() >= end:
+                raise LinkLostError(f"no answer within {timeout:.0f} s")
 
     def patiently(
         self,
@@ -132,6 +156,7 @@ class Link:
         timeout: float,
         source: Path | None = None,
         sink: Path | None = None,
+        most: int = REPLY_MOST,
         give_up: Callable[[], bool] = lambda: False,
     ) -> Reply:
         """Like ``once``, again and again while the link fails, for ``times.reconnect`` seconds.
@@ -143,7 +168,7 @@ class Link:
         while True:
             try:
                 with _opened(source, "rb") as stdin, _opened(sink, "wb") as stdout:
-                    reply = self.once(script, stdin=stdin, stdout=stdout, timeout=timeout)
+                    reply = self.once(script, stdin=stdin, stdout=stdout, timeout=timeout, most=most)
             except LinkLostError as error:
                 if give_up() or time.monotonic() >= end:
                     raise self.unreachable(error) from error

@@ -8,9 +8,12 @@ ROOT = '"$HOME"/.cache/edgec'
 _LOCK = f"{ROOT}/lock"
 
 # Prepare the folder, print its absolute path, drop what nobody used for two weeks and what a dead host left.
+# Nobody else may enter it, so that what was checked there stays what it was.
 PREPARE = f"""
 umask 077
-mkdir -p {ROOT}/files {ROOT}/jobs {ROOT}/tmp && cd {ROOT} && pwd || exit 1
+mkdir -p {ROOT} && cd {ROOT} || exit 1
+[ -O . ] || {{ echo '~/.cache/edgec there belongs to another user' >&2; exit 1; }}
+chmod 700 . && mkdir -p files jobs tmp && pwd || exit 1
 find files -mindepth 1 -maxdepth 1 -mtime +14 -exec rm -rf {{}} + 2>/dev/null
 find files -name '*.part*' -mmin +60 -exec rm -f {{}} + 2>/dev/null
 find tmp jobs -mindepth 1 -maxdepth 1 -mtime +2 -exec rm -rf {{}} + 2>/dev/null
@@ -24,7 +27,11 @@ suitable='import sys, importlib.util as u
 if sys.version_info < (3, 8): sys.exit(1)
 sys.exit(0 if any(u.find_spec(n) for n in ("onnxruntime", "ai_edge_litert", "tflite_runtime")) else 3)'
 first=
-for python in python3 $(ls -td "$HOME"/edgec-bundles/*/.venv/bin/python 2>/dev/null) python3.10 python3.9 python3.8; do
+bundles=$(ls -td "$HOME"/edgec-bundles/*/.venv/bin/python 2>/dev/null)
+set -f
+IFS='
+'
+for python in python3 $bundles python3.10 python3.9 python3.8; do
   path=$(command -v "$python") || continue
   "$path" -c "$suitable" 2>/dev/null
   case $? in
@@ -36,10 +43,11 @@ done
 """
 
 
-def present(remote: str) -> str:
-    """Whether the file is there (it was checked when it was uploaded); mark it as used."""
+def present(remote: str, digest: str) -> str:
+    """Whether the file is there and is still what was uploaded; mark it as used."""
     quoted = shlex.quote(remote)
-    return f'[ -f {quoted} ] && touch {quoted} "$(dirname {quoted})"'
+    same = f'[ "$(sha256sum <{quoted} | cut -c1-64)" = {digest} ]'
+    return f'[ -f {quoted} ] && {same} && touch {quoted} "$(dirname {quoted})"'
 
 
 def upload(remote: str, digest: str, part: str, seconds: float) -> str:

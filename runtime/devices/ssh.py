@@ -21,10 +21,13 @@ from pathlib import Path
 
 from edgec.graph.errors import DeviceError
 from edgec.graph.scratch import scratch_folder
+from edgec.graph.text import shortened
 from edgec.runtime.devices import scripts
-from edgec.runtime.devices.base import Completed, JobState
+from edgec.runtime.devices.base import FILE_MOST, Completed, JobState
 from edgec.runtime.devices.openssh import Link, LinkLostError, LinkTimes, Reply
-from edgec.runtime.pack import cached_agent
+from edgec.runtime.digest import sha256_of
+from edgec.runtime.pack import write_agent
+from edgec.runtime.replies import ERRORS_MOST, REPLY_MOST, not_understood, said
 
 _SLOWEST = 20_000.0  # bytes per second below which an upload counts as stuck
 
@@ -67,10 +70,11 @@ class SshDevice:
             self.link.disconnect()
             raise self.link.unreachable(error) from error
         self._check(reply, "cannot prepare ~/.cache/edgec")
-        self._root, self._ready = reply.out.decode().strip(), True
+        self._root, self._ready = self._path(reply), True
 
     def agent_command(self) -> tuple[str, ...]:
-        return (self._interpreter(), self.push(cached_agent()))
+        with scratch_folder() as folder:
+            return (self._interpreter(), self.push(write_agent(folder)))
 
     def use_python(self, python: str) -> None:
         self._python = python
@@ -83,22 +87,22 @@ class SshDevice:
         if remote is None:
             self.connect()
             remote = f"{self._root}/files/{digest[:24]}/{name}"
-            if self._run(scripts.present(remote), timeout=30.0).code != 0:
-                limit = 30 + len(content) / _SLOWEST
+            limit = 30 + len(content) / _SLOWEST
+            if self._run(scripts.present(remote, digest), timeout=limit).code != 0:
                 script = scripts.upload(remote, digest, f"{remote}.{self._token}.part", limit)
                 self._check(self._run(script, timeout=limit + 30, source=path), f"cannot upload {path.name}")
             self._pushed[digest + name] = remote
         return remote
 
-    def pull(self, remote: str, path: Path) -> None:
+    def pull(self, remote: str, path: Path, *, most: int = FILE_MOST) -> None:
         self.connect()
         part = path.with_name(f"{path.name}.{self._token}.part")
         try:
             for _ in range(3):
-                digest = self._run(f"sha256sum < {shlex.quote(remote)}", timeout=120.0)
+                digest = self._run(f"sha256sum < {shlex.quote(remote)} | cut -c1-64", timeout=120.0)
                 self._check(digest, f"cannot read {remote}")
-                self._run(f"cat {shlex.quote(remote)}", timeout=3600.0, sink=part)
-                if hashlib.sha256(part.read_bytes()).hexdigest() == digest.out.decode().split()[0]:
+                self._run(f"cat {shlex.quote(remote)}", timeout=3600.0, sink=part, most=most)
+                if sha256_of(part) == digest.out.decode("ascii", "replace").strip():
                     part.replace(path)
                     return
             raise DeviceError(f"{remote} does not arrive whole", where=self.name)
@@ -136,21 +140,23 @@ class SshDevice:
         if self._cancelled:
             raise DeviceError("the run was cancelled", where=self.name)
         reply = self._run(scripts.poll(job), timeout=30.0)
-        state, _, progress = reply.out.decode("utf-8", "replace").partition("\n")
+        state, _, progress = said(reply.out).partition("\n")
         progress = progress.strip()
         if state == "running":
             return JobState(None, progress)
         if state == "gone":
             why = "its process is gone and left no exit code: a restart, or killed for want of memory?"
             raise DeviceError("the run vanished", where=self.name, why=why)
+        done = re.fullmatch(r"done (\d{1,3})", state)
+        if done is None:
+            raise not_understood(f"a job is running, gone, or done, not {state[:60]!r}", self.name)
         with scratch_folder() as folder:
-            texts = []
-            for name in ("out", "err"):
-                self.pull(f"{self._root}/jobs/{job}/{name}", folder / name)
-                texts.append((folder / name).read_text(encoding="utf-8", errors="replace"))
-        code = int(state.split()[1])
+            self.pull(f"{self._root}/jobs/{job}/out", folder / "out", most=REPLY_MOST)
+            stdout = (folder / "out").read_text(encoding="utf-8", errors="replace")
+        err = self._run(f"tail -c {ERRORS_MOST} {shlex.quote(self._root)}/jobs/{job}/err", timeout=60.0)
+        code = int(done[1])
         code = code if code < 128 or code == 255 else 128 - code  # the shell's way to say 'ended by a signal'
-        return JobState(Completed(code, texts[0], texts[1]), progress)
+        return JobState(Completed(code, stdout, said(err.out)), progress)
 
     def stop(self, job: str) -> None:
         self._jobs.discard(job)
@@ -183,14 +189,27 @@ class SshDevice:
             if reply.code != 0:
                 hint = "Install it there: sudo apt install python3 python3-venv"
                 raise DeviceError("no Python 3.8 or later on the device", where=self.name, hint=hint)
-            self._python = reply.out.decode().strip()
+            self._python = self._path(reply)
         return self._python
 
+    def _path(self, reply: Reply) -> str:
+        """The absolute path that a script printed."""
+        path = reply.out.decode("utf-8", "replace").rstrip("\n")
+        if not path.startswith("/") or len(path) > 4096 or not path.isprintable():
+            raise not_understood(f"expected a path, not {shortened(path, 60)!r}", self.name)
+        return path
+
     def _run(
-        self, script: str, *, timeout: float, source: Path | None = None, sink: Path | None = None
+        self,
+        script: str,
+        *,
+        timeout: float,
+        source: Path | None = None,
+        sink: Path | None = None,
+        most: int = REPLY_MOST,
     ) -> Reply:
         return self.link.patiently(
-            script, timeout=timeout, source=source, sink=sink, give_up=lambda: self._cancelled
+            script, timeout=timeout, source=source, sink=sink, most=most, give_up=lambda: self._cancelled
         )
 
     def _check(self, reply: Reply, what: str) -> None:

@@ -99,7 +99,9 @@ class RunComparison:
             lines.append(_line(cells))
         for row in self.rows:
             cells = [
-                f"**{_escape(row.name)}**" if row.best and len(self.rows) > 1 else _escape(row.name),
+                f"**{markdown_text(row.name)}**"
+                if row.best and len(self.rows) > 1
+                else markdown_text(row.name),
                 _code(row.artifact.path) if row.artifact is not None else "",
                 facts.size(row.bytes),
                 facts.count(row.report.compressed.macs),
@@ -110,9 +112,13 @@ class RunComparison:
             lines.append(_line(cells))
         if len(self.rows) > 1:
             lines += ["", "Bold: no other run is both better and cheaper."]
-        said = [f"{row.name}: {text}" for row in self.rows for text in facts.problems(row.report)]
+        said = [
+            f"{row.name}: {text}"
+            for row in self.rows
+            for text in (*facts.problems(row.report), *facts.remarks(row.report))
+        ]
         if said or self.cautions:
-            lines += ["", *(f"- {_escape(text)}" for text in (*said, *self.cautions))]
+            lines += ["", *(f"- {markdown_text(text)}" for text in (*said, *self.cautions))]
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
@@ -271,7 +277,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escape(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text that GitHub's Markdown shows as it is, inside a table too."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|" else " " if c in "\r\n" else c for c in text)
 

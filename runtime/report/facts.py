@@ -251,6 +251,22 @@ def doubts(report: Report) -> list[str]:
     return [*_noise(report), *_bad_times(report)]
 
 
+def remarks(report: Report) -> list[str]:
+    """What the measuring noticed although the times are valid, such as a busy host, each with the files that it is about."""
+    timed = [("the original", report.model.latency)]
+    timed += [(artifact.path, artifact.latency) for artifact in report.artifacts]
+    timed += [(f"{a.path} on {other.device}", other) for a in report.artifacts for other in a.others]
+    found: dict[str, list[str]] = {}
+    for name, latency in timed:
+        for notice in latency.notices if latency is not None and not latency.emulated else ():
+            found.setdefault(notice, []).append(name)
+    measured = sum(latency is not None and latency.measured for _, latency in timed)
+    return [
+        f"{'All measured times' if len(names) == measured > 1 else ', '.join(names)}: {notice}"
+        for notice, names in found.items()
+    ]
+
+
 def _noise(report: Report) -> list[str]:
     if report.data is None or not report.data.random:
         return []

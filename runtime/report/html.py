@@ -55,6 +55,7 @@ def page(report: Report, run_name: str = "") -> str:
         phrases=facts.phrases(report),
         changes=facts.changes(report),
         problems=facts.problems(report),
+        remarks=facts.remarks(report),
         groups=_groups(report),
         measure=facts.measure_of(report),
         quality_of=lambda item: facts.quality_of(report, item),
@@ -91,6 +92,7 @@ def render(template: str, **values: Any) -> str:
         tally=_tally,
         scalars=_scalars,
         problems_of=facts.problems,
+        remarks_of=facts.remarks,
         quality_in=facts.quality_of,
         sentence_of=facts.sentence,
     )

@@ -45,7 +45,9 @@ def _decibels(value: Any) -> Any:
     return value
 
 
-def _relative(path: str) -> str:
+def _relative(path: Any) -> Any:
+    if not isinstance(path, str):
+        return path  # refused by its type
     if (
         not path
         or PurePosixPath(path).is_absolute()

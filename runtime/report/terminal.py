@@ -27,7 +27,7 @@ def summary_lines(report: Report) -> list[str]:
             words.append(_latency(artifact.latency))
         lines.append(f"  {artifact.path:<28} {', '.join(words)}")
         lines += [f"  {'':<28} {_elsewhere(other)}" for other in artifact.others]
-    lines += [f"  ! {text}" for text in (*facts.problems(report), *report.warnings)]
+    lines += [f"  ! {text}" for text in (*facts.problems(report), *report.warnings, *facts.remarks(report))]
     return lines
 
 
@@ -60,7 +60,7 @@ def render_terminal(report: Report, console: Console) -> None:
         )
     for text in facts.doubts(report):
         console.print(Text(text, style="bold red"))
-    for text in report.warnings:
+    for text in (*report.warnings, *facts.remarks(report)):
         console.print(Text(text, style="yellow"))
 
 

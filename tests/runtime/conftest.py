@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .emulated import Board, FaultyLink, start_board
+from .standin import StandIn, stand_in
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +29,9 @@ def faulty(shared: Path, pi: Board, monkeypatch: pytest.MonkeyPatch) -> Iterator
     link = FaultyLink(shared, pi)
     yield link
     link.close()
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """A device behind a program in the place of ssh, with its home in the test's folder."""
+    return stand_in(tmp_path, monkeypatch)

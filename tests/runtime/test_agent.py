@@ -8,6 +8,7 @@ import base64
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -331,3 +332,86 @@ def test_the_agent_is_one_deterministic_file_for_python_3_8(tmp_path: Path) -> N
         [sys.executable, "-I", str(archive), "check-engine", "onnxruntime"], capture_output=True, check=True
     )
     assert json.loads(done.stdout)["works"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--threads", "0"], ["--threads", "100000"], ["--threads", "1e3"], ["--runs", "9" * 30], ["--seconds", "nan"],
+        ["--seconds", "inf"], ["--warmup", "-1"], ["--sustained", "1e99"], ["--timeout", "soon"], ["--shape", "x=0x3"],
+        ["--shape", "x=99999x99999"], ["--shape", "x=1x-3"], ["--restarts", "9999999"], ["--engine", "../evil"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_the_agent_takes_no_option_that_cannot_work(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgec.runtime.agent.cli import main
+
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "a.onnx", *words])
+    assert end.value.code == 2
+    assert words[0] in capsys.readouterr().err
+
+
+ROW = {"name": "a", "op": "Relu"}
+ARCHIVES: dict[str, dict[str, bytes]] = {
+    "no list": {"layers.json": b"{}", "0.onnx": b""},
+    "no json": {"layers.json": b"[", "0.onnx": b""},
+    "deep": {"layers.json": b"[" * 100000, "0.onnx": b""},
+    "no rows": {"layers.json": b"[]"},
+    "no names": {"layers.json": b'[{"name": "a"}]', "0.onnx": b""},
+    "names of another kind": {"layers.json": b'[{"name": 1, "op": []}]', "0.onnx": b""},
+    "no model": {"layers.json": json.dumps([ROW]).encode()},
+    "a model elsewhere": {"layers.json": json.dumps([ROW]).encode(), "../0.onnx": b"x", "/tmp/0.onnx": b"x"},
+    "no list at all": {"0.onnx": b""},
+}
+
+
+@pytest.mark.parametrize("what", ARCHIVES)
+def test_an_archive_of_layers_is_checked(tmp_path: Path, what: str) -> None:
+    with zipfile.ZipFile(tmp_path / "layers.zip", "w") as archive:
+        for name, content in ARCHIVES[what].items():
+            archive.writestr(name, content)
+    (tmp_path / "in").mkdir()
+    with pytest.raises(AgentError, match="not an archive of layers"):
+        layers.unpack(str(tmp_path / "layers.zip"), tmp_path / "in")
+    assert {path.name for path in tmp_path.iterdir()} == {"layers.zip", "in"}
+    assert not list((tmp_path / "in").iterdir())
+
+
+def test_an_archive_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "BYTES_MOST", 10_000)
+    path = tmp_path / "layers.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("layers.json", json.dumps([ROW]))
+        archive.writestr("0.onnx", bytes(1_000_000))
+    with pytest.raises(AgentError, match="unpacks to more than"):
+        layers.unpack(str(path), tmp_path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(AgentError, match="not an archive"):
+        layers.unpack(str(path), tmp_path)
+
+
+@pytest.mark.parametrize("what", ["no zip", "cut", "an array", "no samples", "a number", "objects"])
+def test_inputs_that_are_none(make_model: Callable[..., onnx.ModelProto], tmp_path: Path, what: str) -> None:
+    model, path = tmp_path / "m.onnx", tmp_path / "x.npz"
+    onnx.save(make_model("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"), model)
+    np.savez(path, x=np.zeros((2, 4), np.float32))
+    if what == "no zip":
+        path.write_bytes(b"PK\x03\x04" + bytes(99))
+    elif what == "cut":
+        path.write_bytes(path.read_bytes()[:-40])
+    elif what == "an array":
+        np.save(tmp_path / "x.npy", np.zeros((2, 4), np.float32))
+        (tmp_path / "x.npy").replace(path)
+    else:
+        arrays = {
+            "no samples": np.zeros((0, 4), np.float32),
+            "a number": np.float32(1),
+            "objects": np.array([None]),
+        }
+        np.savez(path, x=arrays[what])
+    engine = open_engine(str(model), "onnxruntime", 1, {})
+    with pytest.raises(AgentError, match=r"x\.npz"):
+        next(read_feeds(str(path), engine))

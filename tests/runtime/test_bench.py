@@ -79,7 +79,7 @@ def test_outputs_are_the_engines(small: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=x)
     with LocalDevice() as device:
         told = outputs(small, tmp_path / "x.npz", tmp_path / "y.npz", QUICK, device)
-    assert told["engine"] == "onnxruntime"
+    assert told.engine == "onnxruntime"
     with np.load(tmp_path / "y.npz") as archive:
         (expected,) = ort.InferenceSession(small, providers=["CPUExecutionProvider"]).run(None, {"x": x})
         np.testing.assert_allclose(archive["y"], expected, rtol=1e-4, atol=1e-5)
@@ -120,9 +120,9 @@ def test_errors_are_told(small: Path, tmp_path: Path) -> None:
 def test_info_says_what_works() -> None:
     with LocalDevice() as device:
         info = device_info(device)
-    assert info["engines"]["onnxruntime"]["works"]
-    assert info["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
-    assert info["clusters"]
+    assert info.engines["onnxruntime"].works
+    assert info.python.startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
+    assert info.clusters
 
 
 def alive(marker: str) -> list[str]:

@@ -41,7 +41,8 @@ def python(folder: Path, *words: str, code: int | None = 0) -> subprocess.Comple
 
 def test_a_bundle_is_whole_and_says_what_it_is(bundle: Bundle, run: Path) -> None:
     names = {path.name for path in bundle.path.iterdir()}
-    programs = {"run.py", "selftest.py", "install.sh", "bench.sh", "edgec-agent.pyz", "edgec-model.service"}
+    programs = {"run.py", "selftest.py", "contents.py", "service.py", "install.sh", "bench.sh"}
+    programs |= {"edgec-agent.pyz", "edgec-model.service"}
     assert names == programs | set(bundle.artifacts) | {
         "README.md", "SHA256SUMS", "bundle.json", "engines.txt", "selftest.npz", "labels.txt",
     }  # fmt: skip
@@ -53,7 +54,7 @@ def test_a_bundle_is_whole_and_says_what_it_is(bundle: Bundle, run: Path) -> Non
         if path.suffix not in (".onnx", ".tflite", ".npz", ".pyz"):
             text = path.read_text(encoding="utf-8")
             assert str(run.parent) not in text
-            assert "$" not in text or path.suffix == ".sh"
+            assert "$" not in text or path.suffix in (".sh", ".py", ".service")
     readme = (bundle.path / "README.md").read_text(encoding="utf-8")
     assert "Raspberry Pi OS Bookworm" in readme
     assert "of the calibration samples" in readme

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edgec.graph.errors import UsageError
-from edgec.runtime.report import compare, facts, render_terminal, summary_lines
+from edgec.runtime.report import compare, facts, page, render_terminal, summary_lines
 from edgec.runtime.report.plots import pareto
 from edgec.runtime.report.schema import Quality, Report
 
@@ -184,3 +184,32 @@ def test_pareto_by_definition(points: list[tuple[int, int]]) -> None:
         return any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)
 
     assert pareto(points) == sorted({p for p in points if not beaten(p)})
+
+
+BUSY = "the host is busy: other processes used 0.85 cores during the run"
+
+
+def test_a_busy_host_is_said_everywhere(mobilenet: Report) -> None:
+    """It was in report.json and shown nowhere: page, comparison, terminal, lines, and Markdown say it, with the files."""
+
+    def noticed(artifact):  # type: ignore[no-untyped-def]
+        return artifact.model_copy(
+            update={"latency": artifact.latency.model_copy(update={"notices": (BUSY,)})}
+        )
+
+    first, *others = mobilenet.artifacts
+    assert BUSY not in page(mobilenet)
+    report = mobilenet.model_copy(update={"artifacts": (noticed(first), *others)})
+    line = f"{first.path}: {BUSY}"
+    assert facts.remarks(report) == [line]
+    assert line in page(report)
+    assert line in compare([("a", report), ("b", mobilenet)]).html()
+    assert any(line in text for text in summary_lines(report))
+    terminal = io.StringIO()
+    render_terminal(report, Console(file=terminal, width=200))
+    assert line in terminal.getvalue()
+    assert BUSY in compare([("a", report)]).markdown()
+    everywhere = mobilenet.model_copy(
+        update={"artifacts": tuple(map(noticed, mobilenet.artifacts)), "model": noticed(mobilenet.model)}
+    )
+    assert facts.remarks(everywhere) == [f"All measured times: {BUSY}"]

@@ -1,0 +1,139 @@
+"""What this bundle holds, read with care: a copy can be cut short, and a card can lose bits.
+
+.venv/bin/python contents.py          the artifacts that an installed engine can run, one per line
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "edgec-agent.pyz"))
+try:
+    from edgec_agent.base import AgentError, visible
+    from edgec_agent.engines import open_engine
+except Exception as damage:  # noqa: BLE001  (a damaged archive is a dozen kinds of error)
+    print(f"error: edgec-agent.pyz is damaged or missing, copy the bundle again: {damage}", file=sys.stderr)
+    raise SystemExit(3) from None
+
+__all__ = ["AgentError", "intact", "open_engine", "read_bundle", "runnable", "visible"]
+Json = Dict[str, Any]
+_MOST = 2**20  # bytes of bundle.json
+
+
+def read_bundle() -> Json:
+    """``bundle.json``, checked. Raises AgentError that says what is wrong with it."""
+    try:
+        with (HERE / "bundle.json").open("rb") as file:
+            bundle = json.loads(file.read(_MOST).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged("bundle.json", str(error)) from error
+    _check("bundle.json", bundle, {"threads": _count, "artifacts": _list, "preprocess": _object})
+    for entry in bundle["artifacts"]:
+        _check("bundle.json: an artifact", entry, _ARTIFACT)
+    _check("bundle.json: preprocess", bundle["preprocess"], _PREPROCESS)
+    return dict(bundle)
+
+
+def intact(entry: Json) -> str:
+    """Path of an artifact that is as it was made. Raises AgentError for any other."""
+    digest = hashlib.sha256()
+    try:
+        with (HERE / entry["file"]).open("rb") as file:
+            for piece in iter(lambda: file.read(2**20), b""):
+                digest.update(piece)
+    except OSError as error:
+        raise _damaged(entry["file"], error.strerror or str(error)) from error
+    if digest.hexdigest() != entry["sha256"]:
+        raise _damaged(entry["file"], "its content is not what was made")
+    return str(HERE / entry["file"])
+
+
+def runnable(bundle: Json) -> Iterator[str]:
+    """Files of the artifacts whose engine is installed here, in order of preference."""
+    have = {
+        "onnx": find_spec("onnxruntime"),
+        "tflite": find_spec("ai_edge_litert") or find_spec("tflite_runtime"),
+    }
+    return (entry["file"] for entry in bundle["artifacts"] if have[entry["format"]])
+
+
+def _damaged(name: str, why: str) -> AgentError:
+    return AgentError("data", f"{name} is damaged, copy the bundle again: {visible(why, 200)}")
+
+
+def _check(what: str, value: Any, kinds: Dict[str, Callable[[Any], bool]]) -> None:
+    if not isinstance(value, dict):
+        raise _damaged(what, "not an object")
+    for key, fits in kinds.items():
+        if key not in value:
+            raise _damaged(what, f"{key} is missing")
+        if not fits(value[key]):
+            raise _damaged(what, f"{key} is {value[key]!r}")
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= 65536
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _numbers(value: Any) -> bool:
+    return _list(value) and all(map(_number, value))
+
+
+def _sizes(value: Any) -> bool:
+    return value is None or (_list(value) and len(value) <= 2 and all(map(_count, value)))
+
+
+def _codes(value: Any) -> bool:
+    pairs = value.values() if isinstance(value, dict) else [None]
+    return all(_numbers(pair) and len(pair) == 2 for pair in pairs)
+
+
+def _file(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9_][\w.+-]*\.(onnx|tflite)", value))
+
+
+_ARTIFACT: Dict[str, Callable[[Any], bool]] = {
+    "file": _file,
+    "format": lambda value: value in ("onnx", "tflite"),
+    "precision": lambda value: value in ("fp32", "fp16", "int8", "mixed"),
+    "sha256": lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value)),
+    "delegate": lambda value: isinstance(value, str),
+    "quantised": _codes,
+}
+_PREPROCESS: Dict[str, Callable[[Any], bool]] = {
+    "mean": _numbers,
+    "std": lambda value: _numbers(value) and all(value),
+    "scale": _number,
+    "channels": lambda value: value in ("rgb", "bgr", "gray"),
+    "resize": _sizes,
+    "crop": lambda value: _sizes(value) and (value is None or len(value) == 2),
+    "letterbox": lambda value: value is None or (type(value) is int and 0 <= value <= 255),
+}
+
+
+if __name__ == "__main__":
+    try:
+        print("\n".join(runnable(read_bundle())))
+    except AgentError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(3)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.compiler.driver import Settings, compile_recipe
 from edgec.compiler.recipe import Recipe
+from edgec.graph.foreign import Loading
 
 if TYPE_CHECKING:
     from edgec.runtime.measurement import Measurement
@@ -25,15 +26,26 @@ def compile(  # noqa: A001  (the verb of the product)
     force: bool = False,
     resume: bool = False,
     measure: bool = True,
+    trust: bool = False,
+    load_timeout: float | None = None,
+    load_memory: int | None = None,
+    isolated: bool = True,
     **options: Any,
 ) -> Report:
     """Compile ``model`` (a file, a factory, or a whole `Recipe`) into the folder ``out``.
 
     ``options`` are the recipe's keys: ``target``, ``budget``, ``precision``, ``formats``, ``passes``, ``preprocess``, ``seed``,
-    ``threads``. Raises EdgecError; gates that fail are in the report (``report.passed``).
+    ``threads``.
+
+    ``model`` is read in a child process that may take ``load_timeout`` seconds and ``load_memory`` bytes (None: by the
+    file's size and the free memory), or in this one (``isolated=False``); ``trust`` runs what a ``.pt2`` holds.
+
+    Raises EdgecError; gates that fail are in the report (``report.passed``).
     """
     recipe = model if isinstance(model, Recipe) else _recipe(model, data, samples, eval, options)
-    return compile_recipe(recipe, Settings(Path(out), force=force, resume=resume, measure=measure))
+    loading = Loading(load_timeout, load_memory, trust, isolated)
+    settings = Settings(Path(out), force=force, resume=resume, measure=measure, loading=loading)
+    return compile_recipe(recipe, settings)
 
 
 def _recipe(

@@ -18,7 +18,7 @@ from edgec.compiler.recipe import PassSpec, Recipe, check_model
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, open_data
 from edgec.graph.errors import UsageError
-from edgec.graph.load import load
+from edgec.graph.foreign import Loading, Pending, begin
 from edgec.passes.base import Pass
 from edgec.passes.pipeline_string import options_of, print_pass
 from edgec.targets import target as find_target
@@ -41,15 +41,21 @@ class Prepared:
     passes: tuple[Pass, ...]
 
 
-def prepare(recipe: Recipe) -> Prepared:
-    """Load and check everything that the recipe names, and resolve its passes; nothing is written."""
+def prepare(recipe: Recipe, loading: Loading, begun: Pending | None = None) -> Prepared:
+    """Load and check everything that the recipe names, and resolve its passes; nothing is written.
+
+    ``begun``: the model, where its loading was begun already; it is closed here.
+    """
     passes = resolve_passes(recipe)
     target = find_target(recipe.target)
     check_precision(recipe, target)
     source = recipe.model
-    sha256, size = _source_identity(source.path, source.weights)
-    check_model(recipe, sha256)
-    model = load(source.path, weights=source.weights, input_shape=source.input_shape)
+    with begun or begin(
+        source.path, loading, weights=source.weights, input_shape=source.input_shape
+    ) as pending:
+        sha256, size = _source_identity(source.path, source.weights)
+        check_model(recipe, sha256)
+        model = pending.model()
     preprocess = recipe.preprocess.build()
     data = evaluation = None
     if recipe.data is not None:
@@ -126,9 +132,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def dry_run(recipe: Recipe) -> dict[str, Any]:
+def dry_run(recipe: Recipe, loading: Loading, begun: Pending | None = None) -> dict[str, Any]:
     """What a run would do: the resolved recipe and the source model's cost. Writes nothing."""
-    ready = prepare(recipe)
+    ready = prepare(recipe, loading, begun)
     spent = cost(ready.model)
     return {
         "model": {

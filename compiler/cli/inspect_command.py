@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.compiler.cli.options import parse_shape
+from edgec.compiler.cli.options import loading, loading_options, parse_shape
 from edgec.graph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--target", default=None, help="Add the estimated latency on this target.")
 @click.option("--weights", metavar="FILE", help="state_dict for a MODEL given as file.py:factory.")
 @click.option("--input-shape", metavar="SHAPE", help="Shape of one input without the batch.")
+@loading_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     model: str,
@@ -44,18 +45,21 @@ def command(
     weights: str | None,
     input_shape: str | None,
     as_json: bool,
+    **limits: Any,
 ) -> None:
     """What MODEL costs: MACs, parameters, bytes; with --groups, what can be pruned and why not the rest."""
-    from edgec.compiler.cli.output import print_json
-
+    settings = loading(limits)
     if model.endswith(".tflite"):
         _inspect_tflite(model, layers, target, as_json)
         return
-    from edgec.graph.channels import groups as find_groups
-    from edgec.graph.cost import cost
-    from edgec.graph.load import load
+    from edgec.graph.foreign import begin
 
-    graph = load(model, weights=weights, input_shape=parse_shape(input_shape))
+    with begin(model, settings, weights=weights, input_shape=parse_shape(input_shape)) as pending:
+        from edgec.compiler.cli.output import print_json
+        from edgec.graph.channels import groups as find_groups
+        from edgec.graph.cost import cost
+
+        graph = pending.model()
     spent = cost(graph)
     facts = _facts(graph, spent)
     if target is not None:
@@ -88,7 +92,7 @@ def _inspect_tflite(path: str, layers: bool, target: str | None, as_json: bool) 
     from edgec.compiler.emit.tflite.read import read, read_cost
 
     file, (spent, precision) = read(path), read_cost(path)
-    facts = {
+    facts: dict[str, Any] = {
         "inputs": {file.tensors[i].name: list(file.tensors[i].shape) for i in file.inputs},
         "outputs": {file.tensors[i].name: list(file.tensors[i].shape) for i in file.outputs},
         "precision": precision,

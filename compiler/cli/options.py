@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from edgec.graph.errors import UsageError
+from edgec.graph.foreign.loading import Loading, parse_memory, parse_seconds
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,6 +32,29 @@ def data_options(command: F) -> F:
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+def loading_options(command: F) -> F:
+    """How model files are read: in a child process with limits, and nothing in them is run."""
+    for option in reversed(
+        [
+            click.option("--load-timeout", metavar="TIME", help="Reading a model may take that long, e.g. 60 or 5m. [default: by its size]"),
+            click.option("--load-memory", metavar="SIZE", help="And that much memory, e.g. 2G. [default: by its size and what is free]"),
+            click.option("--trust", is_flag=True, help="Run the pickles and the code that a .pt2 file holds, with your rights."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def loading(values: dict[str, Any]) -> Loading:
+    """The settings that `loading_options` took."""
+    timeout, memory = values["load_timeout"], values["load_memory"]
+    return Loading(
+        timeout=None if timeout is None else parse_seconds(timeout),
+        memory=None if memory is None else parse_memory(memory),
+        trust=values["trust"],
+    )
 
 
 def preprocessing(values: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgec.compiler.cli.options import data_options, parse_shape, preprocessing
+from edgec.compiler.cli.options import data_options, loading, loading_options, parse_shape, preprocessing
 from edgec.graph.errors import UsageError
 
 
@@ -26,6 +26,7 @@ from edgec.graph.errors import UsageError
     help="What 'wrong' means. [default: 20 for --bisect]",
 )
 @click.option("--threads", type=click.IntRange(min=1), default=1)
+@loading_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(a: str, b: str, **values: Any) -> int:
     """How far model B is from model A: per layer that both have, and at the outputs.
@@ -34,16 +35,20 @@ def command(a: str, b: str, **values: Any) -> int:
 
     Exit code 1 when --min-sqnr (or --bisect) finds a layer or output below it.
     """
-    from edgec.compiler.cli.output import print_json, stdout, table
-    from edgec.graph.compare import compare, first_divergence
-    from edgec.graph.data import open_data
-    from edgec.graph.load import load
-    from edgec.graph.preprocess import Preprocess
-
     if b.endswith(".tflite"):
         return _verify_tflite(a, b, values)
-    shape = parse_shape(values["input_shape"])
-    first, second = load(a, input_shape=shape), load(b, input_shape=shape)
+    from edgec.graph.foreign import begin
+
+    shape, settings = parse_shape(values["input_shape"]), loading(values)
+    with begin(a, settings, input_shape=shape) as pending:
+        from edgec.compiler.cli.output import print_json, stdout, table
+        from edgec.graph.compare import compare, first_divergence
+        from edgec.graph.data import open_data
+        from edgec.graph.preprocess import Preprocess
+
+        first = pending.model()
+    with begin(b, settings, input_shape=shape) as pending:
+        second = pending.model()
     preprocess = Preprocess(**preprocessing(values))
     data = open_data(
         values["data"] or "random",
@@ -88,13 +93,17 @@ def _verify_tflite(a: str, b: str, values: dict[str, Any]) -> int:
     from edgec.compiler.cli.output import print_json, stdout, table
     from edgec.compiler.tflite_quality import compare_file
     from edgec.graph.data import open_data
-    from edgec.graph.load import load
+    from edgec.graph.foreign import begin
     from edgec.graph.preprocess import Preprocess
+    from edgec.runtime.trial import try_file
 
     if values["bisect"]:
         hint = "Bisect the ONNX twin; it holds the same table of scales."
         raise UsageError("--bisect needs two ONNX models", where=b, hint=hint)
-    model = load(a, input_shape=parse_shape(values["input_shape"]))
+    settings = loading(values)
+    with begin(a, settings, input_shape=parse_shape(values["input_shape"])) as pending:
+        try_file(Path(b), None, settings)
+        model = pending.model()
     samples = values["samples"] or (None if values["data"] else 8)
     data = open_data(
         values["data"] or "random",

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import onnx
+import onnx.inliner
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnx import version_converter
@@ -31,7 +32,7 @@ from edgec.graph.ceil_mode import drop_idle_ceil
 from edgec.graph.equivalence import Reference
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.expand import drop_expands
-from edgec.graph.listener import Listener
+from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRING, RUNNING, Listener
 from edgec.graph.padding import write_out_pads
 from edgec.graph.spec import KNOWN_DOMAINS, MIN_OPSET, REFUSED
 from edgec.graph.verify import verify
@@ -60,26 +61,26 @@ def canonicalise(
 def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, listener: Listener) -> ir.Model:
     model = onnx.ModelProto()
     model.CopyFrom(source)
-    listener.stage("checking its form")
+    listener.stage(CHECKING)
     _refuse(model)
     check_form(model)
     _name_nodes(model)
     _drop_initialiser_inputs(model)
     fix_shapes(model, input_shape)
-    listener.stage("converting its opset")
+    listener.stage(CONVERTING)
     model = _runnable_opset(_lowest_equal_opset(model))
-    listener.stage("inferring its shapes")
+    listener.stage(INFERRING)
     check_sizes(model)
     original = onnx.ModelProto()
     original.CopyFrom(model)
-    listener.stage("folding its constants")
+    listener.stage(FOLDING)
     model = _modern_opset(simplify(model))
     graph = _to_ir(model)
     _refuse_nodes(graph)
-    listener.stage("fusing its layers")
+    listener.stage(FUSING)
     fuse(graph)
     tidy(graph)
-    listener.stage("running it on random input")
+    listener.stage(RUNNING)
     reference = Reference.of(original)
     graph = _with_free_batch(graph, reference)
     verify(graph)
@@ -282,12 +283,19 @@ def _lowest_equal_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """By onnx's converter, which drops functions: they are inlined first."""
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    return version_converter.convert_version(model, opset)
+
+
 def _runnable_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """Newer opsets than runtimes know are converted down where onnx can; else onnxruntime will say what it lacks."""
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx") and entry.version > RUNNABLE_OPSET:
             try:
-                converted = version_converter.convert_version(model, RUNNABLE_OPSET)
+                converted = _converted(model, RUNNABLE_OPSET)
             except (RuntimeError, onnx.checker.ValidationError):
                 return model
             converted.ir_version = MIN_IR
@@ -299,7 +307,7 @@ def _modern_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx") and entry.version < MIN_OPSET:
             try:
-                return version_converter.convert_version(model, MIN_OPSET)
+                return _converted(model, MIN_OPSET)
             except (RuntimeError, onnx.checker.ValidationError) as error:
                 why = str(error).strip().splitlines()[0]
                 what = f"opset {entry.version} cannot be brought to {MIN_OPSET}"

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+READING = "reading the file"
+CHECKING = "checking its form"
+GRAPH_STAGES = CONVERTING, INFERRING, FOLDING, FUSING, RUNNING = (
+    "converting its opset",
+    "inferring its shapes",
+    "folding its constants",
+    "fusing its layers",
+    "running it on random input",
+)
+"""Stages in which a library works on the nodes, so that one of them can be to blame."""
+
 
 class Listener:
     """Hears the stages of a load. This one does nothing with them."""

@@ -21,7 +21,7 @@ from edgec.graph.canonicalise import canonicalise
 from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.external import MOST_BYTES, load_external
 from edgec.graph.files import open_regular
-from edgec.graph.listener import Listener
+from edgec.graph.listener import READING, Listener
 
 TORCH_SUFFIX = ".pt2"
 
@@ -57,7 +57,7 @@ def read(
     """Read ``source`` as it is, without canonicalising: the model that users brought, in ONNX."""
     listener = listener or Listener()
     text = os.fspath(source)
-    listener.stage("reading the file")
+    listener.stage(READING)
     if is_factory(text):
         from edgec.graph.torch_source import from_factory
 
@@ -67,12 +67,11 @@ def read(
             "--weights goes with a factory only", where=text, hint="Write file.py:factory as MODEL."
         )
     path = Path(text)
-    check_file(path)
+    listener.size(check_file(path))
     with reading(where=str(path)):
         if path.suffix == TORCH_SUFFIX:
             from edgec.graph.torch_source import from_pt2
 
-            listener.size(path.stat().st_size)
             return from_pt2(path, trust=trust)
         return _from_onnx(path, listener)
 

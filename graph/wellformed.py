@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 
 from edgec.graph.boundary import first_line, node_name
-from edgec.graph.errors import ModelError
+from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.external import MOST_AXES, MOST_BYTES, byte_size, element_count, tensors
 
 MOST_ELEMENTS = 1 << 29
@@ -50,7 +50,10 @@ _FIELDS: dict[int, str] = {
 
 
 def check_form(model: onnx.ModelProto) -> None:
-    """Raise ModelError, naming the node or the tensor, for a model whose form no ONNX file may have."""
+    """Raise ModelError, naming the node or the tensor, for a model whose form no ONNX file may have.
+
+    UnsupportedError for an opset that the installed onnx does not know: what its ops mean cannot be known.
+    """
     opsets = _opsets(model.opset_import, "model")
     for place, tensor in tensors(model):
         _check_tensor(tensor, place)
@@ -80,15 +83,17 @@ def check_sizes(model: onnx.ModelProto) -> None:
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its large constants as inputs of their type: inference looks at no values of theirs."""
+    """The model with its large constants as inputs of their type, for inference looks at no values of theirs.
+
+    Shapes that the file declares for inner values and outputs are left out: they may be lies.
+    """
     light = onnx.ModelProto(ir_version=max(model.ir_version, 4))
     light.opset_import.extend(model.opset_import)
     light.functions.extend(model.functions)
     graph = light.graph
     graph.node.extend(model.graph.node)
     graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
-    graph.value_info.extend(model.graph.value_info)
+    graph.output.extend(onnx.ValueInfoProto(name=value.name) for value in model.graph.output)
     for tensor in model.graph.initializer:
         if math.prod(tensor.dims) <= _SMALL:
             graph.initializer.append(tensor)
@@ -100,8 +105,13 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 def _opsets(imports: Iterable[Any], where: str) -> dict[str, int]:
     found = {entry.domain: entry.version for entry in imports}
     for domain, version in found.items():
-        if not 0 < version < 1 << 20:
+        if version < 1:
             raise ModelError(f"opset {version} of {domain or 'ai.onnx'!r} does not exist", where=where)
+        newest = onnx.defs.onnx_opset_version()
+        if domain in _MAIN and version > newest:
+            why = f"onnx {onnx.__version__} knows opsets up to {newest}"
+            hint = "Export for an older opset, or upgrade onnx."
+            raise UnsupportedError(f"opset {version} is not known here", where=where, why=why, hint=hint)
     return found
 
 
@@ -205,6 +215,9 @@ def _unique(names: Sequence[str], what: str) -> None:
 
 def _check_value(value: onnx.ValueInfoProto) -> None:
     tensor = value.type.tensor_type
+    if tensor.elem_type not in onnx.TensorProto.DataType.values():
+        what = f"its element type {tensor.elem_type} does not exist"
+        raise ModelError(what, where=f"input {value.name!r}")
     if value.type.WhichOneof("value") != "tensor_type" or not tensor.HasField("shape"):
         return
     if len(tensor.shape.dim) > MOST_AXES:
@@ -352,6 +365,6 @@ def _check_window(node: onnx.NodeProto) -> None:
     """Kernel, strides, dilations and pads must speak of the same number of axes."""
     lengths = {a.name: len(a.ints) for a in node.attribute if a.name in _POSITIVE | {"pads"} and a.ints}
     axes = {n // 2 if name == "pads" else n for name, n in lengths.items()}
-    if len(axes) > 1 or lengths.get("pads", 0) % 2:
+    if len(axes) > 1 or lengths.get("pads", 0) % 2 or any(n > MOST_AXES for n in axes):
         why = ", ".join(f"{name} has {n}" for name, n in sorted(lengths.items()))
         raise ModelError("its window is inconsistent", where=node_name(node), why=why)

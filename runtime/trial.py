@@ -12,7 +12,7 @@ from typing import Any
 
 from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.foreign import Child, Loading
-from edgec.graph.listener import Listener
+from edgec.graph.listener import READING, RUNNING, Listener
 
 
 def try_file(path: Path, engine: str | None, loading: Loading) -> None:
@@ -41,14 +41,14 @@ def run(arguments: Mapping[str, Any], listener: Listener) -> bytes:
     from edgec.runtime.agent.engines import made_up_feeds, open_engine
 
     path, engine = Path(arguments["path"]), arguments["engine"]
-    listener.stage("reading the file")
+    listener.stage(READING)
     listener.size(check_file(path))
     if path.suffix == ".onnx":
         _check_onnx(path, listener)
     try:
         listener.stage("loading it into its engine")
         opened = open_engine(str(path), engine, 1, {})
-        listener.stage("running it on random input")
+        listener.stage(RUNNING)
         opened.feed(made_up_feeds(opened))
         opened.invoke()
     except AgentError as error:

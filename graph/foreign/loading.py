@@ -42,7 +42,9 @@ class Loading:
 
     def seconds(self, size: int, *, torch: bool = False) -> float:
         """The time limit for a model of ``size`` bytes: two minutes and 2 s per MB, ten for what needs torch."""
-        return self.timeout or (600.0 if torch else 120.0) + 2.0 * size / MB
+        if self.timeout is not None:
+            return self.timeout
+        return (600.0 if torch else 120.0) + 2.0 * size / MB
 
     def bytes(self, size: int, *, torch: bool = False) -> int:
         """The memory limit for a model of ``size`` bytes: 2 GB (torch: 4 GB) and 24 times the size, or 80% of what is free."""

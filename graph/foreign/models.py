@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgec.graph.errors import ModelError
 from edgec.graph.foreign.loading import MOST_MODEL, Loading
 from edgec.graph.foreign.process import Child, CrashError
+from edgec.graph.listener import GRAPH_STAGES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -42,7 +43,8 @@ class Pending:
         try:
             return _to_model(self._child.result(), self._arguments["source"])
         except CrashError as crash:
-            raise _explained(crash, self._arguments, self._loading) from None
+            seconds = min(_PROBE_SECONDS, self._child.seconds_left)
+            raise _explained(crash, self._arguments, self._loading, seconds) from None
 
     def close(self) -> None:
         """End the child if it still runs."""
@@ -116,14 +118,12 @@ def _is_factory(source: str) -> bool:
     return ":" in source and not Path(source).exists()
 
 
-def _explained(crash: CrashError, arguments: Mapping[str, Any], loading: Loading) -> ModelError:
-    """The crash with the node that did it, found by another child that takes the graph node by node.
-
-    Not after the time limit: whoever set one does not want to wait longer.
-    """
-    if crash.timed_out or arguments["weights"] is not None or _is_factory(str(arguments["source"])):
+def _explained(
+    crash: CrashError, arguments: Mapping[str, Any], loading: Loading, seconds: float
+) -> ModelError:
+    """The crash with the node that did it, found within what is left of the time by another child that goes node by node."""
+    if crash.stage not in GRAPH_STAGES or seconds < 1 or _is_factory(str(arguments["source"])):
         return crash
-    seconds = min(_PROBE_SECONDS, loading.seconds(0))
     with _child(_PROBE, arguments, loading, seconds) as child:
         try:
             child.result()

@@ -87,8 +87,13 @@ class Child:
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
+    @property
+    def seconds_left(self) -> float:
+        """Of the time limit, for the size known so far."""
+        return self._seconds(self._size) - (time.monotonic() - self._began)
+
     def result(self) -> bytes:
-        """Wait for the task's bytes. Raises its EdgecError, CrashError where it died or broke a limit, DefectError for a fault of ours."""
+        """Wait for the task's bytes. Raises its EdgecError, CrashError for a death or a broken limit, DefectError."""
         try:
             self._watcher.join()
         finally:
@@ -162,7 +167,10 @@ class Child:
         if self._answer is not None:
             return
         seconds, memory = self._seconds(self._size), self._memory(self._size)
-        if time.monotonic() - self._began > seconds:
+        if 2 * self._size > memory:
+            hint = "Raise --load-memory (load_memory=) if the model is sound."
+            self._fail(f"a model of {self._size >> 20} MB does not fit into {print_memory(memory)}", hint)
+        elif time.monotonic() - self._began > seconds:
             hint = "Raise --load-timeout (load_timeout=) if the model is sound."
             self._fail(f"reading it took more than {seconds:g} s", hint, timed_out=True)
         elif resident_bytes(self._process.pid) > memory:

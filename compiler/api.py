@@ -11,6 +11,7 @@ from edgec.compiler.driver import Settings, compile_recipe
 from edgec.compiler.fields import read_path
 from edgec.compiler.recipe import Recipe, make_recipe
 from edgec.graph.errors import UsageError
+from edgec.graph.foreign import Loading
 from edgec.graph.values import NotAdmitted
 
 if TYPE_CHECKING:
@@ -28,17 +29,28 @@ def compile(  # noqa: A001  (the verb of the product)
     force: bool = False,
     resume: bool = False,
     measure: bool = True,
+    trust: bool = False,
+    load_timeout: float | None = None,
+    load_memory: int | None = None,
+    isolated: bool = True,
     **options: Any,
 ) -> Report:
     """Compile ``model`` (a file, a factory, or a whole `Recipe`) into the folder ``out``.
 
     ``options`` are the recipe's keys: ``target``, ``budget``, ``precision``, ``formats``, ``passes``, ``preprocess``, ``seed``,
-    ``threads``. Raises EdgecError; gates that fail are in the report (``report.passed``).
+    ``threads``.
+
+    ``model`` is read in a child process that may take ``load_timeout`` seconds and ``load_memory`` bytes (None: by the
+    file's size and the free memory), or in this one (``isolated=False``); ``trust`` runs what a ``.pt2`` holds.
+
+    Raises EdgecError; gates that fail are in the report (``report.passed``).
     """
     if isinstance(model, Recipe) and (options or data is not None or samples is not None or eval is not None):
         raise UsageError("a whole recipe and options beside it", hint="Change the recipe instead.")
     recipe = model if isinstance(model, Recipe) else _recipe(model, data, samples, eval, options)
-    return compile_recipe(recipe, Settings(_folder(out), force=force, resume=resume, measure=measure))
+    loading = Loading(load_timeout, load_memory, trust, isolated)
+    settings = Settings(_folder(out), force=force, resume=resume, measure=measure, loading=loading)
+    return compile_recipe(recipe, settings)
 
 
 def _folder(out: Any) -> Path:

@@ -28,6 +28,7 @@ from edgec.compiler.sealed import SealedFolder, user_key
 from edgec.compiler.tflite_quality import judge_tflite
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DeviceError
+from edgec.graph.foreign import Loading, Pending
 from edgec.graph.scratch import scratch_folder
 from edgec.passes.base import Context, Prices, Progress
 
@@ -46,6 +47,10 @@ class Settings:
     force: bool = False
     resume: bool = False
     measure: bool = True
+    loading: Loading = field(default_factory=Loading)
+    """How the model is read."""
+    pending: Pending | None = None
+    """The recipe's model, where somebody has begun to load it."""
     progress: Progress = field(default_factory=Progress)
     after_pass: Callable[[Step], None] | None = None
 
@@ -54,7 +59,7 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
     """Run ``recipe`` into ``settings.out``. Gates that fail are in the report; everything else raises EdgecError."""
     start = time.perf_counter()
     with RunFolder(settings.out, force=settings.force) as folder, scratch_folder() as scratch:
-        ready = prepare(recipe)
+        ready = prepare(recipe, settings.loading, settings.pending)
         kept = SealedFolder(folder.cache, user_key())
         cache = PassCache(kept)
         if not settings.resume:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import onnx_ir as ir
 
 from edgec.graph.cost import cost
-from edgec.graph.load import load
+from edgec.graph.foreign import Loading, begin
 from edgec.targets import target as find_target
 from edgec.targets.estimator import Estimate, estimate
 
@@ -18,20 +18,23 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "fp16", "int8"]
 
 
-def estimate_file(path: Path, target: str, threads: int, engine: str | None = None) -> Estimate:
+def estimate_file(
+    path: Path, target: str, threads: int, engine: str | None = None, loading: Loading | None = None
+) -> Estimate:
     """The estimate for an ONNX or TFLite file. Raises EdgecError where the combination is not known."""
-    spent, precision = _cost_of_file(path)
+    spent, precision = _cost_of_file(path, loading or Loading())
     runtime = engine or ("ai-edge-litert" if path.suffix == ".tflite" else "onnxruntime")
     return estimate(spent, find_target(target), runtime=runtime, precision=precision, threads=threads)
 
 
-def _cost_of_file(path: Path) -> tuple[ModelCost, Precision]:
+def _cost_of_file(path: Path, loading: Loading) -> tuple[ModelCost, Precision]:
     if path.suffix == ".tflite":
         from edgec.compiler.emit.tflite.read import read_cost
 
         spent, precision = read_cost(path)
         return spent, cast("Precision", precision)
-    model = load(path)
+    with begin(path, loading) as pending:
+        model = pending.model()
     return cost(model), precision_of(model)
 
 

@@ -22,7 +22,7 @@ from edgec.compiler.recipe import EvalSource, PassSpec, Recipe, check_model
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, InputSpec, open_data
 from edgec.graph.errors import UnsupportedError, UsageError
-from edgec.graph.load import load
+from edgec.graph.foreign import Loading, Pending, begin
 from edgec.passes.base import Pass
 from edgec.passes.budget import parse_budget
 from edgec.passes.pipeline_string import options_of, print_pass
@@ -50,8 +50,11 @@ class Prepared:
     passes: tuple[Pass, ...]
 
 
-def prepare(recipe: Recipe) -> Prepared:
-    """Load and check everything that the recipe names, and resolve its passes; nothing is written."""
+def prepare(recipe: Recipe, loading: Loading, begun: Pending | None = None) -> Prepared:
+    """Load and check everything that the recipe names, and resolve its passes; nothing is written.
+
+    ``begun``: the model, where its loading was begun already; it is closed here.
+    """
     passes = resolve_passes(recipe)
     recipe = recipe.model_copy(update={"precision": precision_of(passes, recipe.precision)})
     target = find_target(recipe.target)
@@ -60,9 +63,12 @@ def prepare(recipe: Recipe) -> Prepared:
         check_given(one, data=recipe.data is not None, labels=recipe.data is not None, target=True)
     check_latency(recipe, passes, target)
     source = recipe.model
-    sha256, size = _source_identity(source.path, source.weights)
-    check_model(recipe, sha256)
-    model = load(source.path, weights=source.weights, input_shape=source.input_shape)
+    with begun or begin(
+        source.path, loading, weights=source.weights, input_shape=source.input_shape
+    ) as pending:
+        sha256, size = _source_identity(source.path, source.weights)
+        check_model(recipe, sha256)
+        model = pending.model()
     check_budgets(recipe, passes, model)
     preprocess = recipe.preprocess.build()
     preprocess.check_inputs([spec.shape for spec in InputSpec.of(model)])
@@ -175,12 +181,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def dry_run(recipe: Recipe, out: Path | None = None) -> dict[str, Any]:
+def dry_run(
+    recipe: Recipe, loading: Loading, begun: Pending | None = None, *, out: Path | None = None
+) -> dict[str, Any]:
     """What a run into ``out`` would do: the resolved recipe, the source model's cost, the space on the disk. Writes nothing.
 
     Raises EdgecError for everything that can be known to be wrong before a pass runs.
     """
-    ready = prepare(recipe)
+    ready = prepare(recipe, loading, begun)
     spent = cost(ready.model)
     _check_tflite(ready)
     if ready.passes:

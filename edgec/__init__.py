@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgec.compiler.api import bench, compile  # noqa: A004  (the verb of the product)
     from edgec.compiler.recipe import Recipe
-    from edgec.graph.load import load
+    from edgec.graph.foreign import load
     from edgec.targets import Target
 
 __version__ = "0.1.0"
@@ -20,7 +20,7 @@ __all__ = ["Recipe", "Target", "__version__", "bench", "compile", "load"]
 _HOME = {
     "bench": "edgec.compiler.api",
     "compile": "edgec.compiler.api",
-    "load": "edgec.graph.load",
+    "load": "edgec.graph.foreign",
     "Recipe": "edgec.compiler.recipe",
     "Target": "edgec.targets",
 }

@@ -20,19 +20,23 @@ from contextlib import contextmanager
 from typing import Any
 
 import onnx
+import onnx.inliner
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnx import version_converter
 
 from edgec.graph.affine import fold_affine
 from edgec.graph.batch import BATCH, can_free, fix_batch, free_batch
+from edgec.graph.boundary import node_name, reading
 from edgec.graph.ceil_mode import drop_idle_ceil
 from edgec.graph.equivalence import Reference
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.expand import drop_expands
+from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRING, RUNNING, Listener
 from edgec.graph.padding import write_out_pads
 from edgec.graph.spec import KNOWN_DOMAINS, MIN_OPSET, REFUSED
 from edgec.graph.verify import verify
+from edgec.graph.wellformed import check_form, check_sizes
 
 NAME_KEY = "edgec.name"
 MIN_IR = 10
@@ -43,25 +47,40 @@ TOLERANCE = 1e-4
 """Of an output's range: what float32 rounding may change when layers are fused."""
 
 
-def canonicalise(source: onnx.ModelProto, *, input_shape: Sequence[int] | None = None) -> ir.Model:
-    """The canonical graph of ``source``, which is left as it is.
+def canonicalise(
+    source: onnx.ModelProto, *, input_shape: Sequence[int] | None = None, listener: Listener | None = None
+) -> ir.Model:
+    """The canonical graph of ``source``, which is left as it is. ``listener`` hears of each stage before it begins.
 
     Raises UnsupportedError with the node for what cannot be taken, ModelError for a model that is broken.
     """
+    with reading(source):
+        return _canonicalise(source, input_shape, listener or Listener())
+
+
+def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, listener: Listener) -> ir.Model:
     model = onnx.ModelProto()
     model.CopyFrom(source)
+    listener.stage(CHECKING)
     _refuse(model)
+    check_form(model)
     _name_nodes(model)
     _drop_initialiser_inputs(model)
-    _fix_shapes(model, input_shape)
+    fix_shapes(model, input_shape)
+    listener.stage(CONVERTING)
     model = _runnable_opset(_lowest_equal_opset(model))
+    listener.stage(INFERRING)
+    check_sizes(model)
     original = onnx.ModelProto()
     original.CopyFrom(model)
-    model = _modern_opset(_simplify(model))
+    listener.stage(FOLDING)
+    model = _modern_opset(simplify(model))
     graph = _to_ir(model)
     _refuse_nodes(graph)
+    listener.stage(FUSING)
     fuse(graph)
     tidy(graph)
+    listener.stage(RUNNING)
     reference = Reference.of(original)
     graph = _with_free_batch(graph, reference)
     verify(graph)
@@ -162,7 +181,7 @@ def _refuse(model: onnx.ModelProto) -> None:
             raise UnsupportedError(what, where=f"input {value.name!r}")
     functions = {(f.domain, f.name) for f in model.functions}
     for node in model.graph.node:
-        where = f"node {node.name or node.output[0]!r} ({node.op_type})"
+        where = node_name(node)
         if node.domain not in KNOWN_DOMAINS and (node.domain, node.op_type) not in functions:
             hint = "Replace it by standard ONNX ops, or export with functions included."
             raise UnsupportedError(f"custom op of domain {node.domain!r}", where=where, hint=hint)
@@ -202,7 +221,7 @@ def _drop_initialiser_inputs(model: onnx.ModelProto) -> None:
         model.ir_version = max(model.ir_version, 4)
 
 
-def _fix_shapes(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> None:
+def fix_shapes(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> None:
     """Every axis but the leading one must have a size; ``input_shape`` gives those of the first input."""
     for index, value in enumerate(model.graph.input):
         tensor = value.type.tensor_type
@@ -213,6 +232,9 @@ def _fix_shapes(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> No
                 tensor.shape.dim.add().dim_value = size
             continue
         dims = tensor.shape.dim
+        for dim in dims:
+            if dim.WhichOneof("value") == "dim_value" and dim.dim_value < 0:
+                dim.ClearField("dim_value")  # what some exporters write for an open size
         if input_shape is not None and index == 0:
             if len(dims) != len(input_shape) + 1:
                 why = f"the model's input has {len(dims)} axes, --input-shape gives {len(input_shape)} and the batch"
@@ -261,12 +283,19 @@ def _lowest_equal_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """By onnx's converter, which drops functions: they are inlined first."""
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    return version_converter.convert_version(model, opset)
+
+
 def _runnable_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """Newer opsets than runtimes know are converted down where onnx can; else onnxruntime will say what it lacks."""
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx") and entry.version > RUNNABLE_OPSET:
             try:
-                converted = version_converter.convert_version(model, RUNNABLE_OPSET)
+                converted = _converted(model, RUNNABLE_OPSET)
             except (RuntimeError, onnx.checker.ValidationError):
                 return model
             converted.ir_version = MIN_IR
@@ -278,7 +307,7 @@ def _modern_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx") and entry.version < MIN_OPSET:
             try:
-                return version_converter.convert_version(model, MIN_OPSET)
+                return _converted(model, MIN_OPSET)
             except (RuntimeError, onnx.checker.ValidationError) as error:
                 why = str(error).strip().splitlines()[0]
                 what = f"opset {entry.version} cannot be brought to {MIN_OPSET}"
@@ -300,7 +329,7 @@ def _onnxsim() -> Any:
     return onnxsim
 
 
-def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     library = _onnxsim()
     try:
         with _silent():

@@ -36,7 +36,8 @@ def agent_bytes() -> bytes:
 def write_agent(folder: Path) -> Path:
     """Write the archive as ``folder/edgec-agent.pyz`` and return its path.
 
-    Raises EdgecError where something of that name is there, or the disk refuses. What runs is what was written only where nobody else can write: the caller's own new folder.
+    Raises EdgecError where something of that name is there, or the disk refuses. What runs is what was
+    written only where nobody else can write: the caller's own new folder.
     """
     path = folder / AGENT_NAME
     with disk_errors(path):

@@ -47,6 +47,14 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _read_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that tests make are their own: no child process for each (two seconds), but where a test is marked ``foreign``."""
+    if request.node.get_closest_marker("foreign") is None:
+        monkeypatch.setattr("edgec.graph.foreign.models._child", lambda *_: None)
+        monkeypatch.setattr("edgec.runtime.trial.try_file", lambda *_: None)
+
+
 def parse(text: str, *, seed: int = 0) -> onnx.ModelProto:
     """A model from ONNX text. Initialisers declared without values, ``float[8,3,3,3] w``, get random ones.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.compiler.cli import params
+from edgec.compiler.cli.options import loading, loading_options
 from edgec.graph import values as admitted
 from edgec.graph.errors import DataError, ModelError, UsageError
 
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 )
 @click.option("--estimate", is_flag=True, help="Do not measure: estimate for --target.")
 @click.option("--per-layer", is_flag=True, help="Time per layer.")
+@loading_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(artifacts: tuple[Path, ...], **values: Any) -> None:
     """Measure the latency of ARTIFACTs (.onnx, .tflite, or all of a run folder), or estimate it for a target."""
@@ -118,7 +120,9 @@ def _measure(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
     from edgec.compiler.cli.output import print_json, stderr
     from edgec.runtime.bench import BenchOptions, bench, compare
     from edgec.runtime.devices import open_device
+    from edgec.runtime.trial import try_file
 
+    settings = loading(values)
     options = BenchOptions(
         engine=values["engine"],
         threads=values["threads"],
@@ -132,6 +136,8 @@ def _measure(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
         if console.is_terminal and not values["as_json"]:
             console.print(text, markup=False)
 
+    for artifact in artifacts:
+        try_file(artifact, values["engine"], settings)
     with open_device(values["device"]) as device:
         comparison = compare(artifacts, options, device, notify) if values["as_comparison"] else None
         measurements = comparison.measurements if comparison else bench(artifacts, options, device, notify)
@@ -213,8 +219,10 @@ def _estimate(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
     from edgec.compiler.cli.output import print_json
     from edgec.compiler.estimates import estimate_file
 
+    settings = loading(values)
     found = {
-        str(a): estimate_file(a, values["target"], values["threads"], values["engine"]) for a in artifacts
+        str(a): estimate_file(a, values["target"], values["threads"], values["engine"], settings)
+        for a in artifacts
     }
     if values["as_json"]:
         print_json({"estimates": {name: guess.to_dict() for name, guess in found.items()}})

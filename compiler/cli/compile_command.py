@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgec.compiler.cli import params
-from edgec.compiler.cli.options import data_options, preprocessing
+from edgec.compiler.cli.options import data_options, loading, loading_options, preprocessing
 from edgec.graph import values as admitted
 from edgec.graph.errors import UsageError
+from edgec.graph.foreign import Pending, begin
 
 if TYPE_CHECKING:
     from edgec.compiler.pipeline import Step
@@ -126,6 +129,7 @@ if TYPE_CHECKING:
     "--print-after", type=params.PASS, metavar="PASS", help="Print the graph after this pass (stderr)."
 )
 @click.option("--time-passes", is_flag=True, help="Print time and memory of each pass (stderr).")
+@loading_options
 @click.option("--json", "as_json", is_flag=True, help="Print report.json's object and nothing else.")
 @click.option("-v", "--verbose", count=True, help="More words; -vv shows tracebacks.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
@@ -136,11 +140,25 @@ def command(**values: Any) -> int:
     """
     if values["out"] is None and not values["dry_run"]:
         raise UsageError("no output folder", hint="Add -o DIR.")
-    recipe = build_recipe(values)
-    _check_plan(recipe, values)
-    if values["dry_run"]:
-        return _dry_run(recipe, values)
-    return _run(recipe, values)
+    with _begun(values) as begun:
+        recipe = build_recipe(values)
+        _check_plan(recipe, values)
+        if values["dry_run"]:
+            return _dry_run(recipe, values, begun)
+        return _run(recipe, values, begun)
+
+
+@contextmanager
+def _begun(values: dict[str, Any]) -> Iterator[Pending | None]:
+    """The model of the command line, which loads while this process reads recipe and options and imports what it needs."""
+    if values["model"] is None:
+        yield None
+        return
+    settings = loading(values)
+    with begin(
+        values["model"], settings, weights=values["weights"], input_shape=values["input_shape"]
+    ) as pending:
+        yield pending
 
 
 def build_recipe(values: dict[str, Any]) -> Recipe:
@@ -222,11 +240,11 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
         base["gates"] = {"max_drop": values["max_drop"]}
 
 
-def _dry_run(recipe: Recipe, values: dict[str, Any]) -> int:
+def _dry_run(recipe: Recipe, values: dict[str, Any], begun: Pending | None) -> int:
     from edgec.compiler.cli.output import count, print_json, size
     from edgec.compiler.prepare import dry_run
 
-    plan = dry_run(recipe, values["out"])
+    plan = dry_run(recipe, loading(values), begun, out=values["out"])
     if values["as_json"]:
         print_json(plan)
         return 0
@@ -245,7 +263,7 @@ def _dry_run(recipe: Recipe, values: dict[str, Any]) -> int:
     return 0
 
 
-def _run(recipe: Recipe, values: dict[str, Any]) -> int:
+def _run(recipe: Recipe, values: dict[str, Any], begun: Pending | None) -> int:
     from edgec.compiler.cli.output import progress, stdout
     from edgec.compiler.driver import Settings, compile_recipe
     from edgec.runtime.report import render_terminal
@@ -257,6 +275,8 @@ def _run(recipe: Recipe, values: dict[str, Any]) -> int:
             force=values["force"],
             resume=values["resume"],
             measure=values["measure"],
+            loading=loading(values),
+            pending=begun,
             progress=bars,
             after_pass=_after_pass(values, bars),
         )

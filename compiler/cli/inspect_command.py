@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.compiler.cli import params
+from edgec.compiler.cli.options import loading, loading_options
 from edgec.graph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--input-shape", type=params.SHAPE, metavar="SHAPE", help="Shape of one input without the batch."
 )
+@loading_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     model: str,
@@ -46,20 +48,23 @@ def command(
     weights: str | None,
     input_shape: tuple[int, ...] | None,
     as_json: bool,
+    **limits: Any,
 ) -> None:
     """What MODEL costs: MACs, parameters, bytes; with --groups, what can be pruned and why not the rest."""
-    from edgec.compiler.cli.output import print_json
-
+    settings = loading(limits)
     if model.endswith(".tflite"):
         unused = params.given("show_groups", "show_blocks", "weights", "input_shape")
         params.refuse(unused, "needs an ONNX model", "Inspect the .onnx that the file was made from.")
         _inspect_tflite(model, layers, target, as_json)
         return
-    from edgec.graph.channels import groups as find_groups
-    from edgec.graph.cost import cost
-    from edgec.graph.load import load
+    from edgec.graph.foreign import begin
 
-    graph = load(model, weights=weights, input_shape=input_shape)
+    with begin(model, settings, weights=weights, input_shape=input_shape) as pending:
+        from edgec.compiler.cli.output import print_json
+        from edgec.graph.channels import groups as find_groups
+        from edgec.graph.cost import cost
+
+        graph = pending.model()
     spent = cost(graph)
     facts = _facts(graph, spent)
     if target is not None:
@@ -92,7 +97,7 @@ def _inspect_tflite(path: str, layers: bool, target: str | None, as_json: bool) 
     from edgec.compiler.emit.tflite.read import read, read_cost
 
     file, (spent, precision) = read(path), read_cost(path)
-    facts = {
+    facts: dict[str, Any] = {
         "inputs": {file.tensors[i].name: list(file.tensors[i].shape) for i in file.inputs},
         "outputs": {file.tensors[i].name: list(file.tensors[i].shape) for i in file.outputs},
         "precision": precision,

@@ -9,8 +9,11 @@ import click
 
 from edgec.compiler.cli import params
 from edgec.graph import values
+from edgec.graph.foreign.loading import Loading, parse_memory
 
 F = TypeVar("F", bound=Callable[..., Any])
+LOADING = values.Range(0.1, 1e6)
+"""Seconds."""
 
 
 def data_options(command: F) -> F:
@@ -32,6 +35,24 @@ def data_options(command: F) -> F:
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+def loading_options(command: F) -> F:
+    """How model files are read: in a child process with limits, and nothing in them is run."""
+    for option in reversed(
+        [
+            click.option("--load-timeout", type=params.seconds(LOADING), metavar="TIME", help="Reading a model may take that long, e.g. 60 or 5m. [default: by its size]"),
+            click.option("--load-memory", type=params.Read("size", parse_memory), metavar="SIZE", help="And that much memory, e.g. 2G. [default: by its size and what is free]"),
+            click.option("--trust", is_flag=True, help="Run the pickles and the code that a .pt2 file holds, with your rights."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def loading(given: dict[str, Any]) -> Loading:
+    """The settings that `loading_options` took."""
+    return Loading(given["load_timeout"], given["load_memory"], given["trust"])
 
 
 SETTINGS = ("mean", "std", "scale", "layout", "resize", "crop", "channels", "letterbox")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.compiler.cli import params
-from edgec.compiler.cli.options import SETTINGS, data_options, preprocessing
+from edgec.compiler.cli.options import SETTINGS, data_options, loading, loading_options, preprocessing
 from edgec.graph import values as admitted
 from edgec.graph.errors import UsageError
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     help="What 'wrong' means. [default: 20 for --bisect]",
 )
 @click.option("--threads", type=params.whole(admitted.THREADS), default=1, show_default=True)
+@loading_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(a: str, b: str, **values: Any) -> int:
     """How far model B is from model A: per layer that both have, and at the outputs.
@@ -49,16 +50,20 @@ def command(a: str, b: str, **values: Any) -> int:
 
     Exit code 1 when --min-sqnr (or --bisect) finds a layer or output below it.
     """
-    from edgec.compiler.cli.output import print_json, stdout, table
-    from edgec.graph.compare import compare, first_divergence
-    from edgec.graph.load import load
-
     if values["data"] is None:
         params.refuse(params.given("skip_bad", *SETTINGS), "without --data")
     if b.endswith(".tflite"):
         return _verify_tflite(a, b, values)
-    shape = values["input_shape"]
-    first, second = load(a, input_shape=shape), load(b, input_shape=shape)
+    from edgec.graph.foreign import begin
+
+    shape, settings = values["input_shape"], loading(values)
+    with begin(a, settings, input_shape=shape) as pending:
+        from edgec.compiler.cli.output import print_json, stdout, table
+        from edgec.graph.compare import compare, first_divergence
+
+        first = pending.model()
+    with begin(b, settings, input_shape=shape) as pending:
+        second = pending.model()
     data = _inputs(first, values)
     differences = compare(first, second, data, threads=values["threads"])
     limit = values["min_sqnr"] if values["min_sqnr"] is not None else (20.0 if values["bisect"] else None)
@@ -111,12 +116,16 @@ def _verify_tflite(a: str, b: str, values: dict[str, Any]) -> int:
     """Outputs of a TFLite file against those of the ONNX model ``a``: inner values of the two have nothing in common."""
     from edgec.compiler.cli.output import print_json, stdout, table
     from edgec.compiler.tflite_quality import compare_file
-    from edgec.graph.load import load
+    from edgec.graph.foreign import begin
+    from edgec.runtime.trial import try_file
 
     if values["bisect"]:
         hint = "Bisect the ONNX twin; it holds the same table of scales."
         raise UsageError("--bisect needs two ONNX models", where=b, hint=hint)
-    model = load(a, input_shape=values["input_shape"])
+    settings = loading(values)
+    with begin(a, settings, input_shape=values["input_shape"]) as pending:
+        try_file(Path(b), None, settings)
+        model = pending.model()
     data = _inputs(model, values)
     differences = compare_file(model, Path(b), data, threads=values["threads"])
     limit = values["min_sqnr"]

@@ -104,8 +104,7 @@ def _sizes(value: Any) -> bool:
 
 
 def _codes(value: Any) -> bool:
-    pairs = value.values() if isinstance(value, dict) else [None]
-    return all(_numbers(pair) and len(pair) == 2 for pair in pairs)
+    return isinstance(value, dict) and all(_numbers(pair) and len(pair) == 2 for pair in value.values())
 
 
 def _file(value: Any) -> bool:

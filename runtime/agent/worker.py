@@ -184,10 +184,12 @@ class Worker:
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").splitlines()
         tail = " | ".join([line.strip() for line in lines if line.strip()][-3:])
-        how = f"ended with exit code {code}"
+        how, kind = f"ended with exit code {code}", "worker"
+        if -code in (signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS):
+            kind = "model"  # an engine that works crashes over one model, not over all
         if code < 0:
             how = f"was killed by signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
-        return AgentError("worker", f"the engine's process {how}" + (f": {tail}" if tail else ""))
+        return AgentError(kind, f"the engine's process {how}" + (f": {tail}" if tail else ""))
 
     def close(self) -> None:
         """End the process and wait for it."""

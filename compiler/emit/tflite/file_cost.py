@@ -126,14 +126,16 @@ def _peak(file: TfliteFile) -> int:
     """The largest sum of live activations, each freed behind its last reader."""
     last = {i: k for k, op in enumerate(file.operators) for i in op.inputs if i >= 0}
     last.update(dict.fromkeys(file.outputs, len(file.operators)))
-    live = {i: file.tensors[i].bytes for i in file.inputs}
-    peak = sum(live.values())
+    live = set(file.inputs)
+    held = peak = sum(file.tensors[i].bytes for i in live)
     for k, op in enumerate(file.operators):
         if _widens(file, op):
             continue
-        live.update({i: file.tensors[i].bytes for i in op.outputs})
-        peak = max(peak, sum(live.values()))
-        for i in (*op.inputs, *op.outputs):
-            if last.get(i, -1) <= k:
-                live.pop(i, None)
+        fresh = set(op.outputs) - live
+        live |= fresh
+        held += sum(file.tensors[i].bytes for i in fresh)
+        peak = max(peak, held)
+        dead = {i for i in (*op.inputs, *op.outputs) if i in live and last.get(i, -1) <= k}
+        live -= dead
+        held -= sum(file.tensors[i].bytes for i in dead)
     return peak

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from edgec.compiler.emit.tflite.schema import (
     TensorType,
 )
 from edgec.graph.errors import ModelError
+from edgec.graph.files import open_regular
 
 if TYPE_CHECKING:
     from edgec.graph.cost import ModelCost
@@ -37,6 +39,15 @@ _FORMAT = {
     "float32": "<f",
 }  # fmt: skip
 _MAX_DEPTH = 16
+_MAX_AXES = 32
+_MAX_BYTES = (1 << 31) - 1
+"""Of a file: flatbuffer offsets reach no further."""
+_REUSE = 16
+_REUSE_BYTES = 4 << 20
+"""Tables and vectors may be shared, and a small file can share one a million times: this often its own size may be read."""
+_TABLE_BYTES = 64
+_DAMAGE = (struct.error, IndexError, KeyError, ValueError, OverflowError, TypeError, AttributeError)
+"""What reading offsets that lead nowhere ends in."""
 
 
 @dataclass(frozen=True)
@@ -121,16 +132,24 @@ def read(source: str | Path | bytes) -> TfliteFile:
     """Open a TFLite file, or its bytes. Raises ModelError for anything else."""
     where = "TFLite bytes" if isinstance(source, bytes) else str(source)
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise ModelError("cannot be read", where=where, why=str(error.strerror)) from error
+        data = source if isinstance(source, bytes) else _content(Path(source))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ModelError("cannot be read", where=where, why=why) from error
     if len(data) < 8 or data[4:8] != FILE_IDENTIFIER:
         raise ModelError("not a TFLite file", where=where, why="it lacks the mark TFL3")
     try:
         model = _Reader(data).table("Model", struct.unpack_from("<I", data)[0])
         return _assemble(model, len(data))
-    except (struct.error, IndexError, KeyError, ValueError, OverflowError) as error:
+    except _DAMAGE as error:
         raise ModelError("the TFLite file is damaged", where=where, why=str(error) or None) from error
+
+
+def _content(path: Path) -> bytes:
+    with open_regular(path) as stream:
+        if os.fstat(stream.fileno()).st_size > _MAX_BYTES:
+            raise ValueError("TFLite files end at 2 GB")
+        return stream.read(_MAX_BYTES)
 
 
 def read_cost(source: str | Path | bytes) -> tuple[ModelCost, str]:
@@ -138,7 +157,12 @@ def read_cost(source: str | Path | bytes) -> tuple[ModelCost, str]:
     from edgec.compiler.emit.tflite.file_cost import cost_of
 
     file = read(source)
-    return cost_of(file), file.precision
+    try:
+        return cost_of(file), file.precision
+    except _DAMAGE as error:
+        where = "TFLite bytes" if isinstance(source, bytes) else str(source)
+        what = "an operator of the TFLite file lacks an operand"
+        raise ModelError(what, where=where, why=str(error) or None) from error
 
 
 class _Reader:
@@ -147,6 +171,12 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.raw = np.frombuffer(data, np.uint8)
+        self._left = _REUSE * len(data) + _REUSE_BYTES
+
+    def _spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise ValueError("its tables share more than any real file does")
 
     def _unpack(self, layout: str, at: int) -> Any:
         if at < 0:
@@ -159,6 +189,7 @@ class _Reader:
     def table(self, name: str, at: int, depth: int = 0) -> dict[str, Any]:
         if depth > _MAX_DEPTH:
             raise ValueError("tables are nested too deep")
+        self._spend(_TABLE_BYTES)
         vtable = at - int(self._unpack("<i", at))
         slots = (int(self._unpack("<H", vtable)) - 4) // 2
         values: dict[str, Any] = {}
@@ -203,10 +234,14 @@ class _Reader:
 
     def _bytes(self, start: int) -> bytes:
         length = int(self._unpack("<I", start))
+        self._spend(length)
         return self._slice(start + 4, length).tobytes()
 
     def _vector(self, start: int, count: int, element: str) -> Array:
-        return self._slice(start, count * np.dtype(element).itemsize).view(element)
+        length = count * np.dtype(element).itemsize
+        if element != "uint8":  # bytes of constants are looked at in place, numbers are taken one by one
+            self._spend(length)
+        return self._slice(start, length).view(element)
 
     def _slice(self, start: int, length: int) -> Array:
         if start < 0 or start + length > len(self.raw):
@@ -251,6 +286,8 @@ def _operator(op: dict[str, Any], codes: list[tuple[str, int]], count: int) -> O
 def _tensor(table: dict[str, Any], buffers: list[Array | None]) -> TensorInfo:
     shape = () if table["shape"] is None else tuple(int(d) for d in table["shape"])
     signature = shape if table["shape_signature"] is None else tuple(int(d) for d in table["shape_signature"])
+    if len(shape) > _MAX_AXES or any(d < 0 for d in shape) or math.prod(shape) > 1 << 62:
+        raise ValueError(f"the shape {list(shape)[:9]} of tensor {table['name']!r} is impossible")
     data = buffers[int(table["buffer"])]
     try:
         kind = TensorType(int(table["type"]))

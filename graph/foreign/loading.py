@@ -1,0 +1,91 @@
+"""How a foreign file is read: the limits, and what it is trusted with."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgec.graph.errors import UsageError
+
+MB, GB = 1 << 20, 1 << 30
+LEAST_MEMORY = 256 * MB
+"""Less than that cannot hold the libraries that read a model."""
+MOST_MODEL = (1 << 31) - 1
+"""Bytes of the largest model: what one protobuf message can hold."""
+_UNITS = {"": 1, "k": 1 << 10, "m": MB, "g": GB, "t": 1 << 40}
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Settings for reading model files. They belong to a call, never to a recipe, which is a file from elsewhere too.
+
+    ``timeout``: seconds, and ``memory``: resident bytes, that reading one file may take; None: by the file's size and the
+    free memory. ``trust``: run what the file asks for, such as a pickle in a .pt2. ``isolated``: read it in a child process;
+    without, a hostile file can end this one.
+    """
+
+    timeout: float | None = None
+    memory: int | None = None
+    trust: bool = False
+    isolated: bool = True
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not 0 < self.timeout < 1e7:
+            why = f"{self.timeout:g} s"
+            raise UsageError("the load timeout must be above 0", why=why, hint="Write 60, 90s or 5m.")
+        if self.memory is not None and self.memory < LEAST_MEMORY:
+            why = f"{self.memory} bytes; the libraries that read a model need 256M"
+            raise UsageError("the load memory is too small", why=why, hint="Write 512M or 2G.")
+
+    def seconds(self, size: int, *, torch: bool = False) -> float:
+        """The time limit for a model of ``size`` bytes: two minutes and 2 s per MB, ten for what needs torch."""
+        if self.timeout is not None:
+            return self.timeout
+        return (600.0 if torch else 120.0) + 2.0 * size / MB
+
+    def bytes(self, size: int, *, torch: bool = False) -> int:
+        """The memory limit for a model of ``size`` bytes: 2 GB (torch: 4 GB) and 24 times the size, or 80% of what is free."""
+        if self.memory is not None:
+            return self.memory
+        wanted = (4 if torch else 2) * GB + 24 * min(size, MOST_MODEL)
+        return max(LEAST_MEMORY, min(wanted, int(0.8 * free_memory())))
+
+
+def parse_memory(text: str) -> int:
+    """``2G``, ``512M`` in bytes. Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if match is None:
+        raise UsageError(f"not an amount of memory: {text!r}", hint="Write 512M or 2G.")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def print_memory(count: int) -> str:
+    """Bytes as one would write them for --load-memory."""
+    return f"{count / GB:.1f}G" if count >= GB else f"{count // MB}M"
+
+
+def free_memory() -> int:
+    """Bytes that this process could still get: what the system has free, or less where a control group says so."""
+    return min(_free_of_system(), _free_of_group())
+
+
+def _free_of_system() -> int:
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", _text("/proc/meminfo"), re.MULTILINE)
+    if match is not None:
+        return int(match[1]) << 10
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # macOS does not tell what is free
+
+
+def _free_of_group() -> int:
+    folder = "/sys/fs/cgroup/"
+    most, used = _text(folder + "memory.max").strip(), _text(folder + "memory.current").strip()
+    return max(0, int(most) - int(used)) if most.isdigit() and used.isdigit() else 1 << 62
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

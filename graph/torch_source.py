@@ -1,0 +1,141 @@
+"""Models that need torch: ``.pt2`` files of ``torch.export``, and factories with their weights."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from edgec.graph.boundary import first_line
+from edgec.graph.errors import EdgecError, ModelError, UsageError
+from edgec.graph.torch_guard import load_guarded
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _torch(source: str) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        hint = "pip install 'edgec[torch]', or export the network to ONNX."
+        raise UsageError("reading a torch model needs torch", where=source, hint=hint) from error
+    return torch
+
+
+def from_pt2(path: Path, *, trust: bool) -> onnx.ModelProto:
+    """The program of a ``.pt2`` in ONNX.
+
+    Without ``trust`` nothing in the file runs (`graph.torch_guard`). Raises ModelError for a file that is none, or that needs
+    trust; UsageError without torch.
+    """
+    torch = _torch(str(path))
+    try:
+        program = torch.export.load(path) if trust else load_guarded(path)
+    except EdgecError:
+        raise
+    except Exception as error:  # torch raises its own tree of errors, json's, zipfile's and pickle's
+        raise ModelError("not a torch.export file", where=str(path), why=first_line(error)) from error
+    return _export(program, (), None, str(path))
+
+
+def from_factory(
+    source: str, weights: str | Path | None, input_shape: Sequence[int] | None
+) -> onnx.ModelProto:
+    """The module that a function makes, with ``weights`` in it, in ONNX. The function is the user's own code and is run."""
+    module_name, _, function = source.rpartition(":")
+    if not module_name.endswith(".py") and not all(part.isidentifier() for part in module_name.split(".")):
+        raise ModelError("no such file", where=source)
+    torch = _torch(source)
+    factory = getattr(_import(module_name, source), function, None)
+    if not callable(factory):
+        raise UsageError(f"no function {function!r} in {module_name}", where=source)
+    try:
+        module = factory()
+    except Exception as error:  # the factory is the user's code: whatever it raises is theirs to read
+        raise UsageError("the factory failed", where=source, why=first_line(error)) from error
+    if not isinstance(module, torch.nn.Module):
+        why = f"the factory returned {type(module).__name__}"
+        raise UsageError("a factory must return a torch.nn.Module", where=source, why=why)
+    if weights is not None:
+        _load_weights(module, Path(weights))
+    if input_shape is None:
+        raise UsageError(
+            "a torch factory needs the shape of one input", where=source, hint="Add --input-shape 3,224,224."
+        )
+    module.eval()
+    example = torch.zeros((2, *input_shape))
+    return _export(module, (example,), {0: torch.export.Dim("batch")}, source)
+
+
+def _import(name: str, source: str) -> Any:
+    try:
+        if not name.endswith(".py"):
+            sys.path.insert(0, str(Path.cwd()))
+            try:
+                return importlib.import_module(name)
+            finally:
+                sys.path.pop(0)
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError("no such file", where=name)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise UsageError("not a Python file", where=name)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError) as error:
+        raise UsageError("cannot be imported", where=source, why=first_line(error)) from error
+    return module
+
+
+def _load_weights(module: torch.nn.Module, path: Path) -> None:
+    import torch
+
+    if not path.is_file():
+        raise ModelError("no such file", where=str(path))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, OSError) as error:
+        raise ModelError("not a state_dict", where=str(path), why=first_line(error)) from error
+    except Exception as error:  # torch raises pickle.UnpicklingError for anything but plain tensors
+        raise ModelError("not a plain state_dict", where=str(path), why=first_line(error)) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise ModelError("the weights do not fit the network", where=str(path), why=why) from error
+
+
+def _export(program: Any, args: tuple[Any, ...], dynamic: Any, source: str) -> onnx.ModelProto:
+    import contextlib
+    import io
+    import logging
+    import warnings
+
+    import torch
+
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            shapes = None if dynamic is None else (dynamic,)
+            exported = torch.onnx.export(program, args, dynamo=True, dynamic_shapes=shapes, verbose=False)
+    except Exception as error:  # the exporter raises its own tree of errors and those of user code
+        why = first_line(error)
+        raise ModelError("torch cannot export this module", where=source, why=why) from error
+    finally:
+        quiet.setLevel(level)
+    if exported is None:
+        raise ModelError("torch cannot export this module", where=source)
+    model: onnx.ModelProto = exported.model_proto
+    return model

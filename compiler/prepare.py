@@ -22,7 +22,9 @@ from edgec.compiler.recipe import EvalSource, PassSpec, Recipe, check_model
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, InputSpec, open_data
 from edgec.graph.errors import UnsupportedError, UsageError
+from edgec.graph.files import is_factory
 from edgec.graph.foreign import Loading, Pending, begin
+from edgec.graph.load import check_file
 from edgec.passes.base import Pass
 from edgec.passes.budget import parse_budget
 from edgec.passes.pipeline_string import options_of, print_pass
@@ -66,6 +68,8 @@ def prepare(recipe: Recipe, loading: Loading, begun: Pending | None = None) -> P
     with begun or begin(
         source.path, loading, weights=source.weights, input_shape=source.input_shape
     ) as pending:
+        if not is_factory(source.path):
+            check_file(Path(source.path))  # before all of it is read for its hash
         sha256, size = _source_identity(source.path, source.weights)
         check_model(recipe, sha256)
         model = pending.model()

@@ -102,3 +102,11 @@ def _kind(mode: int) -> str:
     if stat.S_ISFIFO(mode):
         return "a FIFO"
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def is_factory(text: str) -> bool:
+    """``module:function`` or ``file.py:function`` rather than the path of a file."""
+    try:
+        return ":" in text and not Path(text).exists()
+    except (OSError, ValueError):  # a name too long for any file, or with a null byte
+        return False

@@ -20,7 +20,7 @@ from edgec.graph.boundary import reading
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.external import MOST_BYTES, load_external
-from edgec.graph.files import open_regular
+from edgec.graph.files import is_factory, open_regular
 from edgec.graph.listener import READING, Listener
 
 TORCH_SUFFIX = ".pt2"
@@ -74,11 +74,6 @@ def read(
 
             return from_pt2(path, trust=trust)
         return _from_onnx(path, listener)
-
-
-def is_factory(text: str) -> bool:
-    """``module:function`` rather than the path of a file."""
-    return ":" in text and not Path(text).exists()
 
 
 def check_file(path: Path) -> int:

@@ -14,6 +14,7 @@ from edgec.compiler.cli import params
 from edgec.compiler.cli.options import data_options, loading, loading_options, preprocessing
 from edgec.graph import values as admitted
 from edgec.graph.errors import UsageError
+from edgec.graph.files import is_factory
 from edgec.graph.foreign import Pending, begin
 
 if TYPE_CHECKING:
@@ -177,7 +178,12 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
         base["model"] = {**base["model"], **changed, "sha256": None}
     _add_data(base, values)
     _add_plan(base, values)
-    return make_recipe(base)
+    recipe = make_recipe(base)
+    if values["model"] is None and is_factory(recipe.model.path) and not values["trust"]:
+        hint = "Name it as MODEL on the command line, or add --trust, if the code is yours."
+        what = "this recipe's model is Python code, which loading it runs"
+        raise UsageError(what, where=values["recipe_path"], why=recipe.model.path, hint=hint)
+    return recipe
 
 
 def _check_plan(recipe: Recipe, values: dict[str, Any]) -> None:

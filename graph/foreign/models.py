@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edgec.graph.errors import ModelError
+from edgec.graph.files import is_factory
 from edgec.graph.foreign.loading import MOST_MODEL, Loading
 from edgec.graph.foreign.process import Child, CrashError
 from edgec.graph.listener import GRAPH_STAGES
@@ -104,7 +105,7 @@ def load(
 
 def _child(task: str, arguments: Mapping[str, Any], loading: Loading, seconds: float | None = None) -> Child:
     source = str(arguments["source"])
-    torch = source.endswith(".pt2") or arguments["weights"] is not None or _is_factory(source)
+    torch = source.endswith(".pt2") or arguments["weights"] is not None or is_factory(source)
     return Child(
         task,
         arguments,
@@ -114,15 +115,11 @@ def _child(task: str, arguments: Mapping[str, Any], loading: Loading, seconds: f
     )
 
 
-def _is_factory(source: str) -> bool:
-    return ":" in source and not Path(source).exists()
-
-
 def _explained(
     crash: CrashError, arguments: Mapping[str, Any], loading: Loading, seconds: float
 ) -> ModelError:
     """The crash with the node that did it, found within what is left of the time by another child that goes node by node."""
-    if crash.stage not in GRAPH_STAGES or seconds < 1 or _is_factory(str(arguments["source"])):
+    if crash.stage not in GRAPH_STAGES or seconds < 1 or is_factory(str(arguments["source"])):
         return crash
     with _child(_PROBE, arguments, loading, seconds) as child:
         try:

@@ -66,6 +66,30 @@ def test_the_recipe_reproduces_the_run_bit_for_bit(edgec, files) -> None:
         assert (files / "out" / name).read_bytes() == (files / "again" / name).read_bytes()
 
 
+def test_a_recipe_that_names_python_code_asks_for_trust(edgec, files) -> None:
+    """A recipe is a file from elsewhere too: what its author named is not what the user of it named."""
+    (files / "net.py").write_text(f"open({str(files / 'ran')!r}, 'w')\n\ndef make():\n    return None\n")
+    (files / "recipe.yaml").write_text("model: {path: 'net.py:make', input_shape: [3, 8, 8]}\n")
+    code, _, err = edgec("compile", "--recipe", files / "recipe.yaml", "-o", files / "again")
+    assert code == 2
+    assert "Python code" in err
+    assert "--trust" in err
+    assert not (files / "ran").exists()
+
+
+def test_limits_for_loading_are_checked(edgec, files) -> None:
+    for option, value, words in (
+        ("--load-timeout", "0", "above 0"),
+        ("--load-timeout", "soon", "90s or 5m"),
+        ("--load-memory", "10M", "256M"),
+        ("--load-memory", "lots", "512M or 2G"),
+    ):
+        for command in (["inspect"], ["compile", "--dry-run"], ["bench"], ["verify", files / "net.onnx"]):
+            code, _, err = edgec(*command, files / "net.onnx", option, value)
+            assert code == 2, (command, option, value)
+            assert words in err
+
+
 def test_a_recipe_for_another_model_is_refused(edgec, files) -> None:
     edgec(*compile_args(files))
     onnx.save(parse(NET, seed=5), files / "net.onnx")

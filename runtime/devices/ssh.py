@@ -36,7 +36,7 @@ class SshDevice:
         self.link = link
         self._python = python
         self._token = secrets.token_hex(6)
-        self._ready = self._cancelled = self._used_tmp = False
+        self._ready = self._used_tmp = False
         self._count = 0
         self._root = ""  # absolute path of edgec's folder there, once connected
         self._pushed: dict[str, str] = {}
@@ -133,8 +133,6 @@ class SshDevice:
         return job
 
     def poll(self, job: str) -> JobState:
-        if self._cancelled:
-            raise DeviceError("the run was cancelled", where=self.name)
         reply = self._run(scripts.poll(job), timeout=30.0)
         state, _, progress = reply.out.decode("utf-8", "replace").partition("\n")
         progress = progress.strip()
@@ -164,9 +162,6 @@ class SshDevice:
             else:
                 return
 
-    def cancel(self) -> None:
-        self._cancelled = True
-
     def close(self) -> None:
         for job in list(self._jobs):
             self.stop(job)
@@ -189,9 +184,7 @@ class SshDevice:
     def _run(
         self, script: str, *, timeout: float, source: Path | None = None, sink: Path | None = None
     ) -> Reply:
-        return self.link.patiently(
-            script, timeout=timeout, source=source, sink=sink, give_up=lambda: self._cancelled
-        )
+        return self.link.patiently(script, timeout=timeout, source=source, sink=sink)
 
     def _check(self, reply: Reply, what: str) -> None:
         if reply.code == 0:

@@ -16,7 +16,7 @@ from edgec.graph.views import ConvView
 from edgec.passes.base import Progress
 from edgec.passes.distill_convex import DistillConvex
 from edgec.passes.gated.parts import parts_of
-from edgec.passes.pipeline_string import parse_pipeline, print_pipeline
+from edgec.passes.pipeline_string import parse_pipeline, print_pass
 
 NET = """net (float[batch,3,8,8] x) => (float[batch,4] y)
 <float[8,3,3,3] w0, float[8] b0, float[8,8,3,3] w1, float[8,8,3,3] w2, float[8,8,3,3] w3, float[8,8,3,3] w4,
@@ -326,7 +326,7 @@ def test_without_data_it_refuses(net, context):
 
 def test_pipeline_string_round_trip():
     text = "distill-convex{region=block19..block27 blocks=3 solver=convex lower=relu lam=0.01 gate-count=4} recover-lsq"
-    assert print_pipeline(parse_pipeline(text)) == text
+    assert " ".join(map(print_pass, parse_pipeline(text))) == text
 
 
 def test_interruption_goes_through(net, told):

@@ -24,7 +24,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "EDGEC_KILLS"
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL)
-EXITS = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGKILL: -9}
 OLD = ("--passes", "fold")
 NEW = ("--passes", "prune-channels{macs=50%} recover-lsq quantize", "--format", "onnx,tflite")
 

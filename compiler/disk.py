@@ -7,7 +7,6 @@ for temporary files. What is certain is the size of the weights; what a pass spi
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.graph.cost import ModelCost, cost
 from edgec.graph.errors import EdgecError
+from edgec.graph.scratch import temporary_folder
 from edgec.passes.base import Need, Pass
 from edgec.passes.recovery.sites import MEMORY
 
@@ -43,7 +43,7 @@ class Space:
 def space_for(ready: Prepared, out: Path | None) -> tuple[Space, ...]:
     """For the run's folder (the current one where there is none yet), and for temporary files."""
     folder = _existing(out if out is not None else Path.cwd())
-    temporary = Path(tempfile.gettempdir())
+    temporary = temporary_folder()
     spent = cost(ready.model)
     written, spilled = run_bytes(ready, spent), spilled_bytes(ready, spent)
     if folder.stat().st_dev == temporary.stat().st_dev:

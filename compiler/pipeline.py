@@ -15,7 +15,7 @@ from edgec.compiler.resources import measured
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError, PassError
 from edgec.passes.base import Context, LayerReport, Note, Pass, PassResult
-from edgec.passes.pipeline_string import options_of, print_pass
+from edgec.passes.pipeline_string import options_of
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,3 @@ def _from_cache(one: Pass, entry: tuple[ir.Model, dict[str, Any]] | None) -> Ste
         params=(figures["params"][0], figures["params"][1]),
         cached=True,
     )
-
-
-def describe(passes: Sequence[Pass]) -> str:
-    """The pipeline as text, one pass a line."""
-    return "\n".join(print_pass(one) for one in passes)

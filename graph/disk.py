@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from edgec.graph.errors import EdgecError
+from edgec.graph.values import size
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -62,8 +63,8 @@ def disk_error(
     why = _REASONS.get(code, error.strerror or str(error))
     free = free_bytes(path) if path is not None and code == errno.ENOSPC else None
     if free is not None:
-        need = f"{_size(needed)} needed, " if needed is not None else ""
-        why = f"{why} ({need}{_size(free)} free)"
+        need = f"{size(needed)} needed, " if needed is not None else ""
+        why = f"{why} ({need}{size(free)} free)"
     named = next(
         (str(name) for name in (error.filename2, error.filename) if isinstance(name, (str, Path))), None
     )
@@ -184,10 +185,3 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _size(count: int) -> str:
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= limit:
-            return f"{count / limit:.3g} {unit}"
-    return f"{count} B"

@@ -37,12 +37,6 @@ class EdgecError(Exception):
         return head if self.hint is None else f"{head}\n{visible(shortened(self.hint, _LONGEST))}"
 
 
-class GateError(EdgecError):
-    """A gate failed (budget not reached, accuracy drop too large). Artifacts are still written."""
-
-    exit_code = 1
-
-
 class UsageError(EdgecError):
     """The command, recipe, or option is wrong."""
 

@@ -126,14 +126,6 @@ class Preprocess:
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
         }
 
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> Preprocess:
-        """The inverse of `to_dict`."""
-        known: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        return Preprocess(**known)
-
     def picture(self, image: Image.Image) -> Array:
         """Decode one picture to uint8 (height, width, channels)."""
         from PIL import Image as Pillow

@@ -46,32 +46,6 @@ class Region:
         return self.skip == ()
 
 
-def cut_points(model: ir.Model) -> tuple[str, ...]:
-    """Values that every path from an input to an output goes through, in order.
-
-    The input and the output of the network are among them where there is only one. Counted by paths: a value
-    is a cut when the paths through it are all paths there are, so the answer does not depend on the order of
-    nodes.
-    """
-    graph = model.graph
-    into: dict[ir.Value, int] = dict.fromkeys(graph.inputs, 1)
-    for node in graph:
-        count = sum(into.get(value, 0) for value in node.inputs if value is not None)
-        into.update(dict.fromkeys(node.outputs, count))
-    onward: dict[ir.Value, int] = {}
-    for value in graph.outputs:
-        onward[value] = onward.get(value, 0) + 1
-    for node in reversed(graph):
-        count = sum(onward.get(value, 0) for value in node.outputs)
-        for source in node.inputs:
-            if source is not None:
-                onward[source] = onward.get(source, 0) + count
-    total = sum(into.get(value, 0) for value in graph.outputs)
-    return tuple(
-        value.name or "" for value, count in into.items() if count and count * onward.get(value, 0) == total
-    )
-
-
 def regions(model: ir.Model) -> tuple[Region, ...]:
     """The residual blocks of ``model`` in order, inner ones before those around them.
 

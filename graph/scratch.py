@@ -50,11 +50,15 @@ def write_scratch(path: Path, data: bytes | str) -> None:
 
 def scratch_root() -> Path:
     """The folder that holds all temporary ones of this user. Raises EdgecError where it cannot be used."""
+    return private_folder(temporary_folder() / f"edgec-{os.geteuid()}", hint=_ELSEWHERE)
+
+
+def temporary_folder() -> Path:
+    """Where temporary files of all programs lie: TMPDIR, else the system's. Raises EdgecError where TMPDIR is no folder."""
     named = os.environ.get("TMPDIR")
     if named and not Path(named).is_dir():
         raise EdgecError("TMPDIR is no folder", where=named, hint="Make it, or unset TMPDIR.")
-    folder = Path(named or tempfile.gettempdir()).absolute() / f"edgec-{os.geteuid()}"
-    return private_folder(folder, hint=_ELSEWHERE)
+    return Path(named or tempfile.gettempdir()).absolute()
 
 
 def _remove_stale(root: Path) -> None:

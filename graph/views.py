@@ -6,7 +6,7 @@ in, and gives its constant operands as numpy arrays. It holds no state of its ow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,11 +110,6 @@ def set_attribute(node: ir.Node, name: str, value: int | float | str | Sequence[
     )
 
 
-def nodes_of(model: ir.Model, *op_types: str) -> Iterable[ir.Node]:
-    """Nodes of these types in topological order, as a snapshot that edits do not disturb."""
-    return [node for node in model.graph if node.op_type in op_types]
-
-
 def sole_consumer(value: ir.Value) -> ir.Node | None:
     """The one node that reads ``value``, when exactly one does and it is no graph output."""
     uses = tuple(value.uses())
@@ -200,12 +195,6 @@ class ConvView:
     def is_depthwise(self) -> bool:
         """Every input channel has filters of its own (a channel multiplier above 1 counts too)."""
         return self.group > 1 and self.weight.shape[1] == 1
-
-    @property
-    def is_pointwise(self) -> bool:
-        """A dense 1x1 convolution, stride 1, no padding."""
-        ones = all(k == 1 for k in self.kernel) and all(s == 1 for s in self.strides)
-        return ones and self.group == 1 and not any(self.pads)
 
     def set(self, *, weight: Array | None = None, bias: Array | None = None) -> None:
         """Replace weight and bias; initialisers that other nodes share stay as they are for those."""

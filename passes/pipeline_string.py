@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from edgec.graph.errors import UsageError, did_you_mean
@@ -47,11 +47,6 @@ def parse_pipeline(text: str) -> tuple[Pass, ...]:
         hint = "See `edgec passes list`."
         raise UsageError("the pipeline cannot be read", why="; ".join(problems), hint=hint)
     return tuple(passes)
-
-
-def print_pipeline(passes: Sequence[Pass]) -> str:
-    """The inverse of `parse_pipeline`."""
-    return " ".join(print_pass(one) for one in passes)
 
 
 def print_pass(one: Pass) -> str:

@@ -8,14 +8,13 @@ form: Migacz, GTC 2017).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from edgec.passes.quantize.histogram import Histogram
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Method = Literal["minmax", "percentile", "mse", "entropy"]
 
 STEPS = 96
 FINEST = 0.02

@@ -131,7 +131,6 @@ class Site:
     """One layer, ready to be fitted: ``samples`` may be read once."""
 
     number: int
-    count: int
     layer: Layer
     goal: Goal
     samples: Iterator[Sample]
@@ -201,7 +200,7 @@ class Sites:
                 weights = [inner.layer.columns() for inner in chain]
                 images, rows = self.batches.samples, self._rows(layer)
                 held = len(self.batches.held)
-                yield Site(number, len(self.planned), layer, goal, samples, images, rows, held, chain)
+                yield Site(number, layer, goal, samples, images, rows, held, chain)
                 for _ in samples:
                     # The walk must go on even where nobody looked at the samples.
                     pass

@@ -66,11 +66,6 @@ class Patches:
             for i, size in enumerate(spatial)
         )
 
-    def unit_columns(self, channels: Array) -> Array:
-        """Unknowns that read the given input channels: channels (units, c) -> (units, taps * c), for ``group`` 1."""
-        offsets = np.arange(len(self.taps)) * self.group_channels
-        return np.asarray((offsets[None, :, None] + channels[:, None, :]).reshape(len(channels), -1))
-
     def columns(self, weight: Array, bias: Array | None) -> Array:
         """(out, in/group, *kernel) and (out,) -> (group, unknowns, out/group), float64."""
         outputs = weight.shape[0] // self.group

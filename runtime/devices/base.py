@@ -80,9 +80,6 @@ class Device(Protocol):
     def stop(self, job: str) -> None:
         """End a job with all its processes and remove its files; nothing happens when it is gone."""
 
-    def cancel(self) -> None:
-        """Make a ``poll`` of another thread raise DeviceError, so that it ends its job."""
-
     def close(self) -> None:
         """Give up the connection."""
 

@@ -44,7 +44,6 @@ class LocalDevice:
         self._folder: Path | None = None
         self._count = itertools.count()
         self._agent: Path | None = None
-        self._cancelled = False
 
     def __enter__(self) -> LocalDevice:
         return self
@@ -118,8 +117,6 @@ class LocalDevice:
         return str(process.pid)
 
     def poll(self, job: str) -> JobState:
-        if self._cancelled:
-            raise DeviceError("the run was cancelled", where=self.name)
         entry = self._jobs[job]
         code = entry.process.poll()
         if code is None and time.monotonic() > entry.deadline:
@@ -143,9 +140,6 @@ class LocalDevice:
             shutil.rmtree(entry.folder, ignore_errors=True)
             if entry.lock is not None:
                 entry.lock.release()
-
-    def cancel(self) -> None:
-        self._cancelled = True
 
     def close(self) -> None:
         for job in list(self._jobs):

@@ -157,12 +157,11 @@ class Link:
         source: Path | None = None,
         sink: Path | None = None,
         most: int = REPLY_MOST,
-        give_up: Callable[[], bool] = lambda: False,
     ) -> Reply:
         """Like ``once``, again and again while the link fails, for ``times.reconnect`` seconds.
 
         For scripts that may run twice. ``source`` is sent to its stdin, ``sink`` takes its stdout, both from
-        the start on every try. Raises DeviceError when the link does not come back or ``give_up`` says so.
+        the start on every try. Raises DeviceError when the link does not come back.
         """
         end, pause, told = time.monotonic() + self.times.reconnect, 0.5, False
         while True:
@@ -170,7 +169,7 @@ class Link:
                 with _opened(source, "rb") as stdin, _opened(sink, "wb") as stdout:
                     reply = self.once(script, stdin=stdin, stdout=stdout, timeout=timeout, most=most)
             except LinkLostError as error:
-                if give_up() or time.monotonic() >= end:
+                if time.monotonic() >= end:
                     raise self.unreachable(error) from error
                 if not told:
                     self.notify(f"{self.address}: link lost ({error}); trying again")

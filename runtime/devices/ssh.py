@@ -39,7 +39,7 @@ class SshDevice:
         self.link = link
         self._python = python
         self._token = secrets.token_hex(6)
-        self._ready = self._cancelled = self._used_tmp = False
+        self._ready = self._used_tmp = False
         self._count = 0
         self._root = ""  # absolute path of edgec's folder there, once connected
         self._pushed: dict[str, str] = {}
@@ -137,8 +137,6 @@ class SshDevice:
         return job
 
     def poll(self, job: str) -> JobState:
-        if self._cancelled:
-            raise DeviceError("the run was cancelled", where=self.name)
         reply = self._run(scripts.poll(job), timeout=30.0)
         state, _, progress = said(reply.out).partition("\n")
         progress = progress.strip()
@@ -169,9 +167,6 @@ class SshDevice:
                 time.sleep(0.5)
             else:
                 return
-
-    def cancel(self) -> None:
-        self._cancelled = True
 
     def close(self) -> None:
         for job in list(self._jobs):
@@ -208,9 +203,7 @@ class SshDevice:
         sink: Path | None = None,
         most: int = REPLY_MOST,
     ) -> Reply:
-        return self.link.patiently(
-            script, timeout=timeout, source=source, sink=sink, most=most, give_up=lambda: self._cancelled
-        )
+        return self.link.patiently(script, timeout=timeout, source=source, sink=sink, most=most)
 
     def _check(self, reply: Reply, what: str) -> None:
         if reply.code == 0:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgec.runtime.report.comparison import RunComparison, compare
     from edgec.runtime.report.html import page
-    from edgec.runtime.report.schema import Report, latency_of
+    from edgec.runtime.report.schema import Report
     from edgec.runtime.report.store import read, write
     from edgec.runtime.report.terminal import render_terminal, summary_lines
 
@@ -24,7 +24,6 @@ __all__ = [
     "Report",
     "RunComparison",
     "compare",
-    "latency_of",
     "page",
     "read",
     "render_terminal",
@@ -36,7 +35,6 @@ _HOME = {
     "Report": "schema",
     "RunComparison": "comparison",
     "compare": "comparison",
-    "latency_of": "schema",
     "page": "html",
     "read": "store",
     "render_terminal": "terminal",

@@ -342,30 +342,3 @@ class Report(Part):
     def to_json(self) -> str:
         """The text of ``report.json``: every key present, None where the run has no such part."""
         return self.model_dump_json(by_alias=True, indent=1) + "\n"
-
-
-def latency_of(record: Mapping[str, Any], device: str = "host") -> Latency:
-    """One record of the on-device agent (``runtime/agent.py``) as a `Latency`."""
-    engine, version = record.get("engine", ""), record.get("engine_version", "")
-    same = (
-        "threads",
-        "median_ms",
-        "p10_ms",
-        "p90_ms",
-        "p99_ms",
-        "runs",
-        "load_ms",
-        "first_ms",
-        "valid",
-        "emulated",
-    )
-    return Latency(
-        measured=True,
-        device=device,
-        runtime=f"{engine} {version}".strip(),
-        peak_rss_mb=record.get("peak_mb"),
-        invalid=tuple(record.get("invalid", ())),
-        notices=tuple(record.get("notices", ())),
-        machine={key: record[key] for key in ("before", "after") if record.get(key)},
-        **{key: record[key] for key in same if key in record},
-    )

@@ -6,7 +6,7 @@ import pytest
 
 from edgec.graph.errors import UsageError
 from edgec.graph.load import load
-from edgec.graph.regions import between, cut_points, region, regions
+from edgec.graph.regions import between, region, regions
 
 RESIDUAL = """net (
     float[1,3,4,4] x, float[3,3,3,3] w1, float[3,3,3,3] w2, float[3,3,3,3] w3, float[3,3,1,1] w4
@@ -35,25 +35,12 @@ def test_residual_blocks_have_fork_join_and_skip(build):
     assert not second.has_identity
 
 
-def test_cut_points_are_where_all_paths_meet(build):
-    assert cut_points(build(RESIDUAL)) == ("x", "a", "e", "f", "i", "y")
-
-
-def test_values_that_lead_nowhere_or_come_from_constants_are_no_cuts(build):
+def test_values_that_lead_nowhere_or_come_from_constants_make_no_block(build):
     model = build(
         "net (float[1,3,4,4] x, float[3,3,1,1] w, float[1] k) => (float[1,3,4,4] y)"
         " { a = Conv(x, w)  s = Sigmoid(k)  dead = Relu(a)  y = Mul(a, s) }"
     )
-    assert cut_points(model) == ("x", "a", "y")
     assert regions(model) == ()
-
-
-def test_two_outputs_leave_only_what_both_need(build):
-    model = build(
-        "net (float[1,3,4,4] x) => (float[1,3,4,4] y, float[1,3,4,4] z)"
-        " { a = Relu(x)  y = Sigmoid(a)  z = Tanh(a) }"
-    )
-    assert cut_points(model) == ("x", "a")
 
 
 def test_a_block_that_is_read_from_elsewhere_is_no_block(build):
@@ -143,9 +130,6 @@ def test_resnet56(shared):
     assert [number for number, block in enumerate(blocks, 1) if not block.has_identity] == [10, 19]
     last_stage = region(model, f"{blocks[18].name}..{blocks[26].name}")
     assert len(last_stage.nodes) == 9 * 5 - 1 + 2  # conv, relu, conv, add, relu; no last relu; Slice and Pad
-    cuts = cut_points(model)
-    assert {block.output for block in blocks} <= set(cuts)
-    assert not {name for block in blocks for name in block.branch} & set(cuts)
 
 
 def test_mobilenet_v2(shared):

@@ -127,7 +127,7 @@ def test_pieces_that_nobody_timed_are_said(teacher: ir.Model, noise: Noise, cont
     )
     for prices, said in ((None, True), (Prices(table, 1.0), False)):
         result = Compress(macs="75%").run(teacher.clone(), replace(around, prices=prices))
-        assert result.data["cuts"] or prices
+        assert result.data["cuts"] if prices is None else True
         assert any("no latencies are known" in note.text for note in result.notes) == said
 
 

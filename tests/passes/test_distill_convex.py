@@ -16,7 +16,7 @@ from edgec.graph.views import ConvView
 from edgec.passes.base import Progress
 from edgec.passes.distill_convex import DistillConvex
 from edgec.passes.gated.parts import parts_of
-from edgec.passes.pipeline_string import parse_pipeline, print_pipeline
+from edgec.passes.pipeline_string import parse_pipeline, print_pass
 
 NET = """net (float[batch,3,8,8] x) => (float[batch,4] y)
 <float[8,3,3,3] w0, float[8] b0, float[8,8,3,3] w1, float[8,8,3,3] w2, float[8,8,3,3] w3, float[8,8,3,3] w4,
@@ -163,6 +163,7 @@ def test_a_region_that_a_relu_block_made_is_matched(canonical, noise, context):
 def test_several_blocks_match_the_sums_between(net, told):
     result = DistillConvex(region="block1..block2", blocks=2, width=16, **FAST).run(net.clone(), told)
     assert [part["name"] for part in result.data["parts"]] == ["block1", "block2"]
+    assert len(result.layers) == 2
     assert all(layer.error_after < layer.error_before for layer in result.layers)
     names = {value.name for node in result.model.graph for value in node.outputs}
     assert {"j1", "a1", "j2", "a2"} <= names
@@ -306,16 +307,16 @@ def test_constant_activations_are_refused(net, context):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "word"),
     [
-        {},
-        {"region": "block1", "blocks": 0},
-        {"region": "block1", "lam": 0.0},
-        {"region": "block1", "edge": 1.0},
+        ({}, "region"),
+        ({"region": "block1", "blocks": 0}, "blocks"),
+        ({"region": "block1", "lam": 0.0}, "lam"),
+        ({"region": "block1", "edge": 1.0}, "edge"),
     ],
 )
-def test_options_are_checked(options):
-    with pytest.raises(UsageError):
+def test_options_are_checked(options, word):
+    with pytest.raises(UsageError, match=word):
         DistillConvex(**options)
 
 
@@ -326,7 +327,7 @@ def test_without_data_it_refuses(net, context):
 
 def test_pipeline_string_round_trip():
     text = "distill-convex{region=block19..block27 blocks=3 solver=convex lower=relu lam=0.01 gate-count=4} recover-lsq"
-    assert print_pipeline(parse_pipeline(text)) == text
+    assert " ".join(map(print_pass, parse_pipeline(text))) == text
 
 
 def test_interruption_goes_through(net, told):

@@ -256,8 +256,10 @@ def test_layers_that_change_together_are_computed_again(
     data = noise(model, 6)
     batches = Batches(data, data.take(0), 4)
     feeds = {"x": np.concatenate([one["x"] for one in data.batches(6)])}
+    seen = []
     for site in Sites(model, context(teacher, data), ["branch", "head"], batches, depth=1):
         samples = list(site.samples)
+        seen.append(site.layer.name)
         if site.layer.name == "branch":
             assert [inner.layer.name for inner in site.chain] == ["inner"]
             own = Executor(model, outputs=["r"]).run(feeds)
@@ -269,3 +271,4 @@ def test_layers_that_change_together_are_computed_again(
             assert site.chain == ()
             own = Executor(model, outputs=["t"]).run(feeds)
             np.testing.assert_allclose(np.concatenate([s.x for s in samples]), own["t"], rtol=1e-4, atol=1e-4)
+    assert seen == ["branch", "head"]

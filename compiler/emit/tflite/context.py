@@ -18,7 +18,6 @@ from edgec.compiler.emit.tflite.layout import (
     UNIT,
     Layout,
     Shape,
-    channels_last,
     identity,
     same_bytes,
 )
@@ -186,10 +185,6 @@ class Lowering:
         placed = self._converted(home, layout, free)
         home.placements.append(placed)
         return placed
-
-    def take_channels_last(self, home: Home, free: Collection[int] = ()) -> Placed:
-        """Channels last, a signal as an image of height 1."""
-        return self.take(home, channels_last(len(home.shape)), free)
 
     def take_identity(self, home: Home) -> Placed:
         """In ONNX order."""

@@ -180,7 +180,7 @@ def test_what_is_refused(run: Path, bundle: Bundle, tmp_path: Path) -> None:
     assert "model.int8.onnx" in str(info.value)
     with pytest.raises(UsageError, match="no system"):
         make_bundle(run, tmp_path / "b", DeployOptions(artifacts=("model.onnx",), wheels_for=("windows",)))
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="no report"):
         make_bundle(tmp_path, tmp_path / "b", DeployOptions())
     changed = Path(shutil.copytree(run, tmp_path / "changed"))
     (changed / "model.onnx").write_bytes(b"other")

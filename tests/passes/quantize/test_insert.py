@@ -90,10 +90,11 @@ def test_scales_are_scalars_and_weights_int8(canonical: Canonical, noise: Noise,
     """A scale of shape (1,) fails in onnxruntime only once it fuses."""
     model = canonical(NET)
     result = quantised(model, noise(model), tmp_path)
-    for node in result.graph:
-        if node.op_type == "QuantizeLinear":
-            assert constant(node.inputs[1]).shape == ()
-            assert constant(node.inputs[2]).dtype == np.uint8
+    quantisers = [node for node in result.graph if node.op_type == "QuantizeLinear"]
+    assert len(quantisers) >= 4
+    for node in quantisers:
+        assert constant(node.inputs[1]).shape == ()
+        assert constant(node.inputs[2]).dtype == np.uint8
     weights = [c for n in result.graph if (c := constant(n.inputs[0])) is not None and c.dtype == np.int8]
     assert len(weights) == 4
     assert all(np.abs(w.astype(int)).max() == 127 for w in weights)
@@ -107,12 +108,13 @@ def test_scales_are_scalars_and_weights_int8(canonical: Canonical, noise: Noise,
 def test_the_bias_scale_is_the_product(canonical: Canonical, noise: Noise, tmp_path: Path) -> None:
     model = canonical(NET)
     result = quantised(model, noise(model), tmp_path)
-    for node in result.graph:
-        if node.op_type in ("Conv", "Gemm"):
-            x, w, b = (value.producer() for value in node.inputs)
-            product = constant(x.inputs[1]) * constant(w.inputs[1])
-            np.testing.assert_array_equal(constant(b.inputs[1]), product.astype(np.float32))
-            assert constant(b.inputs[0]).dtype == np.int32
+    layers = [node for node in result.graph if node.op_type in ("Conv", "Gemm")]
+    assert len(layers) == 4
+    for node in layers:
+        x, w, b = (value.producer() for value in node.inputs)
+        product = constant(x.inputs[1]) * constant(w.inputs[1])
+        np.testing.assert_array_equal(constant(b.inputs[1]), product.astype(np.float32))
+        assert constant(b.inputs[0]).dtype == np.int32
 
 
 @pytest.mark.parametrize("per_channel", [True, False])

@@ -72,11 +72,10 @@ def test_nan_activations_name_the_layer(net: ir.Model, noise: Noise, tmp_path: P
     broken = constant(net.graph.initializers["b3"]).copy()
     broken[1] = np.inf
     net.graph.initializers["b3"].const_value = ir.tensor(broken, name="b3")
-    name = next(n.name for n in net.graph if any(v.name == "s" for v in n.outputs))
     third = [n.name for n in net.graph if n.op_type == "Conv"][2]
     with pytest.raises(PassError, match="NaN or infinity") as caught:
         run(net, noise(net), tmp_path)
-    assert third in str(caught.value) or str(name) in str(caught.value)
+    assert f"'{third}'" in str(caught.value)
 
 
 def test_a_constant_feature_map_gets_a_valid_scale(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
@@ -86,6 +85,7 @@ def test_a_constant_feature_map_gets_a_valid_scale(net: ir.Model, noise: Noise, 
     data = noise(net)
     result = run(net, data, tmp_path)
     scales = [constant(n.inputs[1]) for n in result.model.graph if n.op_type == "QuantizeLinear"]  # type: ignore[attr-defined]
+    assert len(scales) >= 4
     assert all(np.isfinite(s) and s > 0 for s in scales)
     feeds = next(iter(data.batches(8)))
     reference, value = Executor(net).run(feeds)["y"], Executor(result.model).run(feeds)["y"]  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edgec.graph.errors import DataError, EdgecError
-from edgec.runtime.report import latency_of, read, write
+from edgec.runtime.report import read, write
 from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Layer, PassRun, Quality, Report
 
 
@@ -121,25 +121,3 @@ def test_a_failed_write_leaves_the_old_report(
     ):
         write(tmp_path, minimal.model_copy(update={"seconds": 9.0}))
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-
-
-def test_agent_record_becomes_a_latency() -> None:
-    record = {
-        "engine": "onnxruntime",
-        "engine_version": "1.31.1",
-        "threads": 2,
-        "median_ms": 3.5,
-        "p10_ms": 3.4,
-        "peak_mb": 80.0,
-        "valid": False,
-        "invalid": ["throttled: 3 events"],
-        "emulated": False,
-        "before": {"clock_mhz": 1500},
-        "after": None,
-        "bytes": 7,
-    }
-    latency = latency_of(record, device="ssh://pi")
-    assert latency.measured
-    assert (latency.runtime, latency.device, latency.threads) == ("onnxruntime 1.31.1", "ssh://pi", 2)
-    assert not latency.valid
-    assert latency.machine == {"before": {"clock_mhz": 1500}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from edgec import __version__
 from edgec.compiler.recipe import Recipe, read_recipe
 from edgec.graph.errors import DataError, ModelError, UsageError, did_you_mean
+from edgec.graph.files import read_text
+from edgec.graph.text import markdown, visible
 
 if TYPE_CHECKING:
     from edgec.runtime.report.schema import Artifact, Report
@@ -24,6 +27,9 @@ BUNDLE_JSON = "bundle.json"
 _SUMS = "SHA256SUMS"
 _PRECISIONS = ("int8", "mixed", "fp16", "fp32")  # in order of preference
 _ENGINES = {"onnxruntime": "onnxruntime", "ai-edge-litert": "litert", "tflite-runtime": "tflite-runtime"}
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,100}")
+"""What a run calls its artifacts; a report may come from elsewhere, and names paths of the bundle and the device."""
+_MOST_LABELS = 1 << 24
 _NUMPY = {"tflite-runtime": "numpy<2"}
 
 
@@ -125,7 +131,11 @@ def requirements(system: System, formats: Sequence[str]) -> list[str]:
 
 def _choose(report: Report, target: Target, names: Sequence[str]) -> list[Artifact]:
     """The artifacts asked for, in the order in which a device should prefer them."""
-    known = {Path(artifact.path).name: artifact for artifact in report.artifacts}
+    for artifact in report.artifacts:
+        if not _PLAIN_NAME.fullmatch(artifact.path):
+            why = f"{artifact.path!r} is no plain file name"
+            raise DataError("an artifact of the report is refused", why=why)
+    known = {artifact.path: artifact for artifact in report.artifacts}
     for name in names:
         if name not in known:
             raise UsageError(f"the run has no artifact {name!r}", hint=did_you_mean(name, known))
@@ -225,11 +235,10 @@ def _fill(
 
 
 def _copy_labels(source: Path, copy: Path) -> None:
-    try:
-        text = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("the labels cannot be read", where=str(source), why=str(error)) from error
-    copy.write_text("".join(f"{line.strip()}\n" for line in text.splitlines()), encoding="utf-8")
+    text = read_text(source, _MOST_LABELS, "a list of labels")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+    shown = [f"{visible(line.strip())}\n" for line in lines]  # the device prints them
+    copy.write_text("".join(shown), encoding="utf-8")
 
 
 def _readme(
@@ -241,11 +250,13 @@ def _readme(
     for system in target.systems:
         engines = ", ".join(f"{r.engine} {r.version}" for r in system.runtimes if r.install == "pip")
         offline = ", wheels included" if system.name in options.wheels_for else ""
-        systems.append(f"- {system.title} (Python {system.python}): {engines or 'no engine exists'}{offline}")
+        systems.append(
+            f"- {markdown(system.title)} (Python {system.python}): {engines or 'no engine exists'}{offline}"
+        )
     return Template(text).substitute(
-        title=f"{bundle['model']} for {target.title}",
+        title=markdown(f"{bundle['model']} for {target.title}"),
         version=bundle["edgec"],
-        target=target.title,
+        target=markdown(target.title),
         offline=" (no network needed)" if wheels else "",
         artifacts="\n".join(rows),
         preprocess="\n".join(f"- {key}: {value}" for key, value in steps.items()),

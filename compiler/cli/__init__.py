@@ -5,6 +5,7 @@ stdout carries the result, stderr progress and errors; exit codes are those of d
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 import edgec
+from edgec.compiler.cli.echo import echo_lines
 from edgec.graph.errors import EdgecError
 
 COMMANDS = {
@@ -69,6 +71,8 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: EdgecErrors become one message and their exit code; a traceback appears with -vv only."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may have letters that the terminal lacks
     verbose = "-vv" in sys.argv
     compiling = sys.argv[1:2] == ["compile"]
     interrupted = "interrupted; run again with --resume to go on" if compiling else "interrupted"
@@ -77,7 +81,9 @@ def main() -> None:
     except click.exceptions.Abort:
         _fail(interrupted, 130)
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        echo_lines(text.getvalue(), err=True, end="")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _fail(interrupted, 130)
@@ -105,5 +111,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"error: {message}", err=True)
+    echo_lines(f"error: {message}", err=True)
     sys.exit(code)

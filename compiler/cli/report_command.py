@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from edgec.compiler.cli.echo import echo, echo_lines
+
 
 @click.command("report")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -28,15 +30,15 @@ def command(runs: tuple[Path, ...], form: str | None, out: Path | None) -> None:
     comparison = compare(reports)
     if out is not None:
         write_text(out, page(reports[0][1], reports[0][0]) if len(reports) == 1 else comparison.html())
-        click.echo(f"wrote {out}", err=True)
+        echo(f"wrote {out}", err=True)
     if form == "md":
-        click.echo(comparison.markdown())
+        echo_lines(comparison.markdown())
     elif form == "csv":
-        click.echo(comparison.csv(), nl=False)
+        echo_lines(comparison.csv(), end="")
     elif form == "json":
         objects = {name: report.model_dump(mode="json", by_alias=True) for name, report in reports}
         print_json(objects if len(reports) > 1 else reports[0][1].model_dump(mode="json", by_alias=True))
     elif out is None and len(reports) == 1:
         render_terminal(reports[0][1], stdout())
     elif out is None:
-        click.echo(comparison.markdown())
+        echo_lines(comparison.markdown())

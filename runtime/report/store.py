@@ -10,10 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgec.graph.errors import DataError, EdgecError
+from edgec.graph.files import read_text
 from edgec.runtime.report.schema import SCHEMA, Report
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
+_MOST_BYTES = 1 << 26
+"""Of a report; one has some 100 kB."""
 
 
 def write(run_folder: Path, report: Report, name: str | None = None) -> None:
@@ -50,14 +53,11 @@ def read(run_folder: Path) -> Report:
     Raises DataError when there is none, or it is damaged, or another version of edgec wrote it.
     """
     path = run_folder / JSON_NAME if run_folder.is_dir() else run_folder
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         raise DataError(
             "no report", where=str(path), hint="A run folder is what `edgec compile … -o DIR` makes."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("cannot read the report", where=str(path), why=str(error)) from error
+        )
+    text = read_text(path, _MOST_BYTES, "a report")
     try:
         raw = json.loads(text)
     except json.JSONDecodeError as error:
@@ -65,6 +65,8 @@ def read(run_folder: Path) -> Report:
         raise DataError(
             "damaged report", where=str(path), why=why, hint="Run `edgec compile` again."
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists in lists
+        raise DataError("damaged report", where=str(path), why=str(error)) from error
     _check_version(raw, path)
     try:
         return Report.model_validate_json(text)

@@ -17,7 +17,8 @@ from edgec.compiler.prices import own_format
 from edgec.compiler.recipe import Recipe, read_recipe
 from edgec.graph.disk import disk_error
 from edgec.graph.errors import DataError, ModelError, UsageError, did_you_mean
-from edgec.graph.text import shortened, visible
+from edgec.graph.files import read_text
+from edgec.graph.text import markdown, shortened, visible
 from edgec.graph.values import THREADS, NotAdmitted, Range, whole
 from edgec.runtime.digest import sha256_of
 from edgec.runtime.report.inside import file_inside
@@ -33,6 +34,7 @@ _RECIPE_MOST = 2**20  # bytes
 _PLAIN = re.compile(r"[A-Za-z0-9_][\w.+-]{0,199}\.(onnx|tflite)", re.ASCII)
 _PRECISIONS = ("int8", "mixed", "fp16", "fp32")  # in order of preference
 _ENGINES = {"onnxruntime": "onnxruntime", "ai-edge-litert": "litert", "tflite-runtime": "tflite-runtime"}
+_MOST_LABELS = 1 << 24
 _NUMPY = {"tflite-runtime": "numpy<2"}
 
 
@@ -291,11 +293,10 @@ def _fill(
 
 
 def _copy_labels(source: Path, copy: Path) -> None:
-    try:
-        text = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("the labels cannot be read", where=str(source), why=str(error)) from error
-    copy.write_text("".join(f"{line.strip()}\n" for line in text.splitlines()), encoding="utf-8")
+    text = read_text(source, _MOST_LABELS, "a list of labels")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+    shown = [f"{visible(line.strip())}\n" for line in lines]  # the device prints them
+    copy.write_text("".join(shown), encoding="utf-8")
 
 
 def _readme(
@@ -307,13 +308,13 @@ def _readme(
     for system in target.systems:
         engines = ", ".join(f"{r.engine} {r.version}" for r in system.runtimes if r.install == "pip")
         offline = ", wheels included" if system.name in options.wheels_for else ""
-        systems.append(f"- {system.title} (Python {system.python}): {engines or 'no engine exists'}{offline}")
-    from edgec.runtime.report.comparison import markdown_text
-
+        systems.append(
+            f"- {markdown(system.title)} (Python {system.python}): {engines or 'no engine exists'}{offline}"
+        )
     return Template(text).substitute(
-        title=f"{markdown_text(visible(bundle['model']))} for {target.title}",
+        title=markdown(f"{bundle['model']} for {target.title}"),
         version=bundle["edgec"],
-        target=target.title,
+        target=markdown(target.title),
         offline=" (no network needed)" if wheels else "",
         artifacts="\n".join(rows),
         preprocess="\n".join(f"- {key}: {value}" for key, value in steps.items()),

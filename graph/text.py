@@ -26,6 +26,18 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is, inside a table too; a line end becomes a blank."""
+    plain = visible(text.replace("\r", " ").replace("\n", " "))
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|&~" else c for c in plain)
+
+
+def markdown_code(text: str) -> str:
+    """Inline code; in a table even code must escape its bars."""
+    plain = visible(text.replace("\r", " ").replace("\n", " "))
+    return "`" + plain.replace("`", "'").replace("|", "\\|") + "`"
+
+
 def size(count: float) -> str:
     """Bytes for people, in decimal units."""
     for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

@@ -5,6 +5,7 @@ stdout carries the result, stderr progress and errors; exit codes are those of d
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -14,6 +15,7 @@ from typing import Any
 import click
 
 import edgec
+from edgec.compiler.cli.echo import echo_lines
 from edgec.compiler.cli.ending import Ending
 from edgec.graph.disk import disk_error, is_disk_error
 from edgec.graph.errors import EdgecError
@@ -73,6 +75,8 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: EdgecErrors become one message and their exit code; a traceback appears with -vv only."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may have letters that the terminal lacks
     with Ending() as ending:
         try:
             result: Any = cli.main(prog_name="edgec", standalone_mode=False)
@@ -131,7 +135,7 @@ def _sentence(error: click.ClickException) -> str:
 
 def _say(message: str, code: int) -> int:
     with suppress(OSError):  # stderr may be gone with the terminal
-        click.echo(f"error: {message}", err=True)
+        echo_lines(f"error: {message}", err=True)
     return code
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.compiler.cli import params
+from edgec.compiler.cli.echo import echo
 from edgec.compiler.cli.options import loading, loading_options
 from edgec.graph import values as admitted
 from edgec.graph.errors import DataError, ModelError, UsageError
@@ -195,15 +196,15 @@ def print_measurements(measurements: tuple[Measurement, ...], comparison: Compar
     console.print(table(None, columns, rows, right=(1, 3, 4, 5, 6, 7, 8, 9, 10)))
     for ratio in comparison.ratios if comparison else ():
         names = f"{Path(ratio.artifact).name} / {Path(ratio.baseline).name}"
-        click.echo(
+        echo(
             f"{names}: {ratio.ratio:.3f} of the time ({ratio.p10:.3f} to {ratio.p90:.3f}, {ratio.rounds} rounds)"
         )
     for m in measurements:
         for reason in m.invalid:
-            click.echo(f"INVALID {Path(m.artifact).name}: {reason}", err=True)
+            echo(f"INVALID {Path(m.artifact).name}: {reason}", err=True)
     for notice in dict.fromkeys(notice for m in measurements for notice in m.notices):
         who = [Path(m.artifact).name for m in measurements if notice in m.notices]
-        click.echo(f"note {'all' if len(who) == len(measurements) else ', '.join(who)}: {notice}", err=True)
+        echo(f"note {'all' if len(who) == len(measurements) else ', '.join(who)}: {notice}", err=True)
 
 
 def _print_layers(artifact: Path, rows: list[dict[str, Any]]) -> None:
@@ -228,7 +229,7 @@ def _estimate(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
         print_json({"estimates": {name: guess.to_dict() for name, guess in found.items()}})
         return
     for name, guess in found.items():
-        click.echo(f"{Path(name).name}: {guess.text}")
+        echo(f"{Path(name).name}: {guess.text}")
         if values["per_layer"]:
             total = sum(guess.per_node_ms.values()) or 1.0
             rows = [

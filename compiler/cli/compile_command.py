@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.compiler.cli import params
+from edgec.compiler.cli.echo import echo, echo_lines
 from edgec.compiler.cli.options import data_options, loading, loading_options, preprocessing
 from edgec.graph import values as admitted
 from edgec.graph.errors import UsageError
@@ -254,23 +254,23 @@ def _dry_run(recipe: Recipe, values: dict[str, Any], begun: Pending | None) -> i
     if values["as_json"]:
         print_json(plan)
         return 0
-    click.echo(
+    echo(
         f"model    {plan['model']['path']}: {count(plan['model']['macs'])}MACs, {count(plan['model']['params'])}params"
     )
-    click.echo(f"target   {plan['target']}")
+    echo(f"target   {plan['target']}")
     if plan["data"]:
-        click.echo(f"data     {plan['data']['name']}: {plan['data']['samples']} samples")
-    click.echo("passes   " + ("\n         ".join(plan["passes"]) or "none"))
+        echo(f"data     {plan['data']['name']}: {plan['data']['samples']} samples")
+    echo_lines("passes   " + ("\n         ".join(plan["passes"]) or "none"))
     for line in plan["remarks"]:
-        click.echo(f"note     {line}")
+        echo(f"note     {line}")
     disk = [f"{size(one['needed'])} of {size(one['free'])} free in {one['folder']}" for one in plan["disk"]]
-    click.echo("disk     at most " + ", ".join(disk))
-    click.echo("writes   " + ", ".join([*plan["artifacts"], "recipe.yaml", "report.html", "report.json"]))
+    echo("disk     at most " + ", ".join(disk))
+    echo("writes   " + ", ".join([*plan["artifacts"], "recipe.yaml", "report.html", "report.json"]))
     return 0
 
 
 def _run(recipe: Recipe, values: dict[str, Any], begun: Pending | None) -> int:
-    from edgec.compiler.cli.output import progress, stdout
+    from edgec.compiler.cli.output import print_json, progress, stdout
     from edgec.compiler.driver import Settings, compile_recipe
     from edgec.runtime.report import render_terminal
 
@@ -288,13 +288,14 @@ def _run(recipe: Recipe, values: dict[str, Any], begun: Pending | None) -> int:
         )
         report = compile_recipe(recipe, settings)
     if values["as_json"]:
-        click.echo(report.to_json(), nl=False)
+        print_json(report.model_dump(mode="json", by_alias=True))
     elif not values["quiet"]:
         render_terminal(report, stdout())
-        click.echo(f"\nreport: {values['out'] / 'report.html'}")
+        echo()
+        echo(f"report: {values['out'] / 'report.html'}")
     for gate in report.gates:
         if not gate.passed:
-            click.echo(f"gate failed: {gate.name}: {gate.value} against {gate.limit} ({gate.why})", err=True)
+            echo(f"gate failed: {gate.name}: {gate.value} against {gate.limit} ({gate.why})", err=True)
     return 0 if report.passed else 1
 
 
@@ -303,13 +304,13 @@ def _after_pass(values: dict[str, Any], bars: Progress) -> Any:
 
     def after(step: Step) -> None:
         if wanted == step.one.name:
-            click.echo(str(step.model), err=True)
+            echo_lines(str(step.model), err=True)
         if values["time_passes"] or values["verbose"]:
             cached = " (cached)" if step.cached else ""
             line = f"{step.one.name:20} {step.seconds:7.2f} s {step.peak_rss_mb:7.0f} MB{cached}"
-            click.echo(line, file=sys.stderr)
+            echo(line, err=True)
         if values["verbose"]:
             for note in step.notes:
-                click.echo(f"  {note.level}: {note.text}", err=True)
+                echo(f"  {note.level}: {note.text}", err=True)
 
     return after

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.compiler.cli import params
+from edgec.compiler.cli.echo import echo
 from edgec.graph import values as admitted
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def command(run: Path, out: Path, **values: Any) -> int:
         else:
             _print_bundle(bundle)
             readme = bundle.path / "README.md"
-            click.echo(f"copy the folder to the device and run ./install.sh there; {readme} has the commands")
+            echo(f"copy the folder to the device and run ./install.sh there; {readme} has the commands")
         return 0
     from edgec.compiler.deploy_device import deploy
     from edgec.runtime.devices import open_device
@@ -89,22 +90,22 @@ def command(run: Path, out: Path, **values: Any) -> int:
 
 
 def _notify(text: str) -> None:
-    click.echo(text, err=True)
+    echo(text, err=True)
 
 
 def _print_bundle(bundle: Bundle) -> None:
     from edgec.compiler.cli.output import size
 
-    click.echo(f"{bundle.path}: {', '.join(bundle.artifacts)} for {bundle.target}, {size(bundle.bytes)}")
+    echo(f"{bundle.path}: {', '.join(bundle.artifacts)} for {bundle.target}, {size(bundle.bytes)}")
 
 
 def _print_deployed(deployed: Deployed, run: Path) -> None:
     from edgec.compiler.cli.bench_command import print_measurements
 
     _print_bundle(deployed.bundle)
-    click.echo(f"installed in {deployed.folder} on {deployed.device}")
+    echo(f"installed in {deployed.folder} on {deployed.device}")
     for line in deployed.selftest.artifacts:
-        click.echo(f"self-test {line.artifact}: {line.result}")
+        echo(f"self-test {line.artifact}: {line.result}")
     print_measurements(deployed.measurements)
-    click.echo(f"the latencies are in {run / 'report.html'} now")
-    click.echo(f"use it there: cd {shlex.quote(deployed.folder)} && .venv/bin/python run.py picture.jpg")
+    echo(f"the latencies are in {run / 'report.html'} now")
+    echo(f"use it there: cd {shlex.quote(deployed.folder)} && .venv/bin/python run.py picture.jpg")

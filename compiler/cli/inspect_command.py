@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.compiler.cli import params
+from edgec.compiler.cli.echo import echo, echo_lines
 from edgec.compiler.cli.options import loading, loading_options
 from edgec.graph.errors import UsageError
 
@@ -87,8 +88,8 @@ def command(
     if show_groups:
         from edgec.graph.channels import describe
 
-        click.echo()
-        click.echo(describe(groups))
+        echo()
+        echo_lines(describe(groups))
 
 
 def _inspect_tflite(path: str, layers: bool, target: str | None, as_json: bool) -> None:
@@ -112,9 +113,9 @@ def _inspect_tflite(path: str, layers: bool, target: str | None, as_json: bool) 
         print_json({**facts, "layers": [vars(node) for node in spent.nodes]})
         return
     _print_summary(path, facts)
-    click.echo(
-        "\noperators: "
-        + ", ".join(f"{code} x{number}" for code, number in sorted(facts["operators"].items()))
+    echo()
+    echo(
+        "operators: " + ", ".join(f"{code} x{number}" for code, number in sorted(facts["operators"].items()))
     )
     if layers:
         _print_layers(spent, facts.get("estimate"))
@@ -192,15 +193,15 @@ def _print_summary(path: str, facts: dict[str, Any]) -> None:
         shapes = ", ".join(
             f"{n} {['N' if d is None else d for d in s]}".replace("'", "") for n, s in facts[what].items()
         )
-        click.echo(f"{what:8} {shapes}")
-    click.echo(
+        echo(f"{what:8} {shapes}")
+    echo(
         f"cost     {count(facts['macs'])}MACs, {count(facts['params'])} parameters, {size(facts['weight_bytes'])} of weights"
     )
-    click.echo(f"memory   {size(facts['peak_activation_bytes'])} of activations at the peak")
+    echo(f"memory   {size(facts['peak_activation_bytes'])} of activations at the peak")
     form = f"opset {facts['opset']}" if "opset" in facts else f"TFLite, {facts['precision']}"
-    click.echo(f"graph    {facts['nodes']} nodes, {form}")
+    echo(f"graph    {facts['nodes']} nodes, {form}")
     if "estimate" in facts:
-        click.echo(f"latency  {facts['estimate']['text']}")
+        echo(f"latency  {facts['estimate']['text']}")
     rows = [
         (
             kind,
@@ -220,7 +221,8 @@ def _print_blocks(blocks: list[dict[str, Any]], total: int) -> None:
     from edgec.compiler.cli.output import count, stdout, table
 
     if not blocks:
-        click.echo("\nblocks   none: no sum joins a branch with a skip around it")
+        echo()
+        echo("blocks   none: no sum joins a branch with a skip around it")
         return
     rows = [
         (

@@ -7,25 +7,44 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from edgec.graph.text import visible
 from edgec.graph.values import size
 from edgec.passes.base import Progress
 
 __all__ = ["count", "finite", "print_json", "progress", "size", "stderr", "stdout", "table"]
 
 
+class PlainConsole(Console):
+    """Words are words: no markup and no emoji codes in them is obeyed, and what could steer the terminal is written out.
+
+    A str is one line, so a line end in it is part of a name. A `rich.text.Text` has lines of its own.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        super().__init__(file=file, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            shown = segment.text if segment.control else visible(segment.text, keep="\n")
+            yield segment if shown == segment.text else Segment(shown, segment.style)
+
+
 def stdout() -> Console:
     """For results. Width is generous where the output is no terminal, so that tables are not cut."""
-    console = Console(file=sys.stdout, highlight=False)
+    console = PlainConsole(sys.stdout)
     if not console.is_terminal:
         console.width = 160
     return console
@@ -33,7 +52,7 @@ def stdout() -> Console:
 
 def stderr() -> Console:
     """For progress and remarks."""
-    return Console(file=sys.stderr, highlight=False)
+    return PlainConsole(sys.stderr)
 
 
 def print_json(value: Any) -> None:
@@ -87,7 +106,7 @@ class _BarProgress(Progress):
         if label not in self._tasks:
             if done >= total:
                 return
-            self._tasks[label] = self._bars.add_task(escape(label), total=total)
+            self._tasks[label] = self._bars.add_task(label, total=total)
         self._bars.update(self._tasks[label], completed=done, total=total)
         if done >= total:
             self._bars.remove_task(self._tasks.pop(label))
@@ -101,7 +120,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
         yield Progress()
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

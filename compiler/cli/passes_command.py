@@ -8,6 +8,7 @@ import sys
 import click
 
 from edgec.compiler.cli import params
+from edgec.compiler.cli.echo import echo, echo_lines
 
 
 @click.group("passes")
@@ -56,8 +57,8 @@ def show(name: str, as_json: bool) -> None:
         }
         print_json({**facts, "method": method, "options": listed})
         return
-    click.echo(f"{name}: {cls.summary}\n\n{method}\n")
-    click.echo(f"needs: {', '.join(_needs(cls)) or 'nothing but the model'}")
+    echo_lines(f"{name}: {cls.summary}\n\n{method}\n")
+    echo(f"needs: {', '.join(_needs(cls)) or 'nothing but the model'}")
     if options:
         console = stdout()
         console.print()

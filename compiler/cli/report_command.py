@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgec.compiler.cli import params
+from edgec.compiler.cli.echo import echo, echo_lines
 from edgec.graph.errors import UsageError
 
 
@@ -37,15 +38,15 @@ def command(runs: tuple[Path, ...], as_md: bool, as_csv: bool, as_json: bool, ou
     comparison = compare(reports)
     if out is not None:
         write_whole(out, page(reports[0][1], reports[0][0]) if len(reports) == 1 else comparison.html())
-        click.echo(f"wrote {out}", err=True)
+        echo(f"wrote {out}", err=True)
     if as_md:
-        click.echo(comparison.markdown())
+        echo_lines(comparison.markdown())
     elif as_csv:
-        click.echo(comparison.csv(), nl=False)
+        echo_lines(comparison.csv(), end="")
     elif as_json:
         objects = {name: report.model_dump(mode="json", by_alias=True) for name, report in reports}
         print_json(objects if len(reports) > 1 else reports[0][1].model_dump(mode="json", by_alias=True))
     elif out is None and len(reports) == 1:
         render_terminal(reports[0][1], stdout())
     elif out is None:
-        click.echo(comparison.markdown())
+        echo_lines(comparison.markdown())

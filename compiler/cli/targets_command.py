@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edgec.compiler.cli import params
+from edgec.compiler.cli.echo import echo, echo_lines
 from edgec.graph import values as admitted
 
 
@@ -22,7 +23,7 @@ def list_targets(as_json: bool) -> None:
 
     found, refused = usable_targets()
     for error in refused:
-        click.echo(f"skipped: {error}", err=True)
+        echo_lines(f"skipped: {error}", err=True)
     if as_json:
         print_json(
             {"targets": [{"name": t.name, "title": t.title, "soc": t.soc, "cores": t.cores} for t in found]}
@@ -56,7 +57,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         print_json(values)
     else:
-        click.echo(yaml.safe_dump(values, sort_keys=False, width=110, allow_unicode=True), nl=False)
+        echo_lines(yaml.safe_dump(values, sort_keys=False, width=110, allow_unicode=True), end="")
 
 
 @command.command("check")
@@ -83,7 +84,7 @@ def check(name: str, device: str, as_json: bool) -> int:
     if as_json:
         print_json(found.to_dict())
     elif not found.differences:
-        click.echo(f"{device} is as {name} says (system: {found.system or 'none of the known ones'})")
+        echo(f"{device} is as {name} says (system: {found.system or 'none of the known ones'})")
     else:
         rows = [
             (d.what, d.target, d.device, "serious" if d.serious else "", d.advice) for d in found.differences
@@ -100,7 +101,7 @@ def add(file: str) -> None:
     """Check a target FILE (see `edgec targets show NAME` for the form) and keep it among your own targets."""
     from edgec.targets import add_target
 
-    click.echo(f"added: {add_target(file).name}")
+    echo(f"added: {add_target(file).name}")
 
 
 @command.command("calibrate")
@@ -128,4 +129,4 @@ def calibrate(probes: int, as_json: bool) -> None:
         for e in found.entries
     ]
     stdout().print(table(None, ("engine", "version", "precision", "networks", "error"), rows, right=(3, 4)))
-    click.echo(f"kept in {host_file()}")
+    echo(f"kept in {host_file()}")

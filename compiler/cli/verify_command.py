@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.compiler.cli import params
+from edgec.compiler.cli.echo import echo
 from edgec.compiler.cli.options import SETTINGS, data_options, loading, loading_options, preprocessing
 from edgec.graph import values as admitted
 from edgec.graph.errors import UsageError
@@ -83,15 +84,15 @@ def command(a: str, b: str, **values: Any) -> int:
             table(None, ("value", "op", "max", "relative", "SQNR dB", "cosine"), rows, right=(2, 3, 4, 5))
         )
     if not values["data"]:
-        click.echo("compared on random noise; give --data for real inputs", err=True)
+        echo("compared on random noise; give --data for real inputs", err=True)
     if wrong is not None:
         before = differences[max(0, differences.index(wrong) - 1)]
-        click.echo(
+        echo(
             f"first below {limit:g} dB: {wrong.name} ({wrong.op}), {wrong.sqnr_db:.1f} dB; the value before it has {before.sqnr_db:.1f} dB"
         )
         return 1
     if limit is not None:
-        click.echo(f"no value is below {limit:g} dB")
+        echo(f"no value is below {limit:g} dB")
     return 0
 
 
@@ -140,5 +141,5 @@ def _verify_tflite(a: str, b: str, values: dict[str, Any]) -> int:
     ]
     stdout().print(table(None, ("output", "max", "relative", "SQNR dB", "cosine"), rows, right=(1, 2, 3, 4)))
     if wrong is not None:
-        click.echo(f"{wrong.name} is below {limit:g} dB")
+        echo(f"{wrong.name} is below {limit:g} dB")
     return 1 if wrong is not None else 0

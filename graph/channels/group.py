@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from edgec.graph.channels.atoms import Labels
 from edgec.graph.channels.trace import Role, Trace
+from edgec.graph.text import visible
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class ChannelGroup:
         return tuple(member for member in self.members if member.role == role)
 
     def describe(self) -> str:
-        """The group in a sentence or two."""
+        """The group in a sentence or two, on one line whatever the names in it."""
         head = f"{self.name}: {self.size} unit{'s' * (self.size != 1)}"
         if not self.prunable:
             head += f", not prunable: {self.reason}"
@@ -80,7 +81,7 @@ class ChannelGroup:
         between = [m for m in self.parameters if not _is_bias(m)]
         if between:
             parts.append(f"through {_listed(_layer(m) for m in between)}")
-        return "; ".join(parts)
+        return visible("; ".join(parts))
 
     def as_json(self) -> dict[str, Any]:
         """JSON types only; indices are left out."""

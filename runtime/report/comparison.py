@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from markupsafe import Markup
 
 from edgec.graph.errors import UsageError
+from edgec.graph.text import markdown, markdown_code, visible
 from edgec.runtime.report import facts, plots
 from edgec.runtime.report.html import render
 from edgec.runtime.report.schema import Artifact, Latency, Report
@@ -89,7 +90,7 @@ class RunComparison:
             latency = report.model.latency
             cells = [
                 "original",
-                _code(report.model.name),
+                markdown_code(report.model.name),
                 facts.size(report.model.bytes),
                 facts.count(report.model.macs),
                 self._text(value),
@@ -99,10 +100,8 @@ class RunComparison:
             lines.append(_line(cells))
         for row in self.rows:
             cells = [
-                f"**{markdown_text(row.name)}**"
-                if row.best and len(self.rows) > 1
-                else markdown_text(row.name),
-                _code(row.artifact.path) if row.artifact is not None else "",
+                f"**{markdown(row.name)}**" if row.best and len(self.rows) > 1 else markdown(row.name),
+                markdown_code(row.artifact.path) if row.artifact is not None else "",
                 facts.size(row.bytes),
                 facts.count(row.report.compressed.macs),
                 self._text(row.value),
@@ -118,7 +117,7 @@ class RunComparison:
             for text in (*facts.problems(row.report), *facts.remarks(row.report))
         ]
         if said or self.cautions:
-            lines += ["", *(f"- {markdown_text(text)}" for text in (*said, *self.cautions))]
+            lines += ["", *(f"- {markdown(text)}" for text in (*said, *self.cautions))]
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
@@ -250,10 +249,10 @@ def _originals(rows: Sequence[Row]) -> list[Report]:
 def _csv_row(row: Row, artifact: Artifact) -> dict[str, object]:
     quality, latency = facts.quality_of(row.report, artifact), artifact.latency
     cells: dict[str, object] = {
-        "run": row.name,
-        "model": PurePosixPath(row.report.model.name).name,
-        "target": row.report.target,
-        "artifact": artifact.path,
+        "run": _cell(row.name),
+        "model": _cell(PurePosixPath(row.report.model.name).name),
+        "target": _cell(row.report.target),
+        "artifact": _cell(artifact.path),
         "format": artifact.format,
         "precision": artifact.precision,
         "bytes": artifact.bytes,
@@ -267,21 +266,17 @@ def _csv_row(row: Row, artifact: Artifact) -> dict[str, object]:
         cells |= {f"latency_{key}": getattr(latency, key) for key in ("p10_ms", "p90_ms")}
         cells |= {"latency_ms": latency.median_ms}
         cells |= {
-            key: getattr(latency, key)
-            for key in ("measured", "valid", "emulated", "error_pct", "runtime", "threads")
+            key: getattr(latency, key) for key in ("measured", "valid", "emulated", "error_pct", "threads")
         }
+        cells |= {"runtime": _cell(latency.runtime)}
     return cells
+
+
+def _cell(words: str) -> str:
+    """Words that a spreadsheet does not take for a formula."""
+    shown = visible(words)
+    return f"'{shown}" if shown[:1] in ("=", "+", "-", "@") else shown
 
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def markdown_text(text: str) -> str:
-    """Text that GitHub's Markdown shows as it is, inside a table too."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|" else " " if c in "\r\n" else c for c in text)
-
-
-def _code(text: str) -> str:
-    """Inline code; in a table even code must escape its bars."""
-    return "`" + text.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "`"

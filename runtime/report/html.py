@@ -12,6 +12,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from edgec.graph.text import visible
 from edgec.runtime.report import facts, plots
 from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Latency, Layer, PassRun, Report
 
@@ -72,10 +73,15 @@ def page(report: Report, run_name: str = "") -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of this package, with every value escaped and every unknown name an error."""
+    """A template of this package, with every value escaped, steering characters written out, and every unknown name an error."""
     loader = FileSystemLoader(_TEMPLATES)
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        finalize=_words,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(
         size=facts.size,
@@ -98,6 +104,10 @@ def render(template: str, **values: Any) -> str:
     )
     css = (_TEMPLATES / "page.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(css=Markup(css), **values)
+
+
+def _words(value: Any) -> Any:
+    return visible(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _percent(value: float | None) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from edgec.graph.text import shortened, visible
 from edgec.runtime.report.schema import LatencySample, Layer, Tradeoff
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ _STYLE = {
     "figure.facecolor": "none",
 }
 
-
+_LONGEST_LABEL = 40
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top, in pixels of a figure of 100 dpi."""
 
@@ -84,7 +86,8 @@ def _axes(name: str, width: float = 4.5, height: float = 3.0) -> Iterator[tuple[
     from matplotlib.figure import Figure
 
     out: list[str] = []
-    with style.context(["default", _STYLE]):
+    with style.context(["default", _STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the page's own font draws the text
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
         axes.tick_params(length=0)
@@ -99,17 +102,28 @@ def _inline(svg: str, name: str) -> str:
     """The ``<svg>`` element for use inside a page: own ids, the page's colours and font, no fixed size."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font: [\d.]+px [^;\"]*", lambda m: m[0].split("px")[0] + "px var(--sans)", svg)
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
+    svg = re.sub(
+        r"<[^>]*>", lambda tag: _inline_tag(tag[0], name), svg
+    )  # texts, whose < and > are escaped, stay
+    svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1 aria-hidden='true'>", svg).strip()
+    return visible(svg, keep="\n")
+
+
+def _inline_tag(tag: str, name: str) -> str:
+    if tag.startswith("<!--"):
+        return ""  # matplotlib repeats each text there
+    tag = re.sub(r'^<g id="[^"]*">', "<g>", tag)
+    tag = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", tag)
+    tag = re.sub(r"font: [\d.]+px [^;\"]*", lambda m: m[0].split("px")[0] + "px var(--sans)", tag)
+    tag = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", tag)
     for color, variable in _VARIABLES.items():
-        svg = svg.replace(color, f"var({variable})")
-    return re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1 aria-hidden='true'>", svg).strip()
+        tag = tag.replace(color, f"var({variable})")
+    return tag
 
 
 def scatter(name: str, points: Sequence[Point], xlabel: str, ylabel: str, *, front: bool = False) -> str:
-    """Labelled points; ``front`` joins those that no other beats (less x, more y) by a step line."""
+    """Labelled points; ``front`` joins those that no other beats (less x, more y) by a step line. Labels are names of runs."""
+    points = [replace(point, label=visible(shortened(point.label, _LONGEST_LABEL))) for point in points]
     with _axes(name) as (axes, out):
         axes.set(xlabel=xlabel, ylabel=ylabel)
         _frame(axes, points)

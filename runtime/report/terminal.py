@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgec.graph.text import visible
 from edgec.runtime.report import facts
 from edgec.runtime.report.schema import Artifact, Latency, Report
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 
 def summary_lines(report: Report) -> list[str]:
@@ -28,45 +30,49 @@ def summary_lines(report: Report) -> list[str]:
         lines.append(f"  {artifact.path:<28} {', '.join(words)}")
         lines += [f"  {'':<28} {_elsewhere(other)}" for other in artifact.others]
     lines += [f"  ! {text}" for text in (*facts.problems(report), *report.warnings, *facts.remarks(report))]
-    return lines
+    return [visible(line) for line in lines]
 
 
 def render_terminal(report: Report, console: Console) -> None:
     """Print the run in colour: headline, table of artifacts, what was put back, gates, and problems."""
     from rich.table import Table
-    from rich.text import Text
 
-    console.print(Text(facts.sentence(report), style="bold"))
-    console.print(Text(f"{report.model.name} for {report.target_title or report.target}", style="dim"))
+    console.print(_text(facts.sentence(report), style="bold"))
+    console.print(_text(f"{report.model.name} for {report.target_title or report.target}", style="dim"))
     changes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for change in facts.changes(report):
         arrow = f"{change.before_text} → {change.after_text}" if change.before_text else change.after_text
         style = {True: "green", False: "red", None: ""}[change.good]
-        basis = Text(change.basis, style="dim")
-        changes.add_row(Text(change.label), Text(arrow), Text(change.verdict, style=style), basis)
+        basis = _text(change.basis, style="dim")
+        changes.add_row(_text(change.label), _text(arrow), _text(change.verdict, style=style), basis)
     console.print(changes)
     if report.artifacts:
         console.print(_artifacts(report))
     for artifact in report.artifacts:
         for other in artifact.others:
-            console.print(Text(f"{artifact.path}: {_elsewhere(other)}"))
+            console.print(_text(f"{artifact.path}: {_elsewhere(other)}"))
     reverted = [f"{run.name}: {n.text}" for run in report.passes for n in run.notes if n.level == "reverted"]
     for line in reverted:
-        console.print(Text(f"put back  {line}", style="yellow"))
+        console.print(_text(f"put back  {line}", style="yellow"))
     for gate in report.gates:
         style = "green" if gate.passed else "bold red"
-        console.print(
-            Text.assemble(("ok    " if gate.passed else "FAILED", style), "  ", facts.gate_text(gate))
-        )
+        verdict = _text("ok    " if gate.passed else "FAILED", style)
+        console.print(verdict.append_text(_text(f"  {facts.gate_text(gate)}")))
     for text in facts.doubts(report):
-        console.print(Text(text, style="bold red"))
+        console.print(_text(text, style="bold red"))
     for text in (*report.warnings, *facts.remarks(report)):
-        console.print(Text(text, style="yellow"))
+        console.print(_text(text, style="yellow"))
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Words of one line, which names cannot break."""
+    from rich.text import Text
+
+    return Text(visible(words), style)
 
 
 def _artifacts(report: Report) -> object:
     from rich.table import Table
-    from rich.text import Text
 
     measure = facts.measure_of(report)
     main = facts.headline_artifact(report)
@@ -78,7 +84,7 @@ def _artifacts(report: Report) -> object:
         if measure is not None:
             row.append(measure.text(measure.value(facts.quality_of(report, artifact))))
         row.append(_artifact_latency(artifact))
-        table.add_row(*(Text(cell) for cell in row), style="bold" if artifact is main else "")
+        table.add_row(*(_text(cell) for cell in row), style="bold" if artifact is main else "")
     return table
 
 

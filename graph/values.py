@@ -233,8 +233,8 @@ def _exact(raw: Any) -> int:
     """A number that is whole, of whatever type. Raises ValueError, TypeError, OverflowError."""
     if isinstance(raw, numbers.Integral):
         return int(raw)
-    if isinstance(raw, numbers.Real) and math.trunc(raw) == raw:
-        return int(math.trunc(raw))
+    if isinstance(raw, numbers.Real) and float(raw).is_integer():
+        return int(float(raw))
     raise ValueError
 
 

@@ -26,6 +26,9 @@ FRAME = 1 << 20
 NETWORKS = 2
 """Teacher and student, of which a pass keeps the living activations at the same time."""
 
+CORRECTED = 1.5
+"""The teacher's activations, and the student's as codes of at most half their size, while quantisation is corrected."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -79,7 +82,7 @@ def _spills(one: Pass, samples: int, peak: int) -> int:
         return 0
     most = getattr(one, "fit_samples", 0) or getattr(one, "samples", 0)
     if most:  # corrections keep everything in files
-        return NETWORKS * min(samples, most) * peak
+        return int(CORRECTED * min(samples, most) * peak)
     shown = samples * (2 if getattr(one, "flips", "no") != "no" else 1)
     return max(0, NETWORKS * shown * peak - int(MEMORY))
 

@@ -30,7 +30,7 @@ def check_folder(path: Path, *, force: bool) -> None:
     """Raise UsageError where a run cannot be written into ``path``; nothing is written."""
     if path.exists() and not path.is_dir():
         raise UsageError("this is a file, not a folder", where=str(path))
-    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    above = next(folder for folder in (path, *path.parents) if folder.exists())
     if not above.is_dir():
         raise UsageError("cannot write", where=str(path), why=f"{str(above)!r} is a file, not a folder")
     if not os.access(above, os.W_OK | os.X_OK):

@@ -116,7 +116,7 @@ def _engine(raw: str) -> str:
 
 
 def _system(raw: str) -> str:
-    from edgec.targets import systems
+    from edgec.targets.registry import systems
 
     return values.word(raw, tuple(systems()))
 

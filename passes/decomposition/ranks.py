@@ -24,6 +24,7 @@ from edgec.passes.decomposition.pieces import Geometry, Piece, costs
 from edgec.passes.pruning.damage import Damage, Subject, Trial, restore, scaled_errors
 from edgec.passes.pruning.statistics import ConsumerStatistics
 from edgec.passes.solvers.factorise import Response
+from edgec.passes.solvers.guard import amplitude
 from edgec.targets.estimator import LatencyTable
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -115,7 +116,7 @@ class Candidate:
 
     def relative(self, cut: Cut) -> float:
         """The cut's error over the energy of what the layer's output becomes."""
-        return cut.error / self.statistics.energy if self.statistics.energy else 0.0
+        return _relative(cut, self.statistics)
 
     def _apply(self, cut: Cut) -> None:
         _, body = cut.factors()
@@ -154,8 +155,14 @@ def candidate(
             continue
         for cut in cuts_of(layer, response, form, multiple, pays):
             saved = price(whole) - price(costs(layer.name, geometry, cut.pieces))
-            ways.append(Way(cut, saved, cut.error / statistics.energy if statistics.energy else 0.0))
+            ways.append(Way(cut, saved, _relative(cut, statistics)))
     return Candidate(statistics, response, geometry, tuple(ways), min(slower, default=None))
+
+
+def _relative(cut: Cut, statistics: ConsumerStatistics) -> float:
+    """The cut's error over the energy of the output; 0 for what the rounding of the pieces' weights alone would make."""
+    found = cut.error / statistics.energy if statistics.energy else 0.0
+    return found if found > amplitude(len(statistics.h)) ** 2 else 0.0
 
 
 def choose(candidates: Sequence[Candidate], wanted: float) -> dict[str, Way]:

@@ -22,7 +22,7 @@ from edgec.passes.recovery.walk import Walk
 from edgec.passes.solvers.gram import Gram
 from edgec.passes.solvers.obs import Consumer
 from edgec.passes.solvers.parallel import ahead
-from edgec.passes.solvers.ridge import factor
+from edgec.passes.solvers.ridge import CARRIED, factor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -66,7 +66,9 @@ class ConsumerStatistics:
         stay = np.setdiff1d(np.arange(len(self.h)), gone)
         kept = self.h[np.ix_(stay, stay)]
         columns = np.zeros_like(self.columns)
-        columns[stay] = factor(kept, self.lam).ridge(self.h[stay] @ self.columns, self.columns[stay])
+        columns[stay] = factor(kept, self.lam, carried=CARRIED).ridge(
+            self.h[stay] @ self.columns, self.columns[stay]
+        )
         return columns
 
     def set_columns(self, columns: Array) -> None:

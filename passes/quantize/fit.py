@@ -10,7 +10,7 @@ it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,24 +18,29 @@ import onnx_ir as ir
 
 from edgec.graph.data import Dataset
 from edgec.graph.views import shape_of
-from edgec.passes.base import Context, LayerReport
+from edgec.passes.base import Choice, Context, LayerReport
 from edgec.passes.quantize.layer import Layer, layers
 from edgec.passes.quantize.replay import Replay
 from edgec.passes.solvers import gptq as rounding
 from edgec.passes.solvers.gram import Gram, targets_at
-from edgec.passes.solvers.ridge import ridge
+from edgec.passes.solvers.guard import held_count
+from edgec.passes.solvers.rectified import Tile
+from edgec.passes.solvers.ridge import CARRIED, ridge
+from edgec.passes.solvers.scores import Scores
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-HELD_OUT = 5
-"""Every fifth sample judges instead of fitting."""
+HELD_OUT = 0.2
+"""Share of the samples that judge instead of fitting."""
+HELD_BYTES = 64 << 20
+"""Rows that judge stay within this, since every candidate reads them."""
 ENOUGH_ROWS = (16384, 32)
 """Rows wanted for one layer: so many, plus so many per unknown."""
 ROW_FLOPS = 6e9
 """They are sampled more thinly where their moments would cost more multiplications than this..."""
 FEWEST_PER_UNKNOWN = 4
 """...but not below this many rows per unknown."""
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3)
 BATCH_BYTES = 32 << 20
 
 
@@ -67,6 +72,22 @@ class Candidate:
     bias: Array
     columns: Array
     """The weight and bias that the candidate stands for, (g, d+1, o)."""
+    condition: float = 1.0
+
+
+@dataclass
+class Held:
+    """Rows that judge, with the sample that each is of; ``samples`` of them in all."""
+
+    samples: int = 0
+    tiles: list[tuple[Tile, Array]] = field(default_factory=list)
+
+    def scores(self, candidates: Sequence[Array]) -> Scores:
+        """Their errors under every one of ``candidates``, (g, d+1, o)."""
+        found = Scores(candidates, self.samples)
+        for tile, images in self.tiles:
+            found.add(tile, images)
+        return found
 
 
 def fit(
@@ -100,70 +121,84 @@ def fit(
     return tuple(reports)
 
 
-def _moments(layer: Layer, students: Replay, teachers: Replay, samples: int, seed: int) -> tuple[Gram, Gram]:
-    """Statistics of the samples to fit on and of those to judge on."""
+def _moments(layer: Layer, students: Replay, teachers: Replay, samples: int, seed: int) -> tuple[Gram, Held]:
+    """Statistics of the samples to fit on, and the rows of those to judge on."""
     groups, outputs, inputs = layer.weight.shape
-    seen, held = Gram.zeros(groups, inputs + 1, outputs), Gram.zeros(groups, inputs + 1, outputs)
+    seen, held = Gram.zeros(groups, inputs + 1, outputs), Held()
     affordable = ROW_FLOPS / (groups * (inputs + 1) ** 2)
     wanted = max(min(ENOUGH_ROWS[0] + ENOUGH_ROWS[1] * inputs, affordable), FEWEST_PER_UNKNOWN * inputs)
+    stride = samples // max(held_count(samples, HELD_OUT), 1)
+    most = HELD_BYTES / (4 * groups * (inputs + 1 + outputs)) * stride
     rng = np.random.default_rng(seed)
     first = 0
     batches = zip(students.tensors(layer.codes_name), teachers.tensors(layer.target_name), strict=True)
     for codes, targets in batches:
         x, y = layer.inputs(codes), layer.targets(targets)
         for index in range(len(x)):
-            judge = (first + index) % HELD_OUT == HELD_OUT - 1
+            judge = samples > 1 and (first + index) % stride == stride - 1
             one, target = x[index : index + 1], y[index : index + 1]
             pixels = int(np.prod(layer.patches.out_shape(one.shape[2:])))
-            rows = layer.patches.sample(one, wanted / (samples * pixels), rng)
+            share = (min(wanted, most) if judge else wanted) / (samples * pixels)
+            rows = layer.patches.sample(one, share, rng)
             t = targets_at(target, rows, groups)
             for part, p in layer.patches.tiles(one, rows):
-                (held if judge else seen).add(p, t[:, part])
+                if judge:
+                    images = np.full(p.shape[1], held.samples)
+                    held.tiles.append(((p, t[:, part], None), images))
+                else:
+                    seen.add(p, t[:, part])
+            held.samples += judge
         first += len(x)
     return seen, held
 
 
-def _fit_layer(layer: Layer, seen: Gram, held: Gram, options: FitOptions) -> LayerReport:
+def _fit_layer(layer: Layer, seen: Gram, held: Held, options: FitOptions) -> LayerReport:
     codes, scales, bias = layer.quantised()
     before = _joined(codes * scales[..., None], bias)
-    least = first = held.relative_error(before)
-    best: Candidate | None = None
-    condition = 1.0
-    if seen.rows and held.rows:
-        candidates, condition = _candidates(layer, seen, held, options)
-        for candidate in candidates:
-            value = held.relative_error(candidate.columns)
-            if value < least * (1 - 1e-6):
-                least, best = value, candidate
+    tried = _Tried([], 1.0, ())
+    if seen.rows and held.samples:
+        tried = _candidates(layer, seen, held, options)
+    scores = held.scores([before, *(one.columns for one in tried.candidates)])
+    number, verdicts = scores.choose([one.condition for one in tried.candidates])
+    best = tried.candidates[number - 1] if number else None
     if best is not None:
         layer.store(best.codes, best.scales, best.bias)
+    labels = [one.label for one in tried.candidates]
     return LayerReport(
         node=layer.name,
         rows=int(seen.rows),
         unknowns=layer.patches.unknowns,
-        condition=condition,
-        error_before=first,
-        error_after=least,
+        condition=tried.condition,
+        error_before=scores.relative(0),
+        error_after=scores.relative(number),
         kept=best is not None,
         note="as it was" if best is None else best.label,
+        choices=(*tried.choices, *map(Choice.of, labels, verdicts)),
     )
 
 
-def _candidates(layer: Layer, seen: Gram, held: Gram, options: FitOptions) -> tuple[list[Candidate], float]:
-    """All that is tried for one layer, and the condition number of the re-fit."""
+@dataclass(frozen=True)
+class _Tried:
+    """``condition`` and ``choices`` are those of the re-fit."""
+
+    candidates: list[Candidate]
+    condition: float
+    choices: tuple[Choice, ...]
+
+
+def _candidates(layer: Layer, seen: Gram, held: Held, options: FitOptions) -> _Tried:
+    """All that is tried for one layer, the simplest first."""
     codes, scales, _ = layer.quantised()
     covariance, means = _centred(seen)
     found = [_with_bias("bias", layer, None, scales, codes, means)]
     if not options.weights:
-        return found, 1.0
-    wishes = [("", layer.weight)]
-    condition = 1.0
-    if options.refit:
-        refitted, condition = _refit(layer, seen, held)
-        if refitted is not None:
-            wishes.append((f"re-fitted ({refitted[0]:g}), ", refitted[1]))
+        return _Tried(found, 1.0, ())
+    wishes = [("", layer.weight, 1.0)]
+    refitted = _refit(layer, seen, held) if options.refit else _Refitted(None, None, 1.0, ())
+    if refitted.weight is not None:
+        wishes.append((f"re-fitted ({refitted.strength:g}), ", refitted.weight, refitted.condition))
     H = rounding.damped(covariance, options.damping)
-    for label, weight in wishes:
+    for label, weight, condition in wishes:
         grid = _scales(layer, H, weight, options)
         if options.gptq:
             rounded = rounding.gptq(covariance, weight, grid, options.limit, damping=options.damping)
@@ -171,8 +206,9 @@ def _candidates(layer: Layer, seen: Gram, held: Gram, options: FitOptions) -> tu
         else:
             rounded = rounding.round_to_nearest(weight, grid, options.limit)
         name = label + ("gptq" if options.gptq else "nearest")
-        found.append(_with_bias(name, layer, rounded, grid, rounded, means))
-    return found, condition
+        made = _with_bias(name, layer, rounded, grid, rounded, means)
+        found.append(replace(made, condition=condition))
+    return _Tried(found, refitted.condition, refitted.choices)
 
 
 def _centred(seen: Gram) -> tuple[Array, tuple[Array, Array]]:
@@ -194,25 +230,28 @@ def _scales(layer: Layer, H: Array, weight: Array, options: FitOptions) -> Array
     return rounding.search_scales(H, weight, options.limit, factors)
 
 
-def _refit(layer: Layer, seen: Gram, held: Gram) -> tuple[tuple[float, Array] | None, float]:
-    """The ridge strength and weights (g, o, d) that err least on held-out rows, or None where the old ones
-    do.
+@dataclass(frozen=True)
+class _Refitted:
+    """The ridge strength that errs least and its weights (g, o, d), None where the old ones do."""
 
-    Also the condition number at that strength, else at the largest one.
-    """
+    strength: float | None
+    weight: Array | None
+    condition: float
+    choices: tuple[Choice, ...]
+
+
+def _refit(layer: Layer, seen: Gram, held: Held) -> _Refitted:
+    """From the strongest pull towards the old weights to the weakest, as long as held-out samples gain."""
     start = _joined(layer.weight, layer.bias)
-    least = held.error(start)
-    best: tuple[float, Array] | None = None
-    condition = 1.0
-    for strength in STRENGTHS:
-        solution = ridge(seen.h, seen.s, start, strength)
-        value = held.error(solution.columns)
-        if value < least:
-            least, best = value, (strength, solution.columns[:, :-1].transpose(0, 2, 1))
-            condition = solution.condition
-        elif best is None:
-            condition = solution.condition
-    return best, condition
+    solved = [ridge(seen.h, seen.s, start, strength, carried=CARRIED) for strength in STRENGTHS]
+    scores = held.scores([start, *(one.columns for one in solved)])
+    number, verdicts = scores.choose([one.condition for one in solved])
+    labels = [f"ridge {strength:g}" for strength in STRENGTHS]
+    choices = tuple(map(Choice.of, labels, verdicts))
+    if not number:
+        return _Refitted(None, None, solved[0].condition, choices)
+    best = solved[number - 1]
+    return _Refitted(STRENGTHS[number - 1], best.columns[:, :-1].transpose(0, 2, 1), best.condition, choices)
 
 
 def _with_bias(

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edgec.passes.solvers.guard import TIE, first_least
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Widths = dict[str, int]
 
@@ -117,7 +119,7 @@ class _Search:
             moves = [move for move in self.moves.values() if move is not None]
             if not moves:
                 break
-            move = min(moves, key=lambda m: m.ratio)
+            move = moves[first_least(np.array([one.ratio for one in moves]))]
             error += self.error(move.group, self.widths[move.group] - move.units)
             error -= self.error(move.group, self.widths[move.group])
             self.widths[move.group] -= move.units
@@ -135,7 +137,7 @@ class _Search:
             if saved <= 0:
                 continue
             ratio = (self.error(name, width - step) - self.error(name, width)) / saved
-            if found is None or ratio < found.ratio:
+            if found is None or ratio < found.ratio - TIE * abs(found.ratio):
                 found = _Move(name, step, ratio)
         return found
 
@@ -148,15 +150,15 @@ class _Search:
             self.widths.update(exchange)
 
     def _best_exchange(self, limit: float) -> Widths | None:
-        total = self.cost.total(self.widths)
+        total, error = self.point()
         wider = list(self._steps(widen=True))
         narrower = [(None, 0, 0.0, 0.0), *self._steps(widen=False)]
         paid = np.array([step[2] for step in narrower])
         hurt = np.array([step[3] for step in narrower])
         found: list[tuple[float, Widths]] = []
         for name, width, saved, change in wider:
-            enough = (total - saved - paid <= limit) & (hurt + change < -1e-12)
-            for index in np.flatnonzero(enough)[np.argsort(hurt[enough])][:3]:
+            enough = (total - saved - paid <= limit) & (hurt + change < -TIE * error)
+            for index in np.flatnonzero(enough)[np.argsort(hurt[enough], kind="stable")][:3]:
                 other = narrower[index]
                 if other[0] == name:
                     continue

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from edgec.passes.solvers.guard import TIE
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Codes = np.ndarray[Any, np.dtype[np.int8]]
 
@@ -106,12 +108,12 @@ def search_scales(H: Array, W: Array, limit: int, factors: Array) -> Array:
     """Per output channel the scale, among ``factors`` times the min/max one, whose nearest codes err least."""
     base = np.abs(W).max(axis=2) / limit
     base = np.where(base > 0, base, 1.0)
-    best = np.full(base.shape, np.inf)
+    best = np.full(base.shape, np.finfo(np.float64).max)
     scales = base.copy()
     for factor in factors:
         trial = (base * factor).astype(np.float32).astype(np.float64)
         value = error(H, W, trial, round_to_nearest(W, trial, limit))
-        better = value < best
+        better = value < best - TIE * best
         best = np.where(better, value, best)
         scales = np.where(better, trial, scales)
     return scales

@@ -35,6 +35,8 @@ FEWEST_HELD = 4
 """Images that judge, at least, where that leaves three times as many to fit on: a standard error of fewer is a guess."""
 CLEAR = 3.0
 """What a single image must show: a gain of so many times what is left, as if that were the standard error, and three of them."""
+TIE = 2.0**-20
+"""Modelled errors that come from sums of float32 products are equal within this share: order decides, not the last digits."""
 MOST = 1e6
 """Margins are cut off here."""
 
@@ -110,6 +112,12 @@ def amplitude(unknowns: float, condition: float = 1.0) -> float:
 def noise_floor(error: float, energy: float, share: float) -> float:
     """By how much a squared ``error`` moves where its residuals move by ``share`` of a target with ``energy``."""
     return 2 * share * math.sqrt(max(error, 0.0) * energy) + share**2 * energy
+
+
+def first_least(values: Array, absolute: float = 0.0) -> int:
+    """The number of the least value, of the first where several are as small within `TIE` of it, or within ``absolute``."""
+    least = float(np.min(values))
+    return int(np.flatnonzero(values <= least + TIE * abs(least) + absolute)[0])
 
 
 def choose(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edgec.passes.solvers.guard import amplitude, first_least
 from edgec.passes.solvers.ridge import factor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -53,6 +54,7 @@ class Curve:
 def eliminate(consumers: Sequence[Consumer], lam: float) -> Curve:
     """Greedy elimination of units down to the last one. ``lam`` is the ridge's relative damping.
 
+    Removals that cost no more than rounding does count as free, the first unit first.
     O(n^3) for the inverse of each consumer plus O(n^2 columns) for the elimination. Raises ValueError without consumers.
     """
     if not consumers:
@@ -60,12 +62,14 @@ def eliminate(consumers: Sequence[Consumer], lam: float) -> Curve:
     states = [_Elimination(consumer, lam) for consumer in consumers]
     size = len(consumers[0].units)
     alive = np.arange(size)
+    noise = sum(state.noise for state in states)
     order: list[int] = []
     errors = np.zeros(size)
     while len(alive) > 1:
         costs = np.sum([state.costs(alive) for state in states], axis=0)
-        best = int(np.argmin(costs))
-        errors[len(order) + 1] = errors[len(order)] + max(float(costs[best]), 0.0)
+        best = first_least(costs, noise)
+        cost = float(costs[best])
+        errors[len(order) + 1] = errors[len(order)] + (cost if cost > noise else 0.0)
         order.append(int(alive[best]))
         alive = np.delete(alive, best)
         for state in states:
@@ -84,6 +88,8 @@ class _Elimination:
         self.inverse = factor(consumer.h, lam).inverse()
         self.w = consumer.w if consumer.metric is None else consumer.w @ consumer.metric
         self.w = self.w.astype(np.float64, copy=True)
+        energy = max(float(np.einsum("no,no->", self.w, consumer.h @ self.w)), 0.0)
+        self.noise = consumer.scale * amplitude(len(self.w)) ** 2 * energy
         self.units, self.scale = consumer.units, consumer.scale
         self.blocks = self.inverse[self.units[:, :, None], self.units[:, None, :]]
         self.left: list[Array] = []

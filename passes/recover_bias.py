@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.data import Dataset
 from edgec.passes.base import Choice, Context, LayerReport, Need, Note, Pass, PassResult, option
 from edgec.passes.recover_lsq import finish
 from edgec.passes.recovery.fit import FitOptions, reverted, row_fraction, tiles_of
 from edgec.passes.recovery.layers import layers_of
-from edgec.passes.recovery.sites import Batches, Site, Sites, touched_layers, wants_flips
+from edgec.passes.recovery.sites import Batches, Site, Sites, held_or_all, touched_layers, wants_flips
+from edgec.passes.recovery.steps import Steps
 from edgec.passes.solvers.guard import judge, per_image
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -29,6 +31,7 @@ class RecoverBias(Pass):
     name: ClassVar[str] = "recover-bias"
     summary: ClassVar[str] = "shift the biases so that every channel's mean is the teacher's again"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    recovers: ClassVar[bool] = True
 
     flips: str = option("auto", "mirror the pictures too: auto, yes, no")
     held_out: float = option(0.1, "share of the samples that only score the corrections")
@@ -39,11 +42,15 @@ class RecoverBias(Pass):
         flips = wants_flips(self.flips, model)
         batches = Batches.of(context, model.graph, held_out=self.held_out, flips=flips)
         sites = Sites(model, context, names, batches)
-        reports = []
+        steps, reports = Steps(model), []
         for site in sites:
             context.progress.step(self.name, site.number, site.count)
             reports.append(correct_mean(site, FitOptions(seed=context.seed)))
-        return finish(model, reports, [Note(why, node=name) for name, why in sites.skipped.items()])
+            steps.done(site)
+        return finish(model, reports, [Note(why, node=name) for name, why in sites.skipped.items()], steps)
+
+    def unseen(self, context: Context) -> Dataset | None:
+        return held_or_all(context, self.held_out)
 
 
 def correct_mean(site: Site, options: FitOptions) -> LayerReport:

@@ -18,12 +18,14 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.data import Dataset
 from edgec.graph.regions import regions
 from edgec.graph.views import ConvView, add_initializer, fresh_name
 from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
 from edgec.passes.recover_lsq import finish
 from edgec.passes.recovery.fit import FitOptions, fit_site
-from edgec.passes.recovery.sites import Batches, Sites, touched_layers, wants_flips
+from edgec.passes.recovery.sites import Batches, Sites, held_or_all, touched_layers, wants_flips
+from edgec.passes.recovery.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class RecoverFskd(Pass):
     name: ClassVar[str] = "recover-fskd"
     summary: ClassVar[str] = "insert 1x1 convolutions behind the blocks and fit them to the teacher (FSKD)"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    recovers: ClassVar[bool] = True
 
     after: Literal["block", "conv"] = option(
         "block", "where: behind the last convolution of a block, or behind each"
@@ -49,7 +52,7 @@ class RecoverFskd(Pass):
             context, model.graph, held_out=self.held_out, flips=wants_flips(self.flips, model)
         )
         options = FitOptions(self.lam, self.rows, clipped=0, seed=context.seed)
-        reports: list[LayerReport] = []
+        steps, reports = Steps(model), list[LayerReport]()
         notes: list[Note] = []
         for sweep in range(self.sweeps):
             mirror = bool(sweep % 2) and wants_flips("auto", model)
@@ -58,8 +61,12 @@ class RecoverFskd(Pass):
             for site in sites:
                 context.progress.step(f"{self.name} sweep {sweep + 1}", site.number, site.count)
                 reports.append(fit_site(site, options))
+                steps.done(site)
             notes = [Note(why, node=name) for name, why in sites.skipped.items()]
-        return finish(model, reports, notes)
+        return finish(model, reports, notes, steps)
+
+    def unseen(self, context: Context) -> Dataset | None:
+        return held_or_all(context, self.held_out)
 
     def _convs(self, model: ir.Model, teacher: ir.Model) -> list[ir.Node]:
         touched = set(touched_layers(model, teacher))

@@ -7,8 +7,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from edgec.graph.data import Dataset
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Context, Need, Pass, PassResult, option
+from edgec.passes.quantize.compose import split_data
 from edgec.passes.quantize.correction import correct
 from edgec.passes.quantize.fit import FitOptions
 
@@ -21,6 +23,7 @@ class RoundWeights(Pass):
     summary: ClassVar[str] = "round int8 weights by the data (GPTQ) instead of to nearest"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
     changes_function: ClassVar[bool] = True
+    recovers: ClassVar[bool] = True
 
     damping: float = option(0.01, "added to the Gram matrix, as a share of its mean diagonal")
     search_ranges: bool = option(True, "search the range of each output channel too")
@@ -29,6 +32,9 @@ class RoundWeights(Pass):
     def requires(self, model: ir.Model) -> None:
         if self.damping <= 0:
             raise UsageError("damping must be positive", where=self.name)
+
+    def unseen(self, context: Context) -> Dataset | None:
+        return None if context.data is None else split_data(context.data, self.samples, context.seed)[1]
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         self.requires(model)

@@ -16,6 +16,7 @@ from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError, PassError
 from edgec.passes.base import Context, LayerReport, Note, Pass, PassResult
 from edgec.passes.pipeline_string import options_of
+from edgec.passes.whole import guarded
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:
             raise
         if not isinstance(result, PassResult):
             raise PassError("it returned no PassResult", where=f"pass {one.name}")
+        result = guarded(one, model, result, context)
         check_result(one, model, result)
     now = cost(result.model)
     return Step(

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from edgec.passes.options import Switch, option, read_fields
-from edgec.passes.solvers.guard import Verdict
+from edgec.passes.solvers.guard import Verdict, held_count
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,6 +39,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+HELD_OUT = 0.1
+"""Share of the samples that judge by default."""
 
 
 class Need(str, enum.Enum):
@@ -169,15 +172,33 @@ class Context:
     """None: passes take the target's estimates for its default engine in fp32, where it has any."""
 
 
+class Partial(Protocol):
+    """What a pass that fits layer after layer can take back: the network as it was after the first of its ``count`` fits."""
+
+    @property
+    def count(self) -> int:
+        """Fits of the whole pass."""
+
+    def model(self, kept: int) -> ir.Model:
+        """The network after ``kept`` fits."""
+
+    def undone(self, kept: int) -> Collection[str]:
+        """Nodes that have other weights then than in the end."""
+
+
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass did. ``data`` holds further figures for the report, JSON types only."""
+    """What a pass did. ``data`` holds further figures for the report, JSON types only.
+
+    ``partial`` lets the guard behind the pass (`passes.whole`) keep a part of it.
+    """
 
     model: ir.Model
     modified: bool
     notes: tuple[Note, ...] = ()
     layers: tuple[LayerReport, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    partial: Partial | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +211,8 @@ class Pass(abc.ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     changes_function: ClassVar[bool] = True
     """False: the pipeline verifies to 1e-5 relative on random input that outputs stay the same."""
+    recovers: ClassVar[bool] = False
+    """True: it claims to bring outputs nearer to the teacher's. What makes them worse is taken back (`passes.whole`)."""
 
     def __post_init__(self) -> None:
         """Read every option (see `passes.options`). Raises UsageError for what is not admitted; not to be overridden."""
@@ -206,6 +229,13 @@ class Pass(abc.ABC):
     @abc.abstractmethod
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Transform ``model``, which is the pass's own copy; raise PassError where that cannot be done."""
+
+    def unseen(self, context: Context) -> Dataset | None:
+        """Samples that judge what a pass that `recovers` made of the network; it fitted nothing to them."""
+        if context.data is None:
+            return None
+        held = held_count(len(context.data), HELD_OUT)
+        return context.data.split(held / len(context.data), context.seed)[1] if held else context.data
 
     def requires(self, model: ir.Model) -> None:  # noqa: B027  (most passes can start from any canonical graph)
         """Raise PassError when ``model`` is not something this pass can start from."""

@@ -182,6 +182,7 @@ class Equalize(Pass):
     summary: ClassVar[str] = "bring the channels of each feature map to like ranges, the function unchanged"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
     changes_function: ClassVar[bool] = True
+    recovers: ClassVar[bool] = True
 
     strength: float = option(
         0.5, "0 leaves maps read by dense layers alone, 1 makes their ranges equal", SHARE

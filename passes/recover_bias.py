@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.data import Dataset
 from edgec.passes.base import Choice, Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.options import HELD_OUT
 from edgec.passes.recover_lsq import finish
 from edgec.passes.recovery.fit import FitOptions, reverted, row_fraction, tiles_of
 from edgec.passes.recovery.layers import layers_of
-from edgec.passes.recovery.sites import Batches, Site, Sites, touched_layers, wants_flips
+from edgec.passes.recovery.sites import Batches, Site, Sites, held_or_all, touched_layers, wants_flips
+from edgec.passes.recovery.steps import Steps
 from edgec.passes.solvers.guard import judge, per_image
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -30,6 +32,7 @@ class RecoverBias(Pass):
     name: ClassVar[str] = "recover-bias"
     summary: ClassVar[str] = "shift the biases so that every channel's mean is the teacher's again"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    recovers: ClassVar[bool] = True
 
     flips: Switch = option("auto", "mirror the pictures too")
     held_out: float = option(0.1, "share of the samples that only score the corrections", HELD_OUT)
@@ -41,10 +44,14 @@ class RecoverBias(Pass):
         batches = Batches.of(context, model.graph, held_out=self.held_out, flips=flips)
         sites = Sites(model, context, names, batches)
         options = FitOptions(seed=context.seed)
-        reports = [
-            correct_mean(site, options) for site in context.progress.over(self.name, sites, len(sites))
-        ]
-        return finish(model, reports, [Note(why, node=name) for name, why in sites.skipped.items()])
+        steps, reports = Steps(model), list[LayerReport]()
+        for site in context.progress.over(self.name, sites, len(sites)):
+            reports.append(correct_mean(site, options))
+            steps.done(site)
+        return finish(model, reports, [Note(why, node=name) for name, why in sites.skipped.items()], steps)
+
+    def unseen(self, context: Context) -> Dataset | None:
+        return held_or_all(context, self.held_out)
 
 
 def correct_mean(site: Site, options: FitOptions) -> LayerReport:

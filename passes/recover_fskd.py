@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.data import Dataset
 from edgec.graph.regions import regions
 from edgec.graph.values import Range
 from edgec.graph.views import ConvView, add_initializer, fresh_name
@@ -25,7 +26,8 @@ from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult
 from edgec.passes.options import HELD_OUT, RIDGE, ROWS
 from edgec.passes.recover_lsq import finish
 from edgec.passes.recovery.fit import FitOptions, fit_site
-from edgec.passes.recovery.sites import Batches, Sites, touched_layers, wants_flips
+from edgec.passes.recovery.sites import Batches, Sites, held_or_all, touched_layers, wants_flips
+from edgec.passes.recovery.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class RecoverFskd(Pass):
     name: ClassVar[str] = "recover-fskd"
     summary: ClassVar[str] = "insert 1x1 convolutions behind the blocks and fit them to the teacher (FSKD)"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    recovers: ClassVar[bool] = True
 
     after: Literal["block", "conv"] = option(
         "block", "where: behind the last convolution of a block, or behind each"
@@ -53,15 +56,21 @@ class RecoverFskd(Pass):
             context, model.graph, held_out=self.held_out, flips=wants_flips(self.flips, model)
         )
         options = FitOptions(self.lam, self.rows, clipped=0, seed=context.seed)
-        reports: list[LayerReport] = []
+        steps, reports = Steps(model), list[LayerReport]()
         notes: list[Note] = []
         for sweep in range(self.sweeps):
             mirror = bool(sweep % 2) and wants_flips("auto", model)
             sites = Sites(model, context, names, replace(batches, mirror=mirror))
             label = f"{self.name} sweep {sweep + 1}"
-            reports = [fit_site(site, options) for site in context.progress.over(label, sites, len(sites))]
+            reports = []
+            for site in context.progress.over(label, sites, len(sites)):
+                reports.append(fit_site(site, options))
+                steps.done(site)
             notes = [Note(why, node=name) for name, why in sites.skipped.items()]
-        return finish(model, reports, notes)
+        return finish(model, reports, notes, steps)
+
+    def unseen(self, context: Context) -> Dataset | None:
+        return held_or_all(context, self.held_out)
 
     def _convs(self, model: ir.Model, teacher: ir.Model) -> list[ir.Node]:
         touched = set(touched_layers(model, teacher))

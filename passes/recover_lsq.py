@@ -15,12 +15,14 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
+from edgec.graph.data import Dataset
 from edgec.graph.values import Range
 from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.options import HELD_OUT, RIDGE, ROUNDS, ROWS
 from edgec.passes.recovery.fit import FitOptions, fit_site
 from edgec.passes.recovery.layers import layers_of
-from edgec.passes.recovery.sites import Batches, Sites, touched_layers, wants_flips
+from edgec.passes.recovery.sites import Batches, Sites, held_or_all, touched_layers, wants_flips
+from edgec.passes.recovery.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class RecoverLsq(Pass):
     name: ClassVar[str] = "recover-lsq"
     summary: ClassVar[str] = "re-fit the weights of every touched layer to the teacher, in closed form"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    recovers: ClassVar[bool] = True
 
     lam: float = option(1e-3, "ridge towards the weights before, relative to the mean input energy", RIDGE)
     rows: float = option(40.0, "rows per unknown above which pixels are sampled", ROWS)
@@ -61,16 +64,22 @@ class RecoverLsq(Pass):
         )
         options = FitOptions(self.lam, self.rows, self.clipped, self.joint, context.seed, context.threads)
         sites = Sites(model, context, names, batches, self.depth if self.joint else 0)
-        reports = [fit_site(site, options) for site in context.progress.over(self.name, sites, len(sites))]
+        steps, reports = Steps(model), list[LayerReport]()
+        for site in context.progress.over(self.name, sites, len(sites)):
+            reports.append(fit_site(site, options))
+            steps.done(site)
         notes = [Note(why, node=name) for name, why in sites.skipped.items()]
-        return finish(model, reports, notes)
+        return finish(model, reports, notes, steps)
+
+    def unseen(self, context: Context) -> Dataset | None:
+        return held_or_all(context, self.held_out)
 
 
-def finish(model: ir.Model, reports: list[LayerReport], notes: list[Note]) -> PassResult:
+def finish(model: ir.Model, reports: list[LayerReport], notes: list[Note], steps: Steps) -> PassResult:
     """The result of a recovery pass, with a note for every fit that was taken back."""
     for report in reports:
         level: Literal["info", "reverted"] = "info" if report.kept else "reverted"
         notes += [Note(report.note, level=level, node=report.node)] if report.note else []
     kept = sum(report.kept for report in reports)
     notes.insert(0, Note(f"{kept} of {len(reports)} layers re-fitted"))
-    return PassResult(model, modified=kept > 0, notes=tuple(notes), layers=tuple(reports))
+    return PassResult(model, modified=kept > 0, notes=tuple(notes), layers=tuple(reports), partial=steps)

@@ -7,9 +7,11 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from edgec.graph.data import Dataset
 from edgec.graph.values import Range
 from edgec.passes.base import Context, Need, Pass, PassResult, option
 from edgec.passes.options import SAMPLES
+from edgec.passes.quantize.compose import split_data
 from edgec.passes.quantize.correction import correct
 from edgec.passes.quantize.fit import FitOptions
 
@@ -22,12 +24,16 @@ class RoundWeights(Pass):
     summary: ClassVar[str] = "round int8 weights by the data (GPTQ) instead of to nearest"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
     changes_function: ClassVar[bool] = True
+    recovers: ClassVar[bool] = True
 
     damping: float = option(
         0.01, "added to the Gram matrix, as a share of its mean diagonal", Range(0, 1e6, above=True)
     )
     search_ranges: bool = option(True, "search the range of each output channel too")
     samples: int = option(256, "samples used at most", SAMPLES)
+
+    def unseen(self, context: Context) -> Dataset | None:
+        return None if context.data is None else split_data(context.data, self.samples, context.seed)[1]
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         self.requires(model)

@@ -71,10 +71,7 @@ class Batches:
         if context.data is None or not len(context.data):
             raise PassError("needs calibration data")
         size = batch_size(graph)
-        if held_out <= 0 or len(context.data) < 2:
-            return Batches(context.data, context.data.take(0), size, flips, blend=blend)
-        count = held_count(len(context.data), held_out)
-        fit, held = context.data.split(count / len(context.data), context.seed)
+        fit, held = split(context.data, held_out, context.seed)
         return Batches(fit, held, size, flips, blend=blend)
 
     def __iter__(self) -> Iterator[Feeds]:
@@ -95,6 +92,20 @@ class Batches:
     def samples(self) -> int:
         """Samples that are fitted, mirrored ones included."""
         return len(self.feeds) * (1 + self.flips)
+
+
+def split(data: Dataset, held_out: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Samples to fit on and samples that judge; none of the latter where ``held_out`` is 0, or where there is but one."""
+    count = held_count(len(data), held_out)
+    return data.split(count / len(data), seed) if count else (data, data.take(0))
+
+
+def held_or_all(context: Context, held_out: float) -> Dataset | None:
+    """The samples that judge; all of them where none are held out."""
+    if context.data is None or not len(context.data):
+        return context.data
+    fit, held = split(context.data, held_out, context.seed)
+    return held if len(held) else fit
 
 
 def mirrored(array: Array) -> Array:

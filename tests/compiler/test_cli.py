@@ -79,8 +79,8 @@ def test_a_recipe_that_names_python_code_asks_for_trust(edgec, files) -> None:
 
 def test_limits_for_loading_are_checked(edgec, files) -> None:
     for option, value, words in (
-        ("--load-timeout", "0", "above 0"),
-        ("--load-timeout", "soon", "90s or 5m"),
+        ("--load-timeout", "0", "not a time"),
+        ("--load-timeout", "soon", "not a time"),
         ("--load-memory", "10M", "256M"),
         ("--load-memory", "lots", "512M or 2G"),
     ):

@@ -430,8 +430,8 @@ def _link_loop(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (_fifo, "not a plain file"),
-        (Path.mkdir, "not a plain file"),
+        (_fifo, "no plain file but a FIFO"),
+        (Path.mkdir, "it is a folder"),
         (_link_out, "outside"),
         (lambda path: path.symlink_to("/dev/zero"), "outside"),
         (_link_loop, "outside|cannot be read"),

@@ -6,15 +6,16 @@ for temporary files. What is certain is the size of the weights; what a pass spi
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.graph.cost import ModelCost, cost
+from edgec.graph.disk import free_bytes
 from edgec.graph.errors import EdgecError
 from edgec.graph.scratch import temporary_folder
+from edgec.graph.text import size
 from edgec.passes.base import Need, Pass
 from edgec.passes.recovery.sites import MEMORY
 
@@ -36,7 +37,8 @@ class Space:
 
     folder: Path
     needed: int
-    free: int
+    free: int | None
+    """None where the system does not say."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -56,10 +58,8 @@ def space_for(ready: Prepared, out: Path | None) -> tuple[Space, ...]:
 
 def check_space(spaces: Sequence[Space]) -> None:
     """Raise EdgecError where a run does not fit."""
-    from edgec.graph.values import size
-
     for one in spaces:
-        if one.needed > one.free:
+        if one.free is not None and one.needed > one.free:
             why = f"the run may need {size(one.needed)}, {size(one.free)} are free"
             hint = "Free some space, use fewer --samples, or set TMPDIR to a folder on another disk."
             raise EdgecError("not enough space on the disk", where=str(one.folder), why=why, hint=hint)
@@ -88,7 +88,7 @@ def _spills(one: Pass, samples: int, peak: int) -> int:
 
 
 def _space(folder: Path, needed: int) -> Space:
-    return Space(folder, needed, shutil.disk_usage(folder).free)
+    return Space(folder, needed, free_bytes(folder))
 
 
 def _existing(path: Path) -> Path:

@@ -263,7 +263,10 @@ def _dry_run(recipe: Recipe, values: dict[str, Any], begun: Pending | None) -> i
     echo_lines("passes   " + ("\n         ".join(plan["passes"]) or "none"))
     for line in plan["remarks"]:
         echo(f"note     {line}")
-    disk = [f"{size(one['needed'])} of {size(one['free'])} free in {one['folder']}" for one in plan["disk"]]
+    disk = [
+        f"{size(one['needed'])} of {'?' if one['free'] is None else size(one['free'])} free in {one['folder']}"
+        for one in plan["disk"]
+    ]
     echo("disk     at most " + ", ".join(disk))
     echo("writes   " + ", ".join([*plan["artifacts"], "recipe.yaml", "report.html", "report.json"]))
     return 0

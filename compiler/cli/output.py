@@ -17,8 +17,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from edgec.graph.text import visible
-from edgec.graph.values import size
+from edgec.graph.text import size, visible
 from edgec.passes.base import Progress
 
 __all__ = ["count", "finite", "print_json", "progress", "size", "stderr", "stdout", "table"]

@@ -53,6 +53,10 @@ def command(a: str, b: str, **values: Any) -> int:
     """
     if values["data"] is None:
         params.refuse(params.given("skip_bad", *SETTINGS), "without --data")
+    elif chosen := preprocessing(values):
+        from edgec.graph.preprocess import Preprocess
+
+        Preprocess(**chosen)  # what does not go together is said before a model is loaded
     if b.endswith(".tflite"):
         return _verify_tflite(a, b, values)
     from edgec.graph.foreign import begin

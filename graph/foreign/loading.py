@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgec.graph.errors import UsageError
+from edgec.graph.values import NotAdmitted, Range
+from edgec.graph.values import seconds as read_seconds
 
 MB, GB = 1 << 20, 1 << 30
 LEAST_MEMORY = 256 * MB
@@ -32,12 +34,17 @@ class Loading:
     isolated: bool = True
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not 0 < self.timeout < 1e7:
-            why = f"{self.timeout:g} s"
-            raise UsageError("the load timeout must be above 0", why=why, hint="Write 60, 90s or 5m.")
-        if self.memory is not None and self.memory < LEAST_MEMORY:
-            why = f"{self.memory} bytes; the libraries that read a model need 256M"
-            raise UsageError("the load memory is too small", why=why, hint="Write 512M or 2G.")
+        if self.timeout is not None:
+            try:
+                object.__setattr__(self, "timeout", read_seconds(self.timeout, Range(0, 1e7, above=True)))
+            except NotAdmitted as error:
+                raise UsageError(f"load timeout: {error}") from None
+        if self.memory is not None:
+            memory = self.memory if isinstance(self.memory, int) else parse_memory(str(self.memory))
+            if memory < LEAST_MEMORY:
+                why = f"{memory} bytes; the libraries that read a model need 256M"
+                raise UsageError("the load memory is too small", why=why, hint="Write 512M or 2G.")
+            object.__setattr__(self, "memory", memory)
 
     def seconds(self, size: int, *, torch: bool = False) -> float:
         """The time limit for a model of ``size`` bytes: two minutes and 2 s per MB, ten for what needs torch."""

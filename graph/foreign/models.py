@@ -8,11 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from edgec.graph.errors import ModelError
+from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.files import is_factory
 from edgec.graph.foreign.loading import MOST_MODEL, Loading
 from edgec.graph.foreign.process import Child, CrashError
 from edgec.graph.listener import GRAPH_STAGES
+from edgec.graph.values import NotAdmitted, shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -72,7 +73,7 @@ def begin(
     arguments = {
         "source": os.fspath(source),
         "weights": None if weights is None else os.fspath(weights),
-        "input_shape": None if input_shape is None else [int(size) for size in input_shape],
+        "input_shape": None if input_shape is None else _shape(input_shape),
         "trust": loading.trust,
     }
     return Pending(arguments, loading)
@@ -144,3 +145,10 @@ def _to_model(content: bytes, source: str) -> ir.Model:
         return ir.from_proto(onnx.load_model_from_string(content))
     except (DecodeError, ValueError, TypeError, AttributeError) as error:
         raise ModelError("the model cannot be read", where=source, why="its reader sent no model") from error
+
+
+def _shape(raw: Sequence[int]) -> list[int]:
+    try:
+        return list(shape(raw))
+    except NotAdmitted as error:
+        raise UsageError(f"input shape: {error}") from None

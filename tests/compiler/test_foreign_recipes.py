@@ -116,9 +116,9 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 
 
 @settings(deadline=None, max_examples=60)
-@given(NAMES, NAMES, st.dictionaries(NAMES, NAMES | st.booleans() | st.integers(-(2**53), 2**53)))
-def test_any_name_survives_the_recipe(path: str, target: str, options: dict[str, Any]) -> None:
-    passes = (PassSpec(name=target, options=options),)
+@given(NAMES, NAMES, NAMES)
+def test_any_name_survives_the_recipe(path: str, target: str, node: str) -> None:
+    passes = (PassSpec(name="quantize", options={"exclude": node}),)
     recipe = Recipe(model=ModelSource(path=path), target=target, passes=passes)
     values, _ = parse_yaml(recipe.to_yaml(), "r.yaml", "a recipe")
     assert Recipe.model_validate(values) == recipe

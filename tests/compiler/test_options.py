@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,16 @@ import onnx
 import pytest
 
 from edgec.compiler import cli
+from edgec.compiler import prepare as preparing
 from edgec.compiler.artifacts import stages
 from edgec.compiler.defaults import precision_of, resolve_passes
 from edgec.compiler.emit import tflite
 from edgec.compiler.emit.tflite.read import read
 from edgec.compiler.pipeline import run_pipeline
-from edgec.compiler.prepare import dry_run, prepare
-from edgec.compiler.recipe import make_recipe, read_recipe
+from edgec.compiler.prepare import Prepared
+from edgec.compiler.recipe import Recipe, make_recipe, read_recipe
 from edgec.graph.errors import DataError, EdgecError, UnsupportedError, UsageError
+from edgec.graph.foreign import Loading
 from edgec.graph.views import constant
 from edgec.passes.cast_fp16 import CastFp16, widened
 from tests.conftest import parse
@@ -41,7 +42,18 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
-def recipe(**more: Any):
+HERE = Loading(isolated=False)
+
+
+def prepare(made: Recipe) -> Prepared:
+    return preparing.prepare(made, HERE)
+
+
+def dry_run(made: Recipe, out: Path | None = None) -> dict[str, Any]:
+    return preparing.dry_run(made, HERE, out=out)
+
+
+def recipe(**more: Any) -> Recipe:
     return make_recipe({"model": {"path": "net.onnx"}, "data": {"path": "calib.npz"}, **more})
 
 
@@ -111,8 +123,7 @@ def test_a_dry_run_finds_what_tflite_cannot_take(folder) -> None:
 def test_a_dry_run_says_what_is_needed_and_free(folder, monkeypatch) -> None:
     plan = dry_run(recipe(precision="int8"), folder / "out" / "deep")
     assert sum(one["needed"] for one in plan["disk"]) > 3 << 20
-    usage = shutil.disk_usage(folder)
-    monkeypatch.setattr("edgec.compiler.disk.shutil.disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr("edgec.compiler.disk.free_bytes", lambda path: 1000)
     with pytest.raises(
         EdgecError, match=r"not enough space on the disk: the run may need .* MB, 1 kB are free"
     ):

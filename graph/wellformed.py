@@ -69,12 +69,20 @@ def check_form(model: onnx.ModelProto) -> None:
 
 
 def check_sizes(model: onnx.ModelProto) -> None:
-    """Raise ModelError, naming the node, where one writes more than any tensor may hold: a Range to 10^10, an Expand.
+    """Raise ModelError, naming the node, where one writes more than any tensor may hold (a Range to 10^10, an Expand), or
+    another type than the output that it writes is declared with.
 
     Sizes are those that ONNX infers without computing values: computing them is what such a file is made for.
     """
     inferred = onnx.shape_inference.infer_shapes(_without_weights(model))
     writers = {name: node for node in model.graph.node for name in node.output}
+    declared = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
+    for value in inferred.graph.output:
+        found, said = value.type.tensor_type.elem_type, declared[value.name]
+        if found and said and found != said and value.name in writers:
+            kinds = onnx.TensorProto.DataType
+            what = f"it writes {kinds.Name(found)} where the output says {kinds.Name(said)}"
+            raise ModelError(what, where=node_name(writers[value.name]), why=f"output {value.name!r}")
     for value in (*inferred.graph.value_info, *inferred.graph.output):
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.dim_value > 0]
         if math.prod(sizes) > MOST_ELEMENTS and value.name in writers:

@@ -27,14 +27,12 @@ _CODE = "import sys; sys.path[:] = sys.argv[1:]; from edgec.graph.foreign.child 
 
 
 class DefectError(RuntimeError):
-    """Our own code failed in the child; ``trace`` is the traceback there."""
+    """Our own code failed in the child; ``trace`` is the traceback there, which Python shows as this error's cause."""
 
     def __init__(self, what: str, trace: str) -> None:
         super().__init__(what)
         self.trace = trace
-
-    def __str__(self) -> str:
-        return f"{self.args[0]}\n\nin the child process:\n{self.trace}" if self.trace else str(self.args[0])
+        self.__cause__ = RuntimeError(f"in the child process:\n{trace}")
 
 
 class CrashError(ModelError):

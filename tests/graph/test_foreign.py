@@ -103,6 +103,7 @@ def test_a_defect_of_ours_is_told_apart_and_brings_its_traceback() -> None:
         one.result()
     assert not isinstance(caught.value, EdgecError)
     assert "in stumble" in caught.value.trace
+    assert "\n" not in str(caught.value)  # the command line prints this; the traceback is for -vv
 
 
 def test_what_libraries_print_reaches_nobody(capfd: pytest.CaptureFixture[str]) -> None:

@@ -256,6 +256,7 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
     "input of 10 GB": (lambda: model(Node("Relu", ["x"], ["y"]), x=(1, [1, 3, 30000, 30000])), "input 'x': it is above"),
     "input of size 0": (lambda: model(Node("Relu", ["x"], ["y"]), x=(1, [1, 0, 8, 8])), "input 'x': axis 1"),
     "input of no type": (lambda: model(Node("Relu", ["x"], ["y"]), x=(99, [1, 3])), "input 'x': its element type 99"),
+    "output of another type": (lambda: one("ArgMax", axis=1), NODE + r"ArgMax\): it writes INT64 where .* FLOAT"),
     "text input": (lambda: model(Node("Identity", ["x"], ["y"]), x=(8, [1, 3, 8, 8])), ""),
     # structure
     "opset 0": (lambda: model(Node("Relu", ["x"], ["y"]), opset=0), "opset 0"),

@@ -73,9 +73,9 @@ def test_a_worker_that_crashes_blames_the_model_and_one_that_is_killed_does_not(
     number: int, kind: str
 ) -> None:
     worker = Worker.__new__(Worker)
-    worker._log = tempfile.TemporaryFile()  # noqa: SIM115  (the worker closes it)
     code = f"import os, resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.kill(os.getpid(), {number})"
     worker._process = subprocess.Popen([sys.executable, "-c", code])
-    error = worker._failed()
+    with tempfile.TemporaryFile() as log:
+        worker._log = log
+        error = worker._failed()
     assert (error.kind, f"signal {number}" in str(error)) == (kind, True)
-    worker._log.close()

@@ -56,7 +56,7 @@ def space_for(ready: Prepared, out: Path | None) -> tuple[Space, ...]:
 
 def check_space(spaces: Sequence[Space]) -> None:
     """Raise EdgecError where a run does not fit."""
-    from edgec.graph.values import size
+    from edgec.graph.text import size
 
     for one in spaces:
         if one.needed > one.free:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from edgec.graph.errors import EdgecError
-from edgec.graph.values import size
+from edgec.graph.text import size
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",

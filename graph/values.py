@@ -85,14 +85,6 @@ def one_line(error: EdgecError) -> str:
     return " ".join(f"{head}{'' if head.endswith(('.', '?')) or not hint else '.'} {hint}".split())
 
 
-def size(count: float) -> str:
-    """Bytes for people, in decimal units."""
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if abs(count) >= limit:
-            return f"{count / limit:.3g} {unit}"
-    return f"{count:.0f} B"
-
-
 def whole(raw: Any, within: Range = ANY) -> int:
     """A whole number; text and numbers such as 3.0 are read, true and false are not."""
     admitted = f"a whole number {within}".rstrip()

@@ -2,7 +2,7 @@
 
 The header of an array is checked against the bytes that are there before anything is allocated. Members of an ``.npz`` that are
 not compressed are mapped inside it, after their checksum was compared; compressed ones are unpacked, up to half of the free
-memory. The format is numpy's (numpy.lib.format); headers are read by numpy, data by us.
+memory and a hundred times their size. The format is numpy's (numpy.lib.format); headers are read by numpy, data by us.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ _PREFIX = 1 << 14
 _BLOCK = 1 << 20
 _MOST_DIRECTORY = 1 << 22
 """Bytes of an archive's list of members: some 50,000 of them."""
+_SMALL = 1 << 30
+"""Bytes that may be unpacked whatever the packed size."""
+_MOST_GROWTH = 100
+"""Unpacked over packed size, beyond `_SMALL`: pictures grow by 1.1 to 5, a bomb by 1000."""
 _MOST_AXES = 32
 _MOST_ADDRESS = (1 << 63) - 1
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -73,8 +77,8 @@ def load_npy(path: Path) -> Array:
 def load_npz(path: Path, wanted: Iterable[str] | None = None) -> dict[str, Array]:
     """Arrays of an ``.npz`` file by name, those ``wanted`` or all; a wanted one that it lacks is left out.
 
-    Raises DataError, naming the file: for a damaged or encrypted archive, a name that stands twice, and arrays that take more
-    than half of the free memory when they are unpacked.
+    Raises DataError, naming the file: for a damaged or encrypted archive, a name that stands twice, and arrays that take too
+    much memory when they are unpacked.
     """
     with _opened(path) as (stream, archive):
         members = _members(archive, path)
@@ -135,18 +139,17 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
 
 
 def _check_room(chosen: Mapping[str, zipfile.ZipInfo], path: Path) -> None:
+    """Refuse what unpacks to more than half of the free memory, or grows as only zeros do."""
     packed = {name: info for name, info in chosen.items() if info.compress_type != zipfile.ZIP_STORED}
-    unpacked = sum(info.file_size for info in packed.values())
-    limit = free_memory() // 2
-    if unpacked > limit:
+    before = sum(info.compress_size for info in packed.values())
+    after = sum(info.file_size for info in packed.values())
+    limit = min(free_memory() // 2, max(_SMALL, _MOST_GROWTH * before))
+    if after > limit:
         names = ", ".join(repr(name) for name in list(packed)[:3])
-        why = (
-            f"{names}: {size(sum(info.compress_size for info in packed.values()))} unpack to {size(unpacked)}"
-        )
         raise DataError(
             "the arrays are too large to unpack",
             where=str(path),
-            why=f"{why}; half of the free memory is {size(limit)}",
+            why=f"{names}: {size(before)} unpack to {size(after)}; {size(limit)} are allowed",
             hint="Save them with np.savez instead of np.savez_compressed: then they are read in place.",
         )
 

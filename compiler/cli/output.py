@@ -74,17 +74,11 @@ def table(
     title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()
 ) -> Table:
     """A plain table; ``right`` are the columns set flush right."""
-    made = Table(
-        title=None if title is None else Text(title),
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         made.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))  # names are text, never markup
+        made.add_row(*row)  # as str: a `PlainConsole` keeps each to one line
     return made
 
 

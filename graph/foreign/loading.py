@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgec.graph.errors import UsageError
+from edgec.graph.memory import free_memory
 from edgec.graph.values import NotAdmitted, Range
 from edgec.graph.values import seconds as read_seconds
 
@@ -71,28 +70,3 @@ def parse_memory(text: str) -> int:
 def print_memory(count: int) -> str:
     """Bytes as one would write them for --load-memory."""
     return f"{count / GB:.1f}G" if count >= GB else f"{count // MB}M"
-
-
-def free_memory() -> int:
-    """Bytes that this process could still get: what the system has free, or less where a control group says so."""
-    return min(_free_of_system(), _free_of_group())
-
-
-def _free_of_system() -> int:
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", _text("/proc/meminfo"), re.MULTILINE)
-    if match is not None:
-        return int(match[1]) << 10
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # macOS does not tell what is free
-
-
-def _free_of_group() -> int:
-    folder = "/sys/fs/cgroup/"
-    most, used = _text(folder + "memory.max").strip(), _text(folder + "memory.current").strip()
-    return max(0, int(most) - int(used)) if most.isdigit() and used.isdigit() else 1 << 62
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""

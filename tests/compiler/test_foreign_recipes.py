@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.compiler.recipe import ModelSource, PassSpec, Recipe, read_recipe
+from edgec.compiler.recipe import ModelSource, Recipe, read_recipe
 from edgec.graph.errors import UsageError
 from edgec.graph.yaml_file import parse_yaml
 
@@ -112,7 +112,7 @@ def test_anchors_are_taken_where_they_are_few(tmp_path: Path) -> None:
     assert recipe.data.path == recipe.eval.path
 
 
-NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40)
 
 
 @settings(deadline=None, max_examples=60)

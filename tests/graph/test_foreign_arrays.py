@@ -209,10 +209,15 @@ def test_a_bomb_is_refused_with_both_sizes(model, tmp_path: Path, monkeypatch: p
     with pytest.raises(DataError) as caught:
         open_data(tmp_path / "d.npz", model)
     packed = zipfile.ZipFile(tmp_path / "d.npz").infolist()[0].compress_size
-    says = f"'x': {size(packed)} unpack to 768 kB; half of the free memory is 500 kB"
+    says = f"'x': {size(packed)} unpack to 768 kB; 500 kB are allowed"
     assert says in str(caught.value)
     monkeypatch.setattr(stored, "free_memory", lambda: 2_000_000)
     assert len(open_data(tmp_path / "d.npz", model)) == 4_000
+    monkeypatch.setattr(stored, "_SMALL", 10_000)
+    with pytest.raises(DataError, match="are allowed"):  # it grows by more than a hundred
+        open_data(tmp_path / "d.npz", model)
+    np.savez_compressed(tmp_path / "d.npz", x=np.tile(PIXELS, (100, 1, 1, 1)))
+    assert len(open_data(tmp_path / "d.npz", model)) == 400
 
 
 @pytest.mark.parametrize("packed", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

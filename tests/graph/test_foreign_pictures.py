@@ -143,11 +143,10 @@ def test_a_picture_at_the_limit_is_no_bomb(folder: Path, model, monkeypatch: pyt
     assert MOST_PIXELS == 89_478_485
 
 
-@pytest.mark.parametrize("resize", [(224,), (30_000, 30_000)])
-def test_resizing_is_bounded_too(resize: tuple[int, ...], folder: Path, model) -> None:
+def test_resizing_is_bounded_too(folder: Path, model) -> None:
     (folder / "thin.png").write_bytes(png(1_000_000, 1, b"\0" + b"\0" * 3_000_000))
-    with pytest.raises(DataError, match="the resized picture is too large"):
-        open_data(folder, model, Preprocess(resize=resize, crop=(8, 8)))
+    with pytest.raises(DataError, match=r"thin\.png: the resized picture is too large"):
+        open_data(folder, model, Preprocess(resize=(224,), crop=(8, 8)))
 
 
 def test_large_files_are_not_read(folder: Path, model) -> None:

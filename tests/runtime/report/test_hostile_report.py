@@ -99,12 +99,12 @@ def test_tables_have_as_many_lines_and_cells_whatever_the_names(kind: str, mobil
 
 
 REPORTS = {
-    "fifo": "a FIFO",
-    "endless": "a device",
-    "folder": "it is a folder",
+    "fifo": "not a regular file",
+    "endless": "a link that leaves the run folder",
+    "folder": "not a regular file",
     "deep": "damaged report",
     "digits": "damaged report",
-    "latin-1": "not UTF-8",
+    "latin-1": "cannot read the report",
     "other": "not a report of edgec",
     "list": "not a report of edgec",
 }

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edgec.graph.errors import DeviceError
+from edgec.graph.disk import private_folder
+from edgec.graph.errors import DeviceError, EdgecError
 from edgec.runtime.devices.local import LocalDevice
-from edgec.runtime.devices.locking import FileLock, own_folder
+from edgec.runtime.devices.locking import FileLock
 from edgec.runtime.devices.ssh import SshDevice
 from edgec.runtime.pack import agent_bytes, write_agent
 
@@ -45,14 +46,9 @@ def test_the_agent_is_written_over_nothing(tmp_path: Path, what: str) -> None:
         victim.write_text("mine")
     path = tmp_path / "edgec-agent.pyz"
     path.write_text("theirs") if what == "file" else path.symlink_to(victim)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(EdgecError, match="exists"):
         write_agent(tmp_path)
     assert not victim.exists() if what == "hanging link" else victim.read_text() == "mine"
-
-
-def _open_to_others(path: Path) -> None:
-    path.mkdir()
-    path.chmod(0o777)
 
 
 def _link(path: Path) -> None:
@@ -69,9 +65,8 @@ def _of_another(path: Path) -> None:
 
 
 SPOILERS: list[tuple[Callable[[Path], object], str]] = [
-    (_open_to_others, "others may use it"),
-    (_link, "it is a link"),
-    (_of_another, "belongs to user 65534"),
+    (_link, "it is a symbolic link"),
+    (_of_another, "it belongs to another user"),
     (Path.touch, "File exists"),
 ]
 
@@ -84,17 +79,25 @@ def test_a_lock_in_a_folder_of_somebody_else_is_refused(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder = tmp_path / f"edgec-{os.getuid()}"
     spoil(folder)
-    with pytest.raises(DeviceError, match=said) as info:
+    with pytest.raises(EdgecError, match=said):
         FileLock("local", 0.0, lambda text: None)
-    assert info.value.exit_code == 4
     assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_lock_closes_its_own_folder_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = tmp_path / f"edgec-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    FileLock("local", 0.0, lambda text: None).release()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_a_lock_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "victim").write_text("mine")
-    (own_folder(tmp_path / f"edgec-{os.getuid()}") / "local.lock").symlink_to(tmp_path / "victim")
-    with pytest.raises(DeviceError, match="cannot take the lock"):
+    (private_folder(tmp_path / f"edgec-{os.getuid()}") / "local.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(EdgecError, match="symbolic link"):
         FileLock("local", 0.0, lambda text: None)
     assert (tmp_path / "victim").read_text() == "mine"
 

@@ -58,11 +58,7 @@ def _listed(raw: Any) -> Any:
 Precision = Literal["fp32", "fp16", "int8"]
 Format = Literal["onnx", "tflite"]
 IoLayout = Literal["nchw", "nhwc"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 FORMATS: tuple[Format, ...] = get_args(Format)
-IO_LAYOUTS: tuple[IoLayout, ...] = get_args(IoLayout)
-OFFSET = Range(-1_000_000, 1_000_000)
-BATCH = Range(1, 65536)
 
 PathField = Annotated[str, BeforeValidator(read_path)]
 ShapeField = Annotated[tuple[int, ...], BeforeValidator(values.shape)]
@@ -70,8 +66,8 @@ SwitchField = Annotated[bool, BeforeValidator(values.switch)]
 CountField = Annotated[int, _whole(values.COUNT)]
 SeedField = Annotated[int, _whole(values.SEED)]
 ThreadsField = Annotated[int, _whole(values.THREADS)]
-OffsetField = Annotated[int, _whole(OFFSET)]
-BatchField = Annotated[int, _whole(BATCH)]
+OffsetField = Annotated[int, _whole(values.OFFSET)]
+BatchField = Annotated[int, _whole(values.BATCH)]
 ShareField = Annotated[float, BeforeValidator(values.share)]
 MillisecondsField = Annotated[
     float, BeforeValidator(partial(values.number, within=Range(0, 1e9, above=True)))

@@ -63,6 +63,9 @@ COUNT_OR_NONE = Range(0, LARGEST)
 SEED = Range(0, 2**32 - 1)
 THREADS = Range(1, 1024)
 """Not a matter of this machine's cores: a recipe comes from another one. More threads than any has is a typing error."""
+OFFSET = Range(-1_000_000, 1_000_000)
+"""Of labels."""
+BATCH = Range(1, 65536)
 SHARE = Range(0, 1)
 PART = Range(0, 1, above=True, below=True)
 SIZE = Range(1, 8192)

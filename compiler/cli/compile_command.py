@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--eval-labels", metavar="CSV", help="Lines of file,label for --eval.")
 @click.option(
     "--label-offset",
-    type=params.whole(admitted.Range(-1_000_000, 1_000_000)),
+    type=params.whole(admitted.OFFSET),
     metavar="NUMBER",
     default=None,
     help="Added to each label of --eval (1 where class 0 is 'background').",
@@ -108,7 +108,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--batch",
-    type=params.whole(admitted.Range(1, 65536)),
+    type=params.whole(admitted.BATCH),
     metavar="NUMBER",
     default=None,
     help="Fix the batch size of TFLite files.",

@@ -209,6 +209,17 @@ def test_a_signal_ends_a_run_cleanly(
     assert not (files / "out" / ".part").exists()
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """All three signals at their defaults: whoever started the tests may ignore some of them (nohup does)."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    old = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    yield
+    for number, handler in zip(numbers, old, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 def test_signals_interrupt_once_and_then_let_us_put_things_away(monkeypatch: pytest.MonkeyPatch) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with Ending() as one:

@@ -75,7 +75,8 @@ class Model:
                 return self.prepare(np.load(path, allow_pickle=False))
             from PIL import Image
 
-            with Image.open(path) as image:
+            # Not by name: then Pillow maps an uncompressed TIFF, and garbles one that is turned on its side.
+            with path.open("rb") as stream, Image.open(stream) as image:
                 return self._normalise(self._picture(image))
         array = np.asarray(source)
         if array.dtype.kind == "f":

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from edgec.graph import pictures
 from edgec.graph.data import open_data
@@ -147,6 +147,25 @@ def test_resizing_is_bounded_too(folder: Path, model) -> None:
     (folder / "thin.png").write_bytes(png(1_000_000, 1, b"\0" + b"\0" * 3_000_000))
     with pytest.raises(DataError, match=r"thin\.png: the resized picture is too large"):
         open_data(folder, model, Preprocess(resize=(224,), crop=(8, 8)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("turn", range(10))
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1"])
+def test_pictures_are_turned_and_converted_as_pillow_does(
+    kind: str, turn: int, mode: str, tmp_path: Path
+) -> None:
+    image = Image.fromarray(np.resize(PIXELS, (6, 9, 3))).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    try:
+        image.save(tmp_path / "a", kind, exif=exif)
+    except (OSError, KeyError):
+        pytest.skip(f"{kind} does not hold {mode}")
+    # Opened by name, Pillow maps an uncompressed TIFF and garbles one that is turned on its side (seen with 13.0).
+    with (tmp_path / "a").open("rb") as stream, Image.open(stream) as again:
+        expected = np.asarray(ImageOps.exif_transpose(again).convert("RGB"))
+    np.testing.assert_array_equal(pictures.decode_picture(tmp_path / "a", Preprocess()), expected)
 
 
 def test_large_files_are_not_read(folder: Path, model) -> None:

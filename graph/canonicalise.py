@@ -20,10 +20,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import onnx
-import onnx.inliner
 import onnx_ir as ir
 import onnx_ir.passes.common as common
-from onnx import version_converter
 
 from edgec.graph.affine import fold_affine
 from edgec.graph.batch import BATCH, can_free, fix_batch, free_batch
@@ -33,16 +31,13 @@ from edgec.graph.equivalence import Reference
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.expand import drop_expands
 from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRING, RUNNING, Listener
+from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset
 from edgec.graph.padding import write_out_pads
-from edgec.graph.spec import KNOWN_DOMAINS, MIN_OPSET, REFUSED
+from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
 from edgec.graph.verify import verify
 from edgec.graph.wellformed import check_form, check_sizes
 
 NAME_KEY = "edgec.name"
-MIN_IR = 10
-"""The file format that knows all number types in use here (onnxruntime 1.19 and newer read it)."""
-RUNNABLE_OPSET = 21
-"""The newest opset of onnxruntime 1.19, the oldest that boards install."""
 TOLERANCE = 1e-4
 """Of an output's range: what float32 rounding may change when layers are fused."""
 
@@ -68,13 +63,13 @@ def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, li
     _drop_initialiser_inputs(model)
     fix_shapes(model, input_shape)
     listener.stage(CONVERTING)
-    model = _runnable_opset(_lowest_equal_opset(model))
+    model = runnable_opset(lowest_equal_opset(model))
     listener.stage(INFERRING)
     check_sizes(model)
     original = onnx.ModelProto()
     original.CopyFrom(model)
     listener.stage(FOLDING)
-    model = _modern_opset(simplify(model))
+    model = modern_opset(simplify(model))
     graph = _to_ir(model)
     _refuse_nodes(graph)
     listener.stage(FUSING)
@@ -247,72 +242,6 @@ def fix_shapes(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> Non
                 hint = "Give the sizes behind the batch axis, e.g. --input-shape 3,224,224."
                 what = f"axis {axis} has no fixed size"
                 raise UnsupportedError(what, where=f"input {value.name!r}", hint=hint)
-
-
-def _lowest_equal_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Declare the oldest opset (18 or newer) in which every op of the model means the same.
-
-    Exact, since an op keeps its meaning from the version that introduced it to the next that changes it; and the runtimes
-    on boards are older than the exporters on desks.
-    """
-    entry = next((e for e in model.opset_import if e.domain in ("", "ai.onnx")), None)
-    if entry is None or entry.version <= MIN_OPSET:
-        return model
-    oldest = MIN_OPSET
-    graphs = [model.graph, *model.functions]
-    for node in (node for graph in graphs for node in graph.node):
-        if node.domain not in ("", "ai.onnx"):
-            continue
-        if any(attribute.HasField("g") for attribute in node.attribute):
-            return model
-        try:
-            schema = onnx.defs.get_schema(node.op_type, max_inclusive_version=entry.version, domain="")
-        except onnx.defs.SchemaError:
-            return model
-        oldest = max(oldest, schema.since_version)
-    entry.version = oldest
-    for function in model.functions:
-        for imported in function.opset_import:
-            if imported.domain in ("", "ai.onnx"):
-                imported.version = oldest
-    try:
-        needed = onnx.helper.find_min_ir_version_for(list(model.opset_import))
-    except ValueError:
-        return model  # a domain that onnx keeps no table of
-    model.ir_version = min(model.ir_version, max(needed, MIN_IR))
-    return model
-
-
-def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """By onnx's converter, which drops functions: they are inlined first."""
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    return version_converter.convert_version(model, opset)
-
-
-def _runnable_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Newer opsets than runtimes know are converted down where onnx can; else onnxruntime will say what it lacks."""
-    for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx") and entry.version > RUNNABLE_OPSET:
-            try:
-                converted = _converted(model, RUNNABLE_OPSET)
-            except (RuntimeError, onnx.checker.ValidationError):
-                return model
-            converted.ir_version = MIN_IR
-            return converted
-    return model
-
-
-def _modern_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx") and entry.version < MIN_OPSET:
-            try:
-                return _converted(model, MIN_OPSET)
-            except (RuntimeError, onnx.checker.ValidationError) as error:
-                why = str(error).strip().splitlines()[0]
-                what = f"opset {entry.version} cannot be brought to {MIN_OPSET}"
-                raise UnsupportedError(what, why=why) from error
-    return model
 
 
 def _onnxsim() -> Any:

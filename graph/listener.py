@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+STARTING = "starting"
+IMPORTING = "importing its libraries"
 READING = "reading the file"
 CHECKING = "checking its form"
 GRAPH_STAGES = CONVERTING, INFERRING, FOLDING, FUSING, RUNNING = (

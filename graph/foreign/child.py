@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from edgec.graph.errors import EdgecError, ModelError
 from edgec.graph.foreign import wire
-from edgec.graph.listener import Listener
+from edgec.graph.listener import IMPORTING, Listener
 
 Task = Callable[[Mapping[str, Any], Listener], bytes]
 _PR_SET_PDEATHSIG = 1
@@ -54,8 +54,10 @@ def main() -> None:
 def _work(request: Mapping[str, Any], out: BinaryIO) -> None:
     module, _, name = request["task"].partition(":")
     try:
+        teller = Teller(out)
+        teller.stage(IMPORTING)
         task: Task = getattr(import_module(module), name)
-        wire.send(out, wire.RESULT, task(request["arguments"], Teller(out)))
+        wire.send(out, wire.RESULT, task(request["arguments"], teller))
     except EdgecError as error:
         wire.send(out, wire.ERROR, wire.encode_error(error))
     except MemoryError:

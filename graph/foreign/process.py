@@ -19,6 +19,7 @@ from typing import Any
 from edgec.graph.errors import EdgecError, ModelError, UsageError
 from edgec.graph.foreign import wire
 from edgec.graph.foreign.loading import MOST_MODEL, print_memory
+from edgec.graph.listener import STARTING
 
 TICK = 0.02
 """Seconds between two looks at the child's memory."""
@@ -68,7 +69,7 @@ class Child:
             )
         self._where, self._seconds, self._memory = where, seconds, memory
         self._began = time.monotonic()
-        self._stage, self._size = "starting", 0
+        self._stage, self._size = STARTING, 0
         self._answer: tuple[bytes, bytes] | None = None
         self._failure: EdgecError | None = None
         path = [entry for entry in sys.path if isinstance(entry, str)]
@@ -181,9 +182,11 @@ class Child:
             what, stage=self._stage, timed_out=timed_out, where=self._where, why=why, hint=hint
         )
 
-    def _ended(self) -> EdgecError:
+    def _ended(self) -> Exception:
         """The child ended by itself, without an answer."""
         code = self._process.returncode
+        if self._stage == STARTING and code > 0:  # it never came as far as the file
+            return DefectError(f"the child process could not start (exit code {code})", "")
         if code == -signal.SIGKILL:
             how = "killed by the system, for want of memory perhaps"
         elif code < 0:

@@ -59,6 +59,12 @@ def test_an_end_without_an_answer_is_a_model_error() -> None:
         one.result()
 
 
+def test_a_python_that_cannot_start_is_no_fault_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    with child("leave") as one, pytest.raises(DefectError, match="could not start"):
+        one.result()
+
+
 def test_the_time_limit_ends_the_child() -> None:
     start = time.monotonic()
     with child("hang", seconds=1.0) as one, pytest.raises(CrashError, match=r"more than 1 s") as caught:

@@ -1,0 +1,82 @@
+"""The opset of a model: brought to one that the canonical graph has and that boards can run, its meaning unchanged."""
+
+from __future__ import annotations
+
+import onnx
+import onnx.inliner
+from onnx import version_converter
+
+from edgec.graph.errors import UnsupportedError
+from edgec.graph.spec import MIN_OPSET
+
+MIN_IR = 10
+"""The file format that knows all number types in use here (onnxruntime 1.19 and newer read it)."""
+RUNNABLE_OPSET = 21
+"""The newest opset of onnxruntime 1.19, the oldest that boards install."""
+
+
+def lowest_equal_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Declare the oldest opset (18 or newer) in which every op of the model means the same.
+
+    Exact, since an op keeps its meaning from the version that introduced it to the next that changes it; and the runtimes
+    on boards are older than the exporters on desks.
+    """
+    entry = next((e for e in model.opset_import if e.domain in ("", "ai.onnx")), None)
+    if entry is None or entry.version <= MIN_OPSET:
+        return model
+    oldest = MIN_OPSET
+    graphs = [model.graph, *model.functions]
+    for node in (node for graph in graphs for node in graph.node):
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        if any(attribute.HasField("g") for attribute in node.attribute):
+            return model
+        try:
+            schema = onnx.defs.get_schema(node.op_type, max_inclusive_version=entry.version, domain="")
+        except onnx.defs.SchemaError:
+            return model
+        oldest = max(oldest, schema.since_version)
+    entry.version = oldest
+    for function in model.functions:
+        for imported in function.opset_import:
+            if imported.domain in ("", "ai.onnx"):
+                imported.version = oldest
+    try:
+        needed = onnx.helper.find_min_ir_version_for(list(model.opset_import))
+    except ValueError:
+        return model  # a domain that onnx keeps no table of
+    model.ir_version = min(model.ir_version, max(needed, MIN_IR))
+    return model
+
+
+def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """By onnx's converter, which drops functions: they are inlined first."""
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    return version_converter.convert_version(model, opset)
+
+
+def runnable_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Newer opsets than runtimes know are converted down where onnx can; else onnxruntime will say what it lacks."""
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > RUNNABLE_OPSET:
+            try:
+                converted = _converted(model, RUNNABLE_OPSET)
+            except (RuntimeError, onnx.checker.ValidationError):
+                return model
+            converted.ir_version = MIN_IR
+            return converted
+    return model
+
+
+def modern_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Older opsets than the canonical graph's are converted up. Raises UnsupportedError where onnx cannot."""
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version < MIN_OPSET:
+            try:
+                return _converted(model, MIN_OPSET)
+            except (RuntimeError, onnx.checker.ValidationError) as error:
+                why = str(error).strip().splitlines()[0]
+                what = f"opset {entry.version} cannot be brought to {MIN_OPSET}"
+                raise UnsupportedError(what, why=why) from error
+    return model

@@ -29,13 +29,13 @@ from edgec.graph.data import require
 from edgec.graph.errors import UsageError
 from edgec.graph.values import COUNT, COUNT_OR_NONE, PART, SEED, Range
 from edgec.graph.views import shape_of
-from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.base import Choice, Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.gated.block import BlockOptions, Figures, Unconverged
 from edgec.passes.gated.parts import Part, parts_of
 from edgec.passes.gated.replace import Replacement
 from edgec.passes.options import HELD_OUT, ROUNDS
 from edgec.passes.quantize.quantiser import refuse_quantised
-from edgec.passes.recovery.sites import wants_flips
+from edgec.passes.recovery.sites import split, wants_flips
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class DistillConvex(Pass):
         seed = context.seed + self.seed
         if self.samples:
             data = data.take(self.samples, seed)
-        fit, held = (data, data.take(0)) if self.held_out == 0 else data.split(self.held_out, seed)
+        fit, held = split(data, self.held_out, seed)
         work = Replacement(
             student=model.clone(),
             teacher=_teacher(model, context.teacher, parts),
@@ -147,10 +147,11 @@ class DistillConvex(Pass):
         return Note(text, level="reverted", node=self.region)
 
     def _judged(self, model: ir.Model, work: Replacement) -> PassResult:
-        error, removal = work.errors()
+        found, bare = work.errors()
+        error, removal, verdict = found.relative, bare.relative, found.against(bare)
         before, after = cost(model).macs, cost(work.student).macs
         why = ""
-        if not error < removal:
+        if not verdict.kept:
             why = f"it is no better than taking {self.region} out ({removal:.3f})"
         elif self.max_error and error > self.max_error:
             why = f"max-error is {self.max_error:g}"
@@ -173,6 +174,7 @@ class DistillConvex(Pass):
         figures: dict[str, Any] = {
             "error": error,
             "removal_error": removal,
+            "choices": [asdict(Choice.of(self.region, verdict))],
             "parts": [{"name": p.name, **asdict(f)} for p, f in zip(work.parts, work.figures, strict=True)],
         }
         return PassResult(model if why else work.student, not why, tuple(notes), layers, figures)

@@ -56,18 +56,18 @@ class RecoverFskd(Pass):
             context, model.graph, held_out=self.held_out, flips=wants_flips(self.flips, model)
         )
         options = FitOptions(self.lam, self.rows, clipped=0, seed=context.seed)
-        steps, reports = Steps(model), list[LayerReport]()
+        steps, reports = Steps(model), dict[str, LayerReport]()
         notes: list[Note] = []
         for sweep in range(self.sweeps):
             mirror = bool(sweep % 2) and wants_flips("auto", model)
             sites = Sites(model, context, names, replace(batches, mirror=mirror))
             label = f"{self.name} sweep {sweep + 1}"
-            reports = []
             for site in context.progress.over(label, sites, len(sites)):
-                reports.append(fit_site(site, options))
+                report = fit_site(site, options)
+                reports[report.node] = _followed(reports.get(report.node), report)
                 steps.done(site)
             notes = [Note(why, node=name) for name, why in sites.skipped.items()]
-        return finish(model, reports, notes, steps)
+        return finish(model, list(reports.values()), notes, steps)
 
     def unseen(self, context: Context) -> Dataset | None:
         return held_or_all(context, self.held_out)
@@ -80,6 +80,20 @@ class RecoverFskd(Pass):
             for node in model.graph
             if node.name in touched and node.name not in inner and ConvView.of(node) is not None
         ]
+
+
+def _followed(first: LayerReport | None, later: LayerReport) -> LayerReport:
+    """One report of a layer that several sweeps fitted."""
+    if first is None:
+        return later
+    kept = first.kept or later.kept
+    return replace(
+        later,
+        error_before=first.error_before,
+        kept=kept,
+        note="" if kept else later.note,
+        choices=(*first.choices, *later.choices),
+    )
 
 
 def inner_convs(model: ir.Model) -> set[str]:

@@ -11,7 +11,7 @@ It costs two or three runs over the held-out samples, and one more for each step
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ def guarded(one: Pass, before: ir.Model, result: PassResult, context: Context) -
         "samples": len(data),
         "before_db": outputs.decibels(start),
         "after_db": outputs.decibels(end),
-        "choice": Choice.of("whole", verdict).__dict__,
+        "choice": asdict(Choice.of("whole", verdict)),
     }
     result = replace(result, data={**result.data, "whole": figures})
     if not verdict.worse:

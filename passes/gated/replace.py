@@ -26,8 +26,9 @@ from edgec.passes.recovery.store import ActivationStore
 from edgec.passes.recovery.walk import batch_size
 from edgec.passes.solvers.gated_joint import Goal, Stage, refine_jointly
 from edgec.passes.solvers.gram import Gram, Patches, targets_at
-from edgec.passes.solvers.rectified import Clipping
-from edgec.passes.solvers.ridge import ridge
+from edgec.passes.solvers.guard import Verdict, judge
+from edgec.passes.solvers.rectified import Clipping, squared
+from edgec.passes.solvers.ridge import CARRIED, ridge
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -38,6 +39,23 @@ ROW_BYTES = 400 << 20
 PROJECTION_RIDGE = 1e-3
 CHUNK = 4
 """Joint steps between two looks at the held-out samples."""
+
+
+@dataclass(frozen=True)
+class RegionErrors:
+    """Squared errors behind a region by sample, the ``energy`` of what is wanted there, and the products of one prediction."""
+
+    samples: Array
+    energy: float
+    unknowns: int
+
+    @property
+    def relative(self) -> float:
+        return float(self.samples.sum()) / self.energy if self.energy else 0.0
+
+    def against(self, before: RegionErrors) -> Verdict:
+        """Whether these are better."""
+        return judge(before.samples, self.samples, self.energy, unknowns=self.unknowns)
 
 
 @dataclass
@@ -84,14 +102,14 @@ class Replacement:
             self.store.clear()
         return None
 
-    def errors(self) -> tuple[float, float]:
-        """Relative errors at the end of the region on the held-out samples: of the student, and with nothing but the skips."""
+    def errors(self) -> tuple[RegionErrors, RegionErrors]:
+        """Errors at the end of the region on the held-out samples: of the student, and with nothing but the skips."""
         bare = self.student.clone()
         for node in bare.graph:
             if node.name in {one.out for one in self.placed}:
                 for index in (1, 2):
                     own_constant(bare.graph, node, index, np.zeros_like(constant(node.inputs[index])))
-        return self._error(self.student), self._error(bare)
+        return self._errors(self.student), self._errors(bare)
 
     @property
     def first_held(self) -> int:
@@ -172,16 +190,16 @@ class Replacement:
             )
             for part, found in zip(self.parts, self.fitted, strict=True)
         ]
-        before = best = self._error(self.student)
+        before = best = self._errors(self.student)
         chunks = range(0, self.refine, CHUNK)
         for done in self.context.progress.over("distill-convex: all blocks together", chunks, len(chunks)):
             stages, _ = refine_jointly(stages, goal, self.options.lam, min(CHUNK, self.refine - done))
             trial = self._with(stages)
-            error = self._error(trial)
-            if error >= best:
+            found = self._errors(trial)
+            if not found.against(best).kept:
                 break
-            best, self.student = error, trial
-        self.refined = before, best
+            best, self.student = found, trial
+        self.refined = before.relative, best.relative
 
     def _with(self, stages: Sequence[Stage]) -> ir.Model:
         """A copy of the student with the weights of ``stages``."""
@@ -267,19 +285,24 @@ class Replacement:
             wanted = targets_at(target, rows, 1)
             for piece, p in patches.tiles(z, rows):
                 gram.add(p, wanted[:, piece])
-        return np.asarray(ridge(gram.h, gram.s, np.zeros_like(gram.s), PROJECTION_RIDGE).columns[0])
+        return np.asarray(
+            ridge(gram.h, gram.s, np.zeros_like(gram.s), PROJECTION_RIDGE, carried=CARRIED).columns[0]
+        )
 
-    def _error(self, model: ir.Model) -> float:
+    def _errors(self, model: ir.Model) -> RegionErrors:
         last = self.parts[-1]
         clipping = self._clipping(last) or Clipping(None, None)
         mine = Executor(model, outputs=[last.output], threads=self.context.threads)
         theirs = Executor(self.teacher, outputs=[last.output], threads=self.context.threads)
-        error = energy = 0.0
+        errors, energy = [], 0.0
         data = self.held if len(self.held) else self.fit
         for feeds in data.batches(self.size):
-            one, all_ = clipping.error(mine.run(feeds)[last.output], theirs.run(feeds)[last.output], None)
-            error, energy = error + one, energy + all_
-        return error / energy if energy else 0.0
+            wanted = clipping.apply(theirs.run(feeds)[last.output])
+            left = clipping.apply(mine.run(feeds)[last.output]) - wanted
+            errors.append(np.square(left, dtype=np.float64).reshape(len(left), -1).sum(axis=1))
+            energy += squared(wanted)
+        unknowns = sum(_patches(part).unknowns for part in self.parts)
+        return RegionErrors(np.concatenate(errors), energy, unknowns)
 
 
 def _patches(part: Part) -> Patches:

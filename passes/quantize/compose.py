@@ -12,13 +12,14 @@ import onnx_ir as ir
 
 from edgec.graph.channels import groups
 from edgec.graph.data import Dataset
-from edgec.passes.base import Context, LayerReport, Note, Switch
+from edgec.passes.base import Choice, Context, LayerReport, Note, Switch
 from edgec.passes.equalize import channel_peaks, equalise, segments
 from edgec.passes.quantize.calibrate import Calibration, observe, outlier_notes, ranges
 from edgec.passes.quantize.fit import FitOptions, fit
 from edgec.passes.quantize.insert import Form, insert
 from edgec.passes.quantize.plan import Plan, Table, make_plan, parameters
-from edgec.passes.quantize.score import Score, score
+from edgec.passes.quantize.score import Score, nearer, score
+from edgec.passes.solvers.guard import Verdict
 
 CHECK_SHARE = 0.15
 """Calibration samples kept apart from all fits, to judge the result as a whole."""
@@ -53,6 +54,8 @@ class Outcome:
     score: Score
     layers: tuple[LayerReport, ...] = ()
     notes: tuple[Note, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    """Decisions about the network as a whole."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Prepared:
     original: ir.Model
     calibration: Calibration
     notes: tuple[Note, ...]
+    equalised: Verdict | None = None
+    """What the guard found about equalisation, where it was tried."""
 
 
 def split_data(data: Dataset, samples: int, seed: int) -> tuple[Dataset, Dataset]:
@@ -89,9 +94,10 @@ def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context
     before = score(model, assemble(plain, judged)[0], check, threads=context.threads)
     after = score(model, assemble(equalised, judged)[0], check, threads=context.threads)
     text = f"equalisation: SQNR per sample {before.typical_db:.1f} -> {after.typical_db:.1f} dB"
-    if settings.equalise == "auto" and after.typical_db <= before.typical_db:
-        return Prepared(plain.original, plain.calibration, (Note(text, "reverted"),))
-    return Prepared(equalised.original, equalised.calibration, (Note(text),))
+    verdict = nearer(before, after)
+    if settings.equalise == "auto" and not verdict.kept:
+        return Prepared(plain.original, plain.calibration, (Note(text, "reverted"),), verdict)
+    return Prepared(equalised.original, equalised.calibration, (Note(text),), verdict)
 
 
 def _calibrated(model: ir.Model, data: Dataset, settings: Settings, context: Context) -> Prepared:
@@ -127,6 +133,7 @@ def build(
     fitting, check = split_data(data, settings.fit_samples, context.seed)
     model, plan, table = assemble(prepared, settings, excluded)
     notes = [*prepared.calibration.notes, *outlier_notes(prepared.calibration, plan), *prepared.notes]
+    choices = [] if prepared.equalised is None else [Choice.of("equalisation", prepared.equalised)]
     best = Outcome(
         model, prepared.original, plan, table, score(teacher, model, check, threads=context.threads)
     )
@@ -135,8 +142,9 @@ def build(
         reports = fit(corrected, prepared.original, fitting, options, context)
         after = score(teacher, corrected, check, threads=context.threads)
         change = f"{best.score.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
-        better = after.typical_db > best.score.typical_db
-        notes.append(Note(f"corrections ({options}): SQNR {change}", "info" if better else "reverted"))
-        if better:
+        verdict = nearer(best.score, after)
+        notes.append(Note(f"corrections ({options}): SQNR {change}", "info" if verdict.kept else "reverted"))
+        choices.append(Choice.of(f"corrections ({options})", verdict))
+        if verdict.kept:
             best = replace(best, model=corrected, score=after, layers=reports)
-    return replace(best, notes=tuple(notes))
+    return replace(best, notes=tuple(notes), choices=tuple(choices))

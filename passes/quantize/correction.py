@@ -6,15 +6,17 @@ before `quantize`), and keep what they did only if the outputs come nearer to it
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import onnx_ir as ir
 
 from edgec.graph.errors import DataError, PassError
-from edgec.passes.base import Context, Note, PassResult
+from edgec.passes.base import Choice, Context, Note, PassResult
 from edgec.passes.quantize.compose import split_data
 from edgec.passes.quantize.fit import FitOptions, fit
 from edgec.passes.quantize.layer import layers
 from edgec.passes.quantize.rewrites import prepare
-from edgec.passes.quantize.score import score
+from edgec.passes.quantize.score import nearer, score
 
 
 def correct(name: str, model: ir.Model, options: FitOptions, samples: int, context: Context) -> PassResult:
@@ -37,6 +39,8 @@ def correct(name: str, model: ir.Model, options: FitOptions, samples: int, conte
     reports = fit(corrected, original, fitting, options, context)
     after = score(original, corrected, check, threads=context.threads)
     text = f"SQNR {before.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
-    if after.typical_db <= before.typical_db:
-        return PassResult(model, False, (Note(text, "reverted"),), reports)
-    return PassResult(corrected, True, (Note(text),), reports)
+    verdict = nearer(before, after)
+    data = {"choices": [asdict(Choice.of("corrections", verdict))]}
+    if not verdict.kept:
+        return PassResult(model, False, (Note(text, "reverted"),), reports, data)
+    return PassResult(corrected, True, (Note(text),), reports, data)

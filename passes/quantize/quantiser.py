@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
@@ -134,6 +134,7 @@ class Quantize(Pass):
             "activations": self._activation_dtype(context),
             "sqnr_db": outcome.score.sqnr_db,
             "agreement": outcome.score.agreement,
+            "choices": [asdict(one) for one in outcome.choices],
             "sensitivity": dict(figures(ranked)),
             "quantised_nodes": list(outcome.plan.nodes),
             "float_nodes": dict(outcome.plan.floats),

@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 from edgec.graph.compare import Difference
 from edgec.graph.execute import Executor
+from edgec.passes.recovery.layers import layers_of
+from edgec.passes.solvers.guard import CLEAR, Verdict, amplitude, noise_floor, weigh
 
 if TYPE_CHECKING:
     from edgec.graph.data import Dataset
@@ -22,13 +24,22 @@ class Score:
     """``sqnr_db`` is that of the worst output over all samples; ``typical_db`` averages the decibels of single samples, so
     that a few loud ones do not decide; ``agreement`` is the share of equal arg-max classes at the first output.
 
-    ``drop`` is the loss of top-1 accuracy in percent where the data has labels, else 100 (1 - agreement).
+    ``drop`` is the loss of top-1 accuracy in percent where the data has labels, else 100 (1 - agreement). ``samples`` are the
+    decibels of every sample, at its worst output, and ``noise_db`` what rounding may make of their mean.
     """
 
     sqnr_db: float
     typical_db: float
     agreement: float
     drop: float
+    samples: tuple[float, ...] = ()
+    noise_db: float = 0.0
+
+
+def nearer(before: Score, after: Score) -> Verdict:
+    """Whether the second graph is nearer to the original, by the decibels of every sample; a lone one has to gain `CLEAR` dB."""
+    gains = np.array(after.samples) - np.array(before.samples)
+    return weigh(gains, len(gains) * before.noise_db, alone=CLEAR)
 
 
 def score(
@@ -56,7 +67,17 @@ def score(
     agreement = equal / max(seen, 1)
     drop = 1.0 - agreement if labels is None else (right_before - right_after) / max(seen, 1)
     typical = min(float(np.mean(values)) for values in decibels.values())
-    return Score(min(d.sqnr_db for d in differences.values()), typical, agreement, 100.0 * drop)
+    samples = np.min(list(decibels.values()), axis=0)
+    sqnr = min(d.sqnr_db for d in differences.values())
+    return Score(sqnr, typical, agreement, 100.0 * drop, tuple(samples.tolist()), _noise(original, samples))
+
+
+def _noise(original: ir.Model, samples: Array) -> float:
+    """What rounding errors of all layers together make of decibels: d(10 log10 e) for the noise floor of an error e."""
+    share = amplitude(sum(layer.patches.unknowns for layer in layers_of(original).values()))
+    errors = 10.0 ** (-samples / 10)
+    floors = [noise_floor(float(error), 1.0, share) / float(error) for error in errors]
+    return float(10 / np.log(10) * np.mean(floors)) if floors else 0.0
 
 
 def _decibels(reference: Array, value: Array) -> list[float]:

@@ -31,8 +31,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 UNIT = 2.0**-24
 """Rounding unit of float32."""
-FEWEST_HELD = 4
-"""Images that judge, at least, where that leaves three times as many to fit on: a standard error of fewer is a guess."""
+FEWEST_HELD = 8
+"""Images that judge, at least, where that leaves three times as many to fit on: with half as many, squeeze-excite networks pruned
+with 32 images recovered 0.3 dB on average instead of 0.7, since most true gains were within the standard error."""
 CLEAR = 3.0
 """What a single image must show: a gain of so many times what is left, as if that were the standard error, and three of them."""
 TIE = 2.0**-20
@@ -94,14 +95,15 @@ def judge(
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         finite = np.isfinite(before).all()
         return Verdict(-math.inf if finite else 0.0, 0.0, 0.0, images)
-    differences = before - after
-    spread = CLEAR * float(after.sum()) if images == 1 else math.sqrt(images) * float(differences.std(ddof=1))
-    return Verdict(
-        gain=float(differences.sum()),
-        noise=noise_floor(float(before.sum()), energy, amplitude(unknowns, condition)),
-        standard_error=spread,
-        images=images,
-    )
+    noise = noise_floor(float(before.sum()), energy, amplitude(unknowns, condition))
+    return weigh(before - after, noise, alone=CLEAR * float(after.sum()))
+
+
+def weigh(gains: Array, noise: float, *, alone: float) -> Verdict:
+    """The verdict on paired gains, one per image; ``alone`` is the standard error of a single one."""
+    images = len(gains)
+    spread = alone if images == 1 else math.sqrt(images) * float(gains.std(ddof=1)) if images else 0.0
+    return Verdict(float(gains.sum()), noise, spread, images)
 
 
 def amplitude(unknowns: float, condition: float = 1.0) -> float:

@@ -15,7 +15,7 @@ from scipy.linalg import cho_solve, lapack
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-EXACT = float(1 / (16 * np.finfo(np.float64).eps))
+EXACT = 1 / (16 * 2.0**-52)
 """Conditions that statistics in float64 carry, times the root of the number of unknowns."""
 CARRIED = float(1 / (16 * 2.0**-24))
 """The same for sums of float32 products, about 1e6. Sums of a tile err by some units of rounding: kernels add in registers over

@@ -67,7 +67,8 @@ constraints: $(STAMP)
 	@mkdir -p .build && grep -v -e '^#' -e '^torch==' constraints.txt > .build/constraints.txt
 	$(VENV)/bin/uv pip compile pyproject.toml --extra tflite --extra tflite-runtime --extra report --extra dev --universal \
 	  --python-version 3.10 --only-binary :all: --no-annotate --no-header --quiet --output-file .build/constraints.txt
-	@{ grep '^#' constraints.txt; cat .build/constraints.txt; grep '^torch==' constraints.txt; } > .build/new && mv .build/new constraints.txt
+	@# uv takes a version of backports-strenum that pip refuses on Python 3.11 and later.
+	@{ grep '^#' constraints.txt; grep -v '^backports-strenum' .build/constraints.txt; grep '^torch==' constraints.txt; } > .build/new && mv .build/new constraints.txt
 
 clean:
 	rm -rf $(VENV) .build $(DEMO) build *.egg-info

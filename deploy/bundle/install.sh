@@ -44,7 +44,7 @@ if [ -z "$(known "$version")" ]; then
   fi
 fi
 say "Python $version on $arch"
-formats=$("$python" -c 'import json; print(" ".join(sorted({a["format"] for a in json.load(open("bundle.json"))["artifacts"]})))')
+formats=$("$python" -c 'import json; print(" ".join(sorted({a["format"] for a in json.load(open("bundle.json"))["artifacts"]})))') || fail 3 "bundle.json is damaged, copy the bundle again"
 
 finish() {
   say "self-test:"

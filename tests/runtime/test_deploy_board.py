@@ -69,9 +69,9 @@ def test_from_a_run_to_numbers_from_the_board(run: Path, board: tuple[Board, str
         pytest.skip(f"no network: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert [(line["artifact"], line["result"]) for line in found["selftest"]["artifacts"]] == [
-        (name, "bit-equal") for name in INT8
-    ]
+    # The recommended artifact comes first, and which one that is depends on the host's int8 kernels.
+    results = {line["artifact"]: line["result"] for line in found["selftest"]["artifacts"]}
+    assert results == dict.fromkeys(INT8, "bit-equal")
     measured = found["measurements"]
     assert len(measured) >= 2
     assert all(m["emulated"] and m["runs"] >= 50 and m["valid"] for m in measured)

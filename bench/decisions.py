@@ -30,7 +30,7 @@ import numpy as np
 import onnx_ir as ir
 from threadpoolctl import threadpool_info
 
-from edgec.compiler.pipeline import Step, run_pipeline
+from edgec.compiler.pipeline.run import Step, run_pipeline
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.data import ArraySource, Dataset, InputSpec, open_data
 from edgec.graph.execute import Executor

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from pruning import IMAGENET, Case, kl_divergence, logits
 
 from edgec.compiler.emit.onnx import emit
-from edgec.compiler.pipeline import run_pipeline
+from edgec.compiler.pipeline.run import run_pipeline
 from edgec.graph.cost import cost
 from edgec.graph.execute import session
 from edgec.passes.base import Context

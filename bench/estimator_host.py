@@ -21,7 +21,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.calibrate import ENGINES, PROBES, artifacts, calibrate, measure
+from edgec.compiler.latency.calibrate import ENGINES, PROBES, artifacts, calibrate, measure
 from edgec.graph.cost import cost
 from edgec.graph.load import load
 from edgec.passes.base import Progress

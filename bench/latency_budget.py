@@ -22,8 +22,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.api import compile as compile_model
-from edgec.compiler.calibrate import artifacts, measure
-from edgec.compiler.prices import RUNTIMES
+from edgec.compiler.latency.calibrate import artifacts, measure
+from edgec.compiler.latency.prices import RUNTIMES
 from edgec.graph.cost import cost
 from edgec.graph.load import load
 from edgec.runtime.report.schema import Report

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.pipeline import Step, run_pipeline
+from edgec.compiler.pipeline.run import Step, run_pipeline
 from edgec.graph.compare import kl_divergence
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, open_data

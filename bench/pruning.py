@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.onnx import emit
-from edgec.compiler.pipeline import run_pipeline
+from edgec.compiler.pipeline.run import run_pipeline
 from edgec.graph.compare import compare, kl_divergence
 from edgec.graph.cost import cost
 from edgec.graph.data import ArraySource, Dataset, InputSpec, open_data

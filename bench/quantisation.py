@@ -29,7 +29,7 @@ from tflite_networks import DATA, MODELS, Network, by_name, interpreter, onnx_ru
 
 from edgec.compiler.emit import tflite
 from edgec.compiler.emit.onnx import emit
-from edgec.compiler.pipeline import run_pipeline
+from edgec.compiler.pipeline.run import run_pipeline
 from edgec.graph.compare import sqnr_db
 from edgec.graph.data import Dataset, open_data
 from edgec.graph.views import ConvView

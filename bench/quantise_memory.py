@@ -27,7 +27,7 @@ import onnx_ir as ir
 from tflite_networks import DATA, by_name
 
 from edgec.compiler.emit.onnx import emit
-from edgec.compiler.pipeline import run_pipeline
+from edgec.compiler.pipeline.run import run_pipeline
 from edgec.graph.data import ArraySource, Dataset, InputSpec
 from edgec.passes.base import Context
 from edgec.passes.pipeline_string import parse_pipeline

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.compiler.driver import Settings, compile_recipe
-from edgec.compiler.fields import read_path
-from edgec.compiler.recipe import Recipe, make_recipe
+from edgec.compiler.plan.fields import read_path
+from edgec.compiler.plan.recipe import Recipe, make_recipe
 from edgec.graph.errors import UsageError
 from edgec.graph.foreign import Loading
 from edgec.graph.values import NotAdmitted

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 import edgec
-from edgec.compiler.artifacts import Emitted
-from edgec.compiler.gates import GateResult
-from edgec.compiler.latency import Timings
-from edgec.compiler.layer_table import LayerRow
-from edgec.compiler.pipeline import Step
-from edgec.compiler.prepare import Prepared
-from edgec.compiler.prices import has_budget, own_format
-from edgec.compiler.recipe import Recipe
+from edgec.compiler.emit.artifacts import Emitted
+from edgec.compiler.evaluate.gates import GateResult
+from edgec.compiler.latency.timings import Timings
+from edgec.compiler.evaluate.layer_table import LayerRow
+from edgec.compiler.pipeline.run import Step
+from edgec.compiler.plan.prepare import Prepared
+from edgec.compiler.latency.prices import has_budget, own_format
+from edgec.compiler.plan.recipe import Recipe
 from edgec.graph.cost import cost
 
 if TYPE_CHECKING:

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from edgec.compiler.artifacts import NAMES, Emitted, emit_all, split_remarks, stages
+from edgec.compiler.emit.artifacts import NAMES, Emitted, emit_all, split_remarks, stages
 from edgec.compiler.assemble import RunFacts, assemble
-from edgec.compiler.cache import PassCache
-from edgec.compiler.gates import check_gates
-from edgec.compiler.latency import time_run
-from edgec.compiler.layer_table import layer_table
-from edgec.compiler.pipeline import Step, run_pipeline
-from edgec.compiler.prepare import Prepared, prepare, versions
-from edgec.compiler.prices import has_budget, prices_for, settle
-from edgec.compiler.quality import judge
-from edgec.compiler.recipe import Recipe, relative_to
-from edgec.compiler.resources import peak_rss_mb
-from edgec.compiler.run_folder import CACHE, RunFolder
-from edgec.compiler.sealed import SealedFolder, user_key
-from edgec.compiler.tflite_quality import judge_tflite
+from edgec.compiler.pipeline.cache import PassCache
+from edgec.compiler.evaluate.gates import check_gates
+from edgec.compiler.latency.timings import time_run
+from edgec.compiler.evaluate.layer_table import layer_table
+from edgec.compiler.pipeline.run import Step, run_pipeline
+from edgec.compiler.plan.prepare import Prepared, prepare, versions
+from edgec.compiler.latency.prices import has_budget, prices_for, settle
+from edgec.compiler.evaluate.quality import judge
+from edgec.compiler.plan.recipe import Recipe, relative_to
+from edgec.compiler.pipeline.resources import peak_rss_mb
+from edgec.compiler.pipeline.run_folder import CACHE, RunFolder
+from edgec.compiler.pipeline.sealed import SealedFolder, user_key
+from edgec.compiler.evaluate.tflite_quality import judge_tflite
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DeviceError
 from edgec.graph.foreign import Loading, Pending

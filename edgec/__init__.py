@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgec.compiler.api import bench, compile  # noqa: A004  (the verb of the product)
-    from edgec.compiler.recipe import Recipe
+    from edgec.compiler.plan.recipe import Recipe
     from edgec.graph.foreign import load
     from edgec.targets import Target
 
@@ -21,7 +21,7 @@ _HOME = {
     "bench": "edgec.compiler.api",
     "compile": "edgec.compiler.api",
     "load": "edgec.graph.foreign",
-    "Recipe": "edgec.compiler.recipe",
+    "Recipe": "edgec.compiler.plan.recipe",
     "Target": "edgec.targets",
 }
 

@@ -33,7 +33,7 @@ from classify import KILL_SECONDS, MEMORY_MB, Outcome, Seen, verdict
 
 WARM = (
     "numpy", "scipy.linalg", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "onnxsim", "yaml", "PIL.Image", "rich.table",
-    "jinja2", "edgec.compiler.driver", "edgec.compiler.deploy", "edgec.compiler.cli.compile_command",
+    "jinja2", "edgec.compiler.driver", "edgec.compiler.deploy.bundle", "edgec.compiler.cli.compile_command",
     "edgec.compiler.cli.inspect_command", "edgec.compiler.cli.bench_command", "edgec.compiler.cli.verify_command",
     "edgec.compiler.cli.deploy_command", "edgec.compiler.cli.report_command", "edgec.compiler.cli.targets_command",
     "edgec.compiler.emit.tflite.read", "edgec.graph.load", "edgec.graph.channels", "edgec.graph.compare",

@@ -103,7 +103,7 @@ def _check(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
 def _files(given: Path) -> list[Path]:
     """A file as it is; of a run folder its artifacts, as its report has them."""
     if given.is_dir():
-        from edgec.compiler.deploy import artifact_file
+        from edgec.compiler.deploy.bundle import artifact_file
         from edgec.runtime.report import read
 
         found = read(given).artifacts
@@ -159,7 +159,7 @@ def _measure(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
 def _layers(artifact: Path, options: Any, device: Any) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
-    from edgec.compiler.layer_models import layer_models
+    from edgec.compiler.latency.layer_models import layer_models
     from edgec.runtime.bench import profile
 
     with layer_models(artifact) as models:
@@ -218,7 +218,7 @@ def _print_layers(artifact: Path, rows: list[dict[str, Any]]) -> None:
 
 def _estimate(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
     from edgec.compiler.cli.output import print_json
-    from edgec.compiler.estimates import estimate_file
+    from edgec.compiler.latency.estimates import estimate_file
 
     settings = loading(values)
     found = {

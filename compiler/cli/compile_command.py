@@ -18,8 +18,8 @@ from edgec.graph.files import is_factory
 from edgec.graph.foreign import Pending, begin
 
 if TYPE_CHECKING:
-    from edgec.compiler.pipeline import Step
-    from edgec.compiler.recipe import Recipe
+    from edgec.compiler.pipeline.run import Step
+    from edgec.compiler.plan.recipe import Recipe
     from edgec.passes.base import Progress
 
 
@@ -164,7 +164,7 @@ def _begun(values: dict[str, Any]) -> Iterator[Pending | None]:
 
 def build_recipe(values: dict[str, Any]) -> Recipe:
     """The recipe that the command line asks for; with --recipe, that one with the given options in place of its own."""
-    from edgec.compiler.recipe import make_recipe, read_recipe
+    from edgec.compiler.plan.recipe import make_recipe, read_recipe
 
     base: dict[str, Any] = {}
     if values["recipe_path"] is not None:
@@ -188,8 +188,8 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
 
 def _check_plan(recipe: Recipe, values: dict[str, Any]) -> None:
     """Raise UsageError for options that would do nothing in this run, before anything is loaded."""
-    from edgec.compiler.defaults import resolve_passes
-    from edgec.compiler.run_folder import check_folder
+    from edgec.compiler.plan.defaults import resolve_passes
+    from edgec.compiler.pipeline.run_folder import check_folder
 
     if values["io_layout"] is not None and "tflite" not in recipe.formats:
         raise UsageError("--io-layout is about TFLite files", hint="Add tflite to --format, or leave it out.")
@@ -248,7 +248,7 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
 
 def _dry_run(recipe: Recipe, values: dict[str, Any], begun: Pending | None) -> int:
     from edgec.compiler.cli.output import count, print_json, size
-    from edgec.compiler.prepare import dry_run
+    from edgec.compiler.plan.prepare import dry_run
 
     plan = dry_run(recipe, loading(values), begun, out=values["out"])
     if values["as_json"]:

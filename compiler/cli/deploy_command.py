@@ -13,8 +13,8 @@ from edgec.compiler.cli.echo import echo
 from edgec.graph import values as admitted
 
 if TYPE_CHECKING:
-    from edgec.compiler.deploy import Bundle
-    from edgec.compiler.deploy_device import Deployed
+    from edgec.compiler.deploy.bundle import Bundle
+    from edgec.compiler.deploy.device import Deployed
 
 
 @click.command("deploy")
@@ -60,7 +60,7 @@ def command(run: Path, out: Path, **values: Any) -> int:
     Exit code 1 when the self-test on the device fails.
     """
     from edgec.compiler.cli.output import print_json
-    from edgec.compiler.deploy import DeployOptions, check_bundle, make_bundle
+    from edgec.compiler.deploy.bundle import DeployOptions, check_bundle, make_bundle
 
     options = DeployOptions(
         target=values["target"],
@@ -80,7 +80,7 @@ def command(run: Path, out: Path, **values: Any) -> int:
             readme = bundle.path / "README.md"
             echo(f"copy the folder to the device and run ./install.sh there; {readme} has the commands")
         return 0
-    from edgec.compiler.deploy_device import deploy
+    from edgec.compiler.deploy.device import deploy
     from edgec.runtime.devices import open_device
 
     with open_device(values["device"]) as device:

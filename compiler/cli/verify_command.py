@@ -120,7 +120,7 @@ def _inputs(model: ir.Model, values: dict[str, Any]) -> Dataset:
 def _verify_tflite(a: str, b: str, values: dict[str, Any]) -> int:
     """Outputs of a TFLite file against those of the ONNX model ``a``: inner values of the two have nothing in common."""
     from edgec.compiler.cli.output import print_json, stdout, table
-    from edgec.compiler.tflite_quality import compare_file
+    from edgec.compiler.evaluate.tflite_quality import compare_file
     from edgec.graph.foreign import begin
     from edgec.runtime.trial import try_file
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgec.compiler import calibrate as module
+from edgec.compiler.latency import calibrate as module
 from edgec.graph.errors import DeviceError
 from edgec.targets.estimator.coefficients import load_coefficients
 from edgec.targets.estimator.probes import probes

@@ -21,7 +21,7 @@ import pytest
 from edgec.compiler import cli
 from edgec.compiler.cli import ending
 from edgec.compiler.cli.ending import Ending
-from edgec.compiler.run_folder import RunFolder
+from edgec.compiler.pipeline.run_folder import RunFolder
 from edgec.graph.errors import EdgecError
 from tests.compiler.conftest import compile_args, write_files
 

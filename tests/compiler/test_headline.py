@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from edgec.compiler.driver import Settings, compile_recipe
-from edgec.compiler.recipe import Recipe
+from edgec.compiler.plan.recipe import Recipe
 from edgec.graph.errors import DeviceError
 from edgec.runtime.report import read
 from edgec.runtime.report.facts import headline_artifact

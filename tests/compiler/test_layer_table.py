@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgec.compiler.layer_table import layer_table
+from edgec.compiler.evaluate.layer_table import layer_table
 from edgec.graph.views import ConvView
 
 NET = (

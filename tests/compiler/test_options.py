@@ -12,14 +12,14 @@ import onnx
 import pytest
 
 from edgec.compiler import cli
-from edgec.compiler import prepare as preparing
-from edgec.compiler.artifacts import stages
-from edgec.compiler.defaults import precision_of, resolve_passes
+from edgec.compiler.plan import prepare as preparing
+from edgec.compiler.emit.artifacts import stages
+from edgec.compiler.plan.defaults import precision_of, resolve_passes
 from edgec.compiler.emit import tflite
 from edgec.compiler.emit.tflite.read import read
-from edgec.compiler.pipeline import run_pipeline
-from edgec.compiler.prepare import Prepared
-from edgec.compiler.recipe import Recipe, make_recipe, read_recipe
+from edgec.compiler.pipeline.run import run_pipeline
+from edgec.compiler.plan.prepare import Prepared
+from edgec.compiler.plan.recipe import Recipe, make_recipe, read_recipe
 from edgec.graph.errors import DataError, EdgecError, UnsupportedError, UsageError
 from edgec.graph.foreign import Loading
 from edgec.graph.views import constant
@@ -123,7 +123,7 @@ def test_a_dry_run_finds_what_tflite_cannot_take(folder) -> None:
 def test_a_dry_run_says_what_is_needed_and_free(folder, monkeypatch) -> None:
     plan = dry_run(recipe(precision="int8"), folder / "out" / "deep")
     assert sum(one["needed"] for one in plan["disk"]) > 3 << 20
-    monkeypatch.setattr("edgec.compiler.disk.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("edgec.compiler.plan.disk.free_bytes", lambda path: 1000)
     with pytest.raises(
         EdgecError, match=r"not enough space on the disk: the run may need .* MB, 1 kB are free"
     ):
@@ -132,7 +132,7 @@ def test_a_dry_run_says_what_is_needed_and_free(folder, monkeypatch) -> None:
 
 
 def test_the_space_grows_with_the_data(folder) -> None:
-    from edgec.compiler.disk import spilled_bytes
+    from edgec.compiler.plan.disk import spilled_bytes
     from edgec.graph.cost import cost
 
     few, many = (prepare(recipe(precision="int8", data={"path": "calib.npz", "samples": n})) for n in (2, 12))

@@ -12,10 +12,10 @@ from typing import ClassVar
 import pytest
 from threadpoolctl import threadpool_info
 
-from edgec.compiler import cache as caching
-from edgec.compiler.cache import KeyMaker, PassCache
-from edgec.compiler.pipeline import run_pipeline
-from edgec.compiler.sealed import SealedFolder, user_key
+from edgec.compiler.pipeline import cache as caching
+from edgec.compiler.pipeline.cache import KeyMaker, PassCache
+from edgec.compiler.pipeline.run import run_pipeline
+from edgec.compiler.pipeline.sealed import SealedFolder, user_key
 from edgec.graph.errors import EdgecError, PassError, UsageError
 from edgec.graph.views import ConvView
 from edgec.passes.base import Need, Note, Pass, PassResult, Prices, Progress, option
@@ -144,7 +144,7 @@ def test_an_error_names_the_pass(canonical, context) -> None:
 def test_resume_takes_what_is_there_and_only_that(canonical, context, tmp_path, monkeypatch) -> None:
     model = canonical(NET)
     cache = kept(tmp_path)
-    monkeypatch.setattr("edgec.compiler.cache.print_pass", lambda one: f"{one.name}{one}")
+    monkeypatch.setattr("edgec.compiler.pipeline.cache.print_pass", lambda one: f"{one.name}{one}")
     first = run_pipeline([Scale(), Fold()], model, context(model), cache=cache)
     again = run_pipeline([Scale(), Fold(), Scale(by=3)], model, context(model), cache=cache, resume=True)
     assert [step.cached for step in again] == [True, True, False]
@@ -222,7 +222,7 @@ def test_another_machine_or_code_is_another_key(what, value, canonical, context,
     model = canonical(NET)
     before = KeyMaker.of(context(model)).common
     assert KeyMaker.of(context(model)).common == before
-    monkeypatch.setattr(f"edgec.compiler.cache.{what}", value)
+    monkeypatch.setattr(f"edgec.compiler.pipeline.cache.{what}", value)
     assert KeyMaker.of(context(model)).common != before
 
 

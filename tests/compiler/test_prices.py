@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
-from edgec.compiler import calibrate as calibration
+from edgec.compiler.latency import calibrate as calibration
 from edgec.compiler.api import compile as compile_model
-from edgec.compiler.gates import budget_gate
-from edgec.compiler.latency import Timings
-from edgec.compiler.prices import RESERVE
-from edgec.compiler.recipe import ModelSource, Recipe, read_recipe
+from edgec.compiler.evaluate.gates import budget_gate
+from edgec.compiler.latency.timings import Timings
+from edgec.compiler.latency.prices import RESERVE
+from edgec.compiler.plan.recipe import ModelSource, Recipe, read_recipe
 from edgec.graph.cost import cost
 from edgec.graph.errors import UsageError
 from edgec.graph.load import load
@@ -103,7 +103,7 @@ def test_a_budget_on_this_machine_is_anchored_on_a_measurement(
     assert recipe.timing is not None
     assert "onnxruntime fp32" in recipe.timing.of
     # The recipe chooses the same widths without measuring again, and a resumed run measures nothing twice.
-    monkeypatch.setattr("edgec.compiler.prices._measure", None)
+    monkeypatch.setattr("edgec.compiler.latency.prices._measure", None)
     same = compile_model(recipe, tmp_path / "same", measure=True)
     assert [a.sha256 for a in same.artifacts] == [a.sha256 for a in report.artifacts]
     assert run(budget="latency=60%", resume=True).passes[0].cached
@@ -113,7 +113,7 @@ def test_widths_are_chosen_again_where_narrowing_saves_less_than_estimated(
     run: Callable[..., Report], calibrated: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = [[1.0, 1.0], [0.6 / (1 + RESERVE)]]  # source and whole artifact; then the narrowed one, as planned
-    monkeypatch.setattr("edgec.compiler.prices._processor_ms", lambda paths, progress: real.pop(0))
+    monkeypatch.setattr("edgec.compiler.latency.prices._processor_ms", lambda paths, progress: real.pop(0))
     as_planned = run(budget="latency=0.6ms").compressed.macs
     real += [[1.0, 1.0], [0.9]]
     narrower = run(budget="latency=0.6ms").compressed.macs

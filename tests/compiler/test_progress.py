@@ -10,12 +10,12 @@ import onnx
 import pytest
 from rich.console import Console
 
-from edgec.compiler.cache import PassCache
+from edgec.compiler.pipeline.cache import PassCache
 from edgec.compiler.cli import output
 from edgec.compiler.driver import Settings, compile_recipe
-from edgec.compiler.pipeline import run_pipeline
-from edgec.compiler.recipe import Recipe
-from edgec.compiler.sealed import SealedFolder
+from edgec.compiler.pipeline.run import run_pipeline
+from edgec.compiler.plan.recipe import Recipe
+from edgec.compiler.pipeline.sealed import SealedFolder
 from edgec.graph.errors import DeviceError
 from edgec.passes.base import Progress
 from edgec.passes.pipeline_string import parse_pipeline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.checks import check_result
+from edgec.compiler.pipeline.checks import check_result
 from edgec.graph.cost import cost
 from edgec.graph.execute import Executor
 from edgec.passes.cast_fp16 import CastFp16

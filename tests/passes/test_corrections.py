@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgec.compiler.pipeline import run_pipeline
+from edgec.compiler.pipeline.run import run_pipeline
 from edgec.graph.compare import sqnr_db
 from edgec.graph.data import Dataset
 from edgec.graph.errors import EdgecError, UsageError

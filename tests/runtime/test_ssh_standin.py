@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from edgec.compiler.api import compile as compile_model
-from edgec.compiler.deploy import DeployOptions
-from edgec.compiler.deploy_device import deploy
+from edgec.compiler.deploy.bundle import DeployOptions
+from edgec.compiler.deploy.device import deploy
 from edgec.graph.errors import DeviceError
 from edgec.runtime.bench import BenchOptions, bench
 from edgec.runtime.devices import run_job

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgec.compiler.api import compile as compile_model
-from edgec.compiler.deploy import Bundle, DeployOptions, make_bundle
+from edgec.compiler.deploy.bundle import Bundle, DeployOptions, make_bundle
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgec.compiler.deploy import Bundle, DeployOptions, engine_lines, make_bundle, requirements
-from edgec.compiler.deploy_device import _add_to_report
-from edgec.compiler.deploy_wheels import download, platform_tags
+from edgec.compiler.deploy.bundle import Bundle, DeployOptions, engine_lines, make_bundle, requirements
+from edgec.compiler.deploy.device import _add_to_report
+from edgec.compiler.deploy.wheels import download, platform_tags
 from edgec.graph.errors import DataError, ModelError, UnsupportedError, UsageError
 from edgec.graph.preprocess import Preprocess
 from edgec.runtime.bench import BenchOptions, bench

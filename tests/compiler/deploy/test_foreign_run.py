@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgec.compiler.cli import main
-from edgec.compiler.deploy import DeployOptions, make_bundle
+from edgec.compiler.deploy.bundle import DeployOptions, make_bundle
 from edgec.graph.errors import EdgecError
 from edgec.runtime.report import read, write
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgec.compiler.deploy import Bundle, engine_lines
+from edgec.compiler.deploy.bundle import Bundle, engine_lines
 from edgec.targets import target, targets
 
 

@@ -10,10 +10,10 @@ from typing import cast
 
 import onnx_ir as ir
 
-from edgec.compiler.defaults import PRECISION_PASSES
-from edgec.compiler.pipeline import Step
-from edgec.compiler.recipe import Precision, Recipe
-from edgec.compiler.run_folder import RunFolder
+from edgec.compiler.plan.defaults import PRECISION_PASSES
+from edgec.compiler.pipeline.run import Step
+from edgec.compiler.plan.recipe import Precision, Recipe
+from edgec.compiler.pipeline.run_folder import RunFolder
 from edgec.passes.cast_fp16 import widened
 
 NAMES = {

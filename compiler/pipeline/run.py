@@ -9,9 +9,9 @@ from typing import Any
 import onnx_ir as ir
 from threadpoolctl import threadpool_limits
 
-from edgec.compiler.cache import KeyMaker, PassCache
-from edgec.compiler.checks import check_needs, check_result
-from edgec.compiler.resources import measured
+from edgec.compiler.pipeline.cache import KeyMaker, PassCache
+from edgec.compiler.pipeline.checks import check_needs, check_result
+from edgec.compiler.pipeline.resources import measured
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError, PassError
 from edgec.passes.base import Context, LayerReport, Note, Pass, PassResult

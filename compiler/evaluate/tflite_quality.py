@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.artifacts import Emitted
+from edgec.compiler.emit.artifacts import Emitted
 from edgec.compiler.emit.tflite.read import TensorInfo, read
 from edgec.compiler.emit.tflite.schema import TensorType
-from edgec.compiler.quality import Tally
+from edgec.compiler.evaluate.quality import Tally
 from edgec.graph.compare import Difference
 from edgec.graph.data import Dataset, InputSpec
 from edgec.graph.errors import ModelError

@@ -24,7 +24,7 @@ import onnx_ir as ir
 from threadpoolctl import threadpool_info
 
 import edgec
-from edgec.compiler.sealed import SealedFolder
+from edgec.compiler.pipeline.sealed import SealedFolder
 from edgec.passes.base import Context, Pass, Prices
 from edgec.passes.pipeline_string import print_pass
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from edgec.compiler.artifacts import Emitted
-from edgec.compiler.prepare import Prepared
-from edgec.compiler.prices import RUNTIMES, has_budget, source_file
+from edgec.compiler.emit.artifacts import Emitted
+from edgec.compiler.plan.prepare import Prepared
+from edgec.compiler.latency.prices import RUNTIMES, has_budget, source_file
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError
 from edgec.passes.base import Progress

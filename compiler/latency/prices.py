@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from edgec.compiler.recipe import Recipe, Timing
+from edgec.compiler.plan.recipe import Recipe, Timing
 from edgec.graph.cost import cost
 from edgec.graph.scratch import write_scratch
 from edgec.passes.base import Pass, Prices, Progress
 
 if TYPE_CHECKING:
-    from edgec.compiler.calibrate import Precision
-    from edgec.compiler.prepare import Prepared
-    from edgec.compiler.sealed import SealedFolder
+    from edgec.compiler.latency.calibrate import Precision
+    from edgec.compiler.plan.prepare import Prepared
+    from edgec.compiler.pipeline.sealed import SealedFolder
     from edgec.targets import Target
     from edgec.targets.estimator import LatencyTable
 
@@ -123,7 +123,7 @@ def has_budget(one: Pass) -> bool:
 
 
 def _calibrate(runtime: str, recipe: Recipe, progress: Progress) -> None:
-    from edgec.compiler.calibrate import calibrate
+    from edgec.compiler.latency.calibrate import calibrate
 
     # fp16 is storage on the engines that have estimates for it: they compute in fp32.
     precision: Precision = "int8" if recipe.precision == "int8" else "fp32"
@@ -141,7 +141,7 @@ def _known(recipe: Recipe, kept: SealedFolder, resume: bool) -> Timing | None:
 
 def _entry(recipe: Recipe) -> str:
     """Name of what is kept: measured anew where the machine, an engine or edgec is another one."""
-    from edgec.compiler.cache import code_version, computing
+    from edgec.compiler.pipeline.cache import code_version, computing
 
     known = json.dumps([_identity(recipe), code_version(), computing()])
     return f"timing-{hashlib.sha256(known.encode()).hexdigest()[:32]}"
@@ -165,7 +165,7 @@ def _measure(ready: Prepared, runtime: str, scratch: Path, progress: Progress) -
 
 
 def _processor_ms(paths: Sequence[Path], progress: Progress) -> list[float]:
-    from edgec.compiler.calibrate import measure
+    from edgec.compiler.latency.calibrate import measure
 
     rounds = progress.over("measuring the source model", range(_ROUNDS), _ROUNDS)
     found = [tuple(measure(paths)) for _ in rounds]
@@ -195,7 +195,7 @@ def _has_free_axes(path: Path) -> bool:
 
 def _plain(recipe: Recipe, model: ir.Model, runtime: str, folder: Path) -> Path:
     """A float model in the run's engine and precision, with plain ranges: only its speed matters."""
-    from edgec.compiler.calibrate import artifacts
+    from edgec.compiler.latency.calibrate import artifacts
 
     precision: Precision = "int8" if recipe.precision == "int8" else "fp32"
     return artifacts("plain", _batch_one(model), (runtime,), folder)[runtime, precision]

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
-from edgec.compiler import fields
-from edgec.compiler.fields import Format, Precision
+from edgec.compiler.plan import fields
+from edgec.compiler.plan.fields import Format, Precision
 from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.yaml_file import read_yaml

@@ -8,9 +8,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgec.compiler.latency import Timings
-from edgec.compiler.pipeline import Step
-from edgec.compiler.recipe import Recipe
+from edgec.compiler.latency.timings import Timings
+from edgec.compiler.pipeline.run import Step
+from edgec.compiler.plan.recipe import Recipe
 from edgec.graph.cost import cost
 from edgec.passes.budget import parse_budget
 

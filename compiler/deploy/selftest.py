@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.compiler.recipe import Recipe
+from edgec.compiler.plan.recipe import Recipe
 from edgec.graph.disk import write_whole
 from edgec.graph.errors import DataError
 from edgec.graph.npz import npz_bytes

@@ -20,7 +20,7 @@ from edgec.passes.base import Need, Pass
 from edgec.passes.recovery.sites import MEMORY
 
 if TYPE_CHECKING:
-    from edgec.compiler.prepare import Prepared
+    from edgec.compiler.plan.prepare import Prepared
 
 FRAME = 1 << 20
 """Of the report, the recipe, the log, and the graph around the weights in each file."""

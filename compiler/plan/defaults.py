@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from edgec.compiler.recipe import Precision, Recipe
+from edgec.compiler.plan.recipe import Precision, Recipe
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Pass
 from edgec.passes.budget import Budget, parse_budget

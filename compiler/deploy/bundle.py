@@ -13,8 +13,8 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from edgec import __version__
-from edgec.compiler.prices import own_format
-from edgec.compiler.recipe import Recipe, read_recipe
+from edgec.compiler.latency.prices import own_format
+from edgec.compiler.plan.recipe import Recipe, read_recipe
 from edgec.graph.disk import disk_error
 from edgec.graph.errors import DataError, ModelError, UsageError, did_you_mean
 from edgec.graph.files import read_text
@@ -242,8 +242,8 @@ def _fill(
     notify: Callable[[str], None],
 ) -> tuple[str, ...]:
     """Everything but the artifacts themselves; the names of the wheels."""
-    from edgec.compiler.deploy_selftest import record
-    from edgec.compiler.deploy_wheels import download
+    from edgec.compiler.deploy.selftest import record
+    from edgec.compiler.deploy.wheels import download
     from edgec.runtime.pack import write_agent
 
     templates = resources.files("edgec.deploy") / "bundle"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgec.compiler.deploy import Bundle, DeployOptions, make_bundle, recipe_of, target_of
+from edgec.compiler.deploy.bundle import Bundle, DeployOptions, make_bundle, recipe_of, target_of
 from edgec.graph.errors import DeviceError
 from edgec.runtime.bench import BenchOptions, bench, device_info
 from edgec.runtime.check import Check, check_target, matching_system
@@ -176,7 +176,7 @@ def _add_to_report(
 
     Otherwise beside what the report has, in place of older ones of the same device, engine, and threads.
     """
-    from edgec.compiler.latency import measured_record
+    from edgec.compiler.latency.timings import measured_record
     from edgec.runtime.report import read, write
     from edgec.runtime.report.schema import Latency
 

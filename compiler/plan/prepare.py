@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 import edgec
-from edgec.compiler.artifacts import NAMES
-from edgec.compiler.checks import check_given
-from edgec.compiler.defaults import precision_of, resolve_passes
-from edgec.compiler.disk import check_space, space_for
-from edgec.compiler.quality import fit_classes
-from edgec.compiler.recipe import EvalSource, PassSpec, Recipe, check_model
+from edgec.compiler.emit.artifacts import NAMES
+from edgec.compiler.pipeline.checks import check_given
+from edgec.compiler.plan.defaults import precision_of, resolve_passes
+from edgec.compiler.plan.disk import check_space, space_for
+from edgec.compiler.evaluate.quality import fit_classes
+from edgec.compiler.plan.recipe import EvalSource, PassSpec, Recipe, check_model
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, InputSpec, open_data
 from edgec.graph.errors import UnsupportedError, UsageError
@@ -93,7 +93,7 @@ def prepare(recipe: Recipe, loading: Loading, begun: Pending | None = None) -> P
 
 def check_latency(recipe: Recipe, passes: Sequence[Pass], target: Target) -> None:
     """Raise UsageError for a latency budget on a target of which no latencies are known."""
-    from edgec.compiler.prices import RUNTIMES, has_budget
+    from edgec.compiler.latency.prices import RUNTIMES, has_budget
     from edgec.targets.estimator import latency_table
 
     if any(map(has_budget, passes)) and target.name != "host":

@@ -1,0 +1,1 @@
+"""How good the artifacts are: quality against the teacher, layer by layer, and the gates."""

@@ -23,7 +23,7 @@ import onnx_ir as ir
 
 from edgec.compiler.api import compile as compile_model
 from edgec.compiler.latency.calibrate import artifacts, measure
-from edgec.compiler.latency.prices import RUNTIMES
+from edgec.compiler.plan.names import RUNTIMES
 from edgec.graph.cost import cost
 from edgec.graph.load import load
 from edgec.runtime.report.schema import Report

@@ -70,7 +70,9 @@ def artifacts(options: dict[str, Any]) -> dict[str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--save", type=Path, help="write the hashes here")
     parser.add_argument("--against", type=Path, help="compare with hashes of an earlier call")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))

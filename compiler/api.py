@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgec.compiler.driver import Settings, compile_recipe
+from edgec.compiler.driver import compile_recipe
+from edgec.compiler.pipeline.workspace import Settings
 from edgec.compiler.plan.fields import read_path
 from edgec.compiler.plan.recipe import Recipe, make_recipe
 from edgec.graph.errors import UsageError

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
 import edgec
-from edgec.compiler.emit.artifacts import Emitted
-from edgec.compiler.evaluate.gates import GateResult
+from edgec.compiler.emit.artifacts import Emission, Emitted
+from edgec.compiler.evaluate.evaluate import Evaluation
+from edgec.compiler.evaluate.gates import GateResult, check_gates
+from edgec.compiler.evaluate.layer_table import LayerRow, layer_table
 from edgec.compiler.latency.timings import Timings
-from edgec.compiler.evaluate.layer_table import LayerRow
+from edgec.compiler.pipeline.resources import peak_rss_mb
 from edgec.compiler.pipeline.run import Step
-from edgec.compiler.plan.prepare import Prepared
-from edgec.compiler.latency.prices import has_budget, own_format
-from edgec.compiler.plan.recipe import Recipe
+from edgec.compiler.pipeline.workspace import Workspace
+from edgec.compiler.plan.names import NAMES, own_format
+from edgec.compiler.plan.plan import Plan
+from edgec.compiler.plan.recipe import Recipe, relative_to
+from edgec.compiler.plan.versions import versions
 from edgec.graph.cost import cost
 
 if TYPE_CHECKING:
@@ -31,58 +35,74 @@ STAGES = {"fp32": "float", "fp16": "fp16", "int8": "int8"}
 class RunFacts:
     """All that a finished run knows."""
 
-    ready: Prepared
+    plan: Plan
     steps: tuple[Step, ...]
-    models: Mapping[str, ir.Model]
-    emitted: tuple[Emitted, ...]
-    quality: Mapping[str, Mapping[str, Any]]
-    artifact_quality: Mapping[str, Mapping[str, Any]]
+    emission: Emission
+    evaluation: Evaluation
     timings: Timings
-    layers: tuple[LayerRow, ...]
-    remarks: tuple[str, ...]
-    folder: str
-    gates: tuple[GateResult, ...]
-    environment: Mapping[str, Any]
-    seconds: float
-    peak_rss_mb: float
+
+    def layers(self) -> tuple[LayerRow, ...]:
+        """What each layer cost and costs, and how far it moved, on the data that judges."""
+        plan = self.plan
+        data = plan.evaluation if plan.evaluation is not None else plan.data
+        return layer_table(
+            plan.model, self.emission.models, data, self.timings.per_node_ms, plan.recipe.threads
+        )
+
+    def gates(self) -> tuple[GateResult, ...]:
+        """What became of the plan's gates."""
+        return check_gates(self.plan, self.steps, self.emission, self.evaluation, self.timings)
 
 
-def assemble(facts: RunFacts, recipe: Recipe) -> Report:
+def publish(facts: RunFacts, space: Workspace, start: float) -> Report:
+    """Write recipe and report, and put everything in place; the run began at ``start`` (`time.perf_counter`)."""
+    from edgec.runtime.report import write
+
+    recipe = relative_to(facts.plan.recipe, space.folder.path)
+    report = assemble(facts, recipe, space, start)
+    space.folder.write("recipe.yaml", recipe.to_yaml())
+    write(space.folder.part, report)
+    space.folder.publish(stale=tuple(NAMES.values()))
+    return report
+
+
+def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) -> Report:
     """The report; ``recipe`` is the run's with paths as seen from its folder.
 
-    Nothing is computed here but costs; missing parts stay missing.
+    Nothing is computed here but costs, layers and gates; missing parts stay missing.
     """
     from edgec.runtime.report.schema import Report
 
-    ready = facts.ready
-    before, after = cost(ready.model), cost(facts.models["fp32"])
+    plan = facts.plan
+    folder = shlex.quote(space.folder.path.resolve().name)
+    before, after = cost(plan.model), cost(facts.emission.models["fp32"])
     values: dict[str, Any] = {
         "edgec": edgec.__version__,
         "model": {
-            "name": Path(ready.recipe.model.path).name,
-            "sha256": ready.sha256,
+            "name": Path(plan.recipe.model.path).name,
+            "sha256": plan.sha256,
             "macs": before.macs,
             "params": before.params,
-            "bytes": ready.source_bytes,
+            "bytes": plan.source_bytes,
             "latency": facts.timings.source,
         },
-        "target": ready.target.name,
-        "target_title": ready.target.title,
+        "target": plan.target.name,
+        "target_title": plan.target.title,
         "compressed": {"macs": after.macs, "params": after.params},
-        "quality": dict(facts.quality),
-        "artifacts": [_artifact(facts, one) for one in facts.emitted],
+        "quality": dict(facts.evaluation.by_stage),
+        "artifacts": [_artifact(facts, one) for one in facts.emission.files],
         "passes": [_pass(step) for step in facts.steps],
-        "gates": [asdict(gate) for gate in facts.gates],
+        "gates": [asdict(gate) for gate in facts.gates()],
         "latency": facts.timings.section,
-        "layers": [_layer(row, facts.timings) for row in facts.layers],
+        "layers": [_layer(row, facts.timings) for row in facts.layers()],
         "tradeoff": _tradeoff(facts),
         "recipe": json.loads(recipe.model_dump_json(exclude_none=True)),
-        "command": f"edgec compile --recipe {facts.folder}/recipe.yaml -o {facts.folder}-again",
-        "environment": dict(facts.environment),
-        "data": _data(ready),
-        "warnings": _warnings(facts),
-        "seconds": facts.seconds,
-        "peak_rss_mb": facts.peak_rss_mb,
+        "command": f"edgec compile --recipe {folder}/recipe.yaml -o {folder}-again",
+        "environment": environment(),
+        "data": _data(plan),
+        "warnings": _warnings(facts, space.doubts()),
+        "seconds": time.perf_counter() - start,
+        "peak_rss_mb": max([peak_rss_mb(), *(step.peak_rss_mb for step in facts.steps)]),
     }
     report = Report.model_validate(values)
     return report.model_copy(update={"headline": _headline(facts, report)})
@@ -92,15 +112,15 @@ def _headline(facts: RunFacts, report: Report) -> str | None:
     """The artifact that a latency budget is for, else the fastest of the smallest precision, else the target's own format."""
     from edgec.runtime.report.facts import fastest
 
-    if any(has_budget(one) for one in facts.ready.passes):
+    if facts.plan.has_latency_budget:
         return facts.timings.headline
-    best = fastest(report.artifacts, own_format(facts.ready.target))
+    best = fastest(report.artifacts, own_format(facts.plan.target))
     return None if best is None else best.path
 
 
 def _artifact(facts: RunFacts, one: Emitted) -> dict[str, Any]:
-    judged_by_graph = facts.quality.get(STAGES[one.precision]) if one.format == "onnx" else None
-    quality = facts.artifact_quality.get(one.name, judged_by_graph)
+    judged_by_graph = facts.evaluation.by_stage.get(STAGES[one.precision]) if one.format == "onnx" else None
+    quality = facts.evaluation.by_artifact.get(one.name, judged_by_graph)
     return {
         "path": one.name,
         "format": one.format,
@@ -146,7 +166,7 @@ def _layer(row: LayerRow, timings: Timings) -> dict[str, Any]:
 
 def _tradeoff(facts: RunFacts) -> dict[str, Any] | None:
     """The curve of the first pass that searched under a MACs budget: (share of the source's MACs, predicted error)."""
-    macs = cost(facts.ready.model).macs
+    macs = cost(facts.plan.model).macs
     for step in facts.steps:
         if "tradeoff" not in step.data or step.data["budget"]["unit"] != "macs":
             continue
@@ -154,14 +174,14 @@ def _tradeoff(facts: RunFacts) -> dict[str, Any] | None:
             {"macs": round(share * macs), "predicted_error": error} for share, error in step.data["tradeoff"]
         ]
         here = {"macs": step.macs[1], "predicted_error": step.data["predicted_error"]}
-        return {"points": points, "this": here, "budget": facts.ready.recipe.budget or ""}
+        return {"points": points, "this": here, "budget": facts.plan.recipe.budget or ""}
     return None
 
 
-def _data(ready: Prepared) -> dict[str, Any] | None:
-    if ready.data is None and ready.evaluation is None:
+def _data(plan: Plan) -> dict[str, Any] | None:
+    if plan.data is None and plan.evaluation is None:
         return None
-    data, evaluation = ready.data, ready.evaluation
+    data, evaluation = plan.data, plan.evaluation
     return {
         "name": data.name if data is not None else "none",
         "samples": len(data) if data is not None else 0,
@@ -173,20 +193,27 @@ def _data(ready: Prepared) -> dict[str, Any] | None:
     }
 
 
-def _warnings(facts: RunFacts) -> list[str]:
+def _warnings(facts: RunFacts, doubts: Sequence[str]) -> list[str]:
     found = [
         f"{step.one.name}: {note.text}"
         for step in facts.steps
         for note in step.notes
         if note.level == "warning"
     ]
-    data = facts.ready.data
+    data = facts.plan.data
     if data is not None:
         found.extend(f"skipped {name}" for name in data.skipped)
-    evaluated = facts.ready.evaluation is not None
+    evaluated = facts.plan.evaluation is not None
     if not evaluated and data is not None:
         found.append("judged on calibration samples: give --eval for figures on data that no pass has seen")
-    support = facts.ready.target.precisions.of(facts.ready.recipe.precision)
-    if facts.ready.recipe.precision != "fp32" and not support.pays:
-        found.append(f"{facts.ready.recipe.precision} on {facts.ready.target.title}: {support.why}")
-    return [*found, *facts.remarks, *facts.timings.warnings]
+    support = facts.plan.target.precisions.of(facts.plan.recipe.precision)
+    if facts.plan.recipe.precision != "fp32" and not support.pays:
+        found.append(f"{facts.plan.recipe.precision} on {facts.plan.target.title}: {support.why}")
+    return [*found, *doubts, *facts.evaluation.remarks, *facts.timings.warnings]
+
+
+def environment() -> dict[str, Any]:
+    """Where the run took place."""
+    from edgec.runtime.host import describe_host
+
+    return {**versions(), **describe_host()}

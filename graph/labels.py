@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from edgec.graph.errors import DataError
 from edgec.graph.files import read_text
@@ -100,3 +101,13 @@ def _by_name(rows: dict[str, int]) -> dict[str, set[int]]:
     for inside, label in rows.items():
         names.setdefault(inside.rpartition("/")[2], set()).add(label)
     return names
+
+
+def check_classes(model: ir.Model, labels: np.ndarray[Any, np.dtype[Any]]) -> None:
+    """Raise DataError for labels that the first output of ``model``, (N, classes), has no place for."""
+    shape = model.graph.outputs[0].shape
+    classes = shape[1] if shape is not None and len(shape) > 1 else None
+    if isinstance(classes, int) and len(labels) and not (labels.min() >= 0 and labels.max() < classes):
+        why = f"labels run from {labels.min()} to {labels.max()}, the model has {classes} classes"
+        hint = "Shift them with --label-offset if the model counts differently."
+        raise DataError("the labels do not fit the model", why=why, hint=hint)

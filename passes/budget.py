@@ -47,6 +47,11 @@ class Budget:
         return self.unit, self.text.partition("=")[2]
 
 
+def has_latency(one: object) -> bool:
+    """Whether the pass ``one`` narrows until a latency is met."""
+    return bool(getattr(one, "latency", ""))
+
+
 def budget_option(unit: str, help: str) -> str:  # noqa: A002  (as in `option`)
     """A pass option that holds the amount of a budget, ``50%``; empty: none."""
     return option("", help, reads=partial(_amount_or_none, unit))

@@ -188,8 +188,8 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
 
 def _check_plan(recipe: Recipe, values: dict[str, Any]) -> None:
     """Raise UsageError for options that would do nothing in this run, before anything is loaded."""
-    from edgec.compiler.plan.defaults import resolve_passes
     from edgec.compiler.pipeline.run_folder import check_folder
+    from edgec.compiler.plan.defaults import resolve_passes
 
     if values["io_layout"] is not None and "tflite" not in recipe.formats:
         raise UsageError("--io-layout is about TFLite files", hint="Add tflite to --format, or leave it out.")
@@ -248,7 +248,7 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
 
 def _dry_run(recipe: Recipe, values: dict[str, Any], begun: Pending | None) -> int:
     from edgec.compiler.cli.output import count, print_json, size
-    from edgec.compiler.plan.prepare import dry_run
+    from edgec.compiler.dry_run import dry_run
 
     plan = dry_run(recipe, loading(values), begun, out=values["out"])
     if values["as_json"]:
@@ -274,7 +274,8 @@ def _dry_run(recipe: Recipe, values: dict[str, Any], begun: Pending | None) -> i
 
 def _run(recipe: Recipe, values: dict[str, Any], begun: Pending | None) -> int:
     from edgec.compiler.cli.output import print_json, progress, stdout
-    from edgec.compiler.driver import Settings, compile_recipe
+    from edgec.compiler.driver import compile_recipe
+    from edgec.compiler.pipeline.workspace import Settings
     from edgec.runtime.report import render_terminal
 
     quiet = values["quiet"] or values["as_json"]

@@ -115,8 +115,8 @@ def add(file: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def calibrate(probes: int, as_json: bool) -> None:
     """Measure this machine for a few minutes, so that latency can be estimated for the target `host`."""
-    from edgec.compiler.latency.calibrate import calibrate as run
     from edgec.compiler.cli.output import print_json, progress, stdout, table
+    from edgec.compiler.latency.calibrate import calibrate as run
     from edgec.targets.estimator.coefficients import host_file
 
     with progress(as_json) as bars:

@@ -10,20 +10,13 @@ from typing import cast
 
 import onnx_ir as ir
 
-from edgec.compiler.plan.defaults import PRECISION_PASSES
 from edgec.compiler.pipeline.run import Step
-from edgec.compiler.plan.recipe import Precision, Recipe
 from edgec.compiler.pipeline.run_folder import RunFolder
+from edgec.compiler.plan.defaults import PRECISION_PASSES
+from edgec.compiler.plan.names import NAMES
+from edgec.compiler.plan.plan import Plan
+from edgec.compiler.plan.recipe import Precision, Recipe
 from edgec.passes.cast_fp16 import widened
-
-NAMES = {
-    ("onnx", "fp32"): "model.onnx",
-    ("onnx", "fp16"): "model.fp16.onnx",
-    ("onnx", "int8"): "model.int8.onnx",
-    ("tflite", "fp32"): "model.tflite",
-    ("tflite", "fp16"): "model.fp16.tflite",
-    ("tflite", "int8"): "model.int8.tflite",
-}
 
 
 @dataclass(frozen=True)
@@ -36,6 +29,14 @@ class Emitted:
     path: Path
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Emission:
+    """The networks that were emitted, by precision, and their files."""
+
+    models: Mapping[str, ir.Model]
+    files: tuple[Emitted, ...]
 
 
 def stages(source: ir.Model, steps: tuple[Step, ...]) -> dict[str, ir.Model]:
@@ -51,9 +52,9 @@ def stages(source: ir.Model, steps: tuple[Step, ...]) -> dict[str, ir.Model]:
     return found
 
 
-def emit_all(models: Mapping[str, ir.Model], recipe: Recipe, folder: RunFolder) -> tuple[Emitted, ...]:
-    """Write every artifact that the recipe asks for into the folder's ``part``."""
-    emitted = []
+def emit_all(plan: Plan, steps: tuple[Step, ...], folder: RunFolder) -> Emission:
+    """Write every artifact that the plan asks for into the folder's ``part``."""
+    recipe, models, emitted = plan.recipe, stages(plan.model, steps), []
     for file_format in recipe.formats:
         for precision, model in models.items():
             name = NAMES[file_format, precision]
@@ -63,7 +64,7 @@ def emit_all(models: Mapping[str, ir.Model], recipe: Recipe, folder: RunFolder) 
             path = folder.write(name, data)
             digest = hashlib.sha256(data).hexdigest()
             emitted.append(Emitted(name, file_format, precision, path, len(data), digest))
-    return tuple(emitted)
+    return Emission(models, tuple(emitted))
 
 
 def emit_bytes(model: ir.Model, file_format: str, precision: str, recipe: Recipe) -> bytes:

@@ -8,8 +8,11 @@ from typing import Any
 
 import onnx_ir as ir
 
+from edgec.compiler.emit.artifacts import Emission
+from edgec.compiler.evaluate.evaluate import Evaluation
 from edgec.compiler.latency.timings import Timings
 from edgec.compiler.pipeline.run import Step
+from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Recipe
 from edgec.graph.cost import cost
 from edgec.passes.budget import parse_budget
@@ -97,13 +100,9 @@ def _planned(steps: Sequence[Step]) -> bool:
 
 
 def check_gates(
-    recipe: Recipe,
-    source: ir.Model,
-    models: Mapping[str, ir.Model],
-    quality: Mapping[str, Mapping[str, Any]],
-    steps: Sequence[Step],
-    timings: Timings,
+    plan: Plan, steps: Sequence[Step], emission: Emission, evaluation: Evaluation, timings: Timings
 ) -> tuple[GateResult, ...]:
-    """Every gate of the recipe."""
-    gates = (budget_gate(recipe, source, models, steps, timings), drop_gate(recipe, quality))
+    """Every gate of the plan."""
+    budget = budget_gate(plan.recipe, plan.model, emission.models, steps, timings)
+    gates = (budget, drop_gate(plan.recipe, evaluation.by_stage))
     return tuple(gate for gate in gates if gate is not None)

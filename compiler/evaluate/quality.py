@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from edgec.graph.compare import Difference, kl_divergence
 from edgec.graph.data import Dataset
-from edgec.graph.errors import DataError
 from edgec.graph.execute import Executor
+from edgec.graph.labels import check_classes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -87,7 +87,7 @@ def judge(
     tallies = {name: Tally(label_offset) for name in ("teacher", *students)}
     labels = data.labels
     if labels is not None:
-        fit_classes(teacher, labels + label_offset)
+        check_classes(teacher, labels + label_offset)
     done = 0
     for feeds in data.batches(batch_size):
         reference = runner.run(feeds)
@@ -98,12 +98,3 @@ def judge(
             tallies[name].add(reference, student.run(feeds), batch_labels)
         done += count
     return {name: tally.figures() for name, tally in tallies.items()}
-
-
-def fit_classes(model: ir.Model, labels: Array) -> None:
-    shape = model.graph.outputs[0].shape
-    classes = shape[1] if shape is not None and len(shape) > 1 else None
-    if isinstance(classes, int) and len(labels) and not (labels.min() >= 0 and labels.max() < classes):
-        why = f"labels run from {labels.min()} to {labels.max()}, the model has {classes} classes"
-        hint = "Shift them with --label-offset if the model counts differently."
-        raise DataError("the labels do not fit the model", why=why, hint=hint)

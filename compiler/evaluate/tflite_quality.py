@@ -1,6 +1,6 @@
 """Quality of TFLite artifacts, from their own outputs: run in a TFLite runtime, compared with the teacher.
 
-ONNX artifacts are judged while the graph is at hand (`compiler.quality`); a TFLite file is another program, so it is run.
+ONNX artifacts are judged while the graph is at hand (`evaluate.quality`); a TFLite file is another program, so it is run.
 """
 
 from __future__ import annotations

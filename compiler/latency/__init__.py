@@ -1,1 +1,1 @@
-"""How fast the artifacts are: the model of latency that budgets are priced by, calibrated on the host; measured or estimated times."""
+"""How fast the artifacts are: measured or estimated times, and the estimates that budgets are priced by."""

@@ -29,7 +29,7 @@ def estimate_file(
 
 def _cost_of_file(path: Path, loading: Loading) -> tuple[ModelCost, Precision]:
     if path.suffix == ".tflite":
-        from edgec.compiler.emit.tflite.read import read_cost
+        from edgec.compiler.emit.tflite.file_cost import read_cost
 
         spent, precision = read_cost(path)
         return spent, cast("Precision", precision)

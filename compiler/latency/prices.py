@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from edgec.compiler.pipeline.steps import narrow
+from edgec.compiler.pipeline.workspace import Workspace
+from edgec.compiler.plan.names import RUNTIMES
+from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Recipe, Timing
 from edgec.graph.cost import cost
 from edgec.graph.scratch import write_scratch
-from edgec.passes.base import Pass, Prices, Progress
+from edgec.passes.base import Prices, Progress
 
 if TYPE_CHECKING:
     from edgec.compiler.latency.calibrate import Precision
-    from edgec.compiler.plan.prepare import Prepared
-    from edgec.compiler.pipeline.sealed import SealedFolder
-    from edgec.targets import Target
     from edgec.targets.estimator import LatencyTable
 
-RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
-"""The engine that an artifact's latency is estimated for."""
 _ROUNDS = 5
 RESERVE = 0.03
 """Measured budgets are planned this much lower: what one measurement may differ from the next."""
@@ -44,48 +43,50 @@ class Priced:
     timing: Timing | None = None
 
 
-def prices_for(
-    ready: Prepared, kept: SealedFolder, scratch: Path, *, measure: bool, resume: bool, progress: Progress
-) -> Priced:
-    """Prices for the run's passes. Without a latency budget, a host that was never calibrated gets those of another machine of
-    its kind, and another target without estimates none.
+def price(plan: Plan, space: Workspace) -> tuple[Plan, Prices | None]:
+    """Prices for the plan's passes, and the plan whose recipe holds what was measured for them.
 
-    ``kept`` keeps what was measured for ``resume``. Raises UsageError where a latency budget has nothing to go by.
+    Without a latency budget, a host that was never calibrated gets the prices of another machine of its kind, and another target
+    without estimates none. Raises UsageError where a latency budget has nothing to go by.
     """
+    priced = _settled(plan, _first(plan, space), space)
+    recipe = plan.recipe.model_copy(update={"timing": priced.timing})
+    return replace(plan, recipe=recipe), priced.prices
+
+
+def _first(plan: Plan, space: Workspace) -> Priced:
     from edgec.targets.estimator import estimate, has_estimates, latency_table
 
-    recipe, target = ready.recipe, ready.target
-    runtime, budgeted = RUNTIMES[recipe.formats[0]], any(has_budget(one) for one in ready.passes)
-    anchored = budgeted and target.name == "host" and measure
+    recipe, target = plan.recipe, plan.target
+    runtime, budgeted = RUNTIMES[recipe.formats[0]], plan.has_latency_budget
+    anchored = budgeted and target.name == "host" and space.settings.measure
     known = has_estimates(target, runtime, recipe.precision)
     if not known and not budgeted:
-        return _typical(ready, runtime)
+        return _typical(plan, runtime)
     if not known and anchored:
-        _calibrate(runtime, recipe, progress)
+        _calibrate(runtime, recipe, space.settings.progress)
     table = latency_table(target, runtime, recipe.precision)
     if anchored:
-        timing = _known(recipe, kept, resume) or _measure(ready, runtime, scratch, progress)
-        return _anchored(ready, table, timing, kept)
+        timing = _known(recipe, space) or _measure(plan, runtime, space)
+        return _anchored(plan, table, timing, space)
     if has_estimates(target, runtime, "fp32"):
-        return Priced(Prices(table, estimate(cost(ready.model), target, runtime=runtime).ms))
-    return Priced(Prices(table, table.model_ms(cost(ready.model))))
+        return Priced(Prices(table, estimate(cost(plan.model), target, runtime=runtime).ms))
+    return Priced(Prices(table, table.model_ms(cost(plan.model))))
 
 
-def _typical(ready: Prepared, runtime: str) -> Priced:
+def _typical(plan: Plan, runtime: str) -> Priced:
     """Prices that compare layers, where this machine was never calibrated; none for other targets."""
     from edgec.targets.estimator import typical_table
 
-    target, precision = ready.target, ready.recipe.precision
+    target, precision = plan.target, plan.recipe.precision
     table = typical_table(target.arch, runtime, precision) if target.name == "host" else None
     if table is None:
         return Priced()
-    return Priced(Prices(table, table.model_ms(cost(ready.model)), typical=True))
+    return Priced(Prices(table, table.model_ms(cost(plan.model)), typical=True))
 
 
-def settle(
-    ready: Prepared, priced: Priced, narrow: Callable[[Prices], ir.Model], kept: SealedFolder, scratch: Path
-) -> Priced:
-    """Prices corrected, once, by what the widths that they lead to really take; ``narrow`` chooses widths by given prices.
+def _settled(plan: Plan, priced: Priced, space: Workspace) -> Priced:
+    """Prices corrected, once, by what the widths that they lead to really take.
 
     An estimate scaled by the whole network can be wrong about what narrowing saves. Near the budget the corrected one is not.
     """
@@ -94,32 +95,22 @@ def settle(
     prices, timing = priced.prices, priced.timing
     if prices is None or timing is None or timing.settled:
         return priced
-    runtime = RUNTIMES[ready.recipe.formats[0]]
-    narrowed = narrow(prices)
+    runtime = RUNTIMES[plan.recipe.formats[0]]
+    narrowed = narrow(plan, prices, space)
     planned = prices.table.model_ms(cost(narrowed)) / (1 + RESERVE)
-    found = _processor_ms([_plain(ready.recipe, narrowed, runtime, scratch)], Progress())[0] / planned
+    found = _processor_ms([_plain(plan.recipe, narrowed, runtime, space.scratch)], Progress())[0] / planned
     factor = found if abs(found - 1) > RESERVE else 1.0
     settled = timing.model_copy(
         update={"artifact_ms": round(factor * timing.artifact_ms, 5), "settled": True}
     )
-    table = latency_table(ready.target, runtime, ready.recipe.precision)
-    return _anchored(ready, table, settled, kept)
+    table = latency_table(plan.target, runtime, plan.recipe.precision)
+    return _anchored(plan, table, settled, space)
 
 
-def _anchored(ready: Prepared, table: LatencyTable, timing: Timing, kept: SealedFolder) -> Priced:
-    kept.write(_entry(ready.recipe), timing.model_dump_json().encode())
-    scaled = table.anchored(cost(ready.model), (1 + RESERVE) * timing.artifact_ms)
+def _anchored(plan: Plan, table: LatencyTable, timing: Timing, space: Workspace) -> Priced:
+    space.kept.write(_entry(plan.recipe), timing.model_dump_json().encode())
+    scaled = table.anchored(cost(plan.model), (1 + RESERVE) * timing.artifact_ms)
     return Priced(Prices(scaled, timing.source_ms), timing)
-
-
-def own_format(target: Target) -> str:
-    """Format of the artifact that the target's own engine runs."""
-    return "onnx" if target.default_engine == "onnxruntime" else "tflite"
-
-
-def has_budget(one: Pass) -> bool:
-    """Whether ``one`` narrows until a latency is met."""
-    return bool(getattr(one, "latency", ""))
 
 
 def _calibrate(runtime: str, recipe: Recipe, progress: Progress) -> None:
@@ -130,10 +121,10 @@ def _calibrate(runtime: str, recipe: Recipe, progress: Progress) -> None:
     calibrate(engines=(runtime,), precisions=(precision,), progress=progress)
 
 
-def _known(recipe: Recipe, kept: SealedFolder, resume: bool) -> Timing | None:
+def _known(recipe: Recipe, space: Workspace) -> Timing | None:
     """What an earlier run on this machine measured: the recipe's own word, else what the interrupted run left."""
     found = [recipe.timing] if recipe.timing is not None else []
-    left = kept.read(_entry(recipe)) if resume else None
+    left = space.kept.read(_entry(recipe)) if space.settings.resume else None
     if left is not None:
         found.append(Timing.model_validate_json(left))
     return next((one for one in found if one.of == _identity(recipe)), None)
@@ -153,15 +144,15 @@ def _identity(recipe: Recipe) -> str:
     return f"{recipe.model.sha256} {RUNTIMES[recipe.formats[0]]} {recipe.precision} {this_machine()}"
 
 
-def _measure(ready: Prepared, runtime: str, scratch: Path, progress: Progress) -> Timing:
+def _measure(plan: Plan, runtime: str, space: Workspace) -> Timing:
     """Time the source model as it came in, and in the artifact's engine and precision.
 
     In processor time of one thread, as the calibration: a busy machine stretches wall-clock time, and widths chosen by
     stretched times would be far too narrow.
     """
-    paths = [source_file(ready, scratch), _plain(ready.recipe, ready.model, runtime, scratch)]
-    source, artifact = _processor_ms(paths, progress)
-    return Timing(of=_identity(ready.recipe), source_ms=round(source, 5), artifact_ms=round(artifact, 5))
+    paths = [source_file(plan, space.scratch), _plain(plan.recipe, plan.model, runtime, space.scratch)]
+    source, artifact = _processor_ms(paths, space.settings.progress)
+    return Timing(of=_identity(plan.recipe), source_ms=round(source, 5), artifact_ms=round(artifact, 5))
 
 
 def _processor_ms(paths: Sequence[Path], progress: Progress) -> list[float]:
@@ -172,15 +163,15 @@ def _processor_ms(paths: Sequence[Path], progress: Progress) -> list[float]:
     return [median(times) for times in zip(*found, strict=True)]
 
 
-def source_file(ready: Prepared, folder: Path) -> Path:
+def source_file(plan: Plan, folder: Path) -> Path:
     """The source model as a file that onnxruntime runs: itself, or its canonical graph (from torch, or with free axes)."""
-    path = Path(ready.recipe.model.path)
+    path = Path(plan.recipe.model.path)
     if path.suffix == ".onnx" and path.is_file() and not _has_free_axes(path):
         return path
     from edgec.compiler.emit.onnx import emit
 
     made = folder / "source.onnx"
-    write_scratch(made, emit(ready.model))
+    write_scratch(made, emit(plan.model))
     return made
 
 

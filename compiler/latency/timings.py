@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
-from edgec.compiler.emit.artifacts import Emitted
-from edgec.compiler.plan.prepare import Prepared
-from edgec.compiler.latency.prices import RUNTIMES, has_budget, source_file
+from edgec.compiler.emit.artifacts import Emission, Emitted
+from edgec.compiler.latency.prices import source_file
+from edgec.compiler.pipeline.workspace import Workspace
+from edgec.compiler.plan.names import RUNTIMES
+from edgec.compiler.plan.plan import Plan
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError
-from edgec.passes.base import Progress
 
 if TYPE_CHECKING:
     from edgec.runtime.measurement import Comparison, Measurement
@@ -54,44 +53,34 @@ class Timings:
         return None if found is None else float(found["median_ms"])
 
 
-def time_run(
-    ready: Prepared,
-    models: Mapping[str, ir.Model],
-    emitted: Sequence[Emitted],
-    scratch: Path,
-    *,
-    measure: bool,
-    progress: Progress,
-) -> Timings:
+def time_run(plan: Plan, emission: Emission, space: Workspace) -> Timings:
     """Measure on this host, or estimate for another target. A failure to do so is a warning, not the end of the run.
 
     Unmeasured (``--no-bench``), this host is estimated for too where there is a latency budget.
     """
-    asked = ready.recipe.formats[0], ready.recipe.precision
-    headline = next(one.name for one in emitted if (one.format, one.precision) == asked)
-    if ready.target.name == "host":
-        if measure:
-            return _measured(ready, emitted, headline, scratch, progress)
-        if not any(has_budget(one) for one in ready.passes):
+    asked = plan.recipe.formats[0], plan.recipe.precision
+    headline = next(one.name for one in emission.files if (one.format, one.precision) == asked)
+    if plan.target.name == "host":
+        if space.settings.measure:
+            return _measured(plan, emission.files, headline, space)
+        if not plan.has_latency_budget:
             return Timings(section={"measured": False, "note": "not measured: --no-bench"}, headline=headline)
-    return _estimated(ready, models, emitted, headline)
+    return _estimated(plan, emission, headline)
 
 
-def _measured(
-    ready: Prepared, emitted: Sequence[Emitted], headline: str, scratch: Path, progress: Progress
-) -> Timings:
+def _measured(plan: Plan, emitted: Sequence[Emitted], headline: str, space: Workspace) -> Timings:
     from edgec.runtime.bench import BenchOptions, compare
     from edgec.runtime.devices import open_device
 
-    paths = [source_file(ready, scratch)]
+    paths = [source_file(plan, space.scratch)]
     paths += [one.path for one in emitted if one.path.suffix == ".onnx" or _has_litert()]
     warnings = [] if len(paths) == len(emitted) + 1 else _unmeasured(paths, emitted)
     if len(paths) < 2:
         paths = paths * 2
     try:
-        with progress.counting("measuring"), open_device("local") as device:
+        with space.settings.progress.counting("measuring"), open_device("local") as device:
             found = compare(paths, BenchOptions(seconds=1.0, restarts=2), device)
-            layers = _profile(ready, emitted, headline, device)
+            layers = _profile(plan, emitted, headline, device)
     except EdgecError as error:
         return Timings(
             section={"measured": False, "note": f"not measured: {error}"},
@@ -123,11 +112,11 @@ def _has_litert() -> bool:
     return find_spec("ai_edge_litert") is not None or find_spec("tflite_runtime") is not None
 
 
-def _profile(ready: Prepared, emitted: Sequence[Emitted], headline: str, device: Any) -> dict[str, float]:
+def _profile(plan: Plan, emitted: Sequence[Emitted], headline: str, device: Any) -> dict[str, float]:
     """Milliseconds per node of the headline's ONNX twin; nodes that the runtime fused into others are absent."""
     from edgec.runtime.bench import BenchOptions, profile
 
-    precision = ready.recipe.precision
+    precision = plan.recipe.precision
     twin = next((one for one in emitted if one.format == "onnx" and one.precision == precision), None)
     if twin is None:
         return {}
@@ -167,9 +156,7 @@ def _comparison(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _estimated(
-    ready: Prepared, models: Mapping[str, ir.Model], emitted: Sequence[Emitted], headline: str
-) -> Timings:
+def _estimated(plan: Plan, emission: Emission, headline: str) -> Timings:
     from edgec.targets.estimator import estimate
 
     found: dict[str, Mapping[str, Any]] = {}
@@ -177,14 +164,15 @@ def _estimated(
     warnings: list[str] = []
     source: Mapping[str, Any] | None = None
     try:
-        default = RUNTIMES[emitted[0].format] if emitted else "onnxruntime"
-        source = _estimate_record(
-            estimate(cost(ready.model), ready.target, runtime=default, precision="fp32")
-        )
-        for one in emitted:
+        default = RUNTIMES[emission.files[0].format] if emission.files else "onnxruntime"
+        source = _estimate_record(estimate(cost(plan.model), plan.target, runtime=default, precision="fp32"))
+        for one in emission.files:
             # Costs are counted on the float graph: QDQ pairs are number formats, not work.
             guess = estimate(
-                cost(models["fp32"]), ready.target, runtime=RUNTIMES[one.format], precision=one.precision
+                cost(emission.models["fp32"]),
+                plan.target,
+                runtime=RUNTIMES[one.format],
+                precision=one.precision,
             )
             found[one.name] = _estimate_record(guess)
             if one.name == headline:

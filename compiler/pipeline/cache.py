@@ -3,7 +3,7 @@
 The key is a hash of everything that the output depends on: the model's bytes, the pass and its options, the teacher, the data's
 fingerprint, the target and its estimates, the seed, the prices, edgec's own source code, the packages that compute, and the
 processor's arithmetic. A changed input is therefore another key, never a stale hit. Threads are no part of it: they change no
-byte. Entries are sealed (`compiler.sealed`): what this user's edgec did not write here is not read.
+byte. Entries are sealed (`pipeline.sealed`): what this user's edgec did not write here is not read.
 """
 
 from __future__ import annotations

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgec.compiler.plan.needs import check_given
 from edgec.graph.data import InputSpec
 from edgec.graph.equivalence import worst_difference
-from edgec.graph.errors import PassError, UsageError
+from edgec.graph.errors import PassError
 from edgec.graph.execute import Executor
 from edgec.graph.verify import verify
-from edgec.passes.base import Context, Need, Pass, PassResult
+from edgec.passes.base import Context, Pass, PassResult
 
 TOLERANCE = 1e-5
 """Relative to an output's range: float32 rounding of a re-arranged sum."""
@@ -20,25 +21,6 @@ def check_needs(one: Pass, context: Context) -> None:
     """Raise UsageError, naming the pass, where something it needs is not there."""
     labelled = context.data is not None and context.data.labels is not None
     check_given(one, data=context.data is not None, labels=labelled, target=context.target is not None)
-
-
-def check_given(one: Pass, *, data: bool, labels: bool, target: bool) -> None:
-    """The same, by what is known before anything is loaded."""
-    where = f"pass {one.name}"
-    if Need.DATA in one.needs and not data:
-        hint = "Add --data FOLDER (unlabelled inputs), or ask for noise with --data random."
-        raise UsageError("needs calibration data", where=where, hint=hint)
-    if Need.LABELS in one.needs and not labels:
-        raise UsageError(
-            "needs labelled data", where=where, hint="Give an .npz with x and y, or a labels CSV."
-        )
-    if Need.TARGET in one.needs and not target:
-        raise UsageError("needs a target", where=where, hint="Add --target; see `edgec targets list`.")
-    if Need.TORCH in one.needs:
-        from importlib.util import find_spec
-
-        if find_spec("torch") is None:
-            raise UsageError("needs torch", where=where, hint="pip install 'edgec[torch]'")
 
 
 def check_result(one: Pass, before: ir.Model, result: PassResult) -> None:

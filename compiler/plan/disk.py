@@ -20,7 +20,7 @@ from edgec.passes.base import Need, Pass
 from edgec.passes.recovery.sites import MEMORY
 
 if TYPE_CHECKING:
-    from edgec.compiler.plan.prepare import Prepared
+    from edgec.compiler.plan.plan import Plan
 
 FRAME = 1 << 20
 """Of the report, the recipe, the log, and the graph around the weights in each file."""
@@ -45,12 +45,12 @@ class Space:
         return {"folder": str(self.folder), "needed": self.needed, "free": self.free}
 
 
-def space_for(ready: Prepared, out: Path | None) -> tuple[Space, ...]:
+def space_for(plan: Plan, out: Path | None) -> tuple[Space, ...]:
     """For the run's folder (the current one where there is none yet), and for temporary files."""
     folder = _existing(out if out is not None else Path.cwd())
     temporary = temporary_folder()
-    spent = cost(ready.model)
-    written, spilled = run_bytes(ready, spent), spilled_bytes(ready, spent)
+    spent = cost(plan.model)
+    written, spilled = run_bytes(plan, spent), spilled_bytes(plan, spent)
     if folder.stat().st_dev == temporary.stat().st_dev:
         return (_space(folder, written + spilled),)
     return _space(folder, written), _space(temporary, spilled)
@@ -65,16 +65,16 @@ def check_space(spaces: Sequence[Space]) -> None:
             raise EdgecError("not enough space on the disk", where=str(one.folder), why=why, hint=hint)
 
 
-def run_bytes(ready: Prepared, spent: ModelCost) -> int:
+def run_bytes(plan: Plan, spent: ModelCost) -> int:
     """Artifacts in every format and precision, and the model behind every pass for ``--resume``."""
-    files = len(ready.recipe.formats) * (2 if ready.recipe.precision != "fp32" else 1)
-    return (files + len(ready.passes)) * (spent.weight_bytes + FRAME)
+    files = len(plan.recipe.formats) * (2 if plan.recipe.precision != "fp32" else 1)
+    return (files + len(plan.passes)) * (spent.weight_bytes + FRAME)
 
 
-def spilled_bytes(ready: Prepared, spent: ModelCost) -> int:
+def spilled_bytes(plan: Plan, spent: ModelCost) -> int:
     """The most that one pass puts aside: living activations of every sample."""
-    samples = 0 if ready.data is None else len(ready.data)
-    return max((_spills(one, samples, spent.peak_activation_bytes) for one in ready.passes), default=0)
+    samples = 0 if plan.data is None else len(plan.data)
+    return max((_spills(one, samples, spent.peak_activation_bytes) for one in plan.passes), default=0)
 
 
 def _spills(one: Pass, samples: int, peak: int) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 import onnx
 import pytest
 
-from edgec.compiler.driver import Settings, compile_recipe
+from edgec.compiler.driver import compile_recipe
+from edgec.compiler.pipeline.workspace import Settings
 from edgec.compiler.plan.recipe import Recipe
 from edgec.graph.errors import DeviceError
 from edgec.runtime.report import read

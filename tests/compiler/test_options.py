@@ -12,13 +12,13 @@ import onnx
 import pytest
 
 from edgec.compiler import cli
-from edgec.compiler.plan import prepare as preparing
-from edgec.compiler.emit.artifacts import stages
-from edgec.compiler.plan.defaults import precision_of, resolve_passes
+from edgec.compiler import dry_run as dry
 from edgec.compiler.emit import tflite
+from edgec.compiler.emit.artifacts import stages
 from edgec.compiler.emit.tflite.read import read
 from edgec.compiler.pipeline.run import run_pipeline
-from edgec.compiler.plan.prepare import Prepared
+from edgec.compiler.plan.defaults import precision_of, resolve_passes
+from edgec.compiler.plan.plan import Plan, make_plan
 from edgec.compiler.plan.recipe import Recipe, make_recipe, read_recipe
 from edgec.graph.errors import DataError, EdgecError, UnsupportedError, UsageError
 from edgec.graph.foreign import Loading
@@ -45,12 +45,12 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
 HERE = Loading(isolated=False)
 
 
-def prepare(made: Recipe) -> Prepared:
-    return preparing.prepare(made, HERE)
+def prepare(made: Recipe) -> Plan:
+    return make_plan(made, HERE)
 
 
 def dry_run(made: Recipe, out: Path | None = None) -> dict[str, Any]:
-    return preparing.dry_run(made, HERE, out=out)
+    return dry.dry_run(made, HERE, out=out)
 
 
 def recipe(**more: Any) -> Recipe:

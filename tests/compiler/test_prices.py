@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
-from edgec.compiler.latency import calibrate as calibration
 from edgec.compiler.api import compile as compile_model
 from edgec.compiler.evaluate.gates import budget_gate
-from edgec.compiler.latency.timings import Timings
+from edgec.compiler.latency import calibrate as calibration
 from edgec.compiler.latency.prices import RESERVE
+from edgec.compiler.latency.timings import Timings
 from edgec.compiler.plan.recipe import ModelSource, Recipe, read_recipe
 from edgec.graph.cost import cost
 from edgec.graph.errors import UsageError

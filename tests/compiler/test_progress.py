@@ -10,12 +10,13 @@ import onnx
 import pytest
 from rich.console import Console
 
-from edgec.compiler.pipeline.cache import PassCache
 from edgec.compiler.cli import output
-from edgec.compiler.driver import Settings, compile_recipe
+from edgec.compiler.driver import compile_recipe
+from edgec.compiler.pipeline.cache import PassCache
 from edgec.compiler.pipeline.run import run_pipeline
-from edgec.compiler.plan.recipe import Recipe
 from edgec.compiler.pipeline.sealed import SealedFolder
+from edgec.compiler.pipeline.workspace import Settings
+from edgec.compiler.plan.recipe import Recipe
 from edgec.graph.errors import DeviceError
 from edgec.passes.base import Progress
 from edgec.passes.pipeline_string import parse_pipeline

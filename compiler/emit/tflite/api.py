@@ -19,6 +19,7 @@ from edgec.compiler.emit.tflite.emitter import (
     runnable_nodes,
 )
 from edgec.compiler.emit.tflite.half import halve_constants
+from edgec.compiler.emit.tflite.serialise import serialise
 from edgec.graph.errors import UnsupportedError, UsageError
 from edgec.graph.views import is_constant
 
@@ -57,8 +58,8 @@ def emit(
         raise _refusal(refused)
     if precision == "fp16":
         halve_constants(lowered.program)
-    return lowered.program.serialise(
-        {METADATA_NAME: _metadata(lowered, precision, io_layout, metadata or {})}
+    return serialise(
+        lowered.program, {METADATA_NAME: _metadata(lowered, precision, io_layout, metadata or {})}
     )
 
 

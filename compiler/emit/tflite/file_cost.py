@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
-from edgec.compiler.emit.tflite.read import OperatorInfo, TensorInfo, TfliteFile
+from edgec.compiler.emit.tflite.read import DAMAGE, OperatorInfo, TensorInfo, TfliteFile, read
 from edgec.graph.cost import ModelCost, NodeCost
+from edgec.graph.errors import ModelError
 
 ONNX_NAME = {
     "CONV_2D": "Conv", "DEPTHWISE_CONV_2D": "Conv", "TRANSPOSE_CONV": "ConvTranspose", "FULLY_CONNECTED": "Gemm",
@@ -139,3 +141,14 @@ def _peak(file: TfliteFile) -> int:
         live -= dead
         held -= sum(file.tensors[i].bytes for i in dead)
     return peak
+
+
+def read_cost(source: str | Path | bytes) -> tuple[ModelCost, str]:
+    """What a TFLite file costs in the terms of `graph.cost`, and its precision: fp32, fp16 or int8."""
+    file = read(source)
+    try:
+        return cost_of(file), file.precision
+    except DAMAGE as error:
+        where = "TFLite bytes" if isinstance(source, bytes) else str(source)
+        what = "an operator of the TFLite file lacks an operand"
+        raise ModelError(what, where=where, why=str(error) or None) from error

@@ -13,6 +13,7 @@ from edgec.compiler.emit.tflite.file_cost import macs_of
 from edgec.compiler.emit.tflite.program import NUMPY_TYPE, Program, Tensor
 from edgec.compiler.emit.tflite.read import OperatorInfo, TensorInfo, TfliteFile, read
 from edgec.compiler.emit.tflite.schema import OPERATOR_OPTIONS
+from edgec.compiler.emit.tflite.serialise import serialise
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _layer(file: TfliteFile, group: list[OperatorInfo], widening: dict[int, Oper
     last = group[-1]
     program.outputs = [(file.tensors[i].name, _present(tensor(i))) for i in last.outputs]
     name = file.tensors[last.outputs[0]].name
-    return Layer(name, last.code, sum(macs_of(file, op) for op in group), program.serialise({}))
+    return Layer(name, last.code, sum(macs_of(file, op) for op in group), serialise(program, {}))
 
 
 def _present(tensor: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +28,6 @@ from edgec.compiler.emit.tflite.schema import (
 )
 from edgec.graph.errors import ModelError
 from edgec.graph.files import open_regular
-
-if TYPE_CHECKING:
-    from edgec.graph.cost import ModelCost
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -46,7 +43,7 @@ _REUSE = 16
 _REUSE_BYTES = 4 << 20
 """Tables and vectors may be shared, and a small file can share one a million times: this often its own size may be read."""
 _TABLE_BYTES = 64
-_DAMAGE = (struct.error, IndexError, KeyError, ValueError, OverflowError, TypeError, AttributeError)
+DAMAGE = (struct.error, IndexError, KeyError, ValueError, OverflowError, TypeError, AttributeError)
 """What reading offsets that lead nowhere ends in."""
 
 
@@ -141,7 +138,7 @@ def read(source: str | Path | bytes) -> TfliteFile:
     try:
         model = _Reader(data).table("Model", struct.unpack_from("<I", data)[0])
         return _assemble(model, len(data))
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ModelError("the TFLite file is damaged", where=where, why=str(error) or None) from error
 
 
@@ -150,19 +147,6 @@ def _content(path: Path) -> bytes:
         if os.fstat(stream.fileno()).st_size > _MAX_BYTES:
             raise ValueError("TFLite files end at 2 GB")
         return stream.read(_MAX_BYTES)
-
-
-def read_cost(source: str | Path | bytes) -> tuple[ModelCost, str]:
-    """What a TFLite file costs in the terms of `graph.cost`, and its precision: fp32, fp16 or int8."""
-    from edgec.compiler.emit.tflite.file_cost import cost_of
-
-    file = read(source)
-    try:
-        return cost_of(file), file.precision
-    except _DAMAGE as error:
-        where = "TFLite bytes" if isinstance(source, bytes) else str(source)
-        what = "an operator of the TFLite file lacks an operand"
-        raise ModelError(what, where=where, why=str(error) or None) from error
 
 
 class _Reader:

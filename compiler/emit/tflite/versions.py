@@ -7,12 +7,9 @@ runtimes out for nothing. The rules follow TensorFlow's ``op_version.cc``, for t
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+from edgec.compiler.emit.tflite.program import Operator, Tensor
 from edgec.compiler.emit.tflite.schema import ActivationFunctionType, TensorType
-
-if TYPE_CHECKING:
-    from edgec.compiler.emit.tflite.program import Operator, Tensor
 
 INT8, INT16 = TensorType.INT8, TensorType.INT16
 

@@ -14,8 +14,9 @@ import onnx_ir as ir
 import pytest
 
 from edgec.compiler.emit.tflite import emit, split_unsupported, unsupported
+from edgec.compiler.emit.tflite.file_cost import read_cost
 from edgec.compiler.emit.tflite.layers import split_layers
-from edgec.compiler.emit.tflite.read import read, read_cost
+from edgec.compiler.emit.tflite.read import read
 from edgec.graph.errors import ModelError, UnsupportedError, UsageError
 
 Build = Callable[..., ir.Model]

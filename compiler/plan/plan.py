@@ -1,10 +1,8 @@
-"""Load and check everything that a recipe names, before anything is written."""
+"""From a recipe to a plan: everything that it names loaded and checked, before anything is written."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,33 +11,35 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 import edgec
-from edgec.compiler.emit.artifacts import NAMES
-from edgec.compiler.pipeline.checks import check_given
 from edgec.compiler.plan.defaults import precision_of, resolve_passes
-from edgec.compiler.plan.disk import check_space, space_for
-from edgec.compiler.evaluate.quality import fit_classes
+from edgec.compiler.plan.names import RUNTIMES
+from edgec.compiler.plan.needs import check_given
 from edgec.compiler.plan.recipe import EvalSource, PassSpec, Recipe, check_model
+from edgec.compiler.plan.versions import versions
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, InputSpec, open_data
-from edgec.graph.errors import UnsupportedError, UsageError
+from edgec.graph.errors import UsageError
 from edgec.graph.files import is_factory
 from edgec.graph.foreign import Loading, Pending, begin
+from edgec.graph.labels import check_classes
 from edgec.graph.load import check_file
 from edgec.passes.base import Pass
-from edgec.passes.budget import parse_budget
-from edgec.passes.pipeline_string import options_of, print_pass
+from edgec.passes.budget import has_latency, parse_budget
+from edgec.passes.pipeline_string import options_of
 from edgec.targets import target as find_target
 
 if TYPE_CHECKING:
     from edgec.targets import Target
 
 
+HELD_OUT = 0.2
+"""Share of the calibration data that scores the run when there is no evaluation data."""
 LEAST_SHARE = 1e-3
 """Of the source: a budget below it is a number without its unit."""
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Plan:
     """A recipe whose parts are all there: loaded, opened, resolved."""
 
     recipe: Recipe
@@ -51,8 +51,25 @@ class Prepared:
     target: Target
     passes: tuple[Pass, ...]
 
+    @property
+    def has_latency_budget(self) -> bool:
+        """Whether a pass narrows until a latency is met."""
+        return any(map(has_latency, self.passes))
 
-def prepare(recipe: Recipe, loading: Loading, begun: Pending | None = None) -> Prepared:
+    @property
+    def label_offset(self) -> int:
+        """What is added to labels before they are compared."""
+        return 0 if self.recipe.eval is None else self.recipe.eval.label_offset
+
+    def judging_data(self) -> Dataset | None:
+        """What the artifacts are judged on: evaluation data, else a part of the calibration data, else nothing."""
+        data = self.evaluation
+        if data is None and self.data is not None:
+            data = self.data.split(HELD_OUT, self.recipe.seed)[1]
+        return data if data is not None and len(data) else None
+
+
+def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) -> Plan:
     """Load and check everything that the recipe names, and resolve its passes; nothing is written.
 
     ``begun``: the model, where its loading was begun already; it is closed here.
@@ -88,15 +105,14 @@ def prepare(recipe: Recipe, loading: Loading, begun: Pending | None = None) -> P
         )
         check_labels(recipe.eval, model, evaluation)
     resolved = _resolved(recipe, passes, sha256, data, evaluation)
-    return Prepared(resolved, model, size, sha256, data, evaluation, target, passes)
+    return Plan(resolved, model, size, sha256, data, evaluation, target, passes)
 
 
 def check_latency(recipe: Recipe, passes: Sequence[Pass], target: Target) -> None:
     """Raise UsageError for a latency budget on a target of which no latencies are known."""
-    from edgec.compiler.latency.prices import RUNTIMES, has_budget
     from edgec.targets.estimator import latency_table
 
-    if any(map(has_budget, passes)) and target.name != "host":
+    if any(map(has_latency, passes)) and target.name != "host":
         latency_table(target, RUNTIMES[recipe.formats[0]], recipe.precision)
 
 
@@ -118,7 +134,7 @@ def check_budgets(recipe: Recipe, passes: Sequence[Pass], model: ir.Model) -> No
 def check_labels(spec: EvalSource, model: ir.Model, evaluation: Dataset) -> None:
     """Raise UsageError for an offset of labels that are not there, DataError for labels that the model has no classes for."""
     if evaluation.labels is not None:
-        fit_classes(model, evaluation.labels + spec.label_offset)
+        check_classes(model, evaluation.labels + spec.label_offset)
     elif spec.label_offset:
         hint = "Give labels (--eval-labels, or y in the .npz), or leave it out."
         raise UsageError("--label-offset without labels", where=spec.path, hint=hint)
@@ -160,91 +176,3 @@ def _source_identity(path: str, weights: str | None) -> tuple[str, int]:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest(), file.stat().st_size
-
-
-def versions() -> dict[str, str]:
-    """Versions of what can change an artifact's bytes."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for package in (
-        "numpy",
-        "scipy",
-        "onnx",
-        "onnx-ir",
-        "onnxscript",
-        "onnxruntime",
-        "onnxsim",
-        "flatbuffers",
-        "torch",
-    ):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def dry_run(
-    recipe: Recipe, loading: Loading, begun: Pending | None = None, *, out: Path | None = None
-) -> dict[str, Any]:
-    """What a run into ``out`` would do: the resolved recipe, the source model's cost, the space on the disk. Writes nothing.
-
-    Raises EdgecError for everything that can be known to be wrong before a pass runs.
-    """
-    ready = prepare(recipe, loading, begun)
-    spent = cost(ready.model)
-    _check_tflite(ready)
-    if ready.passes:
-        ready.passes[0].requires(ready.model)
-    spaces = space_for(ready, out)
-    check_space(spaces)
-    return {
-        "model": {
-            "path": recipe.model.path,
-            "macs": spent.macs,
-            "params": spent.params,
-            "sha256": ready.sha256,
-        },
-        "target": ready.target.name,
-        "data": None if ready.data is None else {"name": ready.data.name, "samples": len(ready.data)},
-        "passes": [print_pass(one) for one in ready.passes],
-        "remarks": _remarks(ready),
-        "disk": [one.to_dict() for one in spaces],
-        "artifacts": _planned(ready.recipe),
-        "recipe": json.loads(ready.recipe.model_dump_json(exclude_none=True)),
-    }
-
-
-def _planned(recipe: Recipe) -> list[str]:
-    precisions = ["fp32"] + ([recipe.precision] if recipe.precision != "fp32" else [])
-    return [NAMES[file_format, precision] for file_format in recipe.formats for precision in precisions]
-
-
-def _remarks(ready: Prepared) -> list[str]:
-    """What is no error and yet may not be what was meant."""
-    found = []
-    if ready.recipe.budget is not None:
-        budget, spent = parse_budget(ready.recipe.budget), cost(ready.model)
-        source = {"macs": spent.macs, "params": spent.params, "size": spent.weight_bytes}.get(budget.unit)
-        if source is not None and budget.limit(source) >= source and ready.recipe.precision == "fp32":
-            found.append(f"the model meets {budget.text} as it is")
-    if ready.data is not None and ready.data.is_random:
-        found.append("calibrated on random noise")
-    skipped = () if ready.data is None else ready.data.skipped
-    found += [f"skipped {one}" for one in skipped]
-    return found
-
-
-def _check_tflite(ready: Prepared) -> None:
-    """Raise UnsupportedError for a node that TFLite cannot take, as emitting would behind all passes."""
-    if "tflite" not in ready.recipe.formats or ready.recipe.split_unsupported:
-        return
-    from edgec.compiler.emit import tflite
-
-    refused = tflite.unsupported(ready.model)
-    if refused:
-        first = refused[0]
-        raise UnsupportedError(
-            f"TFLite cannot take {first.op}", where=f"node {first.node!r}", why=first.why, hint=first.hint
-        )

@@ -1,0 +1,81 @@
+"""`edgec compile --dry-run`: what a run would do, and everything that can be known to be wrong with it, before a pass runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from edgec.compiler.emit import tflite
+from edgec.compiler.plan.disk import check_space, space_for
+from edgec.compiler.plan.names import NAMES
+from edgec.compiler.plan.plan import Plan, make_plan
+from edgec.compiler.plan.recipe import Recipe
+from edgec.graph.cost import cost
+from edgec.graph.errors import UnsupportedError
+from edgec.graph.foreign import Loading, Pending
+from edgec.passes.budget import parse_budget
+from edgec.passes.pipeline_string import print_pass
+
+
+def dry_run(
+    recipe: Recipe, loading: Loading, begun: Pending | None = None, *, out: Path | None = None
+) -> dict[str, Any]:
+    """What a run into ``out`` would do: the resolved recipe, the source model's cost, the space on the disk. Writes nothing.
+
+    Raises EdgecError for everything that can be known to be wrong before a pass runs.
+    """
+    plan = make_plan(recipe, loading, begun)
+    spent = cost(plan.model)
+    _check_tflite(plan)
+    if plan.passes:
+        plan.passes[0].requires(plan.model)
+    spaces = space_for(plan, out)
+    check_space(spaces)
+    return {
+        "model": {
+            "path": recipe.model.path,
+            "macs": spent.macs,
+            "params": spent.params,
+            "sha256": plan.sha256,
+        },
+        "target": plan.target.name,
+        "data": None if plan.data is None else {"name": plan.data.name, "samples": len(plan.data)},
+        "passes": [print_pass(one) for one in plan.passes],
+        "remarks": _remarks(plan),
+        "disk": [one.to_dict() for one in spaces],
+        "artifacts": _planned(plan.recipe),
+        "recipe": json.loads(plan.recipe.model_dump_json(exclude_none=True)),
+    }
+
+
+def _planned(recipe: Recipe) -> list[str]:
+    precisions = ["fp32"] + ([recipe.precision] if recipe.precision != "fp32" else [])
+    return [NAMES[file_format, precision] for file_format in recipe.formats for precision in precisions]
+
+
+def _remarks(plan: Plan) -> list[str]:
+    """What is no error and yet may not be what was meant."""
+    found = []
+    if plan.recipe.budget is not None:
+        budget, spent = parse_budget(plan.recipe.budget), cost(plan.model)
+        source = {"macs": spent.macs, "params": spent.params, "size": spent.weight_bytes}.get(budget.unit)
+        if source is not None and budget.limit(source) >= source and plan.recipe.precision == "fp32":
+            found.append(f"the model meets {budget.text} as it is")
+    if plan.data is not None and plan.data.is_random:
+        found.append("calibrated on random noise")
+    skipped = () if plan.data is None else plan.data.skipped
+    found += [f"skipped {one}" for one in skipped]
+    return found
+
+
+def _check_tflite(plan: Plan) -> None:
+    """Raise UnsupportedError for a node that TFLite cannot take, as emitting would behind all passes."""
+    if "tflite" not in plan.recipe.formats or plan.recipe.split_unsupported:
+        return
+    refused = tflite.unsupported(plan.model)
+    if refused:
+        first = refused[0]
+        raise UnsupportedError(
+            f"TFLite cannot take {first.op}", where=f"node {first.node!r}", why=first.why, hint=first.hint
+        )

@@ -1,0 +1,60 @@
+"""How good the run's artifacts are: graphs run in onnxruntime, TFLite files in their own runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgec.compiler.emit.artifacts import Emission, split_remarks
+from edgec.compiler.evaluate.quality import judge
+from edgec.compiler.evaluate.tflite_quality import judge_tflite
+from edgec.compiler.plan.plan import Plan
+from edgec.graph.data import Dataset
+from edgec.graph.errors import DeviceError
+from edgec.passes.base import Progress
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Quality objects of report.json; ``remarks`` say what could not be judged here."""
+
+    by_stage: Mapping[str, Mapping[str, Any]]
+    """Of the teacher, the float network, and the last precision."""
+    by_artifact: Mapping[str, Mapping[str, Any]]
+    """Of the artifacts that are judged by running the file itself."""
+    remarks: tuple[str, ...] = ()
+
+
+def evaluate(plan: Plan, emission: Emission, progress: Progress) -> Evaluation:
+    """Judge on evaluation data, else on held-out calibration data, else not at all."""
+    data = plan.judging_data()
+    cut = split_remarks(emission.models, plan.recipe)
+    if data is None:
+        return Evaluation({}, {}, cut)
+    with progress.counting("judging"):
+        by_stage = _stages(plan, emission, data)
+        if cut or not any(one.format == "tflite" for one in emission.files):
+            return Evaluation(by_stage, {}, cut)
+        try:
+            return Evaluation(by_stage, _files(plan, emission, data))
+        except DeviceError as error:
+            return Evaluation(by_stage, {}, (f"TFLite files were not judged: {error}",))
+
+
+def _stages(plan: Plan, emission: Emission, data: Dataset) -> dict[str, dict[str, Any]]:
+    named = {
+        "float" if precision == "fp32" else precision: model for precision, model in emission.models.items()
+    }
+    return judge(plan.model, named, data, threads=plan.recipe.threads, label_offset=plan.label_offset)
+
+
+def _files(plan: Plan, emission: Emission, data: Dataset) -> dict[str, dict[str, Any]]:
+    return judge_tflite(
+        plan.model,
+        emission.files,
+        data,
+        io_layout=plan.recipe.io_layout,
+        label_offset=plan.label_offset,
+        threads=plan.recipe.threads,
+    )

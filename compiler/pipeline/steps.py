@@ -1,0 +1,48 @@
+"""Run the plan's passes in the workspace: all of them, or those that narrow to a latency."""
+
+from __future__ import annotations
+
+import time
+
+import onnx_ir as ir
+
+from edgec.compiler.pipeline.run import Step, run_pipeline
+from edgec.compiler.pipeline.workspace import Workspace
+from edgec.compiler.plan.plan import Plan
+from edgec.passes.base import Context, Prices
+from edgec.passes.budget import has_latency
+
+
+def run_passes(plan: Plan, prices: Prices | None, space: Workspace) -> tuple[Step, ...]:
+    """One step for each pass; each is logged, and kept for ``--resume``."""
+
+    def after(step: Step) -> None:
+        space.folder.log({"time": time.time(), "cached": step.cached, **step.figures()})
+        if space.settings.after_pass is not None:
+            space.settings.after_pass(step)
+
+    # With a timing, this run itself left what `narrow` computed.
+    resume = space.settings.resume or plan.recipe.timing is not None
+    context = _context(plan, prices, space)
+    return run_pipeline(plan.passes, plan.model, context, cache=space.cache, resume=resume, after=after)
+
+
+def narrow(plan: Plan, prices: Prices, space: Workspace) -> ir.Model:
+    """The float model after the last pass with a latency budget, by ``prices``."""
+    last = max(index for index, one in enumerate(plan.passes) if has_latency(one))
+    context = _context(plan, prices, space)
+    first = plan.passes[: last + 1]
+    return run_pipeline(first, plan.model, context, cache=space.cache, resume=space.settings.resume)[-1].model
+
+
+def _context(plan: Plan, prices: Prices | None, space: Workspace) -> Context:
+    return Context(
+        teacher=plan.model,
+        scratch=space.scratch,
+        data=plan.data,
+        target=plan.target,
+        seed=plan.recipe.seed,
+        threads=plan.recipe.threads,
+        progress=space.settings.progress,
+        prices=prices,
+    )

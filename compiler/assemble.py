@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import edgec
 from edgec.compiler.emit.artifacts import Emission, Emitted
 from edgec.compiler.evaluate.evaluate import Evaluation
 from edgec.compiler.evaluate.gates import GateResult, check_gates
@@ -24,6 +23,7 @@ from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Recipe, relative_to
 from edgec.compiler.plan.versions import versions
 from edgec.graph.cost import cost
+from edgec.graph.version import __version__
 
 if TYPE_CHECKING:
     from edgec.runtime.report.schema import Report
@@ -77,7 +77,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
     folder = shlex.quote(space.folder.path.resolve().name)
     before, after = cost(plan.model), cost(facts.emission.models["fp32"])
     values: dict[str, Any] = {
-        "edgec": edgec.__version__,
+        "edgec": __version__,
         "model": {
             "name": Path(plan.recipe.model.path).name,
             "sha256": plan.sha256,

@@ -8,13 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from edgec.graph.version import __version__
+
 if TYPE_CHECKING:
     from edgec.compiler.api import bench, compile  # noqa: A004  (the verb of the product)
     from edgec.compiler.plan.recipe import Recipe
     from edgec.graph.foreign import load
     from edgec.targets import Target
 
-__version__ = "0.1.0"
 __all__ = ["Recipe", "Target", "__version__", "bench", "compile", "load"]
 
 _HOME = {

@@ -14,11 +14,11 @@ from typing import Any
 
 import click
 
-import edgec
 from edgec.compiler.cli.echo import echo_lines
 from edgec.compiler.cli.ending import Ending
 from edgec.graph.disk import disk_error, is_disk_error
 from edgec.graph.errors import EdgecError
+from edgec.graph.version import __version__
 
 COMMANDS = {
     "compile": ("edgec.compiler.cli.compile_command", "Make a network smaller and faster: prune, recover, quantise, emit, measure."),
@@ -61,7 +61,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
-@click.version_option(edgec.__version__, prog_name="edgec")
+@click.version_option(__version__, prog_name="edgec")
 def cli() -> None:
     """Compile a trained convolutional network for small machines.
 

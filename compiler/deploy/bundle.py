@@ -12,7 +12,6 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from edgec import __version__
 from edgec.compiler.plan.names import own_format
 from edgec.compiler.plan.recipe import Recipe, read_recipe
 from edgec.graph.disk import disk_error
@@ -20,6 +19,7 @@ from edgec.graph.errors import DataError, ModelError, UsageError, did_you_mean
 from edgec.graph.files import read_text
 from edgec.graph.text import markdown, shortened, visible
 from edgec.graph.values import THREADS, NotAdmitted, Range, whole
+from edgec.graph.version import __version__
 from edgec.runtime.digest import sha256_of
 from edgec.runtime.report.inside import file_inside
 

@@ -91,7 +91,7 @@ def preprocessing_metadata(recipe: Recipe) -> dict[str, str]:
     """What the file itself says of its preprocessing, so that the device does the same."""
     import json
 
-    from edgec import __version__
+    from edgec.graph.version import __version__
 
     settings = recipe.preprocess.build().to_dict()
     return {"edgec.version": __version__, "edgec.preprocess": json.dumps(settings, sort_keys=True)}

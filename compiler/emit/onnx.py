@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-import edgec
 from edgec.graph.errors import ModelError
+from edgec.graph.version import __version__
 
 MAX_BYTES = 2**31 - 1
 """protobuf's limit for one file."""
@@ -19,7 +19,7 @@ def emit(model: ir.Model, *, metadata: dict[str, str] | None = None) -> bytes:
     """
     proto = ir.to_proto(model)
     proto.producer_name = "edgec"
-    proto.producer_version = edgec.__version__
+    proto.producer_version = __version__
     proto.doc_string = ""
     for node in proto.graph.node:
         node.doc_string = ""

@@ -23,8 +23,8 @@ import onnx
 import onnx_ir as ir
 from threadpoolctl import threadpool_info
 
-import edgec
 from edgec.compiler.pipeline.sealed import SealedFolder
+from edgec.graph.version import __version__
 from edgec.passes.base import Context, Pass, Prices
 from edgec.passes.pipeline_string import print_pass
 
@@ -131,7 +131,7 @@ def _estimates(context: Context) -> dict[str, Any] | None:
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """edgec's version, and sha256 over its own source files: in a checkout the version stays while the code changes."""
-    digest = hashlib.sha256(edgec.__version__.encode())
+    digest = hashlib.sha256(__version__.encode())
     for package in _PACKAGES:
         root = Path(str(import_module(package).__file__)).parent
         for path in sorted(root.rglob("*.py")):

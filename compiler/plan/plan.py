@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-import edgec
 from edgec.compiler.plan.defaults import precision_of, resolve_passes
 from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.needs import check_given
@@ -23,6 +22,7 @@ from edgec.graph.files import is_factory
 from edgec.graph.foreign import Loading, Pending, begin
 from edgec.graph.labels import check_classes
 from edgec.graph.load import check_file
+from edgec.graph.version import __version__
 from edgec.passes.base import Pass
 from edgec.passes.budget import has_latency, parse_budget
 from edgec.passes.pipeline_string import options_of
@@ -156,7 +156,7 @@ def _resolved(
     update: dict[str, Any] = {
         "model": recipe.model.model_copy(update={"sha256": sha256}),
         "passes": tuple(PassSpec(name=one.name, options=options_of(one)) for one in passes),
-        "edgec": edgec.__version__,
+        "edgec": __version__,
         "versions": versions(),
     }
     if recipe.data is not None and data is not None:

@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgec import __version__
 from edgec.graph.disk import write_whole
 from edgec.graph.errors import DataError
 from edgec.graph.text import shortened, visible
+from edgec.graph.version import __version__
 from edgec.runtime.report.inside import file_inside
 from edgec.runtime.report.schema import SCHEMA, Report
 

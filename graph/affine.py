@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.edit import take_over
 from edgec.graph.views import ConvView, constant, sole_consumer
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -71,10 +72,7 @@ def _per_channel(operand: ir.Value | None, view: ConvView | None) -> Array | Non
 
 def _take_over(node: ir.Node, value: ir.Value) -> None:
     """The convolution writes what ``node`` wrote, under that name."""
-    output = node.outputs[0]
-    name = output.name
-    ir.convenience.replace_all_uses_with(output, value, replace_graph_outputs=True)
     graph = node.graph
-    if isinstance(graph, ir.Graph):
-        graph.remove(node, safe=True)
-    value.name = name
+    assert isinstance(graph, ir.Graph)  # convolutions are looked for in the graph's own nodes
+    take_over(graph, node.outputs[0], value)
+    graph.remove(node, safe=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgec.graph.edit import take_over
 from edgec.graph.regions import Region, regions
 from edgec.graph.spec import ACTIVATION
 from edgec.graph.views import ConvView, is_constant, sole_consumer
@@ -150,9 +151,5 @@ def _bridge(graph: ir.Graph, join: ir.Node, branch: list[ir.Node]) -> None:
 
 def _take_over(graph: ir.Graph, join: ir.Node, value: ir.Value) -> None:
     """``value`` stands in for the output of ``join``, under its name; ``join`` goes."""
-    old = join.outputs[0]
-    name = old.name
-    old.replace_all_uses_with(value, replace_graph_outputs=True)
+    take_over(graph, join.outputs[0], value)
     graph.remove(join, safe=True)
-    old.name = f"{name}_removed"
-    value.name = name

@@ -32,6 +32,7 @@ import onnx_ir as ir
 
 from edgec.graph.canonicalise import tidy
 from edgec.graph.cost import macs_of
+from edgec.graph.edit import take_over
 from edgec.graph.views import ConvView, attribute, sole_consumer
 from edgec.passes.base import Context, Note, Pass, PassResult
 
@@ -249,11 +250,9 @@ def _bypass(node: ir.Node) -> None:
     value = _input(node)
     output = node.outputs[0]
     if output.is_graph_output():
-        name = output.name
-        output.name = f"{name}_folded"
-        value.name = name
         value.type, value.shape = output.type, output.shape
-        ir.convenience.replace_all_uses_with(output, value, replace_graph_outputs=True)
+        assert isinstance(node.graph, ir.Graph)  # only the graph's own nodes are folded
+        take_over(node.graph, output, value)
     else:
         output.replace_all_uses_with(value)
     _drop(node)

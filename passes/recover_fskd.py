@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.data import Dataset
+from edgec.graph.edit import take_over
 from edgec.graph.regions import regions
 from edgec.graph.values import Range
 from edgec.graph.views import ConvView, add_initializer, fresh_name
@@ -128,8 +129,6 @@ def insert_after(model: ir.Model, conv: ir.Node) -> str:
     node = ir.node("Conv", [value, weight, bias], {"kernel_shape": ones, "group": view.group}, name=name)
     out = node.outputs[0]
     out.shape, out.type = value.shape, value.type
-    value.replace_all_uses_with(out, replace_graph_outputs=True)
-    node.replace_input_with(0, value)
-    out.name, value.name = value.name, fresh_name(graph, f"{value.name}_uncorrected")
+    take_over(graph, value, out, "uncorrected")
     graph.insert_after(conv, node)
     return name

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgec.targets.engines import agent_name
+
 if TYPE_CHECKING:
     from edgec.runtime.replies import Info
     from edgec.targets import System, Target
 
-# What the agent calls an engine, by what a target file calls it.
-AGENT_ENGINES = {"onnxruntime": "onnxruntime", "ai-edge-litert": "litert", "tflite-runtime": "tflite-runtime"}
 _CLOCK_TOLERANCE = 0.05
 _MEMORY_TOLERANCE = 0.15  # firmware and GPU keep some of what is sold
 
@@ -99,7 +99,7 @@ def _software(info: Info, target: Target, system: System | None) -> Iterator[Dif
         why = "; ".join(f"{name}: {engine.why}" for name, engine in engines.items())
         yield Difference("engines", "one that works", "none", True, f"edgec deploy installs one. {why}")
     for runtime in system.runtimes if system else ():
-        engine = engines.get(AGENT_ENGINES.get(runtime.engine, ""))
+        engine = engines.get(agent_name(runtime.engine) or "")
         if engine and engine.works and engine.version != runtime.version:
             yield Difference(runtime.engine, runtime.version, engine.version, advice=runtime.trap)
 

@@ -6,9 +6,10 @@ import os
 import platform
 import sys
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from edgec.targets.engines import ENGINES
 
 _CPUINFO = Path("/proc/cpuinfo")
 _ARCH = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64", "armv7l": "armv7l"}
@@ -147,9 +148,4 @@ def _host_system(arch: str) -> dict[str, Any]:
 
 
 def _installed() -> list[dict[str, str]]:
-    modules = {
-        "onnxruntime": "onnxruntime",
-        "ai-edge-litert": "ai_edge_litert",
-        "tflite-runtime": "tflite_runtime",
-    }
-    return [{"engine": e, "version": version(e)} for e, module in modules.items() if find_spec(module)]
+    return [{"engine": one.package, "version": version(one.package)} for one in ENGINES if one.installed]

@@ -22,6 +22,7 @@ from edgec.graph.values import THREADS, NotAdmitted, Range, whole
 from edgec.graph.version import __version__
 from edgec.runtime.digest import sha256_of
 from edgec.runtime.report.inside import file_inside
+from edgec.targets.engines import agent_name, engines_for
 
 if TYPE_CHECKING:
     from edgec.runtime.report.schema import Artifact, Report
@@ -33,7 +34,6 @@ _SUMS = "SHA256SUMS"
 _RECIPE_MOST = 2**20  # bytes
 _PLAIN = re.compile(r"[A-Za-z0-9_][\w.+-]{0,199}\.(onnx|tflite)", re.ASCII)
 _PRECISIONS = ("int8", "mixed", "fp16", "fp32")  # in order of preference
-_ENGINES = {"onnxruntime": "onnxruntime", "ai-edge-litert": "litert", "tflite-runtime": "tflite-runtime"}
 _MOST_LABELS = 1 << 24
 _NUMPY = {"tflite-runtime": "numpy<2"}
 
@@ -141,9 +141,9 @@ def engine_lines(target: Target) -> list[str]:
     lines: list[str] = []
     for system in target.systems:
         for runtime in system.runtimes:
-            engine = _ENGINES.get(runtime.engine)
+            engine = agent_name(runtime.engine)
             if engine is not None and runtime.install == "pip":
-                numpy = "" if system.arch == "armv7l" else f" {_NUMPY.get(engine, 'numpy')}"
+                numpy = "" if system.arch == "armv7l" else f" {_NUMPY.get(runtime.engine, 'numpy')}"
                 lines.append(
                     f"{system.arch} {system.python} {engine} {runtime.engine}=={runtime.version}{numpy}"
                 )
@@ -152,12 +152,13 @@ def engine_lines(target: Target) -> list[str]:
 
 def requirements(system: System, formats: Sequence[str]) -> list[str]:
     """What pip must install on ``system`` for artifacts of ``formats``: the first engine for each, and Pillow."""
-    wanted = {"onnx": ("onnxruntime",), "tflite": ("ai-edge-litert", "tflite-runtime")}
     found: list[str] = []
     for form in formats:
-        runtime = next((r for name in wanted[form] if (r := system.runtime(name)) is not None), None)
+        runtime = next(
+            (r for one in engines_for(form) if (r := system.runtime(one.package)) is not None), None
+        )
         if runtime is not None:
-            found += [f"{runtime.engine}=={runtime.version}", _NUMPY.get(_ENGINES[runtime.engine], "numpy")]
+            found += [f"{runtime.engine}=={runtime.version}", _NUMPY.get(runtime.engine, "numpy")]
     return list(dict.fromkeys([*found, "pillow", "pip"])) if found else []
 
 

@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from edgec.compiler.emit.onnx import emit as emit_onnx
 from edgec.compiler.emit.tflite import emit as emit_tflite
+from edgec.compiler.plan.names import RUNTIMES
 from edgec.graph.cost import ModelCost, cost
 from edgec.graph.data import open_data
 from edgec.graph.errors import DeviceError
@@ -33,7 +34,7 @@ from edgec.targets.estimator.own import fit_own, save_host
 from edgec.targets.estimator.probes import probes
 
 Precision = Literal["fp32", "int8"]
-ENGINES = ("onnxruntime", "ai-edge-litert")
+ENGINES = tuple(RUNTIMES.values())
 PROBES = 210
 _LEAST = 40
 _WARM_S = 0.015

@@ -15,6 +15,7 @@ from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.plan import Plan
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError
+from edgec.targets.engines import engines_for
 
 if TYPE_CHECKING:
     from edgec.runtime.measurement import Comparison, Measurement
@@ -107,9 +108,7 @@ def _unmeasured(paths: Sequence[Path], emitted: Sequence[Emitted]) -> list[str]:
 
 
 def _has_litert() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("ai_edge_litert") is not None or find_spec("tflite_runtime") is not None
+    return any(one.installed for one in engines_for("tflite"))
 
 
 def _profile(plan: Plan, emitted: Sequence[Emitted], headline: str, device: Any) -> dict[str, float]:

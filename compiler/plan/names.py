@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgec.targets.engines import engines_for
+
 if TYPE_CHECKING:
     from edgec.targets import Target
 
@@ -16,7 +18,7 @@ NAMES = {
     ("tflite", "int8"): "model.int8.tflite",
 }
 """File name by format and precision."""
-RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+RUNTIMES = {form: engines_for(form)[0].package for form in ("onnx", "tflite")}
 """The engine that an artifact's latency is estimated for."""
 
 

@@ -17,6 +17,7 @@ from edgec.graph.channels.group import ChannelGroup, Clusters
 from edgec.graph.channels.rules_layers import grouping
 from edgec.graph.channels.rules_layout import integers, pad_amounts, slice_positions, split_sizes
 from edgec.graph.channels.trace import Shuffle, Slot, Trace
+from edgec.graph.edit import take_over
 from edgec.graph.errors import UnsupportedError, UsageError, did_you_mean
 from edgec.graph.views import (
     add_initializer,
@@ -277,12 +278,10 @@ def _gather(removal: Removal, x: ir.Value, axis: int, places: Labels, name: str)
 
 def _take_over(removal: Removal, old: ir.Value, node: ir.Node) -> None:
     """Let ``node`` make what ``old`` was, under the old name."""
-    new, name = node.outputs[0], old.name
-    old.replace_all_uses_with(new)
+    new = node.outputs[0]
+    take_over(removal.graph, old, new)
     removal.trace.values[new] = removal.trace.values.pop(old)
     removal.old[new] = removal.old.pop(old)
-    old.name = f"{name}_replaced"
-    new.name = name
 
 
 def _bypass(removal: Removal, node: ir.Node) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.edit import take_over
 from edgec.graph.views import add_initializer, fresh_name
 from edgec.passes.gated.parts import Part
 
@@ -70,11 +71,9 @@ def put_in(model: ir.Model, part: Part, weights: BlockWeights) -> Placed:
         out = builder.node("Add", "sum", [out, skip])
     join = nodes[part.nodes[-1]]
     graph.insert_before(join, builder.made)
-    name = end.name
-    end.replace_all_uses_with(out, replace_graph_outputs=True)
+    take_over(graph, end, out)
     kept = set(part.skip or ())
     graph.remove([nodes[gone] for gone in part.nodes if gone not in kept], safe=True)
-    end.name, out.name = f"{name}_replaced", name
     for key, initialiser in list(graph.initializers.items()):
         if not initialiser.uses() and not initialiser.is_graph_output():
             del graph.initializers[key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import stat
 from contextlib import suppress
@@ -98,6 +99,20 @@ class Listing:
         """What is new, gone, or different."""
         names = sorted(self.files.keys() | later.files.keys())
         return [name for name in names if self.files.get(name) != later.files.get(name)]
+
+
+_LASTING = re.compile(rf"tmp/edgec-{os.geteuid()}(/\.lock|/[\w-]+\.lock)?")
+"""The user's own folder for temporary ones, which stays, and locks in it."""
+
+
+def litter(written: list[str]) -> list[str]:
+    """What of the written files was left in the temporary folder, each with the topmost folder that should be gone."""
+    found: dict[str, None] = {}
+    for name in written:
+        if name.startswith("tmp/") and not _LASTING.fullmatch(name):
+            depth = 3 if _LASTING.match(name) else 2
+            found["/".join(name.split("/")[:depth])] = None
+    return list(found)
 
 
 def leaks(cell: Cell, names: list[str]) -> list[str]:

@@ -179,9 +179,7 @@ class Worker:
             made=made,
             outside=tuple(name for name in changed if not name.startswith(allowed)),
             leaked=tuple(watch.leaks(self._cell, written)),
-            left=(*left, *(name for name in written if name.startswith("tmp/") and name.count("/") == 1))
-            if not killed
-            else left,
+            left=(*left, *watch.litter(written)) if not killed else left,
             killed=killed,
         )
 

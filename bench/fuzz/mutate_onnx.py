@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import onnx
 import onnx.helper as oh
-from mutate_around import around, opset, ports, value
 from google.protobuf.message import DecodeError
+from mutate_around import around, opset, ports, value
 from mutate_tensor import external, spoil_tensor, tensor, tensor_list
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 from walk import graphs, nodes, values

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cell import SECRET, Cell
+from warm import SPARE
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PR_SET_CHILD_SUBREAPER = 36
@@ -38,11 +39,12 @@ def descendants(pid: int) -> list[int]:
 
 
 def resident(pids: list[int]) -> int:
-    """Bytes in memory of these processes together; pages that they share count for each."""
+    """Bytes in memory of these processes together, without spare ones; pages that they share count for each."""
     total = 0
     for pid in pids:
         with suppress(OSError, ValueError, IndexError):
-            total += int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+            if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip() != SPARE:
+                total += int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
     return total
 
 

@@ -38,10 +38,13 @@ WARM = (
     "edgec.compiler.cli.deploy_command", "edgec.compiler.cli.report_command", "edgec.compiler.cli.targets_command",
     "edgec.compiler.emit.tflite.read", "edgec.graph.load", "edgec.graph.channels", "edgec.graph.compare",
     "edgec.runtime.bench", "edgec.runtime.report", "edgec.targets", "edgec.passes.table", "doors", "kind_models",
-    "kind_arrays", "kind_pictures", "kind_programs", "kind_texts", "kind_runs",
+    "kind_arrays", "kind_pictures", "kind_programs", "kind_texts", "kind_runs", "warm", "edgec.graph.foreign.child",
+    "edgec.graph.foreign.tasks", "edgec.graph.foreign.probe", "edgec.runtime.trial",
 )  # fmt: skip
 TRUE_SHARE = 20
 """One case in so many runs through the true command."""
+SPARES = 3
+"""Processes that wait to read a model: what most commands need."""
 GRACE = 1.0
 """Seconds that a process of the command may outlive it."""
 WAIT = 0.02
@@ -291,10 +294,13 @@ class Worker:
 def _command(argv: tuple[str, ...], trace: Path, *, lies: bool) -> int:
     """The command line in this process; where it dies, the stack goes to ``trace``."""
     import doors
+    import warm
 
     import edgec.runtime.devices
     from edgec.compiler import cli
 
+    if argv[0] in ("inspect", "compile", "verify", "bench"):
+        warm.install(SPARES)
     stream = trace.open("w", encoding="utf-8", errors="replace")
     faulthandler.enable(stream)
     faulthandler.register(signal.SIGUSR1, stream)

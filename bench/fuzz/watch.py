@@ -43,9 +43,16 @@ def resident(pids: list[int]) -> int:
     total = 0
     for pid in pids:
         with suppress(OSError, ValueError, IndexError):
-            if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip() != SPARE:
+            if not is_spare(pid):
                 total += int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
     return total
+
+
+def is_spare(pid: int) -> bool:
+    """Whether it only waits to be used: see `warm`."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip() == SPARE
+    return False
 
 
 def starved(pids: list[int], known: dict[int, float]) -> float:

@@ -196,6 +196,7 @@ class Worker:
     def _survivors(self) -> tuple[str, ...]:
         """Processes that the command left running, by their command lines; they are ended here."""
         end = time.monotonic() + GRACE
+        watch.end_all([pid for pid in watch.descendants(os.getpid()) if watch.is_spare(pid)])
         while True:
             with suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
@@ -203,7 +204,8 @@ class Worker:
             alive = watch.descendants(os.getpid())
             if not alive:
                 return ()
-            if time.monotonic() > end:
+            working = [pid for pid in alive if watch.words_of(pid)]  # one that is ending has no words left
+            if time.monotonic() > end and (working or time.monotonic() > end + KILL_SECONDS):
                 break
             time.sleep(WAIT)
         names = tuple(f"process {watch.words_of(pid)}" for pid in alive)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,11 +34,8 @@ class Difference:
 
     def add(self, reference: Array, value: Array) -> None:
         """Account for one batch. Raises ModelError where the shapes differ."""
-        if reference.shape != value.shape:
-            why = f"{reference.shape} against {value.shape}"
-            raise ModelError("the shapes differ", where=f"value {self.name!r}", why=why)
+        error = difference_of(value, reference, self.name).ravel()
         a, b = reference.astype(np.float64).ravel(), value.astype(np.float64).ravel()
-        error = a - b
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             self._finite = False
         if not error.size:
@@ -91,6 +89,20 @@ class Difference:
         }
 
 
+def by_sample(array: Array) -> Array:
+    """(samples, values of each): a lone scalar is one sample's, and any axis may have size 0."""
+    rows = np.atleast_1d(array)
+    return rows.reshape(len(rows), math.prod(rows.shape[1:]))
+
+
+def difference_of(value: Array, reference: Array, name: str) -> Array:
+    """``value`` - ``reference`` in float64. Raises ModelError where the shapes differ."""
+    if reference.shape != value.shape:
+        why = f"{reference.shape} against {value.shape}"
+        raise ModelError("the shapes differ", where=f"value {name!r}", why=why)
+    return value.astype(np.float64) - reference
+
+
 def sqnr_db(reference: Array, value: Array) -> float:
     """Signal to noise of ``value`` in dB."""
     difference = Difference("")
@@ -114,7 +126,7 @@ def relative_error(reference: Array, value: Array) -> float:
 
 
 def kl_divergence(reference: Array, value: Array) -> float:
-    """Mean KL(softmax(reference) || softmax(value)) over samples, in nats; arrays are (n, classes) logits or probabilities.
+    """Mean KL(softmax(reference) || softmax(value)) over samples, in nats; arrays are (n > 0, classes) logits or probabilities.
 
     Rows that already are probabilities (non-negative, summing to 1) are taken as they are.
     """
@@ -124,7 +136,7 @@ def kl_divergence(reference: Array, value: Array) -> float:
 
 
 def _probabilities(logits: Array) -> Array:
-    flat = logits.reshape(len(logits), -1)
+    flat = by_sample(logits)
     if (flat >= 0).all() and np.allclose(flat.sum(axis=1), 1.0, atol=1e-3):
         return flat
     shifted = np.exp(flat - flat.max(axis=1, keepdims=True))

@@ -45,7 +45,7 @@ class Reference:
             return False
         for index, value in enumerate(got):
             parts = [sample[index] for sample in self.outputs]
-            if any(part.ndim == 0 for part in parts) or value.ndim == 0:
+            if value.ndim == 0 or any(part.shape[1:] != value.shape[1:] or not part.ndim for part in parts):
                 return False
             if worst_difference(np.concatenate(parts), value) > tolerance:
                 return False

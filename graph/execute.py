@@ -91,7 +91,8 @@ class Executor:
                     self._run({k: v[i : i + 1] if v.ndim else v for k, v in needed.items()})
                     for i in range(size)
                 ]
-                computed = [np.concatenate(column) for column in zip(*rows, strict=True)]
+                columns = zip(self._computed, zip(*rows, strict=True), strict=True)
+                computed = [_stacked(name, column) for name, column in columns]
             else:
                 computed = self._run(needed)
             results.update(zip(self._computed, computed, strict=True))
@@ -104,6 +105,15 @@ class Executor:
             return list(self._session.run(self._computed, feeds))
         except Exception as error:  # the runtime's exceptions have no common base of their own
             raise ModelError("onnxruntime failed while running the model", why=_reason(error)) from error
+
+
+def _stacked(name: str, column: Sequence[Array]) -> Array:
+    """What the samples gave one by one, as the batch. Raises ModelError where their shapes differ."""
+    if len({array.shape for array in column}) > 1:
+        why = " and ".join(str(shape) for shape in sorted({array.shape for array in column})[:2])
+        hint = "Export the network without what selects among its results (NonMaxSuppression, NonZero)."
+        raise ModelError("its shape depends on the data", where=f"value {name!r}", why=why, hint=hint)
+    return np.concatenate([np.atleast_1d(array) for array in column])
 
 
 def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:

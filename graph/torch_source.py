@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +53,14 @@ def from_factory(
     if not module_name.endswith(".py") and not all(part.isidentifier() for part in module_name.split(".")):
         raise ModelError("no such file", where=source)
     torch = _torch(source)
-    factory = getattr(_import(module_name, source), function, None)
-    if not callable(factory):
-        raise UsageError(f"no function {function!r} in {module_name}", where=source)
-    try:
-        module = factory()
-    except Exception as error:  # the factory is the user's code: whatever it raises is theirs to read
-        raise UsageError("the factory failed", where=source, why=first_line(error)) from error
+    with _without_bytecode():
+        factory = getattr(_import(module_name, source), function, None)
+        if not callable(factory):
+            raise UsageError(f"no function {function!r} in {module_name}", where=source)
+        try:
+            module = factory()
+        except Exception as error:  # the factory is the user's code: whatever it raises is theirs to read
+            raise UsageError("the factory failed", where=source, why=first_line(error)) from error
     if not isinstance(module, torch.nn.Module):
         why = f"the factory returned {type(module).__name__}"
         raise UsageError("a factory must return a torch.nn.Module", where=source, why=why)
@@ -71,6 +73,16 @@ def from_factory(
     module.eval()
     example = torch.zeros((2, *input_shape))
     return _export(module, (example,), {0: torch.export.Dim("batch")}, source)
+
+
+@contextmanager
+def _without_bytecode() -> Iterator[None]:
+    """Python writes no ``__pycache__`` beside the user's files meanwhile."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _import(name: str, source: str) -> Any:

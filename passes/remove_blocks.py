@@ -25,6 +25,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.compare import difference_of
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, require
 from edgec.graph.errors import PassError, UsageError
@@ -238,13 +239,15 @@ class _Search:
     def _outputs(self, model: ir.Model) -> dict[str, Array]:
         executor = Executor(model, threads=self.context.threads)
         parts = [executor.run(feeds) for feeds in self.judged.batches(BATCH)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in executor.outputs}
+        return {
+            name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in executor.outputs
+        }
 
 
 def _relative_error(wanted: dict[str, Array], found: dict[str, Array]) -> float:
     """Squared error over energy, the mean over outputs."""
     ratios = [
-        float(np.square(found[name] - value, dtype=np.float64).sum())
+        float(np.square(difference_of(found[name], value, name)).sum())
         / max(float(np.square(value, dtype=np.float64).sum()), 1e-30)
         for name, value in wanted.items()
     ]

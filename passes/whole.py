@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.compare import by_sample, difference_of
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.passes.base import Choice, Context, Note, Partial, Pass, PassResult
@@ -51,8 +52,8 @@ class Outputs:
         """Squared errors of every output by sample: (samples,) each."""
         made = _outputs(model, self.data, self.threads)
         return tuple(
-            np.square(mine.astype(np.float64) - wanted).reshape(len(wanted), -1).sum(axis=1)
-            for mine, wanted in zip(made, self.wanted, strict=True)
+            by_sample(np.square(difference_of(mine, wanted, name))).sum(axis=1)
+            for name, mine, wanted in zip(output_names(model.graph), made, self.wanted, strict=True)
         )
 
     def verdict(self, before: Sequence[Array], after: Sequence[Array]) -> Verdict:
@@ -138,4 +139,4 @@ def _outputs(model: ir.Model, data: Dataset, threads: int) -> tuple[Array, ...]:
     names = output_names(model.graph)
     executor = Executor(model, outputs=list(dict.fromkeys(names)), threads=threads)
     parts = [executor.run(feeds) for feeds in data.batches(batch_size(model.graph))]
-    return tuple(np.concatenate([part[name] for part in parts]) for name in names)
+    return tuple(np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in names)

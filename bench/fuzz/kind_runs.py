@@ -18,8 +18,8 @@ from wild import scramble, special, text
 def _spoil_json(rng: random.Random, source: bytes) -> tuple[bytes, list[str]]:
     """One JSON object with changes, or damaged as text."""
     if rng.random() < 0.75:
-        tree, done = mutate_tree.mutate_safely(rng, json.loads(source), rng.choice((1, 1, 2, 3)))
-        try:
+        try:  # an earlier change may have left no JSON
+            tree, done = mutate_tree.mutate_safely(rng, json.loads(source), rng.choice((1, 1, 2, 3)))
             return json.dumps(tree).encode(), done
         except (ValueError, RecursionError):
             return source, ["none"]

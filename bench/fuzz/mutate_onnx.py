@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import onnx
 import onnx.helper as oh
+from google.protobuf.message import DecodeError
 from mutate_around import around, opset, ports, value
 from mutate_tensor import external, spoil_tensor, tensor, tensor_list
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
@@ -285,7 +286,7 @@ def mutate(rng: random.Random, model: ModelProto, count: int) -> list[str]:
         (one,) = rng.choices(kinds, weights)
         try:
             said = one(rng, model)
-        except (ValueError, TypeError, AttributeError, onnx.checker.ValidationError):
+        except (ValueError, TypeError, AttributeError, DecodeError, onnx.checker.ValidationError):
             continue
         if said is not None:
             done.append(said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import stat
 from contextlib import suppress
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cell import SECRET, Cell
+from warm import SPARE
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PR_SET_CHILD_SUBREAPER = 36
@@ -37,12 +39,20 @@ def descendants(pid: int) -> list[int]:
 
 
 def resident(pids: list[int]) -> int:
-    """Bytes in memory of these processes together; pages that they share count for each."""
+    """Bytes in memory of these processes together, without spare ones; pages that they share count for each."""
     total = 0
     for pid in pids:
         with suppress(OSError, ValueError, IndexError):
-            total += int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+            if not is_spare(pid):
+                total += int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
     return total
+
+
+def is_spare(pid: int) -> bool:
+    """Whether it only waits to be used: see `warm`."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip() == SPARE
+    return False
 
 
 def starved(pids: list[int], known: dict[int, float]) -> float:
@@ -98,6 +108,20 @@ class Listing:
         """What is new, gone, or different."""
         names = sorted(self.files.keys() | later.files.keys())
         return [name for name in names if self.files.get(name) != later.files.get(name)]
+
+
+_LASTING = re.compile(rf"tmp/edgec-{os.geteuid()}(/\.lock|/[\w-]+\.lock)?")
+"""The user's own folder for temporary ones, which stays, and locks in it."""
+
+
+def litter(written: list[str]) -> list[str]:
+    """What of the written files was left in the temporary folder, each with the topmost folder that should be gone."""
+    found: dict[str, None] = {}
+    for name in written:
+        if name.startswith("tmp/") and not _LASTING.fullmatch(name):
+            depth = 3 if _LASTING.match(name) else 2
+            found["/".join(name.split("/")[:depth])] = None
+    return list(found)
 
 
 def leaks(cell: Cell, names: list[str]) -> list[str]:

@@ -38,10 +38,13 @@ WARM = (
     "edgec.compiler.cli.deploy_command", "edgec.compiler.cli.report_command", "edgec.compiler.cli.targets_command",
     "edgec.compiler.emit.tflite.read", "edgec.graph.load", "edgec.graph.channels", "edgec.graph.compare",
     "edgec.runtime.bench", "edgec.runtime.report", "edgec.targets", "edgec.passes.table", "doors", "kind_models",
-    "kind_arrays", "kind_pictures", "kind_programs", "kind_texts", "kind_runs",
+    "kind_arrays", "kind_pictures", "kind_programs", "kind_texts", "kind_runs", "warm", "edgec.graph.foreign.child",
+    "edgec.graph.foreign.tasks", "edgec.graph.foreign.probe", "edgec.runtime.trial",
 )  # fmt: skip
 TRUE_SHARE = 20
 """One case in so many runs through the true command."""
+SPARES = 3
+"""Processes that wait to read a model: what most commands need."""
 GRACE = 1.0
 """Seconds that a process of the command may outlive it."""
 WAIT = 0.02
@@ -179,9 +182,7 @@ class Worker:
             made=made,
             outside=tuple(name for name in changed if not name.startswith(allowed)),
             leaked=tuple(watch.leaks(self._cell, written)),
-            left=(*left, *(name for name in written if name.startswith("tmp/") and name.count("/") == 1))
-            if not killed
-            else left,
+            left=(*left, *watch.litter(written)) if not killed else left,
             killed=killed,
         )
 
@@ -195,6 +196,7 @@ class Worker:
     def _survivors(self) -> tuple[str, ...]:
         """Processes that the command left running, by their command lines; they are ended here."""
         end = time.monotonic() + GRACE
+        watch.end_all([pid for pid in watch.descendants(os.getpid()) if watch.is_spare(pid)])
         while True:
             with suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
@@ -202,7 +204,8 @@ class Worker:
             alive = watch.descendants(os.getpid())
             if not alive:
                 return ()
-            if time.monotonic() > end:
+            working = [pid for pid in alive if watch.words_of(pid)]  # one that is ending has no words left
+            if time.monotonic() > end and (working or time.monotonic() > end + KILL_SECONDS):
                 break
             time.sleep(WAIT)
         names = tuple(f"process {watch.words_of(pid)}" for pid in alive)
@@ -293,10 +296,13 @@ class Worker:
 def _command(argv: tuple[str, ...], trace: Path, *, lies: bool) -> int:
     """The command line in this process; where it dies, the stack goes to ``trace``."""
     import doors
+    import warm
 
     import edgec.runtime.devices
     from edgec.compiler import cli
 
+    if argv[0] in ("inspect", "compile", "verify", "bench"):
+        warm.install(SPARES)
     stream = trace.open("w", encoding="utf-8", errors="replace")
     faulthandler.enable(stream)
     faulthandler.register(signal.SIGUSR1, stream)

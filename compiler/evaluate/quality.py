@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.compare import Difference, kl_divergence
+from edgec.graph.compare import Difference, by_sample, kl_divergence
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.graph.labels import check_classes
@@ -31,18 +31,19 @@ class Tally:
     outputs: dict[str, Difference] = field(default_factory=dict)
     overall: Difference = field(default_factory=lambda: Difference("outputs"))
 
-    def add(self, teacher: Mapping[str, Array], student: Mapping[str, Array], labels: Array | None) -> None:
-        """One batch; outputs are matched by position."""
-        count = len(next(iter(teacher.values())))
+    def add(
+        self, count: int, teacher: Mapping[str, Array], student: Mapping[str, Array], labels: Array | None
+    ) -> None:
+        """One batch of ``count`` samples; outputs are matched by position."""
         self.images += count
         for (name, reference), value in zip(teacher.items(), student.values(), strict=True):
             self.outputs.setdefault(name, Difference(name)).add(reference, value)
             self.overall.add(reference, value)
         reference, value = next(iter(teacher.values())), next(iter(student.values()))
-        if len(teacher) > 1 or not is_classifier(reference.shape):
+        if len(teacher) > 1 or len(by_sample(reference)) != count or not is_classifier(reference.shape):
             self.classified = False
             return
-        flat, mine = reference.reshape(count, -1), value.reshape(count, -1)
+        flat, mine = by_sample(reference), by_sample(value)
         answers = mine.argmax(axis=1)
         self.agreed += int((answers == flat.argmax(axis=1)).sum())
         self.kl += kl_divergence(flat, mine) * count
@@ -93,8 +94,8 @@ def judge(
         reference = runner.run(feeds)
         count = len(next(iter(feeds.values())))
         batch_labels = None if labels is None else labels[done : done + count]
-        tallies["teacher"].add(reference, reference, batch_labels)
+        tallies["teacher"].add(count, reference, reference, batch_labels)
         for name, student in runners.items():
-            tallies[name].add(reference, student.run(feeds), batch_labels)
+            tallies[name].add(count, reference, student.run(feeds), batch_labels)
         done += count
     return {name: tally.figures() for name, tally in tallies.items()}

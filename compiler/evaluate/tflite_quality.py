@@ -61,7 +61,7 @@ def judge_tflite(
             moved = {
                 name: _like(value, reference[name]) for name, value in zip(reference, values, strict=True)
             }
-            tallies[one.name].add(reference, moved, batch_labels)
+            tallies[one.name].add(count, reference, moved, batch_labels)
         done += count
     return {name: tally.figures() for name, tally in tallies.items()}
 

@@ -17,7 +17,8 @@ from edgec.compiler.plan.recipe import EvalSource, PassSpec, Recipe, check_model
 from edgec.compiler.plan.versions import versions
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, InputSpec, open_data
-from edgec.graph.errors import UsageError
+from edgec.graph.errors import ModelError, UsageError
+from edgec.graph.execute import Executor
 from edgec.graph.files import is_factory
 from edgec.graph.foreign import Loading, Pending, begin
 from edgec.graph.labels import check_classes
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 HELD_OUT = 0.2
 """Share of the calibration data that scores the run when there is no evaluation data."""
+OUTPUT_SAMPLES = 4
+"""So many are looked at before the work begins."""
 LEAST_SHARE = 1e-3
 """Of the source: a budget below it is a number without its unit."""
 
@@ -104,6 +107,9 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
             recipe.eval.path, model, preprocess, seed=recipe.seed, labels=recipe.eval.labels
         )
         check_labels(recipe.eval, model, evaluation)
+    for known in (data, evaluation):
+        if known is not None:
+            check_outputs(model, known, recipe.threads)
     resolved = _resolved(recipe, passes, sha256, data, evaluation)
     return Plan(resolved, model, size, sha256, data, evaluation, target, passes)
 
@@ -129,6 +135,18 @@ def check_budgets(recipe: Recipe, passes: Sequence[Pass], model: ir.Model) -> No
             share = f"{100 * budget.amount / source:.2g}% of the model's {source:,}"
             hint = f"A share is written {budget.unit}=50%; units are k, M and G (bytes: kB, MB, GB)."
             raise UsageError(f"the budget {budget.text} makes no sense here", why=f"it is {share}", hint=hint)
+
+
+def check_outputs(model: ir.Model, data: Dataset, threads: int) -> None:
+    """Raise ModelError where outputs cannot be compared sample by sample: from a few samples, what each of them holds."""
+    feeds = next(data.batches(OUTPUT_SAMPLES))
+    count = len(next(iter(feeds.values())))
+    for name, array in Executor(model, threads=threads).run(feeds).items():
+        rows = 1 if array.ndim == 0 else len(array)
+        if not array.size or rows % count:
+            why = f"of {count} samples it has the shape {array.shape}"
+            hint = "Export the network without what selects among its results (NonMaxSuppression, NonZero)."
+            raise ModelError("every sample needs its values", where=f"output {name!r}", why=why, hint=hint)
 
 
 def check_labels(spec: EvalSource, model: ir.Model, evaluation: Dataset) -> None:

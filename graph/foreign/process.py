@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +20,7 @@ from edgec.graph.errors import EdgecError, ModelError, UsageError
 from edgec.graph.foreign import wire
 from edgec.graph.foreign.loading import MOST_MODEL, print_memory
 from edgec.graph.listener import STARTING
+from edgec.graph.scratch import scratch_folder
 
 TICK = 0.02
 """Seconds between two looks at the child's memory."""
@@ -48,7 +49,8 @@ class CrashError(ModelError):
 class Child:
     """A task in a child process. The limits are functions of the bytes that the child says it reads, bounded by a model's most.
 
-    ``task`` is 'module:function' of a function (arguments, listener) -> bytes; ``arguments`` must be JSON.
+    ``task`` is 'module:function' of a function (arguments, listener) -> bytes; ``arguments`` must be JSON. ``litters``: its
+    libraries leave temporary files, so it gets a temporary folder of its own, which goes when it ends, however that comes.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Child:
         where: str,
         seconds: Callable[[int], float],
         memory: Callable[[int], int],
+        litters: bool = False,
     ) -> None:
         if not sys.executable:
             raise UsageError(
@@ -73,12 +76,14 @@ class Child:
         self._answer: tuple[bytes, bytes] | None = None
         self._failure: EdgecError | None = None
         path = [entry for entry in sys.path if isinstance(entry, str)]
+        self._held = ExitStack()
+        own = {"TMPDIR": str(self._held.enter_context(scratch_folder()))} if litters else {}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _CODE, *path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **own},
             start_new_session=True,
         )
         request = {"task": task, "arguments": dict(arguments), "parent": os.getpid()}
@@ -117,6 +122,7 @@ class Child:
             with suppress(OSError):
                 if stream is not None:
                     stream.close()
+        self._held.close()
 
     def __enter__(self) -> Child:
         return self

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup
+from edgec.graph.compare import by_sample, difference_of
 from edgec.graph.cost import cost
 from edgec.graph.execute import Executor
 from edgec.passes.base import Context
@@ -122,7 +123,8 @@ def _tried(
         trial, executor = one
         error = energy = 0.0
         for batch, wanted in enumerate(reference):
-            error += float(np.square(centred(executor.run(walk.feeds(batch)), names) - wanted).sum())
+            made = centred(executor.run(walk.feeds(batch)), names)
+            error += float(np.square(difference_of(made, wanted, "outputs")).sum())
             energy += float(np.square(wanted).sum())
         return Damage(trial.error, error / energy if energy else 0.0)
 
@@ -160,6 +162,6 @@ def centred(outputs: Mapping[str, Array], names: Sequence[str]) -> Array:
     """All outputs of a batch side by side; class scores less their mean, which softmax ignores."""
     parts = []
     for name in names:
-        flat = outputs[name].reshape(len(outputs[name]), -1).astype(np.float64)
+        flat = by_sample(outputs[name]).astype(np.float64)
         parts.append(flat - flat.mean(axis=1, keepdims=True) if outputs[name].ndim == 2 else flat)
     return np.concatenate(parts, axis=1)

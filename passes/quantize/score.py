@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.compare import Difference
+from edgec.graph.compare import Difference, by_sample
 from edgec.graph.execute import Executor
 from edgec.passes.recovery.layers import layers_of
 from edgec.passes.solvers.guard import CLEAR, Verdict, amplitude, noise_floor, weigh
@@ -82,7 +83,7 @@ def _noise(original: ir.Model, samples: Array) -> float:
 
 def _decibels(reference: Array, value: Array) -> list[float]:
     """SQNR of each sample, within [-20, 100] dB so that exact or meaningless ones do not swamp the mean."""
-    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (reference, value))
+    a, b = (by_sample(x).astype(np.float64) for x in (reference, value))
     signal, noise = (a * a).sum(axis=1), ((a - b) ** 2).sum(axis=1)
     ratio = np.clip(signal / np.maximum(noise, np.maximum(signal * 1e-10, 1e-300)), 1e-2, 1e10)
     return [float(v) for v in 10.0 * np.log10(ratio)]
@@ -90,9 +91,8 @@ def _decibels(reference: Array, value: Array) -> list[float]:
 
 def _classes(output: Array) -> Array:
     """The arg-max along the last axis, one row per sample."""
-    flat = (
-        output.reshape(len(output), -1)
-        if output.ndim <= 2
-        else output.reshape(len(output), output.shape[1], -1)
+    flat = by_sample(output)
+    places = (
+        flat.reshape(len(flat), output.shape[1], math.prod(output.shape[2:])) if output.ndim > 2 else flat
     )
-    return np.asarray(flat.argmax(axis=1)).reshape(len(output), -1)
+    return by_sample(np.asarray(places.argmax(axis=1)))

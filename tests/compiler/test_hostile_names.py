@@ -20,7 +20,7 @@ from edgec.compiler.cli.echo import echo, echo_lines
 from edgec.compiler.cli.output import PlainConsole, table
 from edgec.graph.text import markdown, markdown_code, visible
 from tests.conftest import ROOT, parse
-from tests.hostile import HOSTILE, skeleton, steers
+from tests.hostile_names import HOSTILE, skeleton, steers
 
 NET = (
     "net (float[N,3,16,16] x) => (float[N,10] y) "

@@ -12,7 +12,7 @@ import pytest
 from edgec.graph.errors import DataError
 from edgec.runtime.report import compare, page, plots, read, summary_lines
 from edgec.runtime.report.schema import Report
-from tests.hostile import HOSTILE, skeleton, steers
+from tests.hostile_names import HOSTILE, skeleton, steers
 
 
 def renamed(report, pattern: str):

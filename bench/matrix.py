@@ -7,6 +7,8 @@ under every kernel of OpenBLAS that this processor can run, at one and at two th
 between them; the kernel is confirmed by threadpoolctl. torch is installed in one environment only: it is large.
 
 What has passed is not run again while neither the code nor the packages change: an interrupted matrix goes on where it stopped.
+pytest's own words on every run lie in ``.build/matrix/logs``. ``--without`` leaves tests out (the emulated boards, where somebody
+else drives one), and the table says so.
 """
 
 from __future__ import annotations
@@ -76,7 +78,9 @@ def main() -> None:
     for version in options.pythons:
         for end in options.ends:
             environment = _environment(uv, version, end, options.python.get(version, f"python{version}"))
-            cells.append(_suite(environment, f"Python {version}, {end}", ["-n", "2"], {}, options.again))
+            left_out = [f"--deselect={test}" for test in options.without]
+            name = ", ".join([f"Python {version}", end, *(f"without {test}" for test in options.without)])
+            cells.append(_suite(environment, name, ["-n", "2", *left_out], {}, options.again))
             print(_row(cells[-1]), file=sys.stderr, flush=True)
     if options.kernels:
         cells += _kernels(
@@ -99,6 +103,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--no-kernels", dest="kernels", action="store_false", help="leave the kernels of OpenBLAS out"
+    )
+    parser.add_argument(
+        "--without", nargs="*", default=[], metavar="TEST", help="tests that the suites leave out"
     )
     parser.add_argument("--again", action="store_true", help="run what has passed as well")
     options = parser.parse_args()
@@ -224,11 +231,14 @@ def _suite(
     if kept.exists() and not again:
         return Cell(**json.loads(kept.read_text()))
     report = HOME / f"{key}.xml"
+    log = HOME / "logs" / f"{name.replace('/', '.')}.txt"
+    log.parent.mkdir(exist_ok=True)
     start = time.perf_counter()
-    subprocess.run(
-        [environment.python, "-m", "pytest", *words, f"--junitxml={report}", "-p", "no:cacheprovider"],
-        cwd=ROOT, env={**os.environ, **around}, stdout=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+    with log.open("w") as said:
+        subprocess.run(
+            [environment.python, "-m", "pytest", *words, f"--junitxml={report}", "-p", "no:cacheprovider"],
+            cwd=ROOT, env={**os.environ, **around}, stdout=said, check=False,
+        )  # fmt: skip
     cell = _read(report, name, environment, time.perf_counter() - start)
     report.unlink()
     if not cell.failed:

@@ -7,7 +7,8 @@
 
 OPENBLAS_CORETYPE is set for each process alone, and threadpoolctl says inside it what took effect (kernels.py). A kept or
 reverted decision comes with its margin (gain over what the guard asked for) and its floor (the arithmetic's noise in that unit):
-where two runs differ, the margin should lie within the floor of 1. Widths and pieces come with the error that the allocation predicted.
+where two runs differ, the margin should lie within the floor of 1. Widths and pieces come with the error that the
+allocation predicted.
 Networks and inputs are those of EDGEC_SHARED, or `../shared` beside the repository; ``digits`` and ``se`` need neither.
 """
 

@@ -5,9 +5,10 @@
                                                            go to --folder, and are not made again
     python bench/decisions.py --compare A.json B.json ...  the table alone; the others are compared with the first
 
-OPENBLAS_CORETYPE is set for each process alone, and threadpoolctl says inside it whether it took effect. A kept or reverted
-decision comes with its margin (gain over what the guard asked for) and its floor (the arithmetic's noise in that unit): where two
-runs differ, the margin should lie within the floor of 1. Widths and pieces come with the error that the allocation predicted.
+OPENBLAS_CORETYPE is set for each process alone, and threadpoolctl says inside it what took effect (kernels.py). A kept or
+reverted decision comes with its margin (gain over what the guard asked for) and its floor (the arithmetic's noise in that unit):
+where two runs differ, the margin should lie within the floor of 1. Widths and pieces come with the error that the
+allocation predicted.
 Networks and inputs are those of EDGEC_SHARED, or `../shared` beside the repository; ``digits`` and ``se`` need neither.
 """
 
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from kernels import NAMES, runnable
 from threadpoolctl import threadpool_info
 
 from edgec.compiler.pipeline.run import Step, run_pipeline
@@ -43,31 +45,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("EDGEC_SHARED", ROOT.parent / "shared")) / "data"
 RAW = Preprocess()
 CIFAR = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), scale=1 / 255)
-KERNELS = (
-    *(
-        "Prescott",
-        "Core2",
-        "Nehalem",
-        "Barcelona",
-        "Sandybridge",
-        "Bulldozer",
-        "Piledriver",
-        "Steamroller",
-        "Excavator",
-    ),
-    *(
-        "Haswell",
-        "Zen",
-        "SkylakeX",
-        "Cooperlake",
-        "SapphireRapids",
-        "ARMV8",
-        "CORTEXA57",
-        "CORTEXA72",
-        "NEOVERSEN1",
-    ),
-)
-"""Names that OPENBLAS_CORETYPE may take; those that crash here, or come out as another one, are left out."""
 
 
 @dataclass(frozen=True)
@@ -130,30 +107,14 @@ def main() -> None:
 def run_kernels(given: argparse.Namespace) -> Iterator[Path]:
     """One file per kernel and number of threads. Files that are there are not made again."""
     given.folder.mkdir(parents=True, exist_ok=True)
-    for kernel in kernels(KERNELS if given.kernels == ["all"] else given.kernels):
+    for word, kernel in runnable(names=NAMES if given.kernels == ["all"] else given.kernels):
         for threads in given.threads:
             path = given.folder / f"{kernel}-{threads}.json"
             if not path.exists():
                 command = [sys.executable, __file__, "--networks", *given.networks]
                 command += ["--threads", str(threads), "--out", str(path)]
-                subprocess.run(command, check=True, env={**os.environ, "OPENBLAS_CORETYPE": kernel})
+                subprocess.run(command, check=True, env={**os.environ, "OPENBLAS_CORETYPE": word})
             yield path
-
-
-def kernels(names: Sequence[str]) -> Iterator[str]:
-    """Those of ``names`` that numpy's OpenBLAS takes on this machine."""
-    ask = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import decisions; print(decisions.kernel())"
-    for name in names:
-        environment = {**os.environ, "OPENBLAS_CORETYPE": name}
-        found = subprocess.run(
-            [sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=False
-        )
-        if found.returncode == 0 and found.stdout.strip().lower() == name.lower():
-            yield name
-        else:
-            print(
-                f"{name}: not on this machine ({found.stdout.strip() or found.returncode})", file=sys.stderr
-            )
 
 
 def kernel() -> str:

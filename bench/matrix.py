@@ -4,9 +4,11 @@
 be on the PATH; ``--python`` names others) gets two environments of its own under ``.build/matrix``: the oldest and the newest
 of what `pyproject.toml` admits and has wheels for that Python, found by uv. ``tests/passes`` runs once more in a newest one
 under every kernel of OpenBLAS that this processor can run, at one and at two threads, since sums differ in their last bits
-between them; the kernel is confirmed by threadpoolctl. torch is installed in one environment only: it is large.
+between them (kernels.py). torch is installed in one environment only: it is large.
 
 What has passed is not run again while neither the code nor the packages change: an interrupted matrix goes on where it stopped.
+pytest's own words on every run lie in ``.build/matrix/logs``. ``--without`` leaves tests out (the emulated boards, where somebody
+else drives one), and the table says so.
 """
 
 from __future__ import annotations
@@ -22,29 +24,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from kernels import runnable
+
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".build" / "matrix"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 ENDS = {"oldest": "lowest-direct", "newest": "highest"}
 TORCH = ("3.11", "newest")
 """The environment that has torch."""
-KERNELS = (
-    "Prescott",
-    "Core2",
-    "Penryn",
-    "Nehalem",
-    "Sandybridge",
-    "Haswell",
-    "Zen",
-    "SkylakeX",
-    "Cooperlake",
-    "SapphireRapids",
-)
-"""Names that OPENBLAS_CORETYPE takes on x86-64. OpenBLAS takes another where the processor lacks one, which the check sees."""
-WHICH_KERNEL = (
-    "import numpy, threadpoolctl; "
-    "print(*(i['architecture'] for i in threadpoolctl.threadpool_info() if i['user_api'] == 'blas'))"
-)
 
 
 @dataclass(frozen=True)
@@ -76,7 +63,9 @@ def main() -> None:
     for version in options.pythons:
         for end in options.ends:
             environment = _environment(uv, version, end, options.python.get(version, f"python{version}"))
-            cells.append(_suite(environment, f"Python {version}, {end}", ["-n", "2"], {}, options.again))
+            left_out = [f"--deselect={test}" for test in options.without]
+            name = ", ".join([f"Python {version}", end, *(f"without {test}" for test in options.without)])
+            cells.append(_suite(environment, name, ["-n", "2", *left_out], {}, options.again))
             print(_row(cells[-1]), file=sys.stderr, flush=True)
     if options.kernels:
         cells += _kernels(
@@ -99,6 +88,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--no-kernels", dest="kernels", action="store_false", help="leave the kernels of OpenBLAS out"
+    )
+    parser.add_argument(
+        "--without", nargs="*", default=[], metavar="TEST", help="tests that the suites leave out"
     )
     parser.add_argument("--again", action="store_true", help="run what has passed as well")
     options = parser.parse_args()
@@ -187,16 +179,8 @@ def _environment(uv: Path, version: str, end: str, interpreter: str) -> Environm
 
 def _kernels(environment: Environment, again: bool) -> list[Cell]:
     cells = []
-    for kernel in KERNELS:
-        around = {"OPENBLAS_CORETYPE": kernel}
-        running = _run(environment.python, "-c", WHICH_KERNEL, **around).split()
-        if {one.lower() for one in running} != {kernel.lower()}:
-            print(
-                f"{kernel}: this processor runs {', '.join(running)} instead; left out",
-                file=sys.stderr,
-                flush=True,
-            )
-            continue
+    for word, kernel in runnable(environment.python):
+        around = {"OPENBLAS_CORETYPE": word}
         for threads in ("1", "2"):
             limit = {**around, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
             words = ["-n", "2" if threads == "1" else "0", "tests/passes"]
@@ -224,11 +208,14 @@ def _suite(
     if kept.exists() and not again:
         return Cell(**json.loads(kept.read_text()))
     report = HOME / f"{key}.xml"
+    log = HOME / "logs" / f"{name.replace('/', '.')}.txt"
+    log.parent.mkdir(exist_ok=True)
     start = time.perf_counter()
-    subprocess.run(
-        [environment.python, "-m", "pytest", *words, f"--junitxml={report}", "-p", "no:cacheprovider"],
-        cwd=ROOT, env={**os.environ, **around}, stdout=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+    with log.open("w") as said:
+        subprocess.run(
+            [environment.python, "-m", "pytest", *words, f"--junitxml={report}", "-p", "no:cacheprovider"],
+            cwd=ROOT, env={**os.environ, **around}, stdout=said, check=False,
+        )  # fmt: skip
     cell = _read(report, name, environment, time.perf_counter() - start)
     report.unlink()
     if not cell.failed:

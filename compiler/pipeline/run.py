@@ -16,6 +16,7 @@ from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError, PassError
 from edgec.passes.base import Context, LayerReport, Note, Pass, PassResult
 from edgec.passes.pipeline_string import options_of
+from edgec.passes.table import blamed
 from edgec.passes.whole import guarded
 
 
@@ -94,7 +95,7 @@ def run_pipeline(
 def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:
     before = cost(model)
     # Passes share their work out themselves (`solvers.parallel`); BLAS would take every core, whatever --threads says.
-    with measured() as spent, threadpool_limits(1, user_api="blas"):
+    with measured() as spent, threadpool_limits(1, user_api="blas"), blamed(one.name):
         try:
             one.requires(model)
             result = one.run(model.clone(), context)

@@ -9,6 +9,7 @@ from edgec.graph.errors import UsageError
 from edgec.passes.base import Pass
 from edgec.passes.budget import Budget, parse_budget
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
+from edgec.passes.table import blamed
 
 PRECISION_PASSES: dict[str, Precision] = {"quantize": "int8", "cast-fp16": "fp16"}
 """Passes after which the graph is no longer plain float32, and what it is then."""
@@ -31,7 +32,8 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
         passes = _with_budget(passes, budget)
     passes += _quantisation(recipe.precision, passes)
     for one in passes:
-        one.complete()
+        with blamed(one.name):
+            one.complete()
     return passes
 
 

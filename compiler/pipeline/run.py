@@ -15,6 +15,7 @@ from edgec.compiler.pipeline.resources import measured
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError, PassError
 from edgec.passes.base import Context, LayerReport, Note, Pass, PassResult
+from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import options_of
 from edgec.passes.table import blamed
 from edgec.passes.whole import guarded
@@ -69,8 +70,10 @@ def run_pipeline(
     """Run ``passes`` on ``model``, which stays as it is; every pass gets a copy of its own.
 
     With ``cache``, finished passes are stored; with ``resume``, stored ones are taken instead of run. ``after`` is called
-    with each step. Raises what a pass raises (its name added) and PassError where a pass breaks its contract.
+    with each step. Raises UsageError, before any work, for an order that cannot be, what a pass raises (its name
+    added), and PassError where a pass breaks its contract.
     """
+    check_order(passes)
     for one in passes:
         check_needs(one, context)
     keys = KeyMaker.of(context) if cache is not None else None

@@ -8,6 +8,7 @@ from edgec.compiler.plan.recipe import Precision, Recipe
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Pass
 from edgec.passes.budget import Budget, parse_budget
+from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
 from edgec.passes.table import blamed
 
@@ -31,6 +32,7 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
     elif budget is not None:
         passes = _with_budget(passes, budget)
     passes += _quantisation(recipe.precision, passes)
+    check_order(passes)
     for one in passes:
         with blamed(one.name):
             one.complete()

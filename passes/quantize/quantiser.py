@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, PassError, UsageError
 from edgec.graph.values import Range
-from edgec.passes.base import Context, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.options import SAMPLES
 from edgec.passes.quantize.compose import Outcome, Prepared, Settings, build, prepare
 from edgec.passes.quantize.fit import FitOptions
@@ -37,6 +37,7 @@ class Quantize(Pass):
     name: ClassVar[str] = "quantize"
     summary: ClassVar[str] = "static int8 (QDQ), ranges and corrections from unlabelled data"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
     changes_function: ClassVar[bool] = True
 
     method: Method = option("mse", "how activation ranges are chosen")

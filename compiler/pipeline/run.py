@@ -14,6 +14,7 @@ from edgec.compiler.pipeline.checks import check_needs, check_result
 from edgec.compiler.pipeline.resources import measured
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError, PassError
+from edgec.graph.provenance import mark
 from edgec.passes.base import Context, LayerReport, Note, Pass, PassResult
 from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import options_of
@@ -109,6 +110,7 @@ def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:
         if not isinstance(result, PassResult):
             raise PassError("it returned no PassResult", where=f"pass {one.name}")
         result = guarded(one, model, result, context)
+        mark(model, result.model, one.name)
         check_result(one, model, result)
     now = cost(result.model)
     return Step(

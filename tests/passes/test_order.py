@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgec.compiler.defaults import resolve_passes
-from edgec.compiler.pipeline import run_pipeline
-from edgec.compiler.recipe import make_recipe
+from edgec.compiler.plan.defaults import resolve_passes
+from edgec.compiler.pipeline.run import run_pipeline
+from edgec.compiler.plan.recipe import make_recipe
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Context, Pass

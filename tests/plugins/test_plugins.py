@@ -178,8 +178,8 @@ def test_a_broken_pass_names_its_distribution_and_breaks_nothing_else(empty: Pat
 def test_a_pass_that_fails_names_its_distribution(empty: Path, tmp_path: Path, place: str) -> None:
     code = GOOD + f"\n        def {place}(self, *given):\n            raise KeyError('lost')\n"
     bring(empty, f"fails-{place}", "edgec.passes", "mine = {module}:Mine", code)
-    from edgec.compiler.defaults import resolve_passes
-    from edgec.compiler.recipe import make_recipe
+    from edgec.compiler.plan.defaults import resolve_passes
+    from edgec.compiler.plan.recipe import make_recipe
 
     def use() -> None:
         passes = resolve_passes(make_recipe({"model": {"path": "net.onnx"}, "passes": "mine"}))

@@ -161,6 +161,8 @@ def _layer(row: LayerRow, timings: Timings) -> dict[str, Any]:
         "latency_share": share,
         "sqnr_db": row.sqnr_db,
         "error": row.error,
+        "made_by": row.made_by,
+        "source": row.source,
     }
 
 

@@ -77,5 +77,5 @@ def _check_tflite(plan: Plan) -> None:
     if refused:
         first = refused[0]
         raise UnsupportedError(
-            f"TFLite cannot take {first.op}", where=f"node {first.node!r}", why=first.why, hint=first.hint
+            f"TFLite cannot take {first.op}", where=first.place, why=first.why, hint=first.hint
         )

@@ -7,7 +7,8 @@ The steps, each a library's work where one does it well:
    shape arithmetic folded (onnxsim);
 4. BatchNorm, affine and pad chains fused into convolutions (onnxscript's rewrite rules);
 5. free a batch axis fixed at 1 where the graph allows it (`batch.free_batch`);
-6. names, order, shapes, and a numeric check against the source model on random input.
+6. names, order, shapes, and a numeric check against the source model on random input;
+7. every node is marked with the node of the source model that it stands for (`provenance`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from edgec.graph.expand import drop_expands
 from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRING, RUNNING, Listener
 from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset
 from edgec.graph.padding import write_out_pads
+from edgec.graph.provenance import mark_read
 from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
 from edgec.graph.verify import verify
 from edgec.graph.wellformed import check_form, check_sizes
@@ -78,6 +80,7 @@ def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, li
     listener.stage(RUNNING)
     reference = Reference.of(original)
     graph = _with_free_batch(graph, reference)
+    mark_read(original, graph)
     verify(graph)
     return graph
 

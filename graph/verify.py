@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgec.graph.errors import ModelError, UnsupportedError
+from edgec.graph.provenance import place
 from edgec.graph.spec import KNOWN_DOMAINS, MIN_OPSET, REFUSED, is_opaque
 
 
@@ -37,7 +38,7 @@ def _verify_names(graph: ir.Graph) -> None:
         if not node.name:
             raise ModelError("a node has no name", where=f"{node.op_type} node")
         if node.name in nodes:
-            raise ModelError("two nodes share a name", where=f"node {node.name!r}")
+            raise ModelError("two nodes share a name", where=place(node))
         nodes.add(node.name)
         for value in node.outputs:
             if value.name in values and value.name:
@@ -50,7 +51,7 @@ def _verify_order(graph: ir.Graph) -> None:
     for node in graph:
         for value in node.inputs:
             if value is not None and id(value) not in defined:
-                where = f"node {node.name!r}"
+                where = place(node)
                 raise ModelError(f"reads {value.name!r} before anything writes it", where=where)
         defined.update(id(value) for value in node.outputs)
     for value in graph.outputs:
@@ -59,7 +60,7 @@ def _verify_order(graph: ir.Graph) -> None:
 
 
 def _verify_node(node: ir.Node) -> None:
-    where = f"node {node.name!r} ({node.op_type})"
+    where = place(node)
     if node.domain not in KNOWN_DOMAINS:
         raise UnsupportedError(f"an op of domain {node.domain!r} cannot run here", where=where)
     if node.domain in ("", "ai.onnx") and node.op_type in REFUSED:

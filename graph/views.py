@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.errors import UnsupportedError
+from edgec.graph.provenance import place
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -141,7 +142,7 @@ class ConvView:
         """The input activation."""
         value = self.node.inputs[0]
         if value is None:
-            raise UnsupportedError("Conv without an input", where=f"node {self.node.name!r}")
+            raise UnsupportedError("Conv without an input", where=place(self.node))
         return value
 
     @property
@@ -154,7 +155,7 @@ class ConvView:
         """(out, in/group, *kernel)."""
         array = constant(self.node.inputs[1])
         if array is None:
-            raise UnsupportedError("the weight is computed", where=f"node {self.node.name!r}")
+            raise UnsupportedError("the weight is computed", where=place(self.node))
         return array
 
     @property
@@ -200,7 +201,7 @@ class ConvView:
         """Replace weight and bias; initialisers that other nodes share stay as they are for those."""
         graph = self.node.graph
         if not isinstance(graph, ir.Graph):
-            raise UnsupportedError("the node belongs to no graph", where=f"node {self.node.name!r}")
+            raise UnsupportedError("the node belongs to no graph", where=place(self.node))
         if weight is not None:
             own_constant(graph, self.node, 1, weight, "_weight")
         if bias is not None:
@@ -236,7 +237,7 @@ class GemmView:
     def x(self) -> ir.Value:
         value = self.node.inputs[0]
         if value is None:
-            raise UnsupportedError("Gemm without an input", where=f"node {self.node.name!r}")
+            raise UnsupportedError("Gemm without an input", where=place(self.node))
         return value
 
     @property
@@ -252,7 +253,7 @@ class GemmView:
         """(out, in)."""
         array = constant(self.node.inputs[1])
         if array is None:
-            raise UnsupportedError("the weight is computed", where=f"node {self.node.name!r}")
+            raise UnsupportedError("the weight is computed", where=place(self.node))
         return array if self._transposed else array.T
 
     @property
@@ -275,9 +276,9 @@ class GemmView:
         """Replace weight (out, in) and bias (out,). A MatMul takes no bias."""
         graph = self.node.graph
         if not isinstance(graph, ir.Graph):
-            raise UnsupportedError("the node belongs to no graph", where=f"node {self.node.name!r}")
+            raise UnsupportedError("the node belongs to no graph", where=place(self.node))
         if bias is not None and self.node.op_type == "MatMul":
-            raise UnsupportedError("MatMul has no bias to set", where=f"node {self.node.name!r}")
+            raise UnsupportedError("MatMul has no bias to set", where=place(self.node))
         if weight is not None:
             own_constant(graph, self.node, 1, weight if self._transposed else weight.T, "_weight")
         if bias is not None:

@@ -40,6 +40,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+NUMBER_FORMATS = frozenset({"quantize", "quantize-weights", "cast-fp16"})
+"""Passes behind which weights are no plain float32 constants any more: what works on those comes before them."""
 HELD_OUT = 0.1
 """Share of the samples that judge by default."""
 
@@ -209,6 +211,10 @@ class Pass(abc.ABC):
     summary: ClassVar[str]
     """One line: what the pass does."""
     needs: ClassVar[frozenset[Need]] = frozenset()
+    requires_before: ClassVar[frozenset[str]] = frozenset()
+    """Passes that must stand somewhere in front of it (see `passes.order`)."""
+    never_after: ClassVar[frozenset[str]] = frozenset()
+    """Passes that must not stand anywhere in front of it."""
     changes_function: ClassVar[bool] = True
     """False: the pipeline verifies to 1e-5 relative on random input that outputs stay the same."""
     recovers: ClassVar[bool] = False

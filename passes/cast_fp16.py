@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from edgec.graph.canonicalise import infer_shapes, tidy
 from edgec.graph.views import add_initializer, constant, fresh_name
-from edgec.passes.base import Context, Note, Pass, PassResult
+from edgec.passes.base import NUMBER_FORMATS, Context, Note, Pass, PassResult
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,6 +29,7 @@ class CastFp16(Pass):
 
     name: ClassVar[str] = "cast-fp16"
     summary: ClassVar[str] = "store weights in half precision"
+    never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         notes: list[Note] = []

@@ -26,6 +26,7 @@ class CorrectBias(Pass):
     name: ClassVar[str] = "correct-bias"
     summary: ClassVar[str] = "put the mean output of every int8 layer right"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    requires_before: ClassVar[frozenset[str]] = frozenset({"quantize"})
     changes_function: ClassVar[bool] = True
     recovers: ClassVar[bool] = True
 

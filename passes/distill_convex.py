@@ -29,7 +29,18 @@ from edgec.graph.data import require
 from edgec.graph.errors import UsageError
 from edgec.graph.values import COUNT, COUNT_OR_NONE, PART, SEED, Range
 from edgec.graph.views import shape_of
-from edgec.passes.base import Choice, Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.base import (
+    NUMBER_FORMATS,
+    Choice,
+    Context,
+    LayerReport,
+    Need,
+    Note,
+    Pass,
+    PassResult,
+    Switch,
+    option,
+)
 from edgec.passes.gated.block import BlockOptions, Figures, Unconverged
 from edgec.passes.gated.parts import Part, parts_of
 from edgec.passes.gated.replace import Replacement
@@ -47,6 +58,7 @@ class DistillConvex(Pass):
         "replace residual blocks by fewer gated (or ReLU) blocks, fitted to the teacher's activations"
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
 
     region: str = option("", "what to replace: a residual block, block3..block5, or two values or nodes a..b")
     blocks: int = option(

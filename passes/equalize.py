@@ -28,7 +28,7 @@ from edgec.graph.errors import DataError
 from edgec.graph.execute import Executor
 from edgec.graph.values import SHARE
 from edgec.graph.views import attribute, constant, own_constant, sole_consumer
-from edgec.passes.base import Context, Need, Note, Pass, PassResult, option
+from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, option
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -181,6 +181,7 @@ class Equalize(Pass):
     name: ClassVar[str] = "equalize"
     summary: ClassVar[str] = "bring the channels of each feature map to like ranges, the function unchanged"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
     changes_function: ClassVar[bool] = True
     recovers: ClassVar[bool] = True
 

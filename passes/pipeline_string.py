@@ -15,7 +15,7 @@ from edgec.graph.errors import UsageError, did_you_mean
 from edgec.graph.values import one_line
 from edgec.passes.base import Pass
 from edgec.passes.options import kebab, kinds, type_name
-from edgec.passes.table import pass_class
+from edgec.passes.table import blamed, pass_class
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _ITEM = re.compile(
@@ -75,7 +75,8 @@ def make_pass(name: str, options: Mapping[str, Any]) -> Pass:
             hint = did_you_mean(kebab(field_name), map(kebab, known)) if known else "It takes no options."
             problems.append(f"{name} has no option {str(key)!r}. {hint}")
     try:
-        made = cls(**values)
+        with blamed(name):
+            made = cls(**values)
     except UsageError as error:
         problems.append(one_line(error))
     if problems:

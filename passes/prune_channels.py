@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup, groups, remove
 from edgec.graph.values import SHARE
-from edgec.passes.base import Context, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.budget import UNITS, Budget, budget_option, sole_budget
 from edgec.passes.options import BYTES, MULTIPLE, RIDGE, ROWS
 from edgec.passes.pruning.costs import AdditiveCost, cost_of, source_cost
@@ -46,6 +46,7 @@ class PruneChannels(Pass):
     name: ClassVar[str] = "prune-channels"
     summary: ClassVar[str] = "remove the channels that the next layers can best do without, down to a budget"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
 
     macs: str = budget_option("macs", "budget of multiplications: 50%, 20M")
     params: str = budget_option("params", "budget of parameters: 40%, 1.2M")

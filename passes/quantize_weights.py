@@ -10,7 +10,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgec.graph.values import COUNT_OR_NONE
 from edgec.graph.views import constant
-from edgec.passes.base import Context, Note, Pass, PassResult, option
+from edgec.passes.base import NUMBER_FORMATS, Context, Note, Pass, PassResult, option
 from edgec.passes.quantize.insert import insert_weight
 from edgec.passes.quantize.quantiser import matcher, refuse_quantised
 from edgec.passes.quantize.rules import rule_for
@@ -22,6 +22,7 @@ class QuantizeWeights(Pass):
 
     name: ClassVar[str] = "quantize-weights"
     summary: ClassVar[str] = "int8 weights, float arithmetic: a smaller file, not a faster one"
+    never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
     changes_function: ClassVar[bool] = True
 
     exclude: str = option("", "node names to leave alone: patterns with * and ?, separated by |")

@@ -13,7 +13,18 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.data import Dataset
-from edgec.passes.base import Choice, Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.base import (
+    NUMBER_FORMATS,
+    Choice,
+    Context,
+    LayerReport,
+    Need,
+    Note,
+    Pass,
+    PassResult,
+    Switch,
+    option,
+)
 from edgec.passes.options import HELD_OUT
 from edgec.passes.recover_lsq import finish
 from edgec.passes.recovery.fit import FitOptions, reverted, row_fraction, tiles_of
@@ -32,6 +43,7 @@ class RecoverBias(Pass):
     name: ClassVar[str] = "recover-bias"
     summary: ClassVar[str] = "shift the biases so that every channel's mean is the teacher's again"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
     recovers: ClassVar[bool] = True
 
     flips: Switch = option("auto", "mirror the pictures too")

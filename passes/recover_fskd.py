@@ -23,7 +23,17 @@ from edgec.graph.edit import take_over
 from edgec.graph.regions import regions
 from edgec.graph.values import Range
 from edgec.graph.views import ConvView, add_initializer, fresh_name
-from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.base import (
+    NUMBER_FORMATS,
+    Context,
+    LayerReport,
+    Need,
+    Note,
+    Pass,
+    PassResult,
+    Switch,
+    option,
+)
 from edgec.passes.options import HELD_OUT, RIDGE, ROWS
 from edgec.passes.recover_lsq import finish
 from edgec.passes.recovery.fit import FitOptions, fit_site
@@ -38,6 +48,7 @@ class RecoverFskd(Pass):
     name: ClassVar[str] = "recover-fskd"
     summary: ClassVar[str] = "insert 1x1 convolutions behind the blocks and fit them to the teacher (FSKD)"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
     recovers: ClassVar[bool] = True
 
     after: Literal["block", "conv"] = option(

@@ -17,7 +17,17 @@ import onnx_ir as ir
 
 from edgec.graph.data import Dataset
 from edgec.graph.values import Range
-from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.base import (
+    NUMBER_FORMATS,
+    Context,
+    LayerReport,
+    Need,
+    Note,
+    Pass,
+    PassResult,
+    Switch,
+    option,
+)
 from edgec.passes.options import HELD_OUT, RIDGE, ROUNDS, ROWS
 from edgec.passes.recovery.fit import FitOptions, fit_site
 from edgec.passes.recovery.layers import layers_of
@@ -32,6 +42,7 @@ class RecoverLsq(Pass):
     name: ClassVar[str] = "recover-lsq"
     summary: ClassVar[str] = "re-fit the weights of every touched layer to the teacher, in closed form"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
     recovers: ClassVar[bool] = True
 
     lam: float = option(1e-3, "ridge towards the weights before, relative to the mean input energy", RIDGE)

@@ -22,6 +22,7 @@ class RefitQuantized(Pass):
     name: ClassVar[str] = "refit-quantized"
     summary: ClassVar[str] = "re-fit int8 layers to their quantised inputs by least squares"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    requires_before: ClassVar[frozenset[str]] = frozenset({"quantize"})
     changes_function: ClassVar[bool] = True
     recovers: ClassVar[bool] = True
 

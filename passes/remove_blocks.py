@@ -32,7 +32,7 @@ from edgec.graph.errors import PassError, UsageError
 from edgec.graph.execute import Executor
 from edgec.graph.values import COUNT, COUNT_OR_NONE, Range
 from edgec.passes.absorb import BATCH, Absorbers, Fit, apply
-from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, option
+from edgec.passes.base import NUMBER_FORMATS, Context, LayerReport, Need, Note, Pass, PassResult, option
 from edgec.passes.block_surgery import Removable, survey
 from edgec.passes.budget import Budget, budget_option, parse_budget
 from edgec.passes.options import RIDGE
@@ -68,6 +68,7 @@ class RemoveBlocks(Pass):
         "remove residual blocks that their neighbours can absorb (PRACTISE, in closed form)"
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
 
     macs: str = budget_option("macs", "stop when these MACs are left (60% of the source, or 40M)")
     latency: str = budget_option(

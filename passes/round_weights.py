@@ -23,6 +23,7 @@ class RoundWeights(Pass):
     name: ClassVar[str] = "round-weights"
     summary: ClassVar[str] = "round int8 weights by the data (GPTQ) instead of to nearest"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    requires_before: ClassVar[frozenset[str]] = frozenset({"quantize"})
     changes_function: ClassVar[bool] = True
     recovers: ClassVar[bool] = True
 

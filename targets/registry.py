@@ -1,4 +1,4 @@
-"""Find, read, and validate target files: those that ship with edgec, and those that a person adds.
+"""Find, read, and validate target files: those that ship with edgec, those of plug-ins, and those that a person adds.
 
 A person's own target files live in ``$XDG_CONFIG_HOME/edgec/targets`` (``~/.config/edgec/targets``); one may
 say ``extends: rpi4`` and give only what differs.
@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from edgec.graph import plugins
 from edgec.graph.disk import disk_errors, write_whole
 from edgec.graph.errors import UsageError, did_you_mean
 from edgec.graph.files import read_text, reason
@@ -29,18 +30,23 @@ _LONGEST_CHAIN = 20
 
 
 def target_names() -> list[str]:
-    """Names of all targets: those that ship with edgec, then a person's own, each in alphabetical order.
+    """Names of all targets: those that ship with edgec, of plug-ins, then a person's own, each in alphabetical order.
 
     A person's own are the names of files; whether they can be read is said where one is asked for. Raises UsageError where the
     folder cannot be listed.
     """
-    shipped = sorted(
+    brought = [one.name for one in plugins.plugins(plugins.TARGETS)]
+    own = sorted(name.removesuffix(".yaml") for name in _own_files())
+    return list(dict.fromkeys([*shipped_names(), *brought, *own]))
+
+
+def shipped_names() -> list[str]:
+    """Names of the targets that come with edgec, in alphabetical order."""
+    return sorted(
         p.name.removesuffix(".yaml")
         for p in resources.files("edgec.targets").iterdir()
         if p.name.endswith(".yaml") and p.name != f"{_SYSTEMS}.yaml"
     )
-    own = sorted(name.removesuffix(".yaml") for name in _own_files())
-    return shipped + [name for name in own if name not in shipped]
 
 
 def _own_files() -> list[str]:
@@ -97,6 +103,14 @@ def add_target(path: str | Path) -> Target:
         raise UsageError(
             f"target {found.name!r} ships with edgec", where=str(path), hint="Give yours another name."
         )
+    if (brought := plugins.plugin(plugins.TARGETS, found.name)) is not None:
+        why = f"{brought} brings it"
+        raise UsageError(
+            f"there is a target {found.name!r} already",
+            where=str(path),
+            why=why,
+            hint="Give yours another name.",
+        )
     copy = user_folder() / f"{found.name}.yaml"
     with disk_errors(copy):
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -122,14 +136,41 @@ def systems() -> dict[str, System]:
 
 def _where(name: str) -> str:
     shipped = resources.files("edgec.targets") / f"{name}.yaml"
-    return f"targets/{name}.yaml" if shipped.is_file() else str(user_folder() / f"{name}.yaml")
+    if shipped.is_file():
+        return f"targets/{name}.yaml"
+    brought = plugins.plugin(plugins.TARGETS, name)
+    return str(user_folder() / f"{name}.yaml") if brought is None else f"{brought}: target {name!r}"
 
 
 def _fields(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     shipped = resources.files("edgec.targets") / f"{name}.yaml"
     if not shipped.is_file():
-        return _resolve(_own_fields(name), name, seen)
+        brought = plugins.plugin(plugins.TARGETS, name)
+        fields = _own_fields(name) if brought is None else plugin_fields(brought)
+        return _resolve(fields, name, seen)
     return _resolve(_mapping(shipped.read_text(encoding="utf-8"), f"targets/{name}.yaml"), name, seen)
+
+
+def plugin_fields(brought: plugins.Plugin) -> dict[str, Any]:
+    """What the target file of a plug-in says. Raises UsageError that names the plug-in."""
+    path = brought.load()
+    if not isinstance(path, Path):
+        raise brought.unusable(f"{brought.entry.value} is not the Path of a target file")
+    if (user_folder() / f"{brought.name}.yaml").is_file():
+        hint = "Rename your own."
+        raise UsageError(
+            f"the target {brought.name!r} is brought by {brought}, and one of your own has its name",
+            hint=hint,
+        )
+    try:
+        fields = _mapping(_read(path), str(path))
+    except UsageError as error:
+        raise brought.unusable(str(error)) from error
+    if fields.get("name") != brought.name:
+        raise brought.unusable(
+            f"its entry point is called {brought.name!r}, the target {str(fields.get('name'))[:80]!r}"
+        )
+    return fields
 
 
 def _own_fields(name: str) -> dict[str, Any]:

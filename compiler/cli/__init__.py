@@ -29,6 +29,7 @@ COMMANDS = {
     "report": ("edgec.compiler.cli.report_command", "Show a run, or compare several."),
     "passes": ("edgec.compiler.cli.passes_command", "List the passes, or explain one."),
     "targets": ("edgec.compiler.cli.targets_command", "List the targets, show one, or check a device against one."),
+    "plugins": ("edgec.compiler.cli.plugins_command", "What other packages bring, and whether it can be used."),
 }  # fmt: skip
 
 

@@ -89,9 +89,9 @@ def _pipeline(raw: str) -> str:
 
 
 def _pass_name(raw: str) -> str:
-    from edgec.passes.table import PASSES, pass_class
+    from edgec.passes.table import pass_class, pass_names
 
-    return raw if raw in PASSES else pass_class(raw).name
+    return raw if raw in pass_names() else pass_class(raw).name
 
 
 def _target(raw: str) -> str:

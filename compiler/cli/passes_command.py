@@ -21,9 +21,15 @@ def command() -> None:
 def list_passes(as_json: bool) -> None:
     """All passes with one line each."""
     from edgec.compiler.cli.output import print_json, stdout, table
-    from edgec.passes.table import PASSES, pass_class
+    from edgec.graph.errors import UsageError
+    from edgec.passes.table import pass_class, pass_names
 
-    classes = [pass_class(name) for name in PASSES]
+    classes = []
+    for name in pass_names():
+        try:
+            classes.append(pass_class(name))
+        except UsageError as error:  # of a plug-in
+            echo_lines(f"skipped: {error}", err=True)
     if as_json:
         print_json({"passes": [{"name": c.name, "summary": c.summary, "needs": _needs(c)} for c in classes]})
         return

@@ -13,6 +13,7 @@ from edgec.graph.compare import common_values
 from edgec.graph.cost import NodeCost, cost
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
+from edgec.graph.provenance import origins
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -22,7 +23,10 @@ SAMPLES = 16
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One node by name; zeros before for new ones, zeros after for those that are gone."""
+    """One node by name; zeros before for new ones, zeros after for those that are gone.
+
+    ``made_by`` and ``source``: the pass that made it and the node of the source model that it stands for (`graph.provenance`).
+    """
 
     name: str
     op: str
@@ -31,6 +35,8 @@ class LayerRow:
     error: float | None = None
     sqnr_db: float | None = None
     latency_ms: float | None = None
+    made_by: str = ""
+    source: str = ""
 
 
 def layer_table(
@@ -55,19 +61,22 @@ def layer_table(
         )
         quantised = list(models.values())[-1]
         sqnr = _sqnr(models["fp32"], quantised, few, threads) if len(models) > 1 else {}
+    known = {**origins(source), **origins(models["fp32"])}
     rows = []
     for name in [*before, *(name for name in after if name not in before)]:
         old, new = before.get(name), after.get(name)
-        known = old or new
+        either, found = old or new, known.get(name)
         rows.append(
             LayerRow(
                 name=name,
-                op=known.op if known is not None else "",
+                op=either.op if either is not None else "",
                 before=old,
                 after=new,
                 error=error.get(name),
                 sqnr_db=sqnr.get(name),
                 latency_ms=per_node_ms.get(name),
+                made_by=found.made_by if found is not None else "",
+                source=found.source if found is not None else "",
             )
         )
     return tuple(rows)

@@ -1,9 +1,9 @@
 """Outputs of finished passes, kept by content, so that an interrupted run goes on where it stopped.
 
 The key is a hash of everything that the output depends on: the model's bytes, the pass and its options, the teacher, the data's
-fingerprint, the target and its estimates, the seed, the prices, edgec's own source code, the packages that compute, and the
-processor's arithmetic. A changed input is therefore another key, never a stale hit. Threads are no part of it: they change no
-byte. Entries are sealed (`pipeline.sealed`): what this user's edgec did not write here is not read.
+fingerprint, the target and its estimates, the seed, the prices, edgec's own source code and that of plug-ins, the packages that
+compute, and the processor's arithmetic. A changed input is therefore another key, never a stale hit. Threads are no part of it:
+they change no byte. Entries are sealed (`pipeline.sealed`): what this user's edgec did not write here is not read.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ import onnx_ir as ir
 from threadpoolctl import threadpool_info
 
 from edgec.compiler.pipeline.sealed import SealedFolder
+from edgec.graph.plugins import CHANNEL_RULES, fingerprint, plugins
 from edgec.graph.version import __version__
 from edgec.passes.base import Context, Pass, Prices
 from edgec.passes.pipeline_string import print_pass
+from edgec.passes.table import pass_plugin
 
 _PACKAGES = ("edgec", "edgec.graph", "edgec.passes", "edgec.targets", "edgec.compiler")
 _COMPUTE = ("numpy", "scipy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "Pillow")
@@ -84,6 +86,7 @@ class KeyMaker:
             "seed": context.seed,
             "prices": _figures(context.prices),
             "code": code_version(),
+            "channel rules": {one.name: fingerprint(one) for one in plugins(CHANNEL_RULES)},
             "compute": computing(),
         }
         reference = model_hash(context.reference) if context.reference is not None else ""
@@ -100,6 +103,7 @@ class KeyMaker:
             "reference": self.reference,
             "model": model_hash(model),
             "pass": print_pass(one),
+            "plug-in": None if (brought := pass_plugin(one.name)) is None else fingerprint(brought),
         }
         return _hash(parts)[:32]
 

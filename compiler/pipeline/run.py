@@ -14,8 +14,11 @@ from edgec.compiler.pipeline.checks import check_needs, check_result
 from edgec.compiler.pipeline.resources import measured
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError, PassError
+from edgec.graph.provenance import mark
 from edgec.passes.base import Context, LayerReport, Note, Pass, PassResult
+from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import options_of
+from edgec.passes.table import blamed
 from edgec.passes.whole import guarded
 
 
@@ -68,8 +71,10 @@ def run_pipeline(
     """Run ``passes`` on ``model``, which stays as it is; every pass gets a copy of its own.
 
     With ``cache``, finished passes are stored; with ``resume``, stored ones are taken instead of run. ``after`` is called
-    with each step. Raises what a pass raises (its name added) and PassError where a pass breaks its contract.
+    with each step. Raises UsageError, before any work, for an order that cannot be, what a pass raises (its name
+    added), and PassError where a pass breaks its contract.
     """
+    check_order(passes)
     for one in passes:
         check_needs(one, context)
     keys = KeyMaker.of(context) if cache is not None else None
@@ -94,7 +99,7 @@ def run_pipeline(
 def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:
     before = cost(model)
     # Passes share their work out themselves (`solvers.parallel`); BLAS would take every core, whatever --threads says.
-    with measured() as spent, threadpool_limits(1, user_api="blas"):
+    with measured() as spent, threadpool_limits(1, user_api="blas"), blamed(one.name):
         try:
             one.requires(model)
             result = one.run(model.clone(), context)
@@ -105,6 +110,7 @@ def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:
         if not isinstance(result, PassResult):
             raise PassError("it returned no PassResult", where=f"pass {one.name}")
         result = guarded(one, model, result, context)
+        mark(model, result.model, one.name)
         check_result(one, model, result)
     now = cost(result.model)
     return Step(

@@ -8,7 +8,9 @@ from edgec.compiler.plan.recipe import Precision, Recipe
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Pass
 from edgec.passes.budget import Budget, parse_budget
+from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
+from edgec.passes.table import blamed
 
 PRECISION_PASSES: dict[str, Precision] = {"quantize": "int8", "cast-fp16": "fp16"}
 """Passes after which the graph is no longer plain float32, and what it is then."""
@@ -30,8 +32,10 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
     elif budget is not None:
         passes = _with_budget(passes, budget)
     passes += _quantisation(recipe.precision, passes)
+    check_order(passes)
     for one in passes:
-        one.complete()
+        with blamed(one.name):
+            one.complete()
     return passes
 
 

@@ -23,10 +23,12 @@ from edgec.graph.files import is_factory
 from edgec.graph.foreign import Loading, Pending, begin
 from edgec.graph.labels import check_classes
 from edgec.graph.load import check_file
+from edgec.graph.plugins import TARGETS, plugin
 from edgec.graph.version import __version__
 from edgec.passes.base import Pass
 from edgec.passes.budget import has_latency, parse_budget
 from edgec.passes.pipeline_string import options_of
+from edgec.passes.table import pass_plugin
 from edgec.targets import target as find_target
 
 if TYPE_CHECKING:
@@ -175,13 +177,19 @@ def _resolved(
         "model": recipe.model.model_copy(update={"sha256": sha256}),
         "passes": tuple(PassSpec(name=one.name, options=options_of(one)) for one in passes),
         "edgec": __version__,
-        "versions": versions(),
+        "versions": {**versions(), **_plugin_versions(recipe, passes)},
     }
     if recipe.data is not None and data is not None:
         update["data"] = recipe.data.model_copy(update={"fingerprint": data.fingerprint})
     if recipe.eval is not None and evaluation is not None:
         update["eval"] = recipe.eval.model_copy(update={"fingerprint": evaluation.fingerprint})
     return recipe.model_copy(update=update)
+
+
+def _plugin_versions(recipe: Recipe, passes: tuple[Pass, ...]) -> dict[str, str]:
+    """Of the distributions that bring what the run names."""
+    brought = [*(pass_plugin(one.name) for one in passes), plugin(TARGETS, recipe.target)]
+    return {one.distribution: one.version for one in brought if one is not None}
 
 
 def _source_identity(path: str, weights: str | None) -> tuple[str, int]:

@@ -9,7 +9,17 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgec.graph.cost import cost
-from edgec.passes.base import Context, LayerReport, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.base import (
+    NUMBER_FORMATS,
+    Context,
+    LayerReport,
+    Need,
+    Note,
+    Pass,
+    PassResult,
+    Switch,
+    option,
+)
 from edgec.passes.budget import UNITS, Budget, budget_option, sole_budget
 from edgec.passes.decomposition.cuts import Form
 from edgec.passes.decomposition.pieces import Geometry
@@ -31,6 +41,7 @@ class Decomposition(Pass):
     """Cut layers into pieces until a budget is met."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
     forms: ClassVar[tuple[Form, ...]]
     """In which pieces."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.provenance import stand_for
 from edgec.graph.views import ConvView, add_initializer, fresh_name, own_constant, set_attribute
 from edgec.passes.decomposition.pieces import Geometry, Piece
 from edgec.passes.recovery.layers import Layer
@@ -35,6 +36,7 @@ def split(
         source = made[-1].outputs[0] if made else layer.view.x
         spatial = replace(here, spatial=spatial).out
         made.append(_front(model.graph, layer, number, piece, here, factor, source, spatial))
+        stand_for(made[-1], layer.node)
     _last(model.graph, layer, geometry.along(pieces[-1].axes), factors[-1], bias)
     layer.node.replace_input_with(0, made[-1].outputs[0])
     model.graph.insert_before(layer.node, made)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgec.graph.errors import DataError, PassError
 from edgec.graph.execute import Executor
+from edgec.graph.provenance import place
 from edgec.graph.views import shape_of
 from edgec.passes.base import Context, Note
 from edgec.passes.quantize.histogram import Histogram, merge
@@ -126,7 +127,7 @@ def _check_finite(model: ir.Model, histograms: Mapping[str, Histogram]) -> None:
         if any(value.name in bad for value in node.outputs):
             raise PassError(
                 "its output holds NaN or infinity on the calibration data",
-                where=f"quantize: node {node.name!r} ({node.op_type})",
+                where=f"quantize: {place(node)}",
                 hint="Check the preprocessing and the weights, or exclude the node.",
             )
 

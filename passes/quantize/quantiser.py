@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, PassError, UsageError
+from edgec.graph.provenance import place
 from edgec.graph.values import Range
-from edgec.passes.base import Context, Need, Note, Pass, PassResult, Switch, option
+from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.options import SAMPLES
 from edgec.passes.quantize.compose import Outcome, Prepared, Settings, build, prepare
 from edgec.passes.quantize.fit import FitOptions
@@ -37,6 +38,7 @@ class Quantize(Pass):
     name: ClassVar[str] = "quantize"
     summary: ClassVar[str] = "static int8 (QDQ), ranges and corrections from unlabelled data"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+    never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
     changes_function: ClassVar[bool] = True
 
     method: Method = option("mse", "how activation ranges are chosen")
@@ -151,7 +153,7 @@ def refuse_quantised(model: ir.Model, name: str) -> None:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") or node.op_type.startswith("QLinear"):
             raise PassError(
                 "the model is quantised already",
-                where=f"{name}: node {node.name!r} ({node.op_type})",
+                where=f"{name}: {place(node)}",
                 hint="Start from the float model, or leave this pass out.",
             )
 

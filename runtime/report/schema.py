@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
+from edgec.graph.provenance import Origin
+
 SCHEMA = 1
 IDENTICAL_DB = 200.0
 """What an SQNR of this height or more is stored as: the outputs are the same to the last float32 bit."""
@@ -259,7 +261,8 @@ class Layer(Part):
 
     ``latency_share`` is the share of the artifact's latency; ``sqnr_db`` the
     signal-to-quantisation-noise ratio of the node's output in the int8 artifact; ``error`` the relative
-    squared error of the float network there.
+    squared error of the float network there. ``made_by`` is the pass that made the node ('source': it stands in the source model,
+    'reading': it came from bringing that to its canonical form), ``source`` the node of the source model that it stands for.
     """
 
     name: str
@@ -274,6 +277,13 @@ class Layer(Part):
     latency_share: Figure = None
     sqnr_db: Decibels = None
     error: Figure = None
+    made_by: str = ""
+    source: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in words; empty for a node that stands in the source model as it is."""
+        return Origin(self.made_by, self.source).words(self.name) if self.made_by else ""
 
 
 class TradeoffPoint(Part):

@@ -90,7 +90,8 @@ def names(folder: Path) -> set[str]:
         ({"eval": {"path": "eval.npz", "label_offset": 5}}, DataError, "labels run from 5 to 14"),
         ({"data": {"path": "nothing"}}, DataError, "no such file"),
         ({"target": "rpi44"}, UsageError, "rpi4"),
-        ({"passes": "quantize quantize"}, None, ""),
+        ({"passes": "quantize quantize"}, UsageError, "cannot come after quantize"),
+        ({"passes": "fold quantize"}, None, ""),
     ],
 )
 def test_a_dry_run_finds_what_cannot_work_and_writes_nothing(folder, more, error, said) -> None:
@@ -148,7 +149,7 @@ def test_a_budget_that_is_met_already_is_remarked(folder) -> None:
 
 @pytest.mark.parametrize(("asked", "passes", "is_then"), [
     ("fp32", "", "fp32"), ("fp32", "quantize", "int8"), ("int8", "quantize", "int8"), ("fp32", "cast-fp16", "fp16"),
-    ("fp16", "", "fp16"), ("fp16", "cast-fp16 quantize", "fp16"),
+    ("fp16", "", "fp16"),
 ])  # fmt: skip
 def test_the_run_has_the_precision_that_its_passes_end_in(folder, asked, passes, is_then) -> None:
     made = recipe(precision=asked, passes=[passes] if passes else None)

@@ -103,7 +103,9 @@ def report(edit: Callable[[dict[str, object]], object]) -> Write:
 def npz_bomb(path: Path) -> None:
     """100 kB that claim to be 400 MB for each of 100 samples."""
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 3, 8, 8)})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 3, 8, 8)}
+    )
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
         out.writestr("x.npy", header.getvalue() + bytes(10**6))
 

@@ -17,11 +17,21 @@ from tests.conftest import parse
 Case = tuple[Callable[[Path], list[str]], int, str]
 """(write the input into a folder and give the arguments, exit code, what the message says)."""
 
-CONV = (
-    "net (float[N,3,8,8] x) => (float[N,4,8,8] y) <float[4,3,3,3] w> {{ y = Conv<kernel_shape=[3,3], pads=[1,1,1,1]{}>(x, w) }}"
-)
+CONV = "net (float[N,3,8,8] x) => (float[N,4,8,8] y) <float[4,3,3,3] w> {{ y = Conv<kernel_shape=[3,3], pads=[1,1,1,1]{}>(x, w) }}"
 INSPECT = ["inspect", "net.onnx"]
-COMPILE = ["compile", "net.onnx", "--data", "random", "--samples", "4", "--precision", "int8", "--no-bench", "-o", "out"]
+COMPILE = [
+    "compile",
+    "net.onnx",
+    "--data",
+    "random",
+    "--samples",
+    "4",
+    "--precision",
+    "int8",
+    "--no-bench",
+    "-o",
+    "out",
+]
 
 
 def saved(model: onnx.ModelProto, *argv: str) -> Callable[[Path], list[str]]:
@@ -76,7 +86,9 @@ def place_of_data(place: str) -> onnx.ModelProto:
         flag = helper.make_node("Constant", [], ["f"], value=numpy_helper.from_array(np.array(True)))
         branch = helper.make_node("If", ["f"], ["t"], then_branch=body, else_branch=body)
         nodes = [flag, branch, helper.make_node("Add", ["x", "t"], ["y"])]
-    return helper.make_model(helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 17)])
+    return helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 17)]
+    )
 
 
 def ifs(model: onnx.ModelProto) -> None:
@@ -101,7 +113,11 @@ def archive(**files: bytes) -> Callable[[Path], list[str]]:
 
     def write(folder: Path) -> list[str]:
         with zipfile.ZipFile(folder / "net.pt2", "w") as out:
-            for name, content in {"archive_format": b"pt2", "archive_version": b"0", "byteorder": b"little"}.items():
+            for name, content in {
+                "archive_format": b"pt2",
+                "archive_version": b"0",
+                "byteorder": b"little",
+            }.items():
                 out.writestr(f"net/{name}", content)
             for name, content in files.items():
                 out.writestr(f"net/{name.replace('__', '/')}", content)
@@ -120,7 +136,9 @@ def not_text(model: onnx.ModelProto, old: bytes, new: bytes) -> Callable[[Path],
     return write
 
 
-EMPTY = "net (float[N,3,8,8] x) => (float[{}] y) <float[4,3,3,3] w> {{ r = Conv<kernel_shape=[3,3]>(x, w) {} }}"
+EMPTY = (
+    "net (float[N,3,8,8] x) => (float[{}] y) <float[4,3,3,3] w> {{ r = Conv<kernel_shape=[3,3]>(x, w) {} }}"
+)
 BOXES = (
     "g (float[1,6,4] boxes, float[1,1,6] scores) => (int64[K,3] y) { m = Constant<value_ints=[3]>() "
     "t = Constant<value_floats=[0.5]>() y = NonMaxSuppression(boxes, scores, m, t, t) }"

@@ -101,8 +101,11 @@ def test_the_reference_is_the_network_that_was_quantised(
 @pytest.mark.parametrize("name", ["round-weights", "refit-quantized", "correct-bias"])
 def test_a_float_graph_is_refused(canonical: Canonical, noise: Noise, tmp_path: Path, name: str) -> None:
     model = canonical(NET)
-    with pytest.raises(EdgecError, match="no quantised layer") as caught:
+    with pytest.raises(EdgecError, match="needs quantize before it"):
         pipeline(model, noise(model), tmp_path, name)
+    (one,) = parse_pipeline(name)
+    with pytest.raises(EdgecError, match="no quantised layer") as caught:
+        one.run(model.clone(), Context(model, tmp_path, noise(model)))
     assert "after quantize" in str(caught.value)
 
 

@@ -137,7 +137,7 @@ def _refusal(refused: list[Unsupported]) -> UnsupportedError:
         names = ", ".join(f"{o.op} {o.node!r}" for o in others[:3])
         more = "" if len(others) <= 3 else f", and {len(others) - 3} more"
         what += f" (nor {names}{more})"
-    return UnsupportedError(what, where=f"node {first.node!r}", why=first.why, hint=first.hint)
+    return UnsupportedError(what, where=first.place, why=first.why, hint=first.hint)
 
 
 def _metadata(lowered: Lowered, precision: str, io_layout: str, given: Mapping[str, str]) -> bytes:

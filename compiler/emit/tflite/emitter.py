@@ -16,6 +16,7 @@ from edgec.compiler.emit.tflite.patterns import find_gelus
 from edgec.compiler.emit.tflite.program import Program, Tensor
 from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.graph.errors import UnsupportedError, UsageError
+from edgec.graph.provenance import place
 from edgec.graph.views import attribute
 
 _SHAPE_ONLY = {"Reshape": 1, "Expand": 1, "Resize": 1, "Upsample": 1, "Squeeze": 1, "Unsqueeze": 1}
@@ -30,6 +31,8 @@ class Unsupported:
     op: str
     why: str
     hint: str
+    place: str
+    """As errors name it (`graph.provenance`)."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,9 @@ class _Driver:
                 self._node(node)
                 self.lowered.append(node)
             except RefusalError as refusal:
-                self.refused.append(Unsupported(node.name or "", node.op_type, refusal.why, refusal.hint))
+                self.refused.append(
+                    Unsupported(node.name or "", node.op_type, refusal.why, refusal.hint, place(node))
+                )
                 if placeholders:
                     self._stand_in(node)
 

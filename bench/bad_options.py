@@ -217,8 +217,8 @@ def _pipelines() -> Iterator[Case]:
             ("prune-channels{macs=50}",): ("macs=50", "did you mean 50%"),
             ("prune-channels{macs=50% params=40%}",): ("macs, params", "one budget"),
             ("prune-channels",): ("prune-channels", "no budget"),
-            ("recover-lsq{lam=-3}",): ("lam=-3", "from 0 to"),
-            ("recover-lsq{flips=maybe}",): ("flips=maybe", "auto, yes, no"),
+            ("recover-lsq{ridge=-3}",): ("ridge=-3", "from 0 to"),
+            ("recover-lsq{hflip=maybe}",): ("hflip=maybe", "auto, yes, no"),
             ("recover-lsq{held-out=1}",): ("held-out=1", "below 1"),
             ("quantize{method=mmse}",): ("method=mmse", "minmax, percentile, mse, entropy"),
             ("quantize{fit-samples=0.5}",): ("fit-samples=0.5", "whole number"),
@@ -246,8 +246,8 @@ def _python() -> Iterator[Case]:
             ('edgec.compile("net.onnx", None)',): ("out", "None", "a path"),
             ('edgec.bench(["net.onnx"], threads=0)',): ("threads", "0", "from 1 to 1024"),
             ('edgec.bench(["net.onnx"], device="pi@board")',): ("pi@board", "ssh://pi@board"),
-            ("from edgec.passes.prune_channels import PruneChannels as P; P(macs='50%', lam=-3)",): (
-                "lam=-3",
+            ("from edgec.passes.prune_channels import PruneChannels as P; P(macs='50%', ridge=-3)",): (
+                "ridge=-3",
                 "from 0 to",
             ),
             ("from edgec.graph.preprocess import Preprocess as P; P(std=(0, 1, 1))",): ("std", "0 is not"),

@@ -241,7 +241,7 @@ def compare(task: Task, count: int, seeds: int, long_seeds: int, convex_seeds: i
     """One table: the pass in its variants, Adam for the same time and for ten times as long."""
     case, table = Case(task), Table({})
     full = cost(case.teacher).macs
-    extra = "" if count <= 1000 else " flips=no"
+    extra = "" if count <= 1000 else " hflip=no"
     pipelines = methods(task, extra)
     gaps: list[float] = []
     spent: dict[int, float] = {}

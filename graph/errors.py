@@ -74,3 +74,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f"Did you mean {near[0]!r}?"
     return f"Known: {', '.join(known)}."
+
+
+class RenamedOptionWarning(FutureWarning):
+    """An option was given under the name that it had in an earlier release."""

@@ -56,11 +56,11 @@ class Absorbers:
         *,
         seed: int,
         threads: int,
-        lam: float,
+        ridge: float,
     ) -> None:
         held = held_count(len(data), HELD_OUT)
         self.parts = data.split(held / max(len(data), 1), seed)
-        self.threads, self.lam = threads, lam
+        self.threads, self.ridge = threads, ridge
         self._rows: dict[str, list[Rows]] = {one.block.output: [] for one in blocks}
         nodes = {node.name: node for node in reference.graph}
         rng = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ class Absorbers:
     def fit(self, student: ir.Model, blocks: Sequence[Removable]) -> list[Fit]:
         """Re-fit the absorber of every block, each for itself, to the student as it is."""
         nodes = {node.name: node for node in student.graph}
-        works = [_Work(one, ConvView(nodes[one.absorber]), self.lam) for one in blocks]
+        works = [_Work(one, ConvView(nodes[one.absorber]), self.ridge) for one in blocks]
         read = list(
             dict.fromkeys(name for one in blocks for name in (one.features, one.rest) if name is not None)
         )
@@ -122,8 +122,8 @@ def _sample(value: Array, fraction: float, rng: np.random.Generator) -> Array:
 class _Work:
     """One absorber: statistics of the samples that are fitted, a solution, and its errors on those that judge."""
 
-    def __init__(self, one: Removable, view: ConvView, lam: float) -> None:
-        self.one, self.lam = one, lam
+    def __init__(self, one: Removable, view: ConvView, strength: float) -> None:
+        self.one, self.ridge = one, strength
         self.geometry = _patches(view.node)
         self.gram = Gram.zeros(1, self.geometry.unknowns, view.out_channels)
         self.old = self.geometry.columns(view.weight, view.bias)
@@ -135,7 +135,7 @@ class _Work:
 
     def solve(self, judges: int) -> None:
         """All has been read that is fitted; ``judges`` images will judge."""
-        self.solution = ridge(self.gram.h, self.gram.s, self.old, self.lam, carried=CARRIED)
+        self.solution = ridge(self.gram.h, self.gram.s, self.old, self.ridge, carried=CARRIED)
         self.scores = Scores((self.old, self.solution.columns), judges)
 
     def judge(self, found: Mapping[str, Array], rows: Rows, first: int) -> None:

@@ -147,7 +147,7 @@ class Compress(Decomposition):
         wanted = [layer for name, layer in layers.items() if name in readers | eligible]
         fits, judges = split_judges(context) if self.damage else (context, context)
         statistics = {one.layer.name: one for one in self.statistics(model, wanted, fits)}
-        known = obs_curves(prunable, statistics, self.lam, context.threads)
+        known = obs_curves(prunable, statistics, self.ridge, context.threads)
         prunable = [g for g in prunable if g.name in known]
         cuttable = [one for name, one in statistics.items() if name in eligible]
         candidates = self.factored(cuttable, context, price)

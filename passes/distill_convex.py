@@ -79,7 +79,7 @@ class DistillConvex(Pass):
     refine: int = option(
         8, "steps that move all blocks together, while the held-out error falls; 0: none", ROUNDS
     )
-    lam: float = option(
+    ridge: float = option(
         3e-4, "penalty, as a share of the rows times the targets' root mean square", Range(0, 1e6, above=True)
     )
     penalty: Literal["nuclear", "group-lasso", "ridge"] = option(
@@ -95,7 +95,7 @@ class DistillConvex(Pass):
     edge: float = option(0.02, "share of open pixels on the gate's soft edge", PART)
     samples: int = option(0, "samples to use (0: all)", COUNT_OR_NONE)
     rows: int = option(32768, "pixels per fit; above this they are sampled", COUNT)
-    flips: Switch = option("auto", "mirror the pictures too")
+    hflip: Switch = option("auto", "mirror the pictures too")
     held_out: float = option(0.1, "share of the samples that only score the fits", HELD_OUT)
     max_error: float = option(0.0, "largest relative squared error behind the region (0: no limit)", Range(0))
     seed: int = option(0, "of the gates and the sampling, added to the run's", SEED)
@@ -127,7 +127,7 @@ class DistillConvex(Pass):
             rows=self.rows,
             options=self._block_options(seed),
             refine=self.refine,
-            flips=wants_flips(self.flips, model),
+            hflip=wants_flips(self.hflip, model),
         )
         stopped = work.run()
         if stopped is not None:
@@ -141,7 +141,7 @@ class DistillConvex(Pass):
             gate_count=self.gate_count,
             solver=self.solver,
             penalty=self.penalty,
-            lam=self.lam,
+            ridge=self.ridge,
             sweeps=self.sweeps,
             follow=self.follow,
             edge=self.edge,
@@ -154,7 +154,7 @@ class DistillConvex(Pass):
     def _unsolved(self, stopped: Unconverged) -> Note:
         text = (
             f"the convex problem was not solved: relative gap {stopped.gap:.1e} after {stopped.iterations} iterations, "
-            f"{self.tolerance:g} was asked for; raise limit= or lam=, or lower gate-count="
+            f"{self.tolerance:g} was asked for; raise limit= or ridge=, or lower gate-count="
         )
         return Note(text, level="reverted", node=self.region)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from edgec.graph.errors import UsageError, did_you_mean
+from edgec.graph.errors import RenamedOptionWarning, UsageError, did_you_mean
 from edgec.graph.values import one_line
 from edgec.passes.base import Pass
-from edgec.passes.options import kebab, kinds, type_name
+from edgec.passes.options import FORMER_NAMES, kebab, kinds, type_name
 from edgec.passes.table import blamed, pass_class
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
@@ -66,7 +67,7 @@ def make_pass(name: str, options: Mapping[str, Any]) -> Pass:
     problems: list[str] = []
     values: dict[str, Any] = {}
     for key, raw in options.items():
-        field_name = str(key).replace("-", "_")
+        field_name = _present_name(str(key).replace("-", "_"), known)
         if field_name in values:
             problems.append(f"{name}: option {kebab(field_name)!r} is given twice")
         elif field_name in known:
@@ -82,6 +83,16 @@ def make_pass(name: str, options: Mapping[str, Any]) -> Pass:
     if problems:
         raise UsageError("; ".join(problems))
     return made
+
+
+def _present_name(name: str, known: Mapping[str, Any]) -> str:
+    """``name``, or what it is called now where a recipe of 0.1 says it."""
+    present = FORMER_NAMES.get(name)
+    if name in known or present not in known:
+        return name
+    what = f"the option {name}= is called {present}= now; the old name goes with the next release"
+    warnings.warn(what, RenamedOptionWarning, stacklevel=2)
+    return str(present)
 
 
 def options_of(one: Pass) -> dict[str, Any]:

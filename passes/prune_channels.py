@@ -58,10 +58,10 @@ class PruneChannels(Pass):
     damage: bool = option(True, "scale errors by what they do to the output, measured")
     multiple: int = option(0, "round widths to this; 0: the target's, else 1", MULTIPLE)
     minimum: float = option(0.0, "least share of a group's channels that stays", SHARE)
-    lam: float = option(1e-3, "ridge of the fits, relative to the mean input energy", RIDGE)
+    ridge: float = option(1e-3, "ridge of the fits, relative to the mean input energy", RIDGE)
     rows: float = option(20.0, "rows per unknown above which pixels are sampled", ROWS)
-    flips: Switch = option("auto", "mirror the pictures too")
-    blend: bool = option(True, "mix the mirrored pictures with one another")
+    hflip: Switch = option("auto", "mirror the pictures too")
+    mixup: bool = option(True, "mix the mirrored pictures with one another")
     bytes_per_weight: float = option(4.0, "bytes of one weight in the shipped file, for size budgets", BYTES)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
@@ -129,9 +129,9 @@ class PruneChannels(Pass):
         if self.criterion in ("l1", "random"):
             return {}, {}
         layers, refused = consumers_of(model, prunable)
-        flips = wants_flips(self.flips, model)
-        batches = Batches.of(context, model.graph, held_out=0.0, flips=flips, blend=self.blend)
-        options = FitOptions(lam=self.lam, rows_per_unknown=self.rows, seed=context.seed)
+        hflip = wants_flips(self.hflip, model)
+        batches = Batches.of(context, model.graph, held_out=0.0, hflip=hflip, mixup=self.mixup)
+        options = FitOptions(ridge=self.ridge, rows_per_unknown=self.rows, seed=context.seed)
         return gather(model, layers, batches, options, context, self.name), refused
 
     def _curves(
@@ -142,7 +142,7 @@ class PruneChannels(Pass):
         context: Context,
     ) -> dict[str, Curve]:
         if self.criterion == "obs":
-            return obs_curves(prunable, statistics, self.lam, context.threads)
+            return obs_curves(prunable, statistics, self.ridge, context.threads)
         if self.criterion == "random":
             return {
                 name: score_curve(scores) for name, scores in random_scores(prunable, context.seed).items()

@@ -46,14 +46,14 @@ class RecoverBias(Pass):
     never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
     recovers: ClassVar[bool] = True
 
-    flips: Switch = option("auto", "mirror the pictures too")
+    hflip: Switch = option("auto", "mirror the pictures too")
     held_out: float = option(0.1, "share of the samples that only score the corrections", HELD_OUT)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         layers = layers_of(model)
         names = [name for name in touched_layers(model, context.teacher) if layers[name].patches.bias]
-        flips = wants_flips(self.flips, model)
-        batches = Batches.of(context, model.graph, held_out=self.held_out, flips=flips)
+        hflip = wants_flips(self.hflip, model)
+        batches = Batches.of(context, model.graph, held_out=self.held_out, hflip=hflip)
         sites = Sites(model, context, names, batches)
         options = FitOptions(seed=context.seed)
         steps, reports = Steps(model), list[LayerReport]()

@@ -57,17 +57,17 @@ class RecoverFskd(Pass):
     sweeps: int = option(
         1, "passes over the network; every second one shows the pictures mirrored", Range(1, 1000)
     )
-    lam: float = option(1e-3, "ridge towards the identity, relative to the mean output energy", RIDGE)
+    ridge: float = option(1e-3, "ridge towards the identity, relative to the mean output energy", RIDGE)
     rows: float = option(40.0, "rows per unknown above which pixels are sampled", ROWS)
-    flips: Switch = option("no", "show every picture mirrored too in each sweep")
+    hflip: Switch = option("no", "show every picture mirrored too in each sweep")
     held_out: float = option(0.1, "share of the samples that only score the fits", HELD_OUT)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         names = [insert_after(model, conv) for conv in self._convs(model, context.teacher)]
         batches = Batches.of(
-            context, model.graph, held_out=self.held_out, flips=wants_flips(self.flips, model)
+            context, model.graph, held_out=self.held_out, hflip=wants_flips(self.hflip, model)
         )
-        options = FitOptions(self.lam, self.rows, clipped=0, seed=context.seed)
+        options = FitOptions(self.ridge, self.rows, clipped=0, seed=context.seed)
         steps, reports = Steps(model), dict[str, LayerReport]()
         notes: list[Note] = []
         for sweep in range(self.sweeps):

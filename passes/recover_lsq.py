@@ -45,7 +45,7 @@ class RecoverLsq(Pass):
     never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
     recovers: ClassVar[bool] = True
 
-    lam: float = option(1e-3, "ridge towards the weights before, relative to the mean input energy", RIDGE)
+    ridge: float = option(1e-3, "ridge towards the weights before, relative to the mean input energy", RIDGE)
     rows: float = option(40.0, "rows per unknown above which pixels are sampled", ROWS)
     clipped: int = option(
         4, "iterations that count errors behind Relu and Clip; 0: plain least squares", ROUNDS
@@ -54,8 +54,8 @@ class RecoverLsq(Pass):
         4, "steps that fit a layer together with those in front of it; 0: layer by layer only", ROUNDS
     )
     depth: int = option(1, "how many layers in front (depthwise ones do not count)", Range(0, 64))
-    flips: Switch = option("auto", "mirror the pictures too")
-    blend: bool = option(True, "mix the mirrored pictures with one another")
+    hflip: Switch = option("auto", "mirror the pictures too")
+    mixup: bool = option(True, "mix the mirrored pictures with one another")
     held_out: float = option(0.1, "share of the samples that only score the fits", HELD_OUT)
     depthwise: bool = option(True, "re-fit depthwise kernels too")
 
@@ -70,10 +70,10 @@ class RecoverLsq(Pass):
             context,
             model.graph,
             held_out=self.held_out,
-            flips=wants_flips(self.flips, model),
-            blend=self.blend,
+            hflip=wants_flips(self.hflip, model),
+            mixup=self.mixup,
         )
-        options = FitOptions(self.lam, self.rows, self.clipped, self.joint, context.seed, context.threads)
+        options = FitOptions(self.ridge, self.rows, self.clipped, self.joint, context.seed, context.threads)
         sites = Sites(model, context, names, batches, self.depth if self.joint else 0)
         steps, reports = Steps(model), list[LayerReport]()
         for site in context.progress.over(self.name, sites, len(sites)):

@@ -78,7 +78,7 @@ class RemoveBlocks(Pass):
     max_damage: float = option(
         0.0, "stop before the relative squared output error exceeds this (0: no limit)", Range(0)
     )
-    lam: float = option(1e-3, "strength of the pull towards the old weight in the re-fit", RIDGE)
+    ridge: float = option(1e-3, "strength of the pull towards the old weight in the re-fit", RIDGE)
     samples: int = option(256, "images that the re-fits see (0: all)", COUNT_OR_NONE)
     judge: int = option(64, "images on which damage is measured", COUNT)
 
@@ -137,7 +137,7 @@ class _Search:
             self.data.take(self.options.samples or len(self.data), self.context.seed),
             seed=self.context.seed,
             threads=self.context.threads,
-            lam=self.options.lam,
+            ridge=self.options.ridge,
         )
         self.candidates = {one.block.output: Candidate(one) for one in found}
         self.names = {one.block.output: one.block.name for one in found}

@@ -8,7 +8,10 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -17,7 +20,7 @@ import click
 from edgec.compiler.cli.echo import echo_lines
 from edgec.compiler.cli.ending import Ending
 from edgec.graph.disk import disk_error, is_disk_error
-from edgec.graph.errors import EdgecError
+from edgec.graph.errors import EdgecError, RenamedOptionWarning
 from edgec.graph.version import __version__
 
 COMMANDS = {
@@ -78,7 +81,8 @@ def main() -> None:
     """Entry point: EdgecErrors become one message and their exit code; a traceback appears with -vv only."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may have letters that the terminal lacks
-    with Ending() as ending:
+    with Ending() as ending, warnings.catch_warnings():
+        warnings.showwarning = partial(_tell, warnings.showwarning)
         try:
             result: Any = cli.main(prog_name="edgec", standalone_mode=False)
             sys.stdout.flush()
@@ -88,6 +92,15 @@ def main() -> None:
                 raise
             code = _explain(error, ending)
     sys.exit(code)
+
+
+def _tell(usual: Callable[..., None], message: Warning | str, *where: Any, **rest: Any) -> None:
+    """A renamed option as a user reads it: its sentence, without the line of code that found it."""
+    if not isinstance(message, RenamedOptionWarning):
+        usual(message, *where, **rest)
+        return
+    with suppress(OSError):
+        echo_lines(f"warning: {message}", err=True)
 
 
 def _explain(error: BaseException, ending: Ending) -> int:

@@ -83,7 +83,7 @@ def _spills(one: Pass, samples: int, peak: int) -> int:
     most = getattr(one, "fit_samples", 0) or getattr(one, "samples", 0)
     if most:  # corrections keep everything in files
         return int(CORRECTED * min(samples, most) * peak)
-    shown = samples * (2 if getattr(one, "flips", "no") != "no" else 1)
+    shown = samples * (2 if getattr(one, "hflip", "no") != "no" else 1)
     return max(0, NETWORKS * shown * peak - int(MEMORY))
 
 

@@ -100,7 +100,7 @@ def narrowed(one: Candidate, layer: Layer, gone: Array, *, whitened: bool) -> Ca
         columns.reshape(-1, columns.shape[2]),
         before.energy,
         before.rows,
-        before.lam,
+        before.ridge,
     )
     response = Response.of(statistics.h, statistics.columns, whitened=whitened)
     geometry = Geometry.of(layer)

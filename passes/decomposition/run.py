@@ -53,9 +53,9 @@ class Decomposition(Pass):
     damage: bool = option(True, "scale errors by what they do to the output, measured")
     multiple: int = option(0, "round ranks to this; 0: the target's, else 1", MULTIPLE)
     rows: float = option(20.0, "rows per unknown above which pixels are sampled", ROWS)
-    lam: float = option(1e-3, "ridge of the fits, relative to the mean input energy", RIDGE)
-    flips: Switch = option("auto", "mirror the pictures too")
-    blend: bool = option(True, "mix the mirrored pictures with one another")
+    ridge: float = option(1e-3, "ridge of the fits, relative to the mean input energy", RIDGE)
+    hflip: Switch = option("auto", "mirror the pictures too")
+    mixup: bool = option(True, "mix the mirrored pictures with one another")
     bytes_per_weight: float = option(4.0, "bytes of one weight in the shipped file, for size budgets", BYTES)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
@@ -148,9 +148,9 @@ class Decomposition(Pass):
         """What ``layers`` see, from one walk."""
         if not layers:
             return []
-        flips = wants_flips(self.flips, model)
-        batches = Batches.of(context, model.graph, held_out=0.0, flips=flips, blend=self.blend)
-        fit = FitOptions(lam=self.lam, rows_per_unknown=self.rows, seed=context.seed)
+        hflip = wants_flips(self.hflip, model)
+        batches = Batches.of(context, model.graph, held_out=0.0, hflip=hflip, mixup=self.mixup)
+        fit = FitOptions(ridge=self.ridge, rows_per_unknown=self.rows, seed=context.seed)
         return list(gather(model, layers, batches, fit, context, self.name).values())
 
 

@@ -40,7 +40,7 @@ class BlockOptions:
     gate_count: int
     solver: Literal["alternating", "convex"]
     penalty: PenaltyName
-    lam: float
+    ridge: float
     sweeps: int
     follow: int
     edge: float
@@ -135,7 +135,7 @@ class _Work:
         none = np.ones((0, 0), np.float32)
         self.rows = GatedRows(self.root.apply(fit.p), none, fit.wanted, fit.skip, clipping)
         self.held_rows = GatedRows(self.root.apply(held.p), none, held.wanted, held.skip, clipping)
-        self.penalty = options.lam * self.rows.scale
+        self.penalty = options.ridge * self.rows.scale
         self.certificate: Convex | None = None
 
     def sampled(self, filters: Sequence[Array]) -> tuple[Array, Gated]:
@@ -163,7 +163,7 @@ class _Work:
             found = solve_convex(
                 gram,
                 options.penalty,
-                options.lam * gram.scale,
+                options.ridge * gram.scale,
                 tolerance=options.tolerance,
                 limit=options.limit,
                 progress=count,

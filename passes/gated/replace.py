@@ -61,7 +61,7 @@ class RegionErrors:
 @dataclass
 class Replacement:
     """``student`` is changed in place. ``fit`` and ``held`` are the two parts of the data; ``rows`` limits those of one fit.
-    With ``flips`` every batch that is fitted comes mirrored too."""
+    With ``hflip`` every batch that is fitted comes mirrored too."""
 
     student: ir.Model
     teacher: ir.Model
@@ -72,7 +72,7 @@ class Replacement:
     rows: int
     options: BlockOptions
     refine: int = 0
-    flips: bool = False
+    hflip: bool = False
     figures: list[Figures] = field(default_factory=list)
     placed: list[Placed] = field(default_factory=list)
     fitted: list[Fitted] = field(default_factory=list)
@@ -114,7 +114,7 @@ class Replacement:
     @property
     def first_held(self) -> int:
         """Number of the first batch that is held out."""
-        return -(-len(self.fit) // self.size) * (1 + self.flips)
+        return -(-len(self.fit) // self.size) * (1 + self.hflip)
 
     @property
     def batches(self) -> int:
@@ -123,7 +123,7 @@ class Replacement:
     def _feeds(self) -> Iterator[dict[str, Array]]:
         for feeds in self.fit.batches(self.size):
             yield feeds
-            if self.flips:
+            if self.hflip:
                 yield {name: mirrored(array) for name, array in feeds.items()}
         yield from self.held.batches(self.size)
 
@@ -193,7 +193,7 @@ class Replacement:
         before = best = self._errors(self.student)
         chunks = range(0, self.refine, CHUNK)
         for done in self.context.progress.over("distill-convex: all blocks together", chunks, len(chunks)):
-            stages, _ = refine_jointly(stages, goal, self.options.lam, min(CHUNK, self.refine - done))
+            stages, _ = refine_jointly(stages, goal, self.options.ridge, min(CHUNK, self.refine - done))
             trial = self._with(stages)
             found = self._errors(trial)
             if not found.against(best).kept:
@@ -218,14 +218,14 @@ class Replacement:
         pixels = math.prod(_patches(first).out_shape(self.spatial))
         unknowns = sum(_patches(part).unknowns for part in self.parts)
         count = max(1, min(self.rows, ROW_BYTES // (4 * unknowns)) // pixels)
-        data = self.fit.take(max(1, count // (1 + self.flips)), self.options.seed)
+        data = self.fit.take(max(1, count // (1 + self.hflip)), self.options.seed)
         beside = self.placed[0].skip
         named = [first.input] if beside is None else [first.input, beside]
         student = Executor(self.student, outputs=named, threads=self.context.threads)
         teacher = Executor(self.teacher, outputs=[last.output], threads=self.context.threads)
         found = []
         for feeds in data.batches(self.size):
-            turned = [{name: mirrored(array) for name, array in feeds.items()}] if self.flips else []
+            turned = [{name: mirrored(array) for name, array in feeds.items()}] if self.hflip else []
             found += [(student.run(one), teacher.run(one)[last.output]) for one in (feeds, *turned)]
         columns = {name: _last(np.concatenate([one[name] for one, _ in found])) for name in named}
         target = _last(np.concatenate([wanted for _, wanted in found]))
@@ -253,7 +253,7 @@ class Replacement:
         found = []
         fits, scores = range(self.first_held), range(self.first_held, self.batches)
         for which, (samples, batches) in enumerate(
-            ((len(self.fit) * (1 + self.flips), fits), (len(self.held), scores))
+            ((len(self.fit) * (1 + self.hflip), fits), (len(self.held), scores))
         ):
             pixels = int(np.prod(patches.out_shape(self.store.get("z", 0).shape[2:])))
             fraction = min(1.0, limit / max(samples * pixels, 1))

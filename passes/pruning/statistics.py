@@ -42,7 +42,7 @@ class ConsumerStatistics:
     columns: Array
     energy: float
     rows: float
-    lam: float
+    ridge: float
     _units: dict[str, Array] = field(default_factory=dict)
 
     def units(self, group: ChannelGroup) -> Array | None:
@@ -66,7 +66,7 @@ class ConsumerStatistics:
         stay = np.setdiff1d(np.arange(len(self.h)), gone)
         kept = self.h[np.ix_(stay, stay)]
         columns = np.zeros_like(self.columns)
-        columns[stay] = factor(kept, self.lam, carried=CARRIED).ridge(
+        columns[stay] = factor(kept, self.ridge, carried=CARRIED).ridge(
             self.h[stay] @ self.columns, self.columns[stay]
         )
         return columns
@@ -161,7 +161,7 @@ def _one(
         columns.reshape(-1, columns.shape[2]),
         energy / max(pixels, 1.0),
         gram.rows,
-        options.lam,
+        options.ridge,
     )
 
 

@@ -30,11 +30,11 @@ KEPT_BYTES = 400 << 20
 
 @dataclass(frozen=True)
 class FitOptions:
-    """``lam``: relative ridge towards the weights before the fit. ``rows_per_unknown``: rows are subsampled above this.
+    """``ridge``: relative ridge towards the weights before the fit. ``rows_per_unknown``: rows are subsampled above this.
     ``clipped``: iterations of the fit behind the activation, 0 for plain least squares. ``joint``: steps that fit a layer
     together with those in front of it. ``threads`` change no result."""
 
-    lam: float = 1e-3
+    ridge: float = 1e-3
     rows_per_unknown: float = 40.0
     clipped: int = 4
     joint: int = 0
@@ -61,7 +61,7 @@ def fit_site(site: Site, options: FitOptions) -> LayerReport:
     # Samples that judge come last: when the first of them is read the fit is made, and none need be kept.
     fit, held = reader.halves()
     rows = reader.read(fit)
-    solved = ridge(rows.gram.h, rows.gram.s, before, options.lam, carried=CARRIED)
+    solved = ridge(rows.gram.h, rows.gram.s, before, options.ridge, carried=CARRIED)
     columns = solved.columns
     if reader.clipping is not None:
         tiles = [tile for tile, _ in rows.tiles]
@@ -74,14 +74,14 @@ def fit_site(site: Site, options: FitOptions) -> LayerReport:
     if verdict.kept and judged.rows:
         # Kept or not was decided without these rows; now they may help too.
         rows.gram.merge(judged)
-        columns = ridge(rows.gram.h, rows.gram.s, before, options.lam, carried=CARRIED).columns
+        columns = ridge(rows.gram.h, rows.gram.s, before, options.ridge, carried=CARRIED).columns
     if verdict.kept:
         layer.set_columns(columns)
     choices = [Choice.of("re-fit", verdict)]
     now = scores.relative(1 if verdict.kept else 0)
     together = False
     if rows.maps is not None:
-        joint = fit_chain(site, rows.maps, options.lam, options.joint, options.threads)
+        joint = fit_chain(site, rows.maps, options.ridge, options.joint, options.threads)
         choices.append(Choice.of("together", joint.verdict))
         together = joint.verdict.kept
         # The joint fit is scored on whole maps of fewer images: its gain counts, not its level.

@@ -51,47 +51,47 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batches:
-    """Calibration batches, those that score the fits last. With ``flips``, every batch that is fitted comes mirrored too,
-    and with ``blend`` each mirrored picture is mixed with another one of its batch;
+    """Calibration batches, those that score the fits last. With ``hflip``, every batch that is fitted comes mirrored too,
+    and with ``mixup`` each mirrored picture is mixed with another one of its batch;
     ``mirror`` shows all of them mirrored. Activations above ``memory`` bytes go to disk."""
 
     feeds: Dataset
     held: Dataset
     size: int
-    flips: bool = False
+    hflip: bool = False
     mirror: bool = False
     memory: float = MEMORY
-    blend: bool = False
+    mixup: bool = False
 
     @staticmethod
     def of(
-        context: Context, graph: ir.Graph, *, held_out: float, flips: bool, blend: bool = False
+        context: Context, graph: ir.Graph, *, held_out: float, hflip: bool, mixup: bool = False
     ) -> Batches:
         """Split the context's data by its seed."""
         if context.data is None or not len(context.data):
             raise PassError("needs calibration data")
         size = batch_size(graph)
         fit, held = split(context.data, held_out, context.seed)
-        return Batches(fit, held, size, flips, blend=blend)
+        return Batches(fit, held, size, hflip, mixup=mixup)
 
     def __iter__(self) -> Iterator[Feeds]:
         for number, feeds in enumerate(self.feeds.batches(self.size)):
             turned = {name: mirrored(array) for name, array in feeds.items()}
             yield turned if self.mirror else feeds
-            if self.flips:
-                yield blended(turned, number) if self.blend else turned
+            if self.hflip:
+                yield blended(turned, number) if self.mixup else turned
         if len(self.held):
             yield from self.held.batches(self.size)
 
     @property
     def first_held(self) -> int:
         """Number of the first batch that is held out."""
-        return -(-len(self.feeds) // self.size) * (1 + self.flips)
+        return -(-len(self.feeds) // self.size) * (1 + self.hflip)
 
     @property
     def samples(self) -> int:
         """Samples that are fitted, mirrored ones included."""
-        return len(self.feeds) * (1 + self.flips)
+        return len(self.feeds) * (1 + self.hflip)
 
 
 def split(data: Dataset, held_out: float, seed: int) -> tuple[Dataset, Dataset]:

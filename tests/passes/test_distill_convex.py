@@ -153,7 +153,7 @@ def test_a_region_that_a_relu_block_made_is_matched(canonical, noise, context):
     }"""
     model = canonical(text)
     told = context(model.clone(), noise(model, 60))
-    result = DistillConvex(region="block1", lower="relu", width=6, follow=60, lam=1e-6).run(
+    result = DistillConvex(region="block1", lower="relu", width=6, follow=60, ridge=1e-6).run(
         model.clone(), told
     )
     assert result.data["error"] < 1e-3
@@ -311,7 +311,7 @@ def test_constant_activations_are_refused(net, context):
     [
         ({}, "region"),
         ({"region": "block1", "blocks": 0}, "blocks"),
-        ({"region": "block1", "lam": 0.0}, "lam"),
+        ({"region": "block1", "ridge": 0.0}, "ridge"),
         ({"region": "block1", "edge": 1.0}, "edge"),
     ],
 )
@@ -326,7 +326,7 @@ def test_without_data_it_refuses(net, context):
 
 
 def test_pipeline_string_round_trip():
-    text = "distill-convex{region=block19..block27 blocks=3 solver=convex lower=relu lam=0.01 gate-count=4} recover-lsq"
+    text = "distill-convex{region=block19..block27 blocks=3 solver=convex lower=relu ridge=0.01 gate-count=4} recover-lsq"
     assert " ".join(map(print_pass, parse_pipeline(text))) == text
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.graph.errors import UsageError
+from edgec.graph.errors import RenamedOptionWarning, UsageError
 from edgec.passes.base import Pass, Switch
 from edgec.passes.budget import UNITS, parse_budget
 from edgec.passes.options import kebab, kinds
@@ -110,18 +110,18 @@ def test_words_are_listed_and_the_nearest_is_named() -> None:
 
 
 def test_values_of_other_types_are_read_where_they_say_the_same() -> None:
-    assert RecoverLsq(lam="1e-4", depth=np.int64(2), rows=Fraction(81, 2)) == RecoverLsq(
-        lam=1e-4, depth=2, rows=40.5
+    assert RecoverLsq(ridge="1e-4", depth=np.int64(2), rows=Fraction(81, 2)) == RecoverLsq(
+        ridge=1e-4, depth=2, rows=40.5
     )
     assert isinstance(RecoverLsq(depth=2.0).depth, int)  # type: ignore[arg-type]
 
 
 def test_all_that_is_wrong_with_a_pass_is_said_at_once() -> None:
     with pytest.raises(UsageError) as caught:
-        RecoverLsq(lam=-3, held_out=1.0, flips="maybe")  # type: ignore[arg-type]
-    assert str(caught.value).startswith("recover-lsq: lam=-3 is not a number from 0 to")
+        RecoverLsq(ridge=-3, held_out=1.0, hflip="maybe")  # type: ignore[arg-type]
+    assert str(caught.value).startswith("recover-lsq: ridge=-3 is not a number from 0 to")
     assert "held-out=1.0 is not" in str(caught.value)
-    assert "flips=maybe is not one of auto, yes, no" in str(caught.value)
+    assert "hflip=maybe is not one of auto, yes, no" in str(caught.value)
 
 
 def test_no_pass_goes_round_the_check() -> None:
@@ -206,3 +206,17 @@ def test_several_budgets_are_refused_where_the_pass_is_made() -> None:
     PruneChannels()  # open: --budget may fill it
     with pytest.raises(UsageError, match="no budget is given"):
         PruneChannels().complete()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("lam=0.01", "ridge=0.01"), ("flips=no", "hflip=no"), ("blend=false", "mixup=false")]
+)
+def test_what_an_option_was_called_in_0_1_still_names_it(old: str, new: str) -> None:
+    with pytest.warns(RenamedOptionWarning, match=f"{old.split('=')[0]}= is called {new.split('=')[0]}= now"):
+        (one,) = parse_pipeline(f"recover-lsq{{{old}}}")
+    assert print_pass(one) == f"recover-lsq{{{new}}}"
+
+
+def test_old_and_new_name_together_are_one_option_twice() -> None:
+    with pytest.warns(RenamedOptionWarning), pytest.raises(UsageError, match="'ridge' is given twice"):
+        parse_pipeline("recover-lsq{ridge=0.01 lam=0.1}")

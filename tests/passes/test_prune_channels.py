@@ -241,7 +241,7 @@ def test_statistics_predict_the_damage_of_a_removal(teacher: ir.Model, noise: No
     layers, refused = consumers_of(teacher, [group])
     assert [layer.name for layer in layers] == ["branch"]
     assert not refused
-    batches = Batches.of(around, teacher.graph, held_out=0.0, flips=False)
+    batches = Batches.of(around, teacher.graph, held_out=0.0, hflip=False)
     found = gather(teacher, layers, batches, FitOptions(rows_per_unknown=1e9), around, "test")["branch"]
     rows = found.units(group)
     assert rows is not None

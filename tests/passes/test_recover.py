@@ -86,7 +86,7 @@ def test_redundant_channels_cost_nothing_after_a_refit(
     student = pruned(teacher, {"inner": [6, 7]})
     data, fresh = noise(teacher, 48), noise(teacher, 32, seed=9)
     assert error(teacher, student, fresh) > 1e-3
-    result = RecoverLsq(lam=1e-8, clipped=clipped, blend=False).run(student.clone(), context(teacher, data))
+    result = RecoverLsq(ridge=1e-8, clipped=clipped, mixup=False).run(student.clone(), context(teacher, data))
     assert result.modified
     assert error(teacher, result.model, fresh) < 1e-6
     report = next(layer for layer in result.layers if layer.node == "branch")
@@ -135,7 +135,7 @@ def test_fits_that_do_not_generalise_are_taken_back(teacher: ir.Model, noise: No
     """Two samples of 64 pixels for 55 unknowns, hardly any ridge: held-out rows veto, and the network is no worse."""
     student = pruned(teacher, {"inner": [0]})
     data, fresh = noise(teacher, 4), noise(teacher, 64, seed=9)
-    result = RecoverLsq(lam=1e-9, clipped=0, held_out=0.5).run(student.clone(), context(teacher, data))
+    result = RecoverLsq(ridge=1e-9, clipped=0, held_out=0.5).run(student.clone(), context(teacher, data))
     vetoed = [layer for layer in result.layers if not layer.kept]
     assert vetoed
     assert all("reverted" in layer.note for layer in vetoed)
@@ -154,7 +154,7 @@ def test_few_rows_are_said_to_be_few(canonical: Canonical, noise: Noise, context
           [classify] y = Gemm<transB=1>(f, w1, b1) }"""
     )
     student = pruned(teacher, {"stem": [0]})
-    result = RecoverLsq(flips="no").run(student, context(teacher, noise(teacher, 6)))
+    result = RecoverLsq(hflip="no").run(student, context(teacher, noise(teacher, 6)))
     classify = next(layer for layer in result.layers if layer.node == "classify")
     assert classify.rows < classify.unknowns
     assert "fewer rows than unknowns" in classify.note
@@ -165,7 +165,7 @@ def test_pixels_in_front_of_a_global_pool_are_rows_too(
 ) -> None:
     # Channel 0 is never open: without it there would be nothing to recover.
     student = pruned(teacher, {"point": [1]})
-    result = RecoverLsq(flips="no").run(student, context(teacher, noise(teacher, 6)))
+    result = RecoverLsq(hflip="no").run(student, context(teacher, noise(teacher, 6)))
     classify = next(layer for layer in result.layers if layer.node == "classify")
     # Five samples fit, with 16 pixels each; the sixth, which judged, joins at the end.
     assert classify.rows == 6 + 5 * 16
@@ -223,7 +223,7 @@ def test_an_inserted_identity_changes_nothing(teacher: ir.Model, noise: Noise) -
 def test_the_bias_correction_restores_means(teacher: ir.Model, noise: Noise, context: Around) -> None:
     student = pruned(teacher, {"point": [1, 2, 3]})
     data = noise(teacher, 64)
-    result = RecoverBias(flips="no", held_out=0.0).run(student, context(teacher, data))
+    result = RecoverBias(hflip="no", held_out=0.0).run(student, context(teacher, data))
     gap = output(teacher, data).mean(axis=0) - output(result.model, data).mean(axis=0)
     assert np.abs(gap).max() < 1e-5
 
@@ -253,7 +253,7 @@ def test_joint_fits_keep_the_share_of_images_that_memory_allows(share: float) ->
 def test_blends_are_pictures_between_two_and_the_same_every_time(canonical: Canonical, noise: Noise) -> None:
     model = canonical(NETWORK)
     data = noise(model, 6)
-    plain, mixed = (list(Batches(data, data.take(0), 6, flips=True, blend=blend)) for blend in (False, True))
+    plain, mixed = (list(Batches(data, data.take(0), 6, hflip=True, mixup=mixup)) for mixup in (False, True))
     np.testing.assert_array_equal(mixed[0]["x"], plain[0]["x"])
     turned, blends = plain[1]["x"], mixed[1]["x"]
     others = np.roll(turned, 1, axis=0)
@@ -261,5 +261,5 @@ def test_blends_are_pictures_between_two_and_the_same_every_time(canonical: Cano
         np.vdot(b - o, t - o) / np.vdot(t - o, t - o) for b, t, o in zip(blends, turned, others, strict=True)
     ]
     assert all(0.3 <= share <= 0.7 for share in shares)
-    again = list(Batches(data, data.take(0), 6, flips=True, blend=True))
+    again = list(Batches(data, data.take(0), 6, hflip=True, mixup=True))
     np.testing.assert_array_equal(again[1]["x"], blends)

@@ -166,7 +166,7 @@ def test_sites_hand_out_student_inputs_and_teacher_targets(
     prune(model, {"inner": [0, 1]})
     data = noise(model, 12)
     around = context(teacher, data)
-    batches = Batches(data.take(8), data.take(4, seed=1), 4, flips=True)
+    batches = Batches(data.take(8), data.take(4, seed=1), 4, hflip=True)
     assert (batches.first_held, batches.samples) == (4, 16)
     names = ["branch", "classify"]
     x = np.concatenate([feeds["x"] for feeds in batches])
@@ -195,7 +195,7 @@ def test_sites_hand_out_student_inputs_and_teacher_targets(
 
 def test_data_is_needed(model: ir.Model, context: Callable[..., Context]) -> None:
     with pytest.raises(PassError, match="calibration"):
-        Batches.of(context(model), model.graph, held_out=0.1, flips=False)
+        Batches.of(context(model), model.graph, held_out=0.1, hflip=False)
 
 
 def test_batches_shrink_with_the_largest_activation(model: ir.Model) -> None:

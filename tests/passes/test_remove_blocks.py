@@ -121,7 +121,7 @@ def test_taking_out_leaves_the_block_out_and_keeps_names(which):
 
 def test_blocks_that_a_linear_layer_can_absorb_leave_no_damage(tmp_path):
     model = build(LINEAR)
-    result = RemoveBlocks(blocks=2, lam=1e-9).run(model.clone(), context(model, tmp_path))
+    result = RemoveBlocks(blocks=2, ridge=1e-9).run(model.clone(), context(model, tmp_path))
     verify(result.model)
     assert [node.op_type for node in result.model.graph] == ["Conv", "Conv", "Conv"]
     np.testing.assert_allclose(outputs(result.model, X)[0], outputs(model, X)[0], rtol=1e-3, atol=1e-4)
@@ -147,7 +147,7 @@ def test_fits_that_do_not_help_unseen_rows_are_not_kept(tmp_path):
     np.savez(tmp_path / "two.npz", x=x)
     data = open_data(tmp_path / "two.npz", model, Preprocess())
     told = Context(teacher=model.clone(), scratch=tmp_path, data=data)
-    result = RemoveBlocks(blocks=2, lam=0.0).run(model, told)
+    result = RemoveBlocks(blocks=2, ridge=0.0).run(model, told)
     for layer in result.layers:
         assert layer.kept == (layer.error_after < layer.error_before)
     assert not all(layer.kept for layer in result.layers)
@@ -161,7 +161,7 @@ def test_what_is_wrong_for_the_opposite_picture_is_not_kept(lam, tmp_path):
     np.savez(tmp_path / "two.npz", x=np.concatenate([x, -x]))
     data = open_data(tmp_path / "two.npz", model, Preprocess())
     told = Context(teacher=model.clone(), scratch=tmp_path, data=data)
-    layers = RemoveBlocks(blocks=2, lam=lam).run(model, told).layers
+    layers = RemoveBlocks(blocks=2, ridge=lam).run(model, told).layers
     first = next(layer for layer in layers if layer.node == "conv_0")
     assert not first.kept
     assert first.choices[0].margin < -0.1

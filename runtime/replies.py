@@ -14,8 +14,11 @@ from edgec.graph.errors import DeviceError
 from edgec.graph.text import shortened, visible
 
 
-def words(text: str, most: int = 1000) -> str:
-    """Foreign words for people: at most ``most`` characters of them, all visible."""
+def words(text: str, *, most: int = 1000) -> str:
+    """Foreign words for people: at most ``most`` characters of them, all visible.
+
+    ``most`` has a name since pydantic before 2.8 hands a second positional parameter its own facts about the field.
+    """
     return visible(shortened(text, most))
 
 
@@ -275,8 +278,8 @@ def said(data: bytes) -> str:
 def _first(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     if not problem["loc"]:
-        return words(problem["msg"], 200)
-    field = words(".".join(str(step) for step in problem["loc"]), 200)
+        return words(problem["msg"], most=200)
+    field = words(".".join(str(step) for step in problem["loc"]), most=200)
     if problem["type"] == "missing":
         return f"{field} is missing"
     return f"{field}: {problem['msg'].replace('Input should', 'it should')}, not {_shown(problem['input'])}"
@@ -285,4 +288,4 @@ def _first(error: ValidationError) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, (list, tuple, dict)):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
-    return words(repr(value) if isinstance(value, str) else str(value), 60)
+    return words(repr(value) if isinstance(value, str) else str(value), most=60)

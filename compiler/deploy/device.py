@@ -165,7 +165,7 @@ def _install(
         raise DeviceError("the self-test does not run there", where=device.name, why=result.error)
     if {line.artifact for line in result.artifacts} != set(artifacts):
         names = ", ".join(sorted(line.artifact for line in result.artifacts)) or "nothing"
-        raise not_understood(f"the self-test is of {words(names, 200)}", device.name)
+        raise not_understood(f"the self-test is of {words(names, most=200)}", device.name)
     return result
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgec.compiler.pipeline.cache import KeyMaker
 from edgec.compiler.evaluate.metrics import find_metric, metric_names
+from edgec.compiler.pipeline.cache import KeyMaker
 from edgec.compiler.pipeline.run import run_pipeline
 from edgec.compiler.plugins import survey
 from edgec.graph.canonicalise import canonicalise

@@ -8,7 +8,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 DEMO   := demo-out
 
-.PHONY: demo test torch lint types unit boards matrix constraints install clean help
+.PHONY: demo test torch lint types unit boards matrix constraints pages install clean help
 
 help:
 	@sed -n '1,3p' Makefile | cut -c3-
@@ -69,6 +69,10 @@ constraints: $(STAMP)
 	  --python-version 3.10 --only-binary :all: --no-annotate --no-header --quiet --output-file .build/constraints.txt
 	@# uv takes a version of backports-strenum that pip refuses on Python 3.11 and later.
 	@{ grep '^#' constraints.txt; grep -v '^backports-strenum' .build/constraints.txt; grep '^torch==' constraints.txt; } > .build/new && mv .build/new constraints.txt
+
+# docs/ops.md and docs/passes.md from the code's own tables; a test says where they are stale.
+pages: $(STAMP)
+	$(PY) docs/pages.py
 
 clean:
 	rm -rf $(VENV) .build $(DEMO) build *.egg-info

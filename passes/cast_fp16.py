@@ -4,6 +4,10 @@ Every float32 constant of a layer is stored as float16 behind a Cast to float32,
 half the bytes, the same speed, and no activation that can overflow. Cases:
 1. weights and biases of Conv, ConvTranspose, Gemm and MatMul, slopes of PRelu, per-channel constants: stored as float16;
 2. constants that overflow float16, and those of fewer than 8 elements (scalars, clip bounds): stay float32, the overflow named.
+
+A program before and after::
+
+    y = Conv(x, w, b)   ->   y = Conv(x, Cast(float16 w), Cast(float16 b))
 """
 
 from __future__ import annotations

@@ -11,6 +11,13 @@
 
 It is what ``--budget`` takes by itself. Let `recover-lsq` follow. With ``pieces=none`` it is
 `prune-channels`; ``pieces=all`` loses the least for a number of multiplications, but not for a time.
+
+A program before and after::
+
+    h = Conv3x3(x, w[64,32])   ->   p = Conv3x1(x, w1[20,32])
+    a = Relu(h)                     h = Conv1x3(p, w2[48,20])
+    y = Conv1x1(a, v[10,64])        a = Relu(h)
+                                    y = Conv1x1(a, v'[10,48])
 """
 
 from __future__ import annotations

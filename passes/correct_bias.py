@@ -2,6 +2,10 @@
 
 Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, arXiv 1906.04721, section 4.2, with
 means over calibration data.
+
+A program before and after::
+
+    h = Conv(xq, wq, DequantizeLinear(codes))   ->   h = Conv(xq, wq, DequantizeLinear(codes'))
 """
 
 from __future__ import annotations

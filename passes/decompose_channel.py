@@ -7,6 +7,11 @@ Use it on networks of wide k x k convolutions. Let `recover-lsq` follow: it fits
 
 1. Convolutions of one group with any stride, padding and dilation: the first piece keeps them.
 2. A layer stays where two pieces would cost more than the one or be no faster, with its numbers in a note.
+
+A program before and after::
+
+    y = Conv3x3(x, w[256,128], b)   ->   p = Conv3x3(x, w1[96,128])
+                                         y = Conv1x1(p, w2[256,96], b)
 """
 
 from __future__ import annotations

@@ -8,6 +8,11 @@ Use it where depthwise convolutions are fast. Let `recover-lsq` follow, or `reco
 
 1. Convolutions of one group whose kernel is not 1x1, with any stride, padding and dilation: the depthwise piece keeps them.
 2. A layer stays where the pieces would cost more than the one or be no faster, with its numbers in a note.
+
+A program before and after::
+
+    y = Conv3x3(x, w[256,128], b)   ->   p = Conv3x3(x, w1[256,1], group=128)   # two kernels a channel
+                                         y = Conv1x1(p, w2[256,256], b)
 """
 
 from __future__ import annotations

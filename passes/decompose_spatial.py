@@ -8,6 +8,11 @@ Use it on k x k convolutions, the larger k the better. Let `recover-lsq` follow.
 1. Two-dimensional convolutions of one group whose kernel is at least 2 x 2, with any stride, padding and dilation: each piece
    keeps its axis'.
 2. A layer stays where two pieces would cost more than the one or be no faster, with its numbers in a note.
+
+A program before and after::
+
+    y = Conv3x3(x, w[256,128], b)   ->   p = Conv3x1(x, w1[96,128])
+                                         y = Conv1x3(p, w2[256,96], b)
 """
 
 from __future__ import annotations

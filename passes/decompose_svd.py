@@ -7,6 +7,11 @@ Use it where wide pointwise layers or a large classifier hold most of the cost. 
 
 1. Gemm with a bias, and 1x1 convolutions of one group, with any stride.
 2. A layer stays where two pieces would cost more than the one or be no faster, with its numbers in a note.
+
+A program before and after::
+
+    y = Conv1x1(x, w[256,256], b)   ->   p = Conv1x1(x, w1[64,256])
+                                         y = Conv1x1(p, w2[256,64], b)
 """
 
 from __future__ import annotations

@@ -8,6 +8,12 @@ Use it on wide k x k convolutions. Let `recover-lsq` follow.
 
 1. Convolutions of one group whose kernel is not 1x1, with any stride, padding and dilation: the middle piece keeps them.
 2. A layer stays where three pieces would cost more than the one or be no faster, with its numbers in a note.
+
+A program before and after::
+
+    y = Conv3x3(x, w[256,128], b)   ->   p = Conv1x1(x, w1[48,128])
+                                         q = Conv3x3(p, w2[64,48])
+                                         y = Conv1x1(q, w3[256,64], b)
 """
 
 from __future__ import annotations

@@ -15,6 +15,11 @@ When: a deep run of blocks at one resolution costs too much and few images are a
 ``lower=relu`` costs what the gated block costs and is the better of the two in all that was measured (docs/distill-convex.md).
 Kept only where it is nearer to the teacher, on samples that no fit saw, than the network with nothing
 but the skips in the region's place, and within ``max-error``; taken back, with its gap, where the convex solver stops too early.
+
+A program before and after::
+
+    y = Block(Block(x))   ->   g = Clip(s C1(x), 0, 1)
+                               y = x + C3(C2(x) * g)
 """
 
 from __future__ import annotations

@@ -12,6 +12,11 @@ Unlike the original, factors are found for whole channel groups (`graph.channels
 are equalised too. A depthwise convolution reads with one factor and writes with another. A Clip takes part as
 far as its bound allows: a channel that reached the bound on calibration data keeps its scale, another may
 grow up to it.
+
+A program before and after::
+
+    h = Relu(Conv(x, w, b))   ->   h = Relu(Conv(x, s w, s b))   # s > 0 for each channel
+    y = Conv(h, v)                 y = Conv(h, v / s)
 """
 
 from __future__ import annotations

@@ -5,6 +5,11 @@ The rules are onnxscript's. Cases:
 2. a per-channel Mul/Add behind or before a Conv goes into it (before: only where the Conv does not pad);
 3. Pad before a Conv goes into its pads (zeros only);
 4. constant sub-expressions, identities, no-op casts, reshapes and transposes go.
+
+A program before and after::
+
+    h = Conv(x, w)                 ->   y = Conv(x, w * s, b)
+    y = BatchNormalization(h, ...)
 """
 
 from __future__ import annotations

@@ -20,6 +20,11 @@ d. one side of an Add is no convolution (an identity skip);
 e. Q has a bias and the convolution behind pads (its border would see the bias);
 f. the merged convolution would cost more than the two (a bottleneck stays a bottleneck);
 g. weights are not constant floats (a quantised graph).
+
+A program before and after::
+
+    h = Conv3x3(x, w, b)   ->   y = Conv3x3(x, Q w, Q b + q)
+    y = Conv1x1(h, Q, q)
 """
 
 from __future__ import annotations

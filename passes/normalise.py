@@ -5,6 +5,11 @@ Cases:
 2. unused nodes and initialisers go;
 3. nodes are sorted, nameless ones named after what they write;
 4. shapes are inferred afresh.
+
+A program before and after::
+
+    c = Constant([0, -1])   ->   y = Reshape(x, c)   # c is an initialiser
+    y = Reshape(x, c)
 """
 
 from __future__ import annotations

@@ -7,6 +7,12 @@
 4. The channels go; the layers that read them get the re-fitted weights of their curves.
 
 ``criterion=l1|activation|random`` and ``allocation=uniform`` are baselines, and change no other weight.
+
+A program before and after::
+
+    h = Conv(x, w[64,3,3,3])   ->   h = Conv(x, w[40,3,3,3])
+    a = Relu(h)                     a = Relu(h)
+    y = Conv(a, v[32,64,3,3])       y = Conv(a, v'[32,40,3,3])   # re-fitted
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Weight-only int8: a quarter of the bytes, float arithmetic, no data needed."""
+"""Weight-only int8: a quarter of the bytes, float arithmetic, no data needed.
+
+A program before and after::
+
+    y = Conv(x, w, b)   ->   y = Conv(x, DequantizeLinear(int8 codes, scale per channel), b)
+"""
 
 from __future__ import annotations
 

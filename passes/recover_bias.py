@@ -2,6 +2,10 @@
 
 The cheapest recovery there is: one number per channel, so that a handful of samples is enough (mean correction, as FLAP, arXiv
 2312.11983, and bias correction, arXiv 1906.04721, use it). Sequential like `recover-lsq`, and a baseline for it.
+
+A program before and after::
+
+    y = Conv(a, w, b)   ->   y = Conv(a, w, b + mean(teacher's y - y))
 """
 
 from __future__ import annotations

@@ -8,6 +8,11 @@ inputs already corrected. `fold-pointwise` then merges Q into the convolution be
 Deviations from the paper: a ridge towards the identity (the paper's least squares returns the smallest solution where samples
 are few, not the nearest to doing nothing), an intercept q (biases exist once batch normalisation is folded), and held-out rows
 that may veto a correction.
+
+A program before and after::
+
+    y = Conv(a, w, b)   ->   h = Conv(a, w, b)
+                             y = Conv1x1(h, Q, q)   # then fold-pointwise
 """
 
 from __future__ import annotations

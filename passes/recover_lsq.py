@@ -6,6 +6,10 @@ error of the skip. Errors behind a Relu or Clip count as they are behind it (`so
 one in front of it, where nothing but an activation lies between, move together to where the error behind the second is
 least (`solvers.chain`): an inner layer need not make what the teacher's makes. A fit that does not lower the error on
 held-out samples is taken back.
+
+A program before and after::
+
+    y = Conv(a, w, b)   ->   y = Conv(a, w', b')   # nearest to the teacher's y on the data
 """
 
 from __future__ import annotations

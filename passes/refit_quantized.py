@@ -1,4 +1,9 @@
-"""Re-fit weights to the inputs that the quantised network really gives them, by ridge regression (design 3.1)."""
+"""Re-fit weights to the inputs that the quantised network really gives them, by ridge regression (design 3.1).
+
+A program before and after::
+
+    h = Conv(xq, DequantizeLinear(codes, scale), bq)   ->   h = Conv(xq, DequantizeLinear(codes', scale'), bq')
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,11 @@ images, here every candidate is recovered in closed form before it is judged:
    among the best.
 
 The error that is left spreads through all layers behind: let `recover-lsq` follow.
+
+A program before and after::
+
+    h = Conv(x, w)               ->   h = Conv(x, w')   # re-fitted to make y
+    y = Relu(Add(h, Block(h)))        y = Relu(h)
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Round the weights of a quantised graph so that layer outputs, not weights, err least (GPTQ, arXiv 2210.17323)."""
+"""Round the weights of a quantised graph so that layer outputs, not weights, err least (GPTQ, arXiv 2210.17323).
+
+A program before and after::
+
+    h = Conv(xq, DequantizeLinear(codes, scale), bq)   ->   h = Conv(xq, DequantizeLinear(codes', scale'), bq)
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""The pass ``quantize``: static int8 in QDQ form, from unlabelled data."""
+"""The pass ``quantize``: static int8 in QDQ form, from unlabelled data.
+
+A program before and after::
+
+    y = Conv(x, w, b)   ->   xq = DequantizeLinear(QuantizeLinear(x))
+                             wq = DequantizeLinear(int8 codes)
+                             bq = DequantizeLinear(int32 codes)
+                             h  = Conv(xq, wq, bq)
+                             y  = DequantizeLinear(QuantizeLinear(h))
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     write(run_folder, report)            both files, atomically
     read(run_folder) -> Report
-    summary_lines(report), render_terminal(report, console)
+    summary_lines(report), render_terminal(report, console), render_layers(report, console)
     compare([(name, report), ...]) -> Comparison with .html() .markdown() .csv()
 
 Everything is imported on first use: pydantic, jinja2, and matplotlib must not be loaded by ``edgec --help``.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgec.runtime.report.html import page
     from edgec.runtime.report.schema import Report
     from edgec.runtime.report.store import read, write
-    from edgec.runtime.report.terminal import render_terminal, summary_lines
+    from edgec.runtime.report.terminal import render_layers, render_terminal, summary_lines
 
 __all__ = [
     "Report",
@@ -26,6 +26,7 @@ __all__ = [
     "compare",
     "page",
     "read",
+    "render_layers",
     "render_terminal",
     "summary_lines",
     "write",
@@ -37,6 +38,7 @@ _HOME = {
     "compare": "comparison",
     "page": "html",
     "read": "store",
+    "render_layers": "terminal",
     "render_terminal": "terminal",
     "summary_lines": "terminal",
     "write": "store",

@@ -64,6 +64,30 @@ def render_terminal(report: Report, console: Console) -> None:
         console.print(_text(text, style="yellow"))
 
 
+def render_layers(report: Report, console: Console) -> None:
+    """Print the table of layers: what each cost and costs, and where it comes from."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name in ("layer", "op", "made by", "multiply-adds", "parameters", "share of latency", "SQNR"):
+        table.add_column(name, justify="left" if name in ("layer", "op", "made by") else "right")
+    for layer in report.layers:
+        table.add_row(
+            _text(layer.name),
+            _text(layer.op),
+            _text(layer.origin),
+            _text(_moved(layer.macs_before, layer.macs_after)),
+            _text(_moved(layer.params_before, layer.params_after)),
+            _text("" if layer.latency_share is None else f"{100 * layer.latency_share:.1f}%"),
+            _text("" if layer.sqnr_db is None else facts.SQNR.text(layer.sqnr_db)),
+        )
+    console.print(table)
+
+
+def _moved(before: int, after: int) -> str:
+    return facts.count(after) if before == after else f"{facts.count(before)} → {facts.count(after)}"
+
+
 def _text(words: str, style: str = "") -> Text:
     """Words of one line, which names cannot break."""
     from rich.text import Text

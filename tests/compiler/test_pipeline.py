@@ -12,8 +12,8 @@ from typing import ClassVar
 import pytest
 from threadpoolctl import threadpool_info
 
+from edgec.compiler.pipeline import cache as caching
 from edgec.compiler.pipeline.cache import KeyMaker, PassCache
-from edgec.compiler.pipeline.run import cache as caching
 from edgec.compiler.pipeline.run import run_pipeline
 from edgec.compiler.pipeline.sealed import SealedFolder, user_key
 from edgec.graph.errors import EdgecError, PassError, UsageError

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 import edgec
 from edgec.compiler.artifacts import Emitted
+from edgec.compiler.face.metric import Judged
 from edgec.compiler.gates import GateResult
 from edgec.compiler.latency import Timings
 from edgec.compiler.layer_table import LayerRow
@@ -37,6 +38,7 @@ class RunFacts:
     emitted: tuple[Emitted, ...]
     quality: Mapping[str, Mapping[str, Any]]
     artifact_quality: Mapping[str, Mapping[str, Any]]
+    metrics: tuple[Judged, ...]
     timings: Timings
     layers: tuple[LayerRow, ...]
     remarks: tuple[str, ...]
@@ -59,7 +61,7 @@ def assemble(facts: RunFacts, recipe: Recipe) -> Report:
     values: dict[str, Any] = {
         "edgec": edgec.__version__,
         "model": {
-            "name": Path(ready.recipe.model.path).name,
+            "name": ready.recipe.model.origin or Path(ready.recipe.model.path).name,
             "sha256": ready.sha256,
             "macs": before.macs,
             "params": before.params,
@@ -70,6 +72,7 @@ def assemble(facts: RunFacts, recipe: Recipe) -> Report:
         "target_title": ready.target.title,
         "compressed": {"macs": after.macs, "params": after.params},
         "quality": dict(facts.quality),
+        "metrics": [asdict(one) for one in facts.metrics],
         "artifacts": [_artifact(facts, one) for one in facts.emitted],
         "passes": [_pass(step) for step in facts.steps],
         "gates": [asdict(gate) for gate in facts.gates],
@@ -99,8 +102,7 @@ def _headline(facts: RunFacts, report: Report) -> str | None:
 
 
 def _artifact(facts: RunFacts, one: Emitted) -> dict[str, Any]:
-    judged_by_graph = facts.quality.get(STAGES[one.precision]) if one.format == "onnx" else None
-    quality = facts.artifact_quality.get(one.name, judged_by_graph)
+    quality = quality_of(one, facts.quality, facts.artifact_quality)
     return {
         "path": one.name,
         "format": one.format,
@@ -110,6 +112,13 @@ def _artifact(facts: RunFacts, one: Emitted) -> dict[str, Any]:
         "quality": quality,
         "latency": facts.timings.artifacts.get(one.name),
     }
+
+
+def quality_of(
+    one: Emitted, quality: Mapping[str, Mapping[str, Any]], by_artifact: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """The artifact's own figures; those of its graph for ONNX, which the same engine runs."""
+    return by_artifact.get(one.name, quality.get(STAGES[one.precision]) if one.format == "onnx" else None)
 
 
 def _pass(step: Step) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from edgec.compiler.artifacts import NAMES, Emitted, emit_all, split_remarks, stages
-from edgec.compiler.assemble import RunFacts, assemble
+from edgec.compiler.assemble import RunFacts, assemble, quality_of
 from edgec.compiler.cache import PassCache
+from edgec.compiler.face.given import Given, unused_inputs
+from edgec.compiler.face.metric import Judged, Metric
 from edgec.compiler.gates import check_gates
 from edgec.compiler.latency import time_run
 from edgec.compiler.layer_table import layer_table
@@ -53,13 +55,25 @@ class Settings:
     """The recipe's model, where somebody has begun to load it."""
     progress: Progress = field(default_factory=Progress)
     after_pass: Callable[[Step], None] | None = None
+    given: Given | None = None
+    """What a Python program holds in memory, in place of files."""
+    metric: Metric | None = None
 
 
 def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
     """Run ``recipe`` into ``settings.out``. Gates that fail are in the report; everything else raises EdgecError."""
     start = time.perf_counter()
     with RunFolder(settings.out, force=settings.force) as folder, scratch_folder() as scratch:
-        ready = prepare(recipe, settings.loading, settings.pending)
+        pending, targets = settings.pending, None
+        if settings.given is not None:
+            brought = settings.given.bring(recipe, settings.loading, folder.part)
+            recipe, pending, targets = brought.recipe, brought.pending, brought.targets
+        ready = prepare(recipe, settings.loading, pending)
+        if settings.metric is not None:
+            offset = ready.recipe.eval.label_offset if ready.recipe.eval is not None else 0
+            settings.metric.on_teacher(
+                ready.model, _judging_data(ready), targets, offset, ready.recipe.threads
+            )
         kept = SealedFolder(folder.cache, user_key())
         cache = PassCache(kept)
         if not settings.resume:
@@ -87,6 +101,7 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
         with settings.progress.counting("judging"):
             quality = _judge(ready, models)
             by_artifact, remarks = _judge_files(ready, models, emitted)
+            metrics, more = _own_metric(settings.metric, emitted, quality, by_artifact)
         timings = time_run(
             ready, models, emitted, scratch, measure=settings.measure, progress=settings.progress
         )
@@ -98,7 +113,8 @@ def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
             emitted=emitted,
             quality=quality,
             artifact_quality=by_artifact,
-            remarks=(*_doubts(kept), *remarks),
+            metrics=metrics,
+            remarks=(*_doubts(kept), *remarks, *more),
             folder=shlex.quote(folder.path.resolve().name),
             timings=timings,
             layers=layer_table(ready.model, models, data, timings.per_node_ms, ready.recipe.threads),
@@ -204,14 +220,29 @@ def _judge_files(
     return found, ()
 
 
+def _own_metric(
+    metric: Metric | None,
+    emitted: tuple[Emitted, ...],
+    quality: dict[str, dict[str, Any]],
+    by_artifact: dict[str, dict[str, Any]],
+) -> tuple[tuple[Judged, ...], tuple[str, ...]]:
+    """The metric that was asked for, of every file; remarks where one cannot be run here."""
+    if metric is None:
+        return (), ()
+    known = {one.name: quality_of(one, quality, by_artifact) or {} for one in emitted} | {
+        "": quality.get("teacher", {})
+    }
+    return metric.on_files([(one.name, one.path) for one in emitted], known.__getitem__)
+
+
 def _publish(facts: RunFacts, folder: RunFolder) -> Report:
     from edgec.runtime.report import write
 
-    recipe = relative_to(facts.ready.recipe, folder.path)
+    recipe = relative_to(facts.ready.recipe, folder.path, folder.part)
     report = assemble(facts, recipe)
     folder.write("recipe.yaml", recipe.to_yaml())
     write(folder.part, report)
-    folder.publish(stale=tuple(NAMES.values()))
+    folder.publish(stale=(*NAMES.values(), *unused_inputs(recipe)))
     return report
 
 

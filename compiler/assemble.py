@@ -14,6 +14,7 @@ from edgec.compiler.emit.artifacts import Emission, Emitted
 from edgec.compiler.evaluate.evaluate import Evaluation
 from edgec.compiler.evaluate.gates import GateResult, check_gates
 from edgec.compiler.evaluate.layer_table import LayerRow, layer_table
+from edgec.compiler.face.given import unused_inputs
 from edgec.compiler.latency.timings import Timings
 from edgec.compiler.pipeline.resources import peak_rss_mb
 from edgec.compiler.pipeline.run import Step
@@ -27,8 +28,6 @@ from edgec.graph.version import __version__
 
 if TYPE_CHECKING:
     from edgec.runtime.report.schema import Report
-
-STAGES = {"fp32": "float", "fp16": "fp16", "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,11 @@ def publish(facts: RunFacts, space: Workspace, start: float) -> Report:
     """Write recipe and report, and put everything in place; the run began at ``start`` (`time.perf_counter`)."""
     from edgec.runtime.report import write
 
-    recipe = relative_to(facts.plan.recipe, space.folder.path)
+    recipe = relative_to(facts.plan.recipe, space.folder.path, space.folder.part)
     report = assemble(facts, recipe, space, start)
     space.folder.write("recipe.yaml", recipe.to_yaml())
     write(space.folder.part, report)
-    space.folder.publish(stale=tuple(NAMES.values()))
+    space.folder.publish(stale=(*NAMES.values(), *unused_inputs(recipe)))
     return report
 
 
@@ -79,7 +78,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
     values: dict[str, Any] = {
         "edgec": __version__,
         "model": {
-            "name": Path(plan.recipe.model.path).name,
+            "name": plan.recipe.model.origin or Path(plan.recipe.model.path).name,
             "sha256": plan.sha256,
             "macs": before.macs,
             "params": before.params,
@@ -90,6 +89,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
         "target_title": plan.target.title,
         "compressed": {"macs": after.macs, "params": after.params},
         "quality": dict(facts.evaluation.by_stage),
+        "metrics": [asdict(one) for one in facts.evaluation.metrics],
         "artifacts": [_artifact(facts, one) for one in facts.emission.files],
         "passes": [_pass(step) for step in facts.steps],
         "gates": [asdict(gate) for gate in facts.gates()],
@@ -119,8 +119,7 @@ def _headline(facts: RunFacts, report: Report) -> str | None:
 
 
 def _artifact(facts: RunFacts, one: Emitted) -> dict[str, Any]:
-    judged_by_graph = facts.evaluation.by_stage.get(STAGES[one.precision]) if one.format == "onnx" else None
-    quality = facts.evaluation.by_artifact.get(one.name, judged_by_graph)
+    quality = facts.evaluation.of(one)
     return {
         "path": one.name,
         "format": one.format,

@@ -43,6 +43,10 @@ class UsageError(EdgecError):
     exit_code = 2
 
 
+class WrongTypeError(UsageError, TypeError):
+    """An argument of a Python call has a type that is not admitted there."""
+
+
 class ModelError(EdgecError):
     """The model file is missing, damaged, or not a model."""
 

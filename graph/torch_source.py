@@ -14,6 +14,7 @@ import onnx
 
 from edgec.graph.boundary import first_line
 from edgec.graph.errors import EdgecError, ModelError, UsageError
+from edgec.graph.torch_export import export_module, export_program
 from edgec.graph.torch_guard import load_guarded
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def from_pt2(path: Path, *, trust: bool) -> onnx.ModelProto:
         raise
     except Exception as error:  # torch raises its own tree of errors, json's, zipfile's and pickle's
         raise ModelError("not a torch.export file", where=str(path), why=first_line(error)) from error
-    return _export(program, (), None, str(path))
+    return export_program(program, str(path))
 
 
 def from_factory(
@@ -70,9 +71,7 @@ def from_factory(
         raise UsageError(
             "a torch factory needs the shape of one input", where=source, hint="Add --input-shape 3,224,224."
         )
-    module.eval()
-    example = torch.zeros((2, *input_shape))
-    return _export(module, (example,), {0: torch.export.Dim("batch")}, source)
+    return export_module(module, (torch.zeros((2, *input_shape)),), source)
 
 
 @contextmanager
@@ -124,30 +123,3 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
     except (RuntimeError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())[:300]
         raise ModelError("the weights do not fit the network", where=str(path), why=why) from error
-
-
-def _export(program: Any, args: tuple[Any, ...], dynamic: Any, source: str) -> onnx.ModelProto:
-    import contextlib
-    import io
-    import logging
-    import warnings
-
-    import torch
-
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            shapes = None if dynamic is None else (dynamic,)
-            exported = torch.onnx.export(program, args, dynamo=True, dynamic_shapes=shapes, verbose=False)
-    except Exception as error:  # the exporter raises its own tree of errors and those of user code
-        why = first_line(error)
-        raise ModelError("torch cannot export this module", where=source, why=why) from error
-    finally:
-        quiet.setLevel(level)
-    if exported is None:
-        raise ModelError("torch cannot export this module", where=source)
-    model: onnx.ModelProto = exported.model_proto
-    return model

@@ -90,6 +90,13 @@ def count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def _has_widgets(console: Console) -> bool:
+    """In a notebook that can show what moves; without ipywidgets, rich would complain in every cell."""
+    from importlib.util import find_spec
+
+    return console.is_jupyter and find_spec("ipywidgets") is not None
+
+
 class _BarProgress(Progress):
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
@@ -107,9 +114,9 @@ class _BarProgress(Progress):
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
-    """Progress bars with the time left, on a terminal only."""
+    """Progress bars with the time left, on a terminal or in a notebook only."""
     console = stderr()
-    if quiet or not console.is_terminal:
+    if quiet or not (console.is_terminal or _has_widgets(console)):
         yield Progress()
         return
     columns = (

@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgec.compiler.face.given import Brought, Given
+from edgec.compiler.face.metric import Metric
 from edgec.compiler.pipeline.cache import PassCache
 from edgec.compiler.pipeline.run import Step
 from edgec.compiler.pipeline.run_folder import CACHE, RunFolder
 from edgec.compiler.pipeline.sealed import SealedFolder, user_key
+from edgec.compiler.plan.recipe import Recipe
 from edgec.graph.foreign import Loading, Pending
 from edgec.graph.scratch import scratch_folder
 from edgec.passes.base import Progress
@@ -30,6 +33,9 @@ class Settings:
     """The recipe's model, where somebody has begun to load it."""
     progress: Progress = field(default_factory=Progress)
     after_pass: Callable[[Step], None] | None = None
+    given: Given | None = None
+    """What a Python program holds in memory, in place of files."""
+    metric: Metric | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,13 @@ class Workspace:
     def cache(self) -> PassCache:
         """The passes that are finished."""
         return PassCache(self.kept)
+
+    def read(self, recipe: Recipe) -> Brought:
+        """The recipe with what a Python program holds in memory brought into files, and its model on the way."""
+        settings = self.settings
+        if settings.given is None:
+            return Brought(recipe, settings.pending)
+        return settings.given.bring(recipe, settings.loading, self.folder.part)
 
     def begin(self) -> None:
         """Forget what an earlier run left, unless this one resumes it."""

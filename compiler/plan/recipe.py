@@ -45,6 +45,8 @@ class ModelSource(_Closed):
     weights: fields.PathField | None = None
     input_shape: fields.ShapeField | None = None
     sha256: str | None = None
+    origin: str | None = None
+    """What the file was written from, where a Python program gave the model itself."""
 
 
 class DataSource(_Closed):
@@ -212,9 +214,11 @@ def read_recipe(path: str | Path) -> Recipe:
     return _rebased(recipe, path.parent)
 
 
-def relative_to(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with its paths as seen from ``folder``."""
-    return _with_paths(recipe, lambda text: os.path.relpath(text, folder))
+def relative_to(recipe: Recipe, folder: Path, part: Path | None = None) -> Recipe:
+    """The recipe with its paths as seen from ``folder``; what is in ``part`` now will lie in ``folder`` itself."""
+    return _with_paths(
+        recipe, lambda text: os.path.relpath(text, part if Path(text).parent == part else folder)
+    )
 
 
 def check_model(recipe: Recipe, sha256: str) -> None:

@@ -29,9 +29,18 @@ class Pending:
     def __init__(self, arguments: Mapping[str, Any], loading: Loading) -> None:
         self._arguments, self._loading = arguments, loading
         self._child = _child(_LOAD, arguments, loading) if loading.isolated else None
+        self._model: ir.Model | None = None
 
     def model(self) -> ir.Model:
-        """Wait for the canonical graph. Raises EdgecError as `graph.load.load` does; ModelError where the child crashed."""
+        """Wait for the canonical graph, the same one each time.
+
+        Raises EdgecError as `graph.load.load` does; ModelError where the child crashed.
+        """
+        if self._model is None:
+            self._model = self._wait()
+        return self._model
+
+    def _wait(self) -> ir.Model:
         if self._child is None:
             from edgec.graph.load import load as load_here
 

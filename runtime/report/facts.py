@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Gate, Latency, Quality, Ratio, Report
+from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Gate, Latency, Metric, Quality, Ratio, Report
 
 _PRECISIONS = ("int8", "mixed", "fp16", "fp32")
 _STAGE = {"int8": "int8", "mixed": "int8", "fp16": "fp16", "fp32": "float"}
@@ -287,6 +287,20 @@ def gate_text(gate: Gate) -> str:
     value = "" if gate.value is None else f" {plain_value(gate.value)}"
     limit = "" if gate.limit is None else f" (limit {plain_value(gate.limit)})"
     return f"{gate.name}{value}{limit}{f': {gate.why}' if gate.why else ''}"
+
+
+def metric_text(metric: Metric) -> str:
+    """A metric of the caller's, in one line: ``f1 on 500 samples: source 0.91, model.int8.onnx 0.905 ±0.003``."""
+    found = [f"source {_figure(metric.teacher)}"]
+    for path, value in metric.values.items():
+        error = metric.errors.get(path)
+        found.append(f"{path} {_figure(value)}" + (f" ±{error:.2g}" if error is not None else ""))
+    lower = " (lower is better)" if metric.lower_is_better else ""
+    return f"{metric.name} on {metric.samples} samples{lower}: {', '.join(found)}"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def plain_value(value: float | str | None) -> str:

@@ -92,6 +92,7 @@ def render(template: str, **values: Any) -> str:
         db=facts.SQNR.text,
         plain=facts.plain_value,
         format_name=facts.format_name,
+        metric_text=facts.metric_text,
         option=_option,
     )
     environment.globals.update(

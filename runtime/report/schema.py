@@ -302,6 +302,20 @@ class Tradeoff(Part):
     budget: str = ""
 
 
+class Metric(Part):
+    """A metric that the caller asked for, on ``samples`` samples: of the source model, and of each artifact by path.
+
+    ``errors``: standard error of the difference to the source model, paired by sample, where the metric gave values per sample.
+    """
+
+    name: str
+    samples: int
+    teacher: Figure = None
+    values: dict[str, Figure] = {}
+    errors: dict[str, Figure] = {}
+    lower_is_better: bool = False
+
+
 class DataInfo(Part):
     """The calibration data (``random``: noise that was asked for), and the evaluation data if any."""
 
@@ -325,6 +339,7 @@ class Report(Part):
     target_title: str = ""
     compressed: Compressed
     quality: dict[Stage, Quality] = {}
+    metrics: tuple[Metric, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
     headline: str | None = None
     """Path of the artifact that the headline speaks of: the one that a latency budget is for, else the fastest of the smallest

@@ -29,6 +29,7 @@ def summary_lines(report: Report) -> list[str]:
             words.append(_latency(artifact.latency))
         lines.append(f"  {artifact.path:<28} {', '.join(words)}")
         lines += [f"  {'':<28} {_elsewhere(other)}" for other in artifact.others]
+    lines += [f"  {facts.metric_text(metric)}" for metric in report.metrics]
     lines += [f"  ! {text}" for text in (*facts.problems(report), *report.warnings, *facts.remarks(report))]
     return [visible(line) for line in lines]
 
@@ -51,6 +52,8 @@ def render_terminal(report: Report, console: Console) -> None:
     for artifact in report.artifacts:
         for other in artifact.others:
             console.print(_text(f"{artifact.path}: {_elsewhere(other)}"))
+    for metric in report.metrics:
+        console.print(_text(facts.metric_text(metric)))
     reverted = [f"{run.name}: {n.text}" for run in report.passes for n in run.notes if n.level == "reverted"]
     for line in reverted:
         console.print(_text(f"put back  {line}", style="yellow"))

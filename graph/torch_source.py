@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ def from_pt2(path: Path, *, trust: bool) -> onnx.ModelProto:
     """
     torch = _torch(str(path))
     try:
-        program = torch.export.load(path) if trust else load_guarded(path)
+        with _quiet("torch.export"):
+            program = torch.export.load(path) if trust else load_guarded(path)
     except EdgecError:
         raise
     except Exception as error:  # torch raises its own tree of errors, json's, zipfile's and pickle's
@@ -85,6 +87,18 @@ def _without_bytecode() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """What torch logs as warnings, with tracebacks, is none of the user's business: the error says it."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _import(name: str, source: str) -> Any:
     try:
         if not name.endswith(".py"):
@@ -127,26 +141,19 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
 
 
 def _export(program: Any, args: tuple[Any, ...], dynamic: Any, source: str) -> onnx.ModelProto:
-    import contextlib
     import io
-    import logging
     import warnings
 
     import torch
 
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _quiet("torch.onnx"):
             warnings.simplefilter("ignore")
             shapes = None if dynamic is None else (dynamic,)
             exported = torch.onnx.export(program, args, dynamo=True, dynamic_shapes=shapes, verbose=False)
     except Exception as error:  # the exporter raises its own tree of errors and those of user code
         why = first_line(error)
         raise ModelError("torch cannot export this module", where=source, why=why) from error
-    finally:
-        quiet.setLevel(level)
     if exported is None:
         raise ModelError("torch cannot export this module", where=source)
     model: onnx.ModelProto = exported.model_proto

@@ -235,15 +235,15 @@ def _python() -> Iterator[Case]:
         "Python",
         {
             ('edgec.compile("net.onnx", "out", seed=-1)',): ("seed", "-1", "from 0 to"),
-            ('edgec.compile("net.onnx", "out", presicion="int8")',): (
-                "presicion",
-                "Did you mean 'precision'",
-            ),
+            ('edgec.compile("net.onnx", "out", precision="int9")',): ("precision", "int9", "int8"),
+            ('edgec.compile("net.onnx", "out", data=["a.jpg"])',): ("data", "a list of str", "a path"),
+            ('edgec.compile(7, "out")',): ("model", "an int", "torch.nn.Module"),
+            ('edgec.compile("net.onnx", "out", metric="topp1")',): ("topp1", "Did you mean 'top1'"),
             ('edgec.compile("net.onnx", "out", samples=5)',): ("samples", "without data"),
             ('edgec.compile("net.onnx", "out", budget="macs=50")',): ("macs=50", "did you mean 50%"),
             ('edgec.compile("net.onnx", "out", load_timeout="soon")',): ("'soon'", "500ms, 90s"),
             ('edgec.load("net.onnx", input_shape=(3, 0, 16))',): ("(3, 0, 16)", "from 1 to"),
-            ('edgec.compile("net.onnx", None)',): ("out", "None", "a path"),
+            ('edgec.compile("net.onnx", None)',): ("out", "a NoneType", "a path"),
             ('edgec.bench(["net.onnx"], threads=0)',): ("threads", "0", "from 1 to 1024"),
             ('edgec.bench(["net.onnx"], device="pi@board")',): ("pi@board", "ssh://pi@board"),
             ("from edgec.passes.prune_channels import PruneChannels as P; P(macs='50%', ridge=-3)",): (

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @overload
-def compile(
+def compile(  # noqa: A001
     model: Recipe,
     out: PathLike,
     *,
@@ -52,7 +52,7 @@ def compile(
 
 
 @overload
-def compile(
+def compile(  # noqa: A001
     model: ModelLike,
     out: PathLike,
     *,
@@ -128,13 +128,14 @@ def compile(  # noqa: A001  (the verb of the product)
 
     ``model``: a path, a ``torch.nn.Module`` (exported with ``example_input``, else with the first of the data), an
     ``onnx.ModelProto``, an ``onnx_ir.Model``, or a whole `Recipe`, which has the other answers in itself.
-    ``data``, ``eval``: a path, an array, a dict of arrays, a torch Dataset or DataLoader, an iterable of arrays; with labels beside
-    them for ``eval``. What is given in memory is written into ``out``, so that its ``recipe.yaml`` runs again.
-    ``metric``: a name, or ``func(predict, samples) -> float | dict | (float, per sample)``, for the source model and every artifact.
-    The other arguments are the recipe's keys and the command line's options of the same names; ``threads``: None is all cores.
+    ``data``, ``eval``: a path, an array, a dict of arrays, a torch Dataset or DataLoader, an iterable of arrays; with labels
+    beside them for ``eval``. What is given in memory is written into ``out``, so that its ``recipe.yaml`` runs again.
+    ``metric``: a name, or ``func(predict, samples) -> float | dict | (float, per sample)``; on the source model and every
+    artifact. The other arguments are the recipe's keys and the command line's options of the same names; ``threads``: None is
+    all cores.
 
-    A model file is read in a child process that may take ``load_timeout`` seconds and ``load_memory`` bytes (None: by its size and
-    the free memory), or in this one (``isolated=False``); ``trust`` runs what a ``.pt2`` holds.
+    A model file is read in a child process that may take ``load_timeout`` seconds and ``load_memory`` bytes (None: by its size
+    and the free memory), or in this one (``isolated=False``); ``trust`` runs what a ``.pt2`` holds.
 
     Progress shows in a terminal and in a notebook; ``quiet`` silences it. Raises EdgecError, of which a `WrongTypeError` is a
     TypeError too; gates that fail are in the report (``report.passed``).

@@ -40,8 +40,8 @@ def export_program(program: Any, source: str) -> onnx.ModelProto:
 def export_module(module: torch.nn.Module, example: Sequence[torch.Tensor], source: str) -> onnx.ModelProto:
     """``module`` as it infers, in ONNX, its inputs named as ``forward`` names them and their first axes the batch.
 
-    ``example`` is one batch of each input. The exporter of torch.export is tried first, then that of TorchScript; ModelError gives
-    the reasons of both. The module's mode is put back, its weights stay where they are.
+    ``example`` is one batch of each input. The exporter of torch.export is tried first, then that of TorchScript; ModelError
+    gives the reasons of both. The module's mode is put back, its weights stay where they are.
     """
     inputs = tuple(_prepared(one, module) for one in example)
     names = _names(module, len(inputs))
@@ -79,7 +79,7 @@ def _exporters(
         )
 
     def script() -> onnx.ModelProto:
-        written = io.BytesIO()
+        written: Any = io.BytesIO()  # all releases take a stream; the hints of some do not say so
         torch.onnx.export(
             module,
             inputs,

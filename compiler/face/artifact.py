@@ -107,7 +107,8 @@ class LoadedArtifact:
             raise DataError(
                 "the input takes whole numbers", where=f"{self.path.name}: {name}", why=f"its type is {kind}"
             )
-        return array.astype(kind, copy=False)
+        made: Array = array.astype(kind, copy=False)
+        return made
 
     def _invoked(self, coded: Mapping[str, Array], start: int) -> dict[str, Array]:
         from edgec.runtime.agent.base import first_line

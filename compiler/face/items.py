@@ -55,8 +55,8 @@ def check_data(name: str, value: Any) -> None:
 
 
 def items(name: str, value: Any, samples: int | None, seed: int) -> Iterator[Item]:
-    """What ``value`` holds. Where samples have numbers, ``samples`` of them are chosen by ``seed``, as from a file; of what can only
-    be gone through, the caller takes the first. Raises WrongTypeError for an item that is no array.
+    """What ``value`` holds. Where samples have numbers, ``samples`` of them are chosen by ``seed``, as from a file; of what can
+    only be gone through, the caller takes the first. Raises WrongTypeError for an item that is no array.
     """
     check_data(name, value)
     if _is_labelled(value):

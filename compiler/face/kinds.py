@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Union
 
 if TYPE_CHECKING:
@@ -57,11 +57,9 @@ class PreprocessOptions(TypedDict, total=False):
     letterbox: int | str
 
 
-PathLike = Union[str, "os.PathLike[str]"]
+PathLike = str | os.PathLike[str]
 ModelLike = Union[PathLike, TorchModule, "onnx.ModelProto", "ir.Model"]
 DataLike = Union[PathLike, ArrayLike, Mapping[str, ArrayLike], "Dataset", MapDataset, Iterable[Any]]
-Predict = Callable[[Any], Any]
-MetricResult = Union[float, Mapping[str, float], tuple[float, Any]]
 
 
 def named(value: Any) -> str:

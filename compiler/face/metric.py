@@ -32,8 +32,8 @@ _ADMITTED = "a number, a dict of numbers, or a pair (number, one number per samp
 class Samples:
     """What a metric judges on: inputs as the network takes them, and what came beside them.
 
-    Goes through batches ``(x, y)`` of at most 32 samples, as a DataLoader does; ``x`` and ``y`` hold all at once. x is an array, or
-    a dict by input where the model has several; y is None where the data has no labels.
+    Goes through batches ``(x, y)`` of at most 32 samples, as a DataLoader does; ``x`` and ``y`` hold all at once. x is an array,
+    or a dict by input where the model has several; y is None where the data has no labels.
     """
 
     def __init__(self, data: Dataset, targets: Any = None, label_offset: int = 0) -> None:
@@ -88,7 +88,7 @@ class Judged:
 
 
 class Metric:
-    """A metric of one run: asked for by name, or a function. The teacher comes first: a function that fails does so before work."""
+    """A metric of one run: asked for by name, or a function. The teacher comes first: what fails then fails before the work."""
 
     def __init__(self, metric: str | Callable[..., Any]) -> None:
         """Raises WrongTypeError for what is neither, UsageError for an unknown name."""
@@ -120,7 +120,7 @@ class Metric:
     def on_files(
         self, files: Iterable[tuple[str, Path]], quality: Callable[[str], Mapping[str, Any]]
     ) -> tuple[tuple[Judged, ...], tuple[str, ...]]:
-        """(values, remarks) for artifacts by name and path. ``quality``: figures of every run, by artifact, '' is the teacher's."""
+        """(values, remarks) for artifacts by name and path; ``quality``: what is known by artifact, '' being the teacher."""
         if isinstance(self._metric, str):
             name = self._metric
             values = {file: quality(file).get(name) for file, _ in files}

@@ -80,7 +80,8 @@ def mark_read(source: onnx.ModelProto, model: ir.Model) -> None:
 
 def mark(before: ir.Model, after: ir.Model, made_by: str) -> None:
     """Mark the nodes of ``after`` that the pass ``made_by`` made from ``before``; the others keep their marks."""
-    known, written = {}, {}
+    known: dict[str, tuple[str, Origin]] = {}
+    written: dict[str | None, str] = {}
     for node in before.graph:
         found = origin(node) or Origin(FILE, node.name or "")
         known[node.name or ""] = (node.op_type, found)

@@ -274,7 +274,14 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
             why = str(invalid).strip().splitlines()[0]
             raise ModelError("the model is not valid ONNX", why=why) from error
         return model
-    return simple if isinstance(simple, onnx.ModelProto) else model
+    return (
+        simple if isinstance(simple, onnx.ModelProto) and _interface(simple) == _interface(model) else model
+    )
+
+
+def _interface(model: onnx.ModelProto) -> list[list[str]]:
+    """Names at both ends: where an output becomes an input itself, onnxsim gives the input the output's name."""
+    return [[value.name for value in side] for side in (model.graph.input, model.graph.output)]
 
 
 def _to_ir(model: onnx.ModelProto) -> ir.Model:

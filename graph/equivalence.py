@@ -26,7 +26,10 @@ class Reference:
 
     @staticmethod
     def of(source: onnx.ModelProto) -> Reference:
-        """Run ``source`` on ``SAMPLES`` random inputs. Raises UnsupportedError where onnxruntime cannot."""
+        """Run ``source`` on ``SAMPLES`` random inputs.
+
+        Raises UnsupportedError where onnxruntime cannot, and for outputs that are no tensors.
+        """
         runner = session(source)
         inputs = tuple(random_inputs(source.graph.input, seed) for seed in range(SAMPLES))
         try:
@@ -34,6 +37,13 @@ class Reference:
         except Exception as error:  # the runtime's exceptions have no common base of their own
             why = " ".join(str(error).split())[:300]
             raise UnsupportedError("onnxruntime cannot run the model", why=why) from error
+        for sample in outputs:
+            for value, got in zip(source.graph.output, sample, strict=True):
+                if not isinstance(got, np.ndarray):  # a sequence, a map, or an optional one that is not there
+                    kind = "nothing" if got is None else f"a {type(got).__name__}"
+                    raise UnsupportedError(
+                        "only tensors can be given out", where=f"output {value.name!r}", why=f"it is {kind}"
+                    )
         return Reference(inputs, outputs)
 
     def matches_batched(self, model: ir.Model, tolerance: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,8 @@ def from_pt2(path: Path, *, trust: bool) -> onnx.ModelProto:
     """
     torch = _torch(str(path))
     try:
-        program = torch.export.load(path) if trust else load_guarded(path)
+        with _quiet("torch.export"):
+            program = torch.export.load(path) if trust else load_guarded(path)
     except EdgecError:
         raise
     except Exception as error:  # torch raises its own tree of errors, json's, zipfile's and pickle's
@@ -82,6 +84,18 @@ def _without_bytecode() -> Iterator[None]:
         yield
     finally:
         sys.dont_write_bytecode = before
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """What torch logs as warnings, with tracebacks, is none of the user's business: the error says it."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _import(name: str, source: str) -> Any:

@@ -240,12 +240,26 @@ def _check_value(value: onnx.ValueInfoProto) -> None:
         raise ModelError("it is above 2 GB", where=f"input {value.name!r}", why=f"{count} elements")
 
 
+def _check_words(node: onnx.NodeProto) -> None:
+    """Raise ModelError for a name that is not UTF-8: protobuf hands it out as bytes, which no library expects."""
+    attributes = (name for one in node.attribute for name in (one.name, one.ref_attr_name))
+    words: Iterable[object] = (
+        node.op_type, node.domain, node.name, node.overload, *node.input, *node.output, *attributes,
+    )  # fmt: skip
+    for word in words:
+        if not isinstance(word, str):
+            raise ModelError(
+                "a name in the model is not text", where=f"node {node.name!r}", why=f"it is {word!r}"
+            )
+
+
 def _check_nodes(
     nodes: Any, opsets: dict[str, int], known: set[str], depth: int, taken: set[str] | None = None
 ) -> set[str]:
     """Check nodes; the names of what they write. ``taken`` are names that they may not write."""
     written: set[str] = set()
     for node in nodes:
+        _check_words(node)
         names = [name for name in node.output if name]
         if not node.op_type:
             raise ModelError("a node has no op type", where=f"node {node.name!r}")

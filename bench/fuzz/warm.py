@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import types
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ class Spare:
         os.close(tell)
         self.pid = pid
         self.returncode: int | None = None
+        self._lock = threading.Lock()
         self.stdin: BinaryIO = os.fdopen(ask, "wb")
         self.stdout: BinaryIO = os.fdopen(told, "rb", buffering=0)
         self.stdout.read(1)  # it has a session of its own now, and can be killed by it
@@ -48,10 +50,11 @@ class Spare:
         self.stdin.flush()
 
     def poll(self) -> int | None:
-        if self.returncode is None:
-            ended, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if ended else None
-        return self.returncode
+        with self._lock:  # edgec asks from two threads, as it may ask a Popen
+            if self.returncode is None:
+                ended, status = os.waitpid(self.pid, os.WNOHANG)
+                self.returncode = os.waitstatus_to_exitcode(status) if ended else None
+            return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """As `subprocess.Popen.wait` does."""

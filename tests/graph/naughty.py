@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,16 @@ def hang(arguments: Mapping[str, Any], listener: Listener) -> bytes:
     listener.stage(FOLDING)
     time.sleep(60)
     return b""
+
+
+def litter(arguments: Mapping[str, Any], listener: Listener) -> bytes:
+    """Leave a folder where temporary ones go, and say where; or die with it."""
+    made = tempfile.mkdtemp()
+    if arguments["end"] == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if arguments["end"] == "hang":
+        time.sleep(60)
+    return made.encode()
 
 
 def eat(arguments: Mapping[str, Any], listener: Listener) -> bytes:

@@ -27,14 +27,32 @@ NET = (
 )
 
 
-def child(task: str, *, seconds: float = 20.0, memory: int = GB, **arguments: object) -> Child:
+def child(
+    task: str, *, seconds: float = 20.0, memory: int = GB, litters: bool = False, **arguments: object
+) -> Child:
     return Child(
         f"tests.graph.naughty:{task}",
         arguments,
         where="m.onnx",
         seconds=lambda size: seconds,
         memory=lambda size: memory,
+        litters=litters,
     )
+
+
+@pytest.mark.parametrize("end", ["return", "die", "hang"])
+def test_what_a_child_that_litters_leaves_goes_with_it(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with child("litter", seconds=20.0 if end != "hang" else 3.0, litters=True, end=end) as one:
+        if end == "return":
+            assert Path(one.result().decode()).is_relative_to(tmp_path)
+        else:
+            with pytest.raises(ModelError):
+                one.result()
+    (own,) = tmp_path.iterdir()
+    assert [path.name for path in own.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,10 @@ def test_factory_with_weights_and_pt2(tmp_path: Path) -> None:
     model = load(f"{source}:make", weights=tmp_path / "w.pt", input_shape=(3, 8, 8))
     got = next(iter(Executor(model).run({model.graph.inputs[0].name: x}).values()))
     np.testing.assert_allclose(got, expected, atol=1e-4)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "net.py",
+        "w.pt",
+    }  # no bytecode beside the user's file
     torch.export.save(torch.export.export(module, (torch.from_numpy(x),)), tmp_path / "m.pt2")
     again = load(tmp_path / "m.pt2")
     got = next(iter(Executor(again).run({again.graph.inputs[0].name: x}).values()))

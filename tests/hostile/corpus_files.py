@@ -20,7 +20,19 @@ from tests.hostile.corpus_models import COMPILE, CONV, Case
 Write = Callable[[Path], object]
 DRY = ["compile", "--recipe", "recipe.yaml", "-o", "out", "--no-bench", "--dry-run"]
 RECIPE = "edgec: 0.2.0\nmodel: {path: net.onnx}\ndata: {path: random, samples: 4}\nprecision: int8\n"
-RUN = ["compile", "net.onnx", "--data", "random", "--samples", "4", "--no-bench", "-o", "run"]
+RUN = [
+    "compile",
+    "net.onnx",
+    "--data",
+    "random",
+    "--samples",
+    "4",
+    "--precision",
+    "int8",
+    "--no-bench",
+    "-o",
+    "run",
+]
 """What `run` was made with."""
 
 
@@ -178,6 +190,9 @@ FILES: dict[str, Case] = {
     "g: card that steers the terminal": (card('name: "\\e[2J\\u202e"\n'), 2, r"\\x1b\[2J"),
     "g: card is /dev/zero": (card(lambda p: p.symlink_to("/dev/zero")), 2, "device"),
     "g: a FIFO among the cards": (card(os.mkfifo, "targets", "list"), 0, ""),
+}  # fmt: skip
+
+RUNS: dict[str, Case] = {
     "i: cache is a link": (run(linked_cache, *RUN, "--resume"), 3, "symbolic link"),
     "i: cache forged with its hash": (run(forged_cache, *RUN, "--resume"), 0, ""),
     "i: cache without an end": (run(endless, *RUN, "--resume"), 0, ""),

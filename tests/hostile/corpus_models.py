@@ -103,6 +103,18 @@ class Payload:
         return open, ("executed", "w")
 
 
+def zip_map(folder: Path) -> list[str]:
+    """Class scores by name, as a classifier of scikit-learn ends."""
+    y = helper.make_value_info(
+        "y",
+        helper.make_sequence_type_proto(helper.make_map_type_proto(7, helper.make_tensor_type_proto(1, []))),
+    )
+    node = helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+    graph = helper.make_graph([node], "g", [helper.make_tensor_value_info("x", 1, [1, 2])], [y])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    return saved(helper.make_model(graph, opset_imports=opsets))(folder)
+
+
 def device(folder: Path) -> list[str]:
     (folder / "net.onnx").symlink_to("/dev/zero")
     return INSPECT
@@ -177,7 +189,7 @@ MODELS: dict[str, Case] = {
     "d: name without an end": (external("x" * 4000), 3, "cannot be read|outside|missing"),
     "d: in a Constant": (saved(place_of_data("constant")), 3, "outside"),
     "d: in a subgraph": (saved(place_of_data("subgraph")), 3, "outside"),
-    "e: name is no text": (not_text(parse(CONV.format("")), b"Conv", b"C\xff\xfev"), 3, "not text|not an ONNX file"),
+    "e: name is no text": (not_text(parse(CONV.format("")), b"Conv", b"C\xff\xfev"), 3, "is not text"),
     "e: output gone": (spoilt(lambda m: m.graph.node[0].ClearField("output")), 3, r"\(Conv\)|writes"),
     "e: type of a weight": (spoilt(lambda m: setattr(m.graph.initializer[0], "data_type", 7)), 3, "'w'"),
     "e: op of another world": (
@@ -186,11 +198,20 @@ MODELS: dict[str, Case] = {
     "e: sequence at the output": (
         text("net (float[1,8] x) => (float[1,8] y) { s = SequenceConstruct(x) i = Constant<value_int=0>() y = SequenceAt(s, i) }",
              *COMPILE),
-        3, "Sequence",
+        0, "",
+    ),
+    "fuzz: sequence as an output": (
+        text("net (float[1,8] x) => (seq(float[1,8]) y) { y = SequenceConstruct(x) }"), 3, "output 'y': only tensors",
+    ),
+    "fuzz: optional as an output": (
+        text("net (float[1,8] x) => (optional(float[1,8]) y) { y = Optional(x) }"), 0, "",
+    ),
+    "fuzz: map as an output": (
+        zip_map, 3, "",
     ),
     "fuzz: empty output": (text(EMPTY.format("N,0,6,6", NONE), *COMPILE), 3, "every sample needs its values"),
     "fuzz: empty output, pruned": (
-        text(EMPTY.format("N,0,6,6", NONE), *COMPILE[:5], "--budget", "macs=50%", *COMPILE[-3:]), 3, "every sample needs",
+        text(EMPTY.format("N,0,6,6", NONE), *COMPILE[:6], "--budget", "macs=50%", *COMPILE[-3:]), 3, "every sample needs",
     ),
     "fuzz: no rows for any sample": (text(ROWS, *COMPILE), 3, "every sample needs its values"),
     "fuzz: rows by the data": (text(BOXES, *COMPILE), 3, "depends on the data|every sample needs its values"),

@@ -102,8 +102,8 @@ class LoadedArtifact:
         if kind.kind in "iu" and name in self._engine.quantised:
             scale, zero = self._engine.quantised[name]
             limits = np.iinfo(kind)
-            codes: Array = np.clip(np.round(array / scale) + zero, limits.min, limits.max).astype(kind)
-            return codes
+            codes = np.clip(np.round(array / scale) + zero, limits.min, limits.max)
+            return np.asarray(codes, kind)
         if kind.kind in "iub" and array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):
             raise DataError(
                 "the input takes whole numbers", where=f"{self.path.name}: {name}", why=f"its type is {kind}"

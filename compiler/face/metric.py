@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.compiler.evaluate.metrics import find_metric, metric_names
 from edgec.compiler.face.artifact import LoadedArtifact
 from edgec.compiler.face.items import to_numpy
 from edgec.compiler.face.kinds import is_array, named
@@ -88,7 +89,7 @@ class Judged:
 
 
 class Metric:
-    """A metric of one run: asked for by name, or a function. The teacher comes first: what fails then fails before the work."""
+    """A metric of one run: a name (also of a plug-in) or a function. The teacher comes first: what fails, fails early."""
 
     def __init__(self, metric: str | Callable[..., Any]) -> None:
         """Raises WrongTypeError for what is neither, UsageError for an unknown name."""
@@ -97,7 +98,10 @@ class Metric:
                 f"metric: got {named(metric)}", why=f"admitted are a function, or one of {', '.join(NAMES)}"
             )
         if isinstance(metric, str) and metric not in NAMES:
-            raise UsageError(f"unknown metric {metric!r}", hint=did_you_mean(metric, NAMES))
+            if metric not in metric_names():
+                known = (*NAMES, *metric_names())
+                raise UsageError(f"unknown metric {metric!r}", hint=did_you_mean(metric, known))
+            metric = find_metric(metric)
         self._metric = metric
         self._teacher: dict[str, Value] = {}
         self._samples: Samples | None = None

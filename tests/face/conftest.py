@@ -22,17 +22,17 @@ TWO = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def net() -> onnx.ModelProto:
     return parse(NET)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def x() -> np.ndarray[Any, Any]:
     return np.random.default_rng(0).standard_normal((24, 3, 8, 8)).astype(np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def y(net: onnx.ModelProto, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """What the network answers."""
     answers: np.ndarray[Any, Any] = session(net).run(None, {"x": x})[0].argmax(axis=1)

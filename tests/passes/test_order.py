@@ -22,6 +22,10 @@ GIVEN = {"distill-convex": {"region": "a..b"}, "remove-blocks": {"blocks": 1}}
 CORRECTIONS = ("refit-quantized", "round-weights", "correct-bias")
 FORMATS = ("quantize", "quantize-weights", "cast-fp16")
 ANYWHERE = ("normalise", "fold", "fold-pointwise")
+ON_FLOATS = (
+    "prune-channels", "compress", "recover-lsq", "recover-fskd", "recover-bias", "remove-blocks", "decompose-svd",
+    "decompose-channel", "decompose-spatial", "decompose-tucker", "decompose-depthwise", "distill-convex", "equalize",
+)  # fmt: skip
 
 
 def made(name: str) -> Pass:
@@ -44,18 +48,20 @@ def test_what_a_pass_names_exists(name: str) -> None:
     assert not one.requires_before & one.never_after
 
 
-@pytest.mark.parametrize("name", [name for name in PASSES if name not in ANYWHERE])
-def test_passes_on_floats_stand_before_the_number_formats_and_corrections_behind_quantize(name: str) -> None:
-    if name in CORRECTIONS:
-        assert "needs quantize before it" in refused(name)
-        assert "Move quantize in front of" in refused(name, "quantize")
-        assert not refused("quantize", name)
-        return
-    for last in FORMATS:
-        assert not refused(name, last) or name in FORMATS
-        said = refused(last, name)
-        assert f"cannot come after {last}" in said
-        assert f"pass {name}" in said
+@pytest.mark.parametrize("name", (*ON_FLOATS, *FORMATS))
+@pytest.mark.parametrize("last", FORMATS)
+def test_passes_on_floats_stand_before_the_number_formats(name: str, last: str) -> None:
+    assert not refused(name, last) or name in FORMATS
+    said = refused(last, name)
+    assert f"cannot come after {last}" in said
+    assert f"pass {name}" in said
+
+
+@pytest.mark.parametrize("name", CORRECTIONS)
+def test_corrections_stand_behind_quantize(name: str) -> None:
+    assert "Add quantize in front" in refused(name)
+    assert "Move quantize in front of" in refused(name, "quantize")
+    assert not refused("quantize", name)
 
 
 @pytest.mark.parametrize("name", ANYWHERE)

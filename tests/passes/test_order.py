@@ -48,7 +48,7 @@ def test_what_a_pass_names_exists(name: str) -> None:
     assert not one.requires_before & one.never_after
 
 
-@pytest.mark.parametrize("name", (*ON_FLOATS, *FORMATS))
+@pytest.mark.parametrize("name", [*ON_FLOATS, *FORMATS])
 @pytest.mark.parametrize("last", FORMATS)
 def test_passes_on_floats_stand_before_the_number_formats(name: str, last: str) -> None:
     assert not refused(name, last) or name in FORMATS

@@ -80,7 +80,8 @@ def mark_read(source: onnx.ModelProto, model: ir.Model) -> None:
 
 def mark(before: ir.Model, after: ir.Model, made_by: str) -> None:
     """Mark the nodes of ``after`` that the pass ``made_by`` made from ``before``; the others keep their marks."""
-    known, written = {}, {}
+    known: dict[str, tuple[str, Origin]] = {}
+    written: dict[str, str] = {}
     for node in before.graph:
         found = origin(node) or Origin(FILE, node.name or "")
         known[node.name or ""] = (node.op_type, found)
@@ -89,7 +90,7 @@ def mark(before: ir.Model, after: ir.Model, made_by: str) -> None:
 
 
 def _mark(
-    model: ir.Model, made_by: str, known: Mapping[str, tuple[str, Origin]], written: Mapping[str | None, str]
+    model: ir.Model, made_by: str, known: Mapping[str, tuple[str, Origin]], written: Mapping[str, str]
 ) -> None:
     made: list[ir.Node] = []
     for node in model.graph:
@@ -107,11 +108,11 @@ def _write(node: ir.Node, found: Origin) -> None:
     node.metadata_props[SOURCE] = found.source
 
 
-def _sources(made: list[ir.Node], written: Mapping[str | None, str]) -> dict[ir.Node, str]:
+def _sources(made: list[ir.Node], written: Mapping[str, str]) -> dict[ir.Node, str]:
     """What each of ``made``, which are in the order of the graph, stands for."""
     found: dict[ir.Node, str] = dict.fromkeys(made, "")
     for node in made:
-        found[node] = next((written[value.name] for value in node.outputs if value.name in written), "")
+        found[node] = _first(written.get(value.name or "", "") for value in node.outputs)
     for node in reversed(made):
         if node.op_type not in _ROUNDING:
             found[node] = found[node] or _first(found.get(user, "") for user in _users(node))

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from edgec.compiler.face.artifact import LoadedArtifact
 from edgec.compiler.face.items import to_numpy
 from edgec.compiler.face.kinds import is_array, named
+from edgec.compiler.face.named_metric import find_metric, metric_names
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, DeviceError, UsageError, WrongTypeError, did_you_mean
 from edgec.graph.execute import Executor
@@ -87,6 +88,13 @@ class Judged:
     lower_is_better: bool
 
 
+def resolved(metric: str | Callable[..., Any] | None) -> str | Callable[..., Any] | None:
+    """The function behind the name of a plug-in's metric; everything else as it is. Edgec's own names stay its own."""
+    if not isinstance(metric, str) or metric in NAMES:
+        return metric
+    return find_metric(metric) or metric
+
+
 class Metric:
     """A metric of one run: asked for by name, or a function. The teacher comes first: a function that fails does so before work."""
 
@@ -97,7 +105,9 @@ class Metric:
                 f"metric: got {named(metric)}", why=f"admitted are a function, or one of {', '.join(NAMES)}"
             )
         if isinstance(metric, str) and metric not in NAMES:
-            raise UsageError(f"unknown metric {metric!r}", hint=did_you_mean(metric, NAMES))
+            raise UsageError(
+                f"unknown metric {metric!r}", hint=did_you_mean(metric, (*NAMES, *metric_names()))
+            )
         self._metric = metric
         self._teacher: dict[str, Value] = {}
         self._samples: Samples | None = None

@@ -19,7 +19,7 @@ from edgec.compiler.face.kinds import (
     is_array,
     named,
 )
-from edgec.compiler.face.metric import Metric
+from edgec.compiler.face.metric import Metric, resolved
 from edgec.compiler.face.report import Report
 from edgec.compiler.face.source import check_model_type
 from edgec.compiler.pipeline.workspace import Settings
@@ -150,6 +150,7 @@ def compile(  # noqa: A001  (the verb of the product)
         "max_drop": max_drop, "threads": threads,
     }  # fmt: skip
     folder = _path("out", out)
+    metric = resolved(metric)
     own = None if metric is None else Metric(metric)
     if isinstance(model, Recipe):
         _check_alone({**values, **beside})

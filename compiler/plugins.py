@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgec.compiler.evaluate.metrics import plugin_metric
+from edgec.compiler.face.metric import NAMES
+from edgec.compiler.face.named_metric import plugin_metric
 from edgec.graph.channels import RULES
 from edgec.graph.channels.own_rules import plugin_rule
 from edgec.graph.errors import UsageError
@@ -50,7 +51,7 @@ def _problem(one: Plugin) -> str:
 
 
 def _own_names(group: str) -> frozenset[str]:
-    own = {PASSES: table.PASSES, TARGETS: shipped_names(), CHANNEL_RULES: RULES, METRICS: ()}
+    own = {PASSES: table.PASSES, TARGETS: shipped_names(), CHANNEL_RULES: RULES, METRICS: NAMES}
     return frozenset(own[group])
 
 

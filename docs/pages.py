@@ -49,12 +49,12 @@ def ops_page() -> str:
     """Every op of ONNX: is it pruned through, quantised, emitted to TFLite; by which rule, or why not."""
     schemas = _schemas()
     tables = (CHANNEL_RULES, INT8_RULES, HANDLERS)
-    known = [name for name in schemas if any(name in table for table in tables)]
+    known = sorted(set().union(*tables) - set(spec.REFUSED))
     others = [name for name in schemas if name not in known and name not in spec.REFUSED]
     lines = [
         MADE_BY,
         "# Ops\n",
-        f"All {len(schemas)} ops of ONNX up to opset {OPSET}, as the tables in the code have them. A rule may still refuse a node by its operands or "
+        f"All {len(set(schemas) | set(known))} ops of ONNX up to opset {OPSET}, as the tables in the code have them. A rule may still refuse a node by its operands or "
         "attributes; then the run, `edgec inspect --groups` and the report say so, by the node's name.\n",
         "- **pruned**: how channels are followed through the op. Where there is no rule, channels in front of the op and behind it stay.",
         "- **int8**: where the range of the output comes from in the table of TFLite's rules, which files for onnxruntime and for TFLite share (activations are "

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.evaluate.metrics import find_metric, metric_names
 from edgec.compiler.face.artifact import LoadedArtifact
 from edgec.compiler.face.items import to_numpy
 from edgec.compiler.face.kinds import is_array, named
+from edgec.compiler.face.named_metric import find_metric, metric_names
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, DeviceError, UsageError, WrongTypeError, did_you_mean
 from edgec.graph.execute import Executor
@@ -88,6 +88,13 @@ class Judged:
     lower_is_better: bool
 
 
+def resolved(metric: str | Callable[..., Any] | None) -> str | Callable[..., Any] | None:
+    """The function behind the name of a plug-in's metric; everything else as it is. Edgec's own names stay its own."""
+    if not isinstance(metric, str) or metric in NAMES:
+        return metric
+    return find_metric(metric) or metric
+
+
 class Metric:
     """A metric of one run: a name (also of a plug-in) or a function. The teacher comes first: what fails, fails early."""
 
@@ -98,10 +105,8 @@ class Metric:
                 f"metric: got {named(metric)}", why=f"admitted are a function, or one of {', '.join(NAMES)}"
             )
         if isinstance(metric, str) and metric not in NAMES:
-            if metric not in metric_names():
-                known = (*NAMES, *metric_names())
-                raise UsageError(f"unknown metric {metric!r}", hint=did_you_mean(metric, known))
-            metric = find_metric(metric)
+            known = (*NAMES, *metric_names())
+            raise UsageError(f"unknown metric {metric!r}", hint=did_you_mean(metric, known))
         self._metric = metric
         self._teacher: dict[str, Value] = {}
         self._samples: Samples | None = None

@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgec.compiler.evaluate.metrics import find_metric, metric_names
+from edgec.compiler.face.metric import Metric, resolved
+from edgec.compiler.face.named_metric import find_metric, metric_names
 from edgec.compiler.pipeline.cache import KeyMaker
 from edgec.compiler.pipeline.run import run_pipeline
 from edgec.compiler.plugins import survey
@@ -268,9 +269,14 @@ def test_a_metric_is_found_by_name(empty: Path) -> None:
         empty, "metric-one", "edgec.metrics", "ones = {module}:ones", "def ones(predict, samples): return 1.0"
     )
     assert metric_names() == ("ones",)
-    assert find_metric("ones")(None, None) == 1.0
-    with pytest.raises(UsageError, match="known: ones"):
-        find_metric("twos")
+    function = resolved("ones")
+    assert callable(function)
+    assert function(None, None) == 1.0
+    assert resolved("top1") == "top1"
+    assert resolved(len) is len
+    assert resolved("onez") == "onez"
+    with pytest.raises(UsageError, match="Did you mean 'ones'"):
+        Metric("onez")
 
 
 @pytest.mark.parametrize("group", ["edgec.passes", "edgec.channel_rules"])

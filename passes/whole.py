@@ -40,13 +40,14 @@ class Outputs:
     data: Dataset
     wanted: tuple[Array, ...]
     unknowns: float
+    codes: bool
     threads: int
 
     @staticmethod
-    def of(reference: ir.Model, data: Dataset, threads: int) -> Outputs:
-        """Run ``reference`` over ``data``."""
+    def of(reference: ir.Model, data: Dataset, threads: int, *, codes: bool = False) -> Outputs:
+        """Run ``reference`` over ``data``. ``codes``: those that are compared with it are quantised."""
         unknowns = sum(layer.patches.unknowns for layer in layers_of(reference).values())
-        return Outputs(data, _outputs(reference, data, threads), float(max(unknowns, 1)), threads)
+        return Outputs(data, _outputs(reference, data, threads), float(max(unknowns, 1)), codes, threads)
 
     def errors(self, model: ir.Model) -> tuple[Array, ...]:
         """Squared errors of every output by sample: (samples,) each."""
@@ -59,7 +60,7 @@ class Outputs:
     def verdict(self, before: Sequence[Array], after: Sequence[Array]) -> Verdict:
         """Of the output that fared worst."""
         found = [
-            judge(old, new, float(np.square(wanted, dtype=np.float64).sum()), unknowns=self.unknowns)
+            judge(old, new, _energy(wanted), unknowns=self.unknowns, codes=self.codes)
             for old, new, wanted in zip(before, after, self.wanted, strict=True)
         ]
         return min(found, key=lambda one: one.margin)
@@ -67,7 +68,7 @@ class Outputs:
     def decibels(self, errors: Sequence[Array]) -> float:
         """Signal to noise of the worst output."""
         ratios = [
-            float(np.square(wanted, dtype=np.float64).sum()) / max(float(left.sum()), 1e-30)
+            _energy(wanted) / max(float(left.sum()), 1e-30)
             for wanted, left in zip(self.wanted, errors, strict=True)
         ]
         return float(10 * np.log10(max(min(ratios), 1e-30)))
@@ -78,7 +79,8 @@ def guarded(one: Pass, before: ir.Model, result: PassResult, context: Context) -
     data = one.unseen(context) if one.recovers and result.modified else None
     if data is None or not len(data):
         return result
-    outputs = Outputs.of(context.reference or context.teacher, data, context.threads)
+    quantised = context.reference is not None
+    outputs = Outputs.of(context.reference or context.teacher, data, context.threads, codes=quantised)
     start, end = outputs.errors(before), outputs.errors(result.model)
     verdict = outputs.verdict(start, end)
     figures = {
@@ -133,6 +135,10 @@ def _shortened(result: PassResult, model: ir.Model, kept: int, note: Note) -> Pa
     )
     modified = kept > 0
     return replace(result, model=model, modified=modified, notes=(note, *result.notes), layers=layers)
+
+
+def _energy(values: Array) -> float:
+    return float(np.square(values, dtype=np.float64).sum())
 
 
 def _outputs(model: ir.Model, data: Dataset, threads: int) -> tuple[Array, ...]:

@@ -84,7 +84,7 @@ class Held:
 
     def scores(self, candidates: Sequence[Array]) -> Scores:
         """Their errors under every one of ``candidates``, (g, d+1, o)."""
-        found = Scores(candidates, self.samples)
+        found = Scores(candidates, self.samples, codes=True)
         for tile, images in self.tiles:
             found.add(tile, images)
         return found

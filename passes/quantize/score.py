@@ -75,7 +75,8 @@ def score(
 
 def _noise(original: ir.Model, samples: Array) -> float:
     """What rounding errors of all layers together make of decibels: d(10 log10 e) for the noise floor of an error e."""
-    share = amplitude(sum(layer.patches.unknowns for layer in layers_of(original).values()))
+    unknowns = sum(layer.patches.unknowns for layer in layers_of(original).values())
+    share = amplitude(unknowns, codes=True)
     errors = 10.0 ** (-samples / 10)
     floors = [noise_floor(float(error), 1.0, share) / float(error) for error in errors]
     return float(10 / np.log(10) * np.mean(floors)) if floors else 0.0

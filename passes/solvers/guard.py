@@ -6,10 +6,11 @@ gains exceeds two things:
 
 1. **The noise of the arithmetic.** A prediction is a sum of ``n`` products of float32 numbers. Rounding errors of unit
    ``u = 2^-24`` add up like a random walk (Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J.
-   Sci. Comput. 41, 2019): about ``u sqrt(n)`` of the prediction. A solution of normal equations whose sums are of float32
-   products errs by more: perturbed by ``u |H|`` it loses at most ``u^2 cond(H)`` of the target's energy. Together both move a
+   Sci. Comput. 41, 2019): about ``u sqrt(n)`` of the prediction. A solution of normal equations made of float32 numbers errs by
+   more: perturbed by ``u |H|`` it loses at most ``u^2 cond(H)`` of the target's energy. Together both move a
    residual by a share ``a = u sqrt(n + cond)`` of the target, so a sum of squares ``e`` by no more than ``2 a sqrt(e E) + a^2 E``
    (Cauchy and Schwarz), E being the energy of the target. Differences below that depend on the order in which a machine adds.
+   Where values are rounded to codes on the way, what moves them by ``a`` turns that share of the codes over (`amplitude`).
 2. **The standard error** of the sum of paired differences. Rows of one image are alike, so an image is one observation:
    ``sqrt(n) s`` for n images whose differences have the standard deviation s. One image has none, and says nothing about others:
    then the gain has to be `CLEAR` times the error that is left.
@@ -36,8 +37,10 @@ FEWEST_HELD = 8
 with 32 images recovered 0.3 dB on average instead of 0.7, since most true gains were within the standard error."""
 CLEAR = 3.0
 """What a single image must show: a gain of so many times what is left, as if that were the standard error, and three of them."""
+STEP = 2.0**-8
+"""Of a code, relative to its range."""
 TIE = 2.0**-20
-"""Modelled errors that come from sums of float32 products are equal within this share: order decides, not the last digits."""
+"""Modelled errors that come from float32 numbers are equal within this share: order decides, not the last digits."""
 MOST = 1e6
 """Margins are cut off here."""
 
@@ -57,13 +60,16 @@ class Verdict:
 
     @property
     def kept(self) -> bool:
-        """The candidate is better than what there was, above all doubt that is known of."""
-        return self.gain > self.threshold
+        """The candidate is better than what there was, above all doubt that is known of.
+
+        Where one image alone decides, gain and standard error are the same number but for its last digits: no evidence.
+        """
+        return self.gain > (1 + TIE) * self.threshold
 
     @property
     def worse(self) -> bool:
         """The candidate is worse than what there was, above the same doubt."""
-        return -self.gain > self.threshold
+        return -self.gain > (1 + TIE) * self.threshold
 
     @property
     def margin(self) -> float:
@@ -81,12 +87,18 @@ class Verdict:
 
 
 def judge(
-    before: Array, after: Array, energy: float, *, unknowns: float = 1.0, condition: float = 1.0
+    before: Array,
+    after: Array,
+    energy: float,
+    *,
+    unknowns: float = 1.0,
+    condition: float = 1.0,
+    codes: bool = False,
 ) -> Verdict:
     """Compare two sums of squared residuals per image, both (images,), of a target with ``energy`` over all of them.
 
     ``unknowns`` is how many products make one prediction, ``condition`` belongs to the normal equations that were solved (1:
-    none were). Errors that are no numbers are never better than others.
+    none were), ``codes`` says that 8-bit codes are on the way. Errors that are no numbers are never better than others.
     """
     before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
     images = len(before)
@@ -95,7 +107,7 @@ def judge(
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         finite = np.isfinite(before).all()
         return Verdict(-math.inf if finite else 0.0, 0.0, 0.0, images)
-    noise = noise_floor(float(before.sum()), energy, amplitude(unknowns, condition))
+    noise = noise_floor(float(before.sum()), energy, amplitude(unknowns, condition, codes=codes))
     return weigh(before - after, noise, alone=CLEAR * float(after.sum()))
 
 
@@ -106,9 +118,14 @@ def weigh(gains: Array, noise: float, *, alone: float) -> Verdict:
     return Verdict(float(gains.sum()), noise, spread, images)
 
 
-def amplitude(unknowns: float, condition: float = 1.0) -> float:
-    """Share of the target by which rounding moves a prediction of ``unknowns`` products, fitted at ``condition``."""
-    return UNIT * math.sqrt(unknowns + condition)
+def amplitude(unknowns: float, condition: float = 1.0, *, codes: bool = False) -> float:
+    """Share of the target by which rounding moves a prediction of ``unknowns`` products, fitted at ``condition``.
+
+    Behind ``codes`` of 8 bits more: a share ``a`` of a step flips as many of them to the next one, which moves the prediction as
+    noise of ``sqrt(a)`` steps, each `STEP` of the range.
+    """
+    share = UNIT * math.sqrt(unknowns + condition)
+    return math.sqrt(share * STEP) if codes else share
 
 
 def noise_floor(error: float, energy: float, share: float) -> float:
@@ -123,7 +140,13 @@ def first_least(values: Array, absolute: float = 0.0) -> int:
 
 
 def choose(
-    first: Array, others: Sequence[Array], energy: float, *, unknowns: float, conditions: Sequence[float]
+    first: Array,
+    others: Sequence[Array],
+    energy: float,
+    *,
+    unknowns: float,
+    conditions: Sequence[float],
+    codes: bool = False,
 ) -> tuple[int, tuple[Verdict, ...]]:
     """The best of several, the simplest first: 0 for ``first``, else 1 + the number of one of ``others``.
 
@@ -132,7 +155,8 @@ def choose(
     """
     best, standing, verdicts = 0, first, []
     for number, errors in enumerate(others):
-        verdict = judge(standing, errors, energy, unknowns=unknowns, condition=conditions[number])
+        condition = conditions[number]
+        verdict = judge(standing, errors, energy, unknowns=unknowns, condition=condition, codes=codes)
         verdicts.append(verdict)
         if verdict.kept:
             best, standing = number + 1, errors

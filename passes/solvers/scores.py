@@ -16,9 +16,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Scores:
     """``candidates`` are columns (group, n, out), rounded to float32 as they will be stored. Rows are added tile by tile; none
     is kept. ``errors`` is (candidates, images), ``energy`` that of the target, both behind the activation where there is one.
+    ``codes``: inputs or weights are 8-bit codes.
     """
 
-    def __init__(self, candidates: Sequence[Array], images: int, clipping: Clipping | None = None) -> None:
+    def __init__(
+        self,
+        candidates: Sequence[Array],
+        images: int,
+        clipping: Clipping | None = None,
+        *,
+        codes: bool = False,
+    ) -> None:
+        self.codes = codes
         self.weights = [columns.astype(np.float32) for columns in candidates]
         self.clipping = clipping
         self.errors = np.zeros((len(candidates), images))
@@ -49,9 +58,13 @@ class Scores:
     def verdict(self, condition: float = 1.0) -> Verdict:
         """Of the second candidate against the first."""
         before, after = self.errors
-        return judge(before, after, self.energy, unknowns=self.unknowns, condition=condition)
+        return judge(
+            before, after, self.energy, unknowns=self.unknowns, condition=condition, codes=self.codes
+        )
 
     def choose(self, conditions: Sequence[float]) -> tuple[int, tuple[Verdict, ...]]:
         """`guard.choose` among the candidates, the first being what there was; ``conditions`` of the others."""
         first, *others = self.errors
-        return choose(first, others, self.energy, unknowns=self.unknowns, conditions=conditions)
+        return choose(
+            first, others, self.energy, unknowns=self.unknowns, conditions=conditions, codes=self.codes
+        )

@@ -47,6 +47,7 @@ lint: $(STAMP)
 types: $(STAMP)
 	@echo "== types"
 	$(VENV)/bin/mypy -p edgec
+	$(VENV)/bin/mypy tests/face/stranger.py
 
 unit: $(STAMP)
 	@echo "== tests"

@@ -44,8 +44,11 @@ class Source(Protocol):
     """Where samples come from. ``read`` gives the inputs of the samples at ``indices``, preprocessed, float32."""
 
     def __len__(self) -> int: ...
-    def read(self, indices: Sequence[int]) -> dict[str, Array]: ...
-    def update_hash(self, digest: Any, indices: Sequence[int]) -> None: ...
+    def read(self, indices: Sequence[int]) -> dict[str, Array]:
+        """Inputs of these samples by name."""
+
+    def update_hash(self, digest: Any, indices: Sequence[int]) -> None:
+        """Hash their content and how it is preprocessed."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import onnx
 
@@ -112,8 +113,18 @@ def _tried(run: Callable[[], onnx.ModelProto]) -> tuple[onnx.ModelProto | None, 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Nothing on stdout and stderr: where an exporter fails, it prints the graph before it raises."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    """Nothing on stdout and stderr: where an exporter fails, it prints the graph before it raises.
+
+    The one of TorchScript does so from C++, past Python's stdout, and turns that on by itself whatever ``verbose`` says.
+    """
+    import torch
+
+    switch = "_jit_set_onnx_log_enabled"
+    with contextlib.ExitStack() as held:
+        held.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        held.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        if hasattr(torch._C, switch):
+            held.enter_context(mock.patch.object(torch._C, switch, return_value=None))
         yield
 
 

@@ -6,7 +6,7 @@ nothing on trust: a reply that is not as described here is a DeviceError that na
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -51,7 +51,9 @@ Texts = Annotated[tuple[Text, ...], Field(max_length=256)]
 class Part(BaseModel):
     """Base of all parts: immutable and strict about types. Keys that it does not know are left out."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", protected_namespaces=())
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, strict=True, extra="ignore", protected_namespaces=()
+    )
 
 
 class Failure(Part):

@@ -6,7 +6,7 @@ A target is a class of device ("a Raspberry Pi 4"), not one board: what a board 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,7 +23,7 @@ Celsius = Annotated[float, Field(ge=-60, le=200, allow_inf_nan=False)]
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
 
 class CoreGroup(_Closed):

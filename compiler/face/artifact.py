@@ -31,7 +31,7 @@ class LoadedArtifact:
         from edgec.runtime.agent.base import AgentError
         from edgec.runtime.agent.engines import open_engine
 
-        self.path = Path(path)
+        self.path: Path = Path(path)
         try:
             self._engine = open_engine(str(path), None, threads, {})
         except AgentError as error:

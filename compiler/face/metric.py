@@ -18,6 +18,7 @@ from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, DeviceError, UsageError, WrongTypeError, did_you_mean
 from edgec.graph.execute import Executor
 from edgec.graph.views import shape_of
+from edgec.runtime.report.schema import IDENTICAL_DB
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = dict[str, Array]
@@ -132,11 +133,10 @@ class Metric:
         """(values, remarks) for artifacts by name and path; ``quality``: what is known by artifact, '' being the teacher."""
         if isinstance(self._metric, str):
             name = self._metric
-            values = {file: quality(file).get(name) for file, _ in files}
+            values = {file: _finite(quality(file).get(name)) for file, _ in files}
             teacher = quality("")
-            return (
-                Judged(name, int(teacher.get("images", 0)), teacher.get(name), values, {}, name in LOWER),
-            ), ()
+            images = int(teacher.get("images", 0))
+            return (Judged(name, images, _finite(teacher.get(name)), values, {}, name in LOWER),), ()
         found: dict[str, dict[str, Value]] = {}
         remarks = []
         for file, path in files:
@@ -213,6 +213,11 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, (int, float)):
         return float(value)
     raise WrongTypeError(f"metric: {name} returned {named(value)}", why=f"admitted are {_ADMITTED}")
+
+
+def _finite(figure: float | None) -> float | None:
+    """A figure as reports have it: the SQNR of equal outputs is infinite."""
+    return None if figure is None else min(figure, IDENTICAL_DB)
 
 
 def _alone(values: Mapping[str, Array]) -> Any:

@@ -32,7 +32,7 @@ class NpzWriter:
         self._path, self._name = path, name
         self._open: dict[str, tuple[IO[bytes], np.dtype[Any], tuple[int, ...]]] = {}
         self._bytes = 0
-        self.count = 0
+        self.count: int = 0
 
     def add(self, arrays: Mapping[str, Array]) -> None:
         """Samples, first axis their number. Raises DataError where they are not like those before, or the disk ends."""

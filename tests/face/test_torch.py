@@ -158,4 +158,4 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:
     assert "answers" in said
     report = edgec.Report.open(tmp_path / "out")
     assert report.quality["int8"].top1 > 0.8
-    assert sum(1 for line in (ROOT / "examples" / "python.py").read_text().splitlines() if line.strip()) <= 30
+    assert sum(1 for line in (ROOT / "examples" / "python.py").read_text().splitlines() if line.strip()) <= 25

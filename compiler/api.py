@@ -168,9 +168,8 @@ def compile(  # noqa: A001  (the verb of the product)
             loading=loading,
             progress=progress,
             given=given,
-            metric=own,
         )
-        return Report.of(compile_recipe(recipe, settings), folder)
+        return Report.of(compile_recipe(recipe, settings, own), folder)
 
 
 _DEFAULTS: Mapping[str, Any] = {

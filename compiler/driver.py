@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgec.compiler.assemble import RunFacts, publish
 from edgec.compiler.emit.artifacts import emit_all
 from edgec.compiler.evaluate.evaluate import evaluate, judge_teacher
+from edgec.compiler.face.metric import Metric
 from edgec.compiler.latency.prices import price
 from edgec.compiler.latency.timings import time_run
 from edgec.compiler.pipeline.steps import run_passes
@@ -22,17 +23,20 @@ if TYPE_CHECKING:
     from edgec.runtime.report.schema import Report
 
 
-def compile_recipe(recipe: Recipe, settings: Settings) -> Report:
-    """Run ``recipe`` into ``settings.out``. Gates that fail are in the report; everything else raises EdgecError."""
+def compile_recipe(recipe: Recipe, settings: Settings, metric: Metric | None = None) -> Report:
+    """Run ``recipe`` into ``settings.out``, judged by the caller's own ``metric`` too.
+
+    Gates that fail are in the report; everything else raises EdgecError.
+    """
     start = time.perf_counter()
     with workspace(settings) as space:
         brought = space.read(recipe)
         plan = make_plan(brought.recipe, settings.loading, brought.pending)
-        judge_teacher(plan, brought.targets, settings.metric)
+        judge_teacher(plan, brought.targets, metric)
         space.begin()
         plan, prices = price(plan, space)
         steps = run_passes(plan, prices, space)
         emission = emit_all(plan, steps, space.folder)
-        evaluation = evaluate(plan, emission, settings.metric, settings.progress)
+        evaluation = evaluate(plan, emission, metric, settings.progress)
         timings = time_run(plan, emission, space)
         return publish(RunFacts(plan, steps, emission, evaluation, timings), space, start)

@@ -15,6 +15,7 @@ from edgec.compiler.face import source, targets
 from edgec.compiler.face.items import ALONE, Item
 from edgec.compiler.face.kinds import is_module
 from edgec.compiler.face.writer import NpzWriter
+from edgec.compiler.plan.brought import Brought
 from edgec.compiler.plan.recipe import DataSource, EvalSource, Recipe
 from edgec.graph.data import InputSpec
 from edgec.graph.disk import write_new
@@ -38,17 +39,6 @@ def unused_inputs(recipe: Recipe) -> tuple[str, ...]:
 
 _SINGLE = (1, 3)
 """Axes of what is one sample, where no model says so: a vector, a picture."""
-
-
-@dataclass(frozen=True)
-class Brought:
-    """The recipe with files in place of what was in memory, its model on the way, and what came beside the evaluation data
-    (None where that came from a file): class labels, or anything that the caller's metric compares with.
-    """
-
-    recipe: Recipe
-    pending: Pending | None
-    targets: Any = None
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgec.compiler.face.given import Brought, Given
-from edgec.compiler.face.metric import Metric
 from edgec.compiler.pipeline.cache import PassCache
 from edgec.compiler.pipeline.run import Step
 from edgec.compiler.pipeline.run_folder import CACHE, RunFolder
 from edgec.compiler.pipeline.sealed import SealedFolder, user_key
+from edgec.compiler.plan.brought import Brought, InMemory
 from edgec.compiler.plan.recipe import Recipe
 from edgec.graph.foreign import Loading, Pending
 from edgec.graph.scratch import scratch_folder
@@ -33,9 +32,7 @@ class Settings:
     """The recipe's model, where somebody has begun to load it."""
     progress: Progress = field(default_factory=Progress)
     after_pass: Callable[[Step], None] | None = None
-    given: Given | None = None
-    """What a Python program holds in memory, in place of files."""
-    metric: Metric | None = None
+    given: InMemory | None = None
 
 
 @dataclass(frozen=True)

@@ -111,3 +111,8 @@ def check_classes(model: ir.Model, labels: np.ndarray[Any, np.dtype[Any]]) -> No
         why = f"labels run from {labels.min()} to {labels.max()}, the model has {classes} classes"
         hint = "Shift them with --label-offset if the model counts differently."
         raise DataError("the labels do not fit the model", why=why, hint=hint)
+
+
+def is_classifier(shape: Sequence[int | None]) -> bool:
+    """Whether an output of this shape is one vector of at least two scores per sample."""
+    return len(shape) >= 2 and (shape[1] is None or shape[1] >= 2) and all(size == 1 for size in shape[2:])

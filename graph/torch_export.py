@@ -98,17 +98,24 @@ def _exporters(
 
 def _tried(run: Callable[[], onnx.ModelProto]) -> tuple[onnx.ModelProto | None, str]:
     """What ``run`` exports, or why it could not; quiet, whatever torch has to say."""
-    quiet = logging.getLogger("torch")
-    level = quiet.level
-    quiet.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), _silence():
+        with warnings.catch_warnings(), quiet_log("torch"), _silence():
             warnings.simplefilter("ignore")
             return run(), ""
     except Exception as error:  # noqa: BLE001  (the exporters raise trees of their own, and what the module's code raises)
         return None, _reason(error)
+
+
+@contextlib.contextmanager
+def quiet_log(name: str) -> Iterator[None]:
+    """What torch logs, with tracebacks, is none of the user's business: the error says it."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
     finally:
-        quiet.setLevel(level)
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

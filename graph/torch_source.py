@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import onnx
 
 from edgec.graph.boundary import first_line
 from edgec.graph.errors import EdgecError, ModelError, UsageError
-from edgec.graph.torch_export import export_module, export_program
+from edgec.graph.torch_export import export_module, export_program, quiet_log
 from edgec.graph.torch_guard import load_guarded
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def from_pt2(path: Path, *, trust: bool) -> onnx.ModelProto:
     """
     torch = _torch(str(path))
     try:
-        with _quiet("torch.export"):
+        with quiet_log("torch.export"):
             program = torch.export.load(path) if trust else load_guarded(path)
     except EdgecError:
         raise
@@ -84,18 +83,6 @@ def _without_bytecode() -> Iterator[None]:
         yield
     finally:
         sys.dont_write_bytecode = before
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """What torch logs as warnings, with tracebacks, is none of the user's business: the error says it."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _import(name: str, source: str) -> Any:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgec.graph.compare import Difference, by_sample, kl_divergence
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
-from edgec.graph.labels import check_classes
+from edgec.graph.labels import check_classes, is_classifier
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -66,11 +66,6 @@ class Tally:
         if len(self.outputs) > 1:
             figures["outputs"] = {name: one.sqnr_db for name, one in self.outputs.items()}
         return figures
-
-
-def is_classifier(shape: tuple[int, ...]) -> bool:
-    """One vector of at least two scores per sample."""
-    return len(shape) >= 2 and shape[1] >= 2 and all(size == 1 for size in shape[2:])
 
 
 def judge(

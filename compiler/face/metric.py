@@ -17,6 +17,7 @@ from edgec.compiler.face.named_metric import find_metric, metric_names
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, DeviceError, UsageError, WrongTypeError, did_you_mean
 from edgec.graph.execute import Executor
+from edgec.graph.labels import is_classifier
 from edgec.graph.views import shape_of
 from edgec.runtime.report.schema import IDENTICAL_DB
 
@@ -187,7 +188,7 @@ class Metric:
                 "metric: top1 needs labels", hint="Give eval= with labels, or metric='agreement'."
             )
         outputs = [shape_of(value) for value in teacher.graph.outputs]
-        scores = len(outputs) == 1 and len(outputs[0]) >= 2 and all(size == 1 for size in outputs[0][2:])
+        scores = len(outputs) == 1 and is_classifier(outputs[0])
         if self._metric in _CLASSES and not scores:
             raise UsageError(
                 f"metric: {self._metric} is for one vector of scores", why=f"the outputs are {outputs}"

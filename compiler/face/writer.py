@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
+from numpy.lib.format import write_array_header_1_0
 
 from edgec.graph.disk import disk_errors, free_bytes
 from edgec.graph.errors import DataError
@@ -18,7 +18,6 @@ from edgec.graph.text import size
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_ALIGN = 64
 _LONGEST = "Give samples=N, to take the first N."
 
 
@@ -78,7 +77,8 @@ class NpzWriter:
         with disk_errors(self._path), zipfile.ZipFile(self._path, "w", zipfile.ZIP_STORED) as archive:
             for key, (stream, dtype, shape) in self._open.items():
                 with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
-                    member.write(_head(dtype, (self.count, *shape)))
+                    head = {"descr": dtype.str, "fortran_order": False, "shape": (self.count, *shape)}
+                    write_array_header_1_0(member, head)  # type: ignore[no-untyped-call]
                     stream.seek(0)
                     shutil.copyfileobj(stream, member, 1 << 20)
             for key, array in more.items():
@@ -94,10 +94,3 @@ class NpzWriter:
         for stream, _, _ in self._open.values():
             stream.close()
             Path(stream.name).unlink(missing_ok=True)
-
-
-def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """The head of an ``.npy`` of format 1.0 (numpy.lib.format): as of an array of this shape, without its values."""
-    text = repr({"descr": dtype.str, "fortran_order": False, "shape": shape}) + " "
-    text += " " * (-(len(text) + 11) % _ALIGN) + "\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode("latin-1")

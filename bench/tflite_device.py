@@ -48,7 +48,7 @@ for job in json.load(open("jobs.json")):
                 rows.append([made.get_tensor(d["index"]) for d in sorted(made.get_output_details(), key=lambda d: d["name"])])
             for i, column in enumerate(zip(*rows)):
                 result["%s:%d" % (name, i)] = np.concatenate(column)
-        except Exception as error:
+        except Exception as error:  # of any interpreter: a finding, and the next file has its turn
             result[name + ":error"] = np.frombuffer(str(error).encode()[:400], np.uint8)
     np.savez(job["outputs"], **result)
 """

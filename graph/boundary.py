@@ -35,7 +35,7 @@ def reading(model: onnx.ModelProto | None = None, *, where: str | None = None) -
         raise ModelError("the graph is nested too deeply", where=where) from error
     except UnicodeDecodeError as error:
         raise ModelError("a name in the model is not text", where=where, why="it is not UTF-8") from error
-    except Exception as error:
+    except Exception as error:  # onnx, onnxsim, onnxscript and onnxruntime share no base class but this
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         if _is_own(frames[-1]) and (model is None or _is_valid(model)):
             raise

@@ -180,6 +180,7 @@ def _checked_copy(path: Path) -> io.BytesIO:
                 content = archive.read(member)
                 _check_member(member.filename, content, where)
                 clean.writestr(member.filename, content)
+    # zipfile raises NotImplementedError for a compression that it lacks, RuntimeError for an encrypted member.
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, EOFError) as error:
         raise ModelError("not a torch.export file", where=where, why=first_line(error)) from error
     copy.seek(0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -55,7 +56,7 @@ def run(finding: Path, ask: Ask) -> int:
 def _print_model(path: Path) -> None:
     try:
         print(onnx.load_model_from_string(path.read_bytes()))
-    except Exception as error:
+    except DecodeError as error:
         print(f"  no model: {error}")
 
 
@@ -76,8 +77,8 @@ def _shrink_model(path: Path, same: Callable[[], bool]) -> None:
     """Take away entries of repeated fields, then whole fields."""
     try:
         model = onnx.load_model_from_string(path.read_bytes())
-    except Exception:
-        return
+    except DecodeError:
+        return  # no model: its bytes are shrunk
     progress = True
     while progress:
         progress = False

@@ -219,7 +219,7 @@ def test_job_vanishes(faulty: FaultyLink, pi: Board) -> None:
 def test_full_disk(faulty: FaultyLink, pi: Board, tmp_path: Path) -> None:
     big = tmp_path / "big4.onnx"
     big.write_bytes(bytes(4_000_000))
-    home = f"{pi.folder}/root/home/pi/.cache/edgec"
+    home = str(pi.folder / "root" / "home" / "pi" / ".cache" / "edgec")
     pi.sh("mkdir -p .cache/edgec")
     mounted = pi.as_root("mount", "-t", "tmpfs", "-o", "size=2m,uid=1000,gid=1000,mode=700", "full", home)
     if mounted.returncode != 0:

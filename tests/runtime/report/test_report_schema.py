@@ -71,7 +71,7 @@ def test_any_pass_data_survives_json(value: object) -> None:
     assert PassRun.model_validate_json(run.model_dump_json()) == run
 
 
-@pytest.mark.parametrize("path", ["/tmp/model.onnx", "../model.onnx", "C:\\model.onnx", ""])
+@pytest.mark.parametrize("path", ["/elsewhere/model.onnx", "../model.onnx", "C:\\model.onnx", ""])
 def test_artifacts_stay_inside_the_run_folder(path: str) -> None:
     with pytest.raises(ValidationError, match="not a path inside"):
         Artifact(path=path, format="onnx", precision="fp32", bytes=1, sha256="")

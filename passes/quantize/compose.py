@@ -96,7 +96,7 @@ def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context
     text = f"equalisation: SQNR per sample {before.typical_db:.1f} -> {after.typical_db:.1f} dB"
     verdict = nearer(before, after)
     if settings.equalise == "auto" and not verdict.kept:
-        return Prepared(plain.original, plain.calibration, (Note(text, "reverted"),), verdict)
+        return Prepared(plain.original, plain.calibration, (Note(text + verdict.doubt, "reverted"),), verdict)
     return Prepared(equalised.original, equalised.calibration, (Note(text),), verdict)
 
 
@@ -143,7 +143,8 @@ def build(
         after = score(teacher, corrected, check, threads=context.threads)
         change = f"{best.score.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
         verdict = nearer(best.score, after)
-        notes.append(Note(f"corrections ({options}): SQNR {change}", "info" if verdict.kept else "reverted"))
+        text = f"corrections ({options}): SQNR {change}{verdict.doubt}"
+        notes.append(Note(text, "info" if verdict.kept else "reverted"))
         choices.append(Choice.of(f"corrections ({options})", verdict))
         if verdict.kept:
             best = replace(best, model=corrected, score=after, layers=reports)

@@ -42,5 +42,5 @@ def correct(name: str, model: ir.Model, options: FitOptions, samples: int, conte
     verdict = nearer(before, after)
     data = {"choices": [asdict(Choice.of("corrections", verdict))]}
     if not verdict.kept:
-        return PassResult(model, False, (Note(text, "reverted"),), reports, data)
+        return PassResult(model, False, (Note(text + verdict.doubt, "reverted"),), reports, data)
     return PassResult(corrected, True, (Note(text),), reports, data)

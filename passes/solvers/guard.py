@@ -72,6 +72,15 @@ class Verdict:
         return -self.gain > (1 + TIE) * self.threshold
 
     @property
+    def doubt(self) -> str:
+        """For a person: why a gain was not believed; empty where it was, or where there was none."""
+        if self.kept or self.gain <= 0:
+            return ""
+        if self.noise >= self.standard_error:
+            return ", no more than rounding may do"
+        return f", no more than chance may do on {self.images} samples"
+
+    @property
     def margin(self) -> float:
         """The gain in units of the threshold, within +-`MOST`."""
         if self.gain == 0:

@@ -50,3 +50,14 @@ def test_a_gain_that_flipping_codes_explain_is_kept_only_where_there_are_none() 
     assert judge(before, after, energy, unknowns=unknowns).kept
     assert not judge(before, after, energy, unknowns=unknowns, codes=True).kept
     assert judge(before, before - 1.1 * flips / 32, energy, unknowns=unknowns, codes=True).kept
+
+
+def test_a_gain_that_is_not_believed_says_what_it_may_come_from() -> None:
+    before = np.full(9, 2.0)
+    chance = judge(before, before - np.array([1.0, *[0.0] * 8]), 1.0)
+    rounding = judge(before, before * (1 - 1e-12), 1e3)
+    clear = judge(before, before / 2, 1.0)
+    assert chance.doubt == ", no more than chance may do on 9 samples"
+    assert rounding.doubt == ", no more than rounding may do"
+    assert (clear.kept, clear.doubt) == (True, "")
+    assert judge(before, before * 2, 1.0).doubt == ""

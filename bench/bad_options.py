@@ -177,6 +177,7 @@ def _other_commands() -> Iterator[Case]:
         ),
         ("passes", "show", "prune-chanels"): ("prune-chanels", "Did you mean 'prune-channels'"),
         ("passes", "lst"): ("lst", "list"),
+        ("plugins", "--jsn"): ("--jsn", "Did you mean '--json'"),
         ("targets", "show", "rpi"): ("rpi", "Did you mean"),
         ("targets", "calibrate", "--probes", "5"): ("'5'", "from 40 to"),
         ("targets", "check", "rpi4", "--device", "usb0"): ("usb0", "ssh://user@host"),

@@ -17,6 +17,10 @@ import onnx
 from edgec.graph.boundary import first_line, node_name
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.external import MOST_AXES, MOST_BYTES, byte_size, element_count, tensors
+from edgec.graph.text import shortened
+
+_LONGEST = 100
+"""Characters of a name in a message."""
 
 MOST_ELEMENTS = 1 << 29
 """Of one value: 2 GB of float32."""
@@ -248,9 +252,8 @@ def _check_words(node: onnx.NodeProto) -> None:
     )  # fmt: skip
     for word in words:
         if not isinstance(word, str):
-            raise ModelError(
-                "a name in the model is not text", where=f"node {node.name!r}", why=f"it is {word!r}"
-            )
+            where, why = (shortened(repr(one), _LONGEST) for one in (node.name, word))
+            raise ModelError("a name in the model is not text", where=f"node {where}", why=f"it is {why}")
 
 
 def _check_nodes(

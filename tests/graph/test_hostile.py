@@ -564,3 +564,11 @@ def test_errors_that_mean_the_file_whoever_raises_them(error: Exception, why: st
 def test_an_unsupported_model_stays_unsupported() -> None:
     with pytest.raises(UnsupportedError, match="no"), reading(conv()):
         raise UnsupportedError("no")
+
+
+def test_a_name_that_is_no_text_is_shortened(tmp_path: Path) -> None:
+    long = changed(conv(), lambda m: setattr(m.graph.node[0], "name", "n" * 60_000)).SerializeToString()
+    (tmp_path / "net.onnx").write_bytes(long.replace(b"nnnn", b"nn\xb0n", 1))
+    with pytest.raises(ModelError, match="not text") as caught:
+        load(tmp_path / "net.onnx")
+    assert len(str(caught.value)) < 1000

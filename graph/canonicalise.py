@@ -63,6 +63,9 @@ def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, li
     check_form(model)
     _name_nodes(model)
     _drop_initialiser_inputs(model)
+    if not model.graph.input:
+        hint = "Export the network with its input left open."
+        raise ModelError("the model takes no input", why="its outputs are always the same", hint=hint)
     fix_shapes(model, input_shape)
     listener.stage(CONVERTING)
     model = runnable_opset(lowest_equal_opset(model))

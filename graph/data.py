@@ -100,10 +100,6 @@ def open_data(
     """
     preprocess = preprocess or Preprocess()
     specs = InputSpec.of(model)
-    if not specs:
-        raise DataError(
-            "the model takes no input", where=str(path), why="there is nothing to give it the data as"
-        )
     if str(path) == RANDOM:
         return _noise(specs, samples or 64, seed)
     path = Path(path)

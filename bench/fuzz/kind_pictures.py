@@ -42,7 +42,11 @@ def _saved(rng: random.Random) -> tuple[bytes, str, str]:
         out = io.BytesIO()
         image.save(out, form)
     except (ValueError, OSError, KeyError):
-        mode, size, out = "RGB", (32, 32), io.BytesIO()  # an .ico of one pixel is one that Pillow does not write
+        mode, size, out = (
+            "RGB",
+            (32, 32),
+            io.BytesIO(),
+        )  # an .ico of one pixel is one that Pillow does not write
         Image.new("RGB", size, (1, 2, 3)).save(out, form)
     return out.getvalue(), form.lower().replace("jpeg", "jpg"), f"{form} {mode} {size}"
 

@@ -155,7 +155,9 @@ def _spoil_run(rng: random.Random, cell: Cell, run: Path) -> list[str]:
         return [how, one.name]
     if how == "mark":
         (run / ".edgec").unlink(missing_ok=True)
-        (run / ".part").symlink_to("../../outside")
+        part = run / ".part"
+        part.unlink() if part.is_symlink() else shutil.rmtree(part, ignore_errors=True)
+        part.symlink_to("../../outside")
         return [how]
     one.unlink()
     return ["delete", one.name]
@@ -166,7 +168,7 @@ def _other_path(rng: random.Random, cell: Cell, run: Path) -> str:
     try:
         tree = json.loads((run / "report.json").read_text(encoding="utf-8"))
         artifact = rng.choice(tree["artifacts"])
-    except (ValueError, KeyError, IndexError, TypeError, OSError):
+    except (ValueError, KeyError, IndexError, TypeError, OSError, RecursionError):
         return "none"
     path = rng.choice(
         (

@@ -97,7 +97,7 @@ def user_key() -> bytes:
 def _kept_key(path: Path) -> bytes:
     with suppress(OSError), _opened(path) as stream:
         found = os.fstat(stream.fileno())
-        key = stream.read()
+        key = stream.read(_KEY_BYTES + 1)
         if (
             len(key) == _KEY_BYTES
             and found.st_uid == os.geteuid()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tracemalloc
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -360,3 +361,17 @@ def test_without_a_place_for_the_key_a_run_still_has_one(tmp_path, monkeypatch) 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     assert len(user_key()) == 32
     assert user_key() != user_key()
+
+
+def test_a_key_file_of_any_length_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    first = user_key()
+    with (tmp_path / "edgec" / "seal.key").open("r+b") as stream:
+        stream.truncate(1 << 30)
+    tracemalloc.start()
+    second = user_key()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    assert second != first
+    assert user_key() == second

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 from PIL import Image
 
 from edgec.graph.data import open_data
 from edgec.graph.errors import DataError, UsageError
 from edgec.graph.preprocess import Preprocess
-from tests.conftest import parse
 
 NET = "net (float[N,3,8,8] x) => (float[N,3,8,8] y) { y = Relu(x) }"
 
@@ -227,14 +225,3 @@ def test_settings_are_read_from_text_as_from_values() -> None:
         scale=1 / 127.5,
         channels="bgr",
     )
-
-
-@pytest.mark.parametrize("path", ["random", "calib.npz"])
-def test_a_model_without_inputs_takes_no_data(
-    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    np.savez("calib.npz", x=np.zeros((2, 3), np.float32))
-    model = ir.from_proto(parse("net () => (float[1] y) { y = Constant<value_floats=[1.0]>() }"))
-    with pytest.raises(DataError, match="the model takes no input"):
-        open_data(path, model)

@@ -572,3 +572,14 @@ def test_a_name_that_is_no_text_is_shortened(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not text") as caught:
         load(tmp_path / "net.onnx")
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("inputs", ["", "float[1] c"], ids=["none", "initialisers only"])
+def test_a_model_without_inputs_is_refused(inputs: str, tmp_path: Path) -> None:
+    """Files of old opsets list their initialisers among the inputs."""
+    text = f"net ({inputs}) => (float[1] y) <float[1] c = {{1}}> {{ y = Neg(c) }}"
+    onnx.save(
+        onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 18]> {text}'), tmp_path / "net.onnx"
+    )
+    with pytest.raises(ModelError, match="the model takes no input"):
+        load(tmp_path / "net.onnx")

@@ -32,7 +32,7 @@ from edgec.graph.execute import Executor
 from edgec.graph.load import load
 from edgec.graph.preprocess import Preprocess
 from edgec.passes.base import Context
-from edgec.passes.gated.gates import from_patches
+from edgec.passes.blocks.gated.gates import from_patches
 from edgec.passes.pipeline_string import parse_pipeline
 from edgec.passes.solvers.gated import Whitening
 from edgec.passes.solvers.gated_convex import gate_gram, solve_convex

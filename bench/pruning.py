@@ -32,8 +32,8 @@ from edgec.graph.load import load
 from edgec.graph.preprocess import Preprocess
 from edgec.passes.base import Context
 from edgec.passes.pipeline_string import parse_pipeline
-from edgec.passes.recovery.fit import FitOptions
-from edgec.passes.recovery.sites import Batches
+from edgec.passes.refit.fit import FitOptions
+from edgec.passes.refit.layer_fits import Batches
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -244,7 +244,7 @@ def linear(threads: int) -> None:
 def statistics(images: int, threads: int) -> None:
     """Prints seconds and peak MB of collecting ResNet-20's statistics, all rows, on ``images`` samples."""
     from edgec.graph.channels import groups
-    from edgec.passes.pruning.statistics import consumers_of, gather
+    from edgec.passes.channel_pruning.statistics import consumers_of, gather
 
     teacher = load(shared() / "models" / "resnet20_cifar10.onnx")
     pictures = np.load(shared() / "cifar10" / "calib.npz")["x"]

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Context",
+    "LatencyModel",
     "LayerReport",
     "Need",
     "Note",
     "Pass",
     "PassResult",
-    "Prices",
     "Progress",
     "Switch",
     "option",
@@ -140,7 +140,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Prices:
+class LatencyModel:
     """What milliseconds are priced by: ``table`` is of the artifact that the run is about (its engine, precision, threads).
 
     ``source_ms`` is what the source model takes as it came in, in fp32: relative latency budgets are shares of it.
@@ -170,7 +170,7 @@ class Context:
     progress: Progress = field(default_factory=Progress)
     reference: ir.Model | None = None
     """Behind ``quantize``: the float model that it was given (not to be changed). None before it."""
-    prices: Prices | None = None
+    prices: LatencyModel | None = None
     """None: passes take the target's estimates for its default engine in fp32, where it has any."""
 
 

@@ -32,19 +32,20 @@ from edgec.graph.channels import ChannelGroup, groups, remove
 from edgec.graph.errors import UsageError, did_you_mean
 from edgec.passes.base import Context, LayerReport, Note, PassResult, option
 from edgec.passes.budget import Budget
+from edgec.passes.channel_pruning.costs import cost_of, source_cost
+from edgec.passes.channel_pruning.criteria import obs_curves
+from edgec.passes.channel_pruning.figures import figures
+from edgec.passes.channel_pruning.removal import Removals, compensate, removals_of, rows_gone
+from edgec.passes.channel_pruning.statistics import consumers_of
+from edgec.passes.channel_pruning.trials import of_group
 from edgec.passes.decomposition.cuts import CHANNEL, DEPTHWISE, SEPARABLE, SPATIAL, SVD, TUCKER, Form
 from edgec.passes.decomposition.joint import Choices, Joint, narrowed
 from edgec.passes.decomposition.ranks import Price, Way
 from edgec.passes.decomposition.run import Decomposition, cut, price_of, refusal
-from edgec.passes.pruning.costs import cost_of, source_cost
-from edgec.passes.pruning.criteria import obs_curves
-from edgec.passes.pruning.damage import measure, of_group, scaled_errors
-from edgec.passes.pruning.figures import figures
-from edgec.passes.pruning.judges import split_judges
-from edgec.passes.pruning.removal import Removals, compensate, removals_of, rows_gone
-from edgec.passes.pruning.statistics import consumers_of
-from edgec.passes.recovery.kept import record_removal
-from edgec.passes.recovery.layers import layers_of
+from edgec.passes.refit.channel_map import record_removal
+from edgec.passes.refit.layers import layers_of
+from edgec.passes.sensitivity.measure import measure, scaled_errors
+from edgec.passes.sensitivity.validation_split import validation_split
 from edgec.passes.solvers.allocate import Allocation, allocate, allowed_widths
 
 UNTIMED = (
@@ -152,17 +153,17 @@ class Compress(Decomposition):
         readers = {layer.name for layer in consumers_of(model, prunable)[0]}
         eligible = {name for name, layer in layers.items() if refusal(layer, self.allowed()) is None}
         wanted = [layer for name, layer in layers.items() if name in readers | eligible]
-        fits, judges = split_judges(context) if self.damage else (context, context)
+        fits, validation = validation_split(context) if self.sensitivity else (context, context)
         statistics = {one.layer.name: one for one in self.statistics(model, wanted, fits)}
         known = obs_curves(prunable, statistics, self.ridge, context.threads)
         prunable = [g for g in prunable if g.name in known]
         cuttable = [one for name, one in statistics.items() if name in eligible]
         candidates = self.factored(cuttable, context, price)
         errors = {name: curve.errors for name, curve in known.items()}
-        if self.damage:
+        if self.sensitivity:
             subjects = [of_group(g, known[g.name], statistics) for g in prunable]
             subjects += [subject for one in candidates for subject in one.subjects()]
-            measured = measure(model, subjects, judges, self.name)
+            measured = measure(model, subjects, validation, self.name)
             errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}
             candidates = [one.judged(measured) for one in candidates]
         return Choices(tuple(prunable), known, errors, statistics, tuple(candidates))

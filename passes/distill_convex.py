@@ -46,12 +46,12 @@ from edgec.passes.base import (
     Switch,
     option,
 )
-from edgec.passes.gated.block import BlockOptions, Figures, Unconverged
-from edgec.passes.gated.parts import Part, parts_of
-from edgec.passes.gated.replace import Replacement
+from edgec.passes.blocks.gated.block import BlockOptions, Figures, Unconverged
+from edgec.passes.blocks.gated.parts import Part, parts_of
+from edgec.passes.blocks.gated.replace import Replacement
 from edgec.passes.options import HELD_OUT, ROUNDS
 from edgec.passes.quantize.quantiser import refuse_quantised
-from edgec.passes.recovery.sites import split, wants_flips
+from edgec.passes.refit.layer_fits import split, wants_flips
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ RIDGE = Range(0, 1e6)
 """Of ridges and penalties, relative to a mean energy: above it nothing would move."""
 ROWS = Range(1, 1e6)
 """Per unknown."""
-FORMER_NAMES = {"lam": "ridge", "flips": "hflip", "blend": "mixup"}
+FORMER_NAMES = {"lam": "ridge", "flips": "hflip", "blend": "mixup", "damage": "sensitivity"}
 """What options were called in 0.1: accepted for one release, with a `RenamedOptionWarning`."""
 
 HELD_OUT = Range(0, 1, below=True)

@@ -28,17 +28,24 @@ from edgec.graph.channels import ChannelGroup, groups, remove
 from edgec.graph.values import SHARE
 from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.budget import UNITS, Budget, budget_option, sole_budget
+from edgec.passes.channel_pruning.costs import AdditiveCost, cost_of, source_cost
+from edgec.passes.channel_pruning.criteria import (
+    activation_scores,
+    l1_scores,
+    obs_curves,
+    random_scores,
+    score_curve,
+)
+from edgec.passes.channel_pruning.figures import figures
+from edgec.passes.channel_pruning.removal import compensate, removals_of
+from edgec.passes.channel_pruning.statistics import ConsumerStatistics, consumers_of, gather
+from edgec.passes.channel_pruning.trials import of_group
 from edgec.passes.options import BYTES, MULTIPLE, RIDGE, ROWS
-from edgec.passes.pruning.costs import AdditiveCost, cost_of, source_cost
-from edgec.passes.pruning.criteria import activation_scores, l1_scores, obs_curves, random_scores, score_curve
-from edgec.passes.pruning.damage import measure, of_group, scaled_errors
-from edgec.passes.pruning.figures import figures
-from edgec.passes.pruning.judges import split_judges
-from edgec.passes.pruning.removal import compensate, removals_of
-from edgec.passes.pruning.statistics import ConsumerStatistics, consumers_of, gather
-from edgec.passes.recovery.fit import FitOptions
-from edgec.passes.recovery.kept import record_removal
-from edgec.passes.recovery.sites import Batches, wants_flips
+from edgec.passes.refit.channel_map import record_removal
+from edgec.passes.refit.fit import FitOptions
+from edgec.passes.refit.layer_fits import Batches, wants_flips
+from edgec.passes.sensitivity.measure import measure, scaled_errors
+from edgec.passes.sensitivity.validation_split import validation_split
 from edgec.passes.solvers.allocate import Allocation, allocate, allowed_widths
 from edgec.passes.solvers.obs import Curve
 
@@ -61,7 +68,7 @@ class PruneChannels(Pass):
     criterion: Literal["obs", "l1", "activation", "random"] = option("obs", "which channels go first")
     allocation: Literal["global", "uniform"] = option("global", "widths by error, or every group alike")
     scope: Literal["all", "inner"] = option("all", "all groups, or only those that one layer makes")
-    damage: bool = option(True, "scale errors by what they do to the output, measured")
+    sensitivity: bool = option(True, "scale errors by what they do to the output, measured")
     multiple: int = option(0, "round widths to this; 0: the target's, else 1", MULTIPLE)
     minimum: float = option(0.0, "least share of a group's channels that stays", SHARE)
     ridge: float = option(1e-3, "ridge of the fits, relative to the mean input energy", RIDGE)
@@ -83,7 +90,7 @@ class PruneChannels(Pass):
         if not prunable:
             notes.insert(0, Note("no channel can be removed", level="warning"))
             return PassResult(model, modified=False, notes=tuple(notes))
-        context, judges = split_judges(context) if self._measures else (context, context)
+        context, validation = validation_split(context) if self._measures else (context, context)
         statistics, refused = self._statistics(model, prunable, context)
         curves = self._curves(model, prunable, statistics, context)
         prunable = [g for g in prunable if g.name in curves]
@@ -91,7 +98,7 @@ class PruneChannels(Pass):
         measured = {}
         if self._measures:
             subjects = [of_group(group, curves[group.name], statistics) for group in prunable]
-            measured = measure(model, subjects, judges, self.name)
+            measured = measure(model, subjects, validation, self.name)
             errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}
         chosen = self._allocate(errors, cost, limit, context)
         removals = removals_of(curves, chosen.widths)
@@ -127,7 +134,7 @@ class PruneChannels(Pass):
 
     @property
     def _measures(self) -> bool:
-        return self.criterion == "obs" and self.damage and self.allocation == "global"
+        return self.criterion == "obs" and self.sensitivity and self.allocation == "global"
 
     def _statistics(
         self, model: ir.Model, prunable: Sequence[ChannelGroup], context: Context

@@ -31,10 +31,17 @@ from edgec.passes.base import (
 )
 from edgec.passes.options import HELD_OUT
 from edgec.passes.recover_lsq import finish
-from edgec.passes.recovery.fit import FitOptions, reverted, row_fraction, tiles_of
-from edgec.passes.recovery.layers import layers_of
-from edgec.passes.recovery.sites import Batches, Site, Sites, held_or_all, touched_layers, wants_flips
-from edgec.passes.recovery.steps import Steps
+from edgec.passes.refit.fit import FitOptions, reverted, row_fraction, tiles_of
+from edgec.passes.refit.layer_fits import (
+    Batches,
+    LayerFit,
+    LayerFits,
+    held_or_all,
+    touched_layers,
+    wants_flips,
+)
+from edgec.passes.refit.layers import layers_of
+from edgec.passes.refit.steps import Steps
 from edgec.passes.solvers.guard import judge, per_image
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -58,7 +65,7 @@ class RecoverBias(Pass):
         names = [name for name in touched_layers(model, context.teacher) if layers[name].patches.bias]
         hflip = wants_flips(self.hflip, model)
         batches = Batches.of(context, model.graph, held_out=self.held_out, hflip=hflip)
-        sites = Sites(model, context, names, batches)
+        sites = LayerFits(model, context, names, batches)
         options = FitOptions(seed=context.seed)
         steps, reports = Steps(model), list[LayerReport]()
         for site in context.progress.over(self.name, sites, len(sites)):
@@ -70,7 +77,7 @@ class RecoverBias(Pass):
         return held_or_all(context, self.held_out)
 
 
-def correct_mean(site: Site, options: FitOptions) -> LayerReport:
+def correct_mean(site: LayerFit, options: FitOptions) -> LayerReport:
     """Correct the bias of ``site.layer`` in place, if held-out rows agree."""
     layer, patches = site.layer, site.layer.patches
     columns = layer.columns()

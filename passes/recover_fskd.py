@@ -41,9 +41,9 @@ from edgec.passes.base import (
 )
 from edgec.passes.options import HELD_OUT, RIDGE, ROWS
 from edgec.passes.recover_lsq import finish
-from edgec.passes.recovery.fit import FitOptions, fit_site
-from edgec.passes.recovery.sites import Batches, Sites, held_or_all, touched_layers, wants_flips
-from edgec.passes.recovery.steps import Steps
+from edgec.passes.refit.fit import FitOptions, fit_site
+from edgec.passes.refit.layer_fits import Batches, LayerFits, held_or_all, touched_layers, wants_flips
+from edgec.passes.refit.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class RecoverFskd(Pass):
         notes: list[Note] = []
         for sweep in range(self.sweeps):
             mirror = bool(sweep % 2) and wants_flips("auto", model)
-            sites = Sites(model, context, names, replace(batches, mirror=mirror))
+            sites = LayerFits(model, context, names, replace(batches, mirror=mirror))
             label = f"{self.name} sweep {sweep + 1}"
             for site in context.progress.over(label, sites, len(sites)):
                 report = fit_site(site, options)

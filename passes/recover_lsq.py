@@ -33,10 +33,10 @@ from edgec.passes.base import (
     option,
 )
 from edgec.passes.options import HELD_OUT, RIDGE, ROUNDS, ROWS
-from edgec.passes.recovery.fit import FitOptions, fit_site
-from edgec.passes.recovery.layers import layers_of
-from edgec.passes.recovery.sites import Batches, Sites, held_or_all, touched_layers, wants_flips
-from edgec.passes.recovery.steps import Steps
+from edgec.passes.refit.fit import FitOptions, fit_site
+from edgec.passes.refit.layer_fits import Batches, LayerFits, held_or_all, touched_layers, wants_flips
+from edgec.passes.refit.layers import layers_of
+from edgec.passes.refit.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class RecoverLsq(Pass):
             mixup=self.mixup,
         )
         options = FitOptions(self.ridge, self.rows, self.clipped, self.joint, context.seed, context.threads)
-        sites = Sites(model, context, names, batches, self.depth if self.joint else 0)
+        sites = LayerFits(model, context, names, batches, self.depth if self.joint else 0)
         steps, reports = Steps(model), list[LayerReport]()
         for site in context.progress.over(self.name, sites, len(sites)):
             reports.append(fit_site(site, options))

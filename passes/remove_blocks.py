@@ -36,9 +36,9 @@ from edgec.graph.data import Dataset, require
 from edgec.graph.errors import PassError, UsageError
 from edgec.graph.execute import Executor
 from edgec.graph.values import COUNT, COUNT_OR_NONE, Range
-from edgec.passes.absorb import BATCH, Absorbers, Fit, apply
 from edgec.passes.base import NUMBER_FORMATS, Context, LayerReport, Need, Note, Pass, PassResult, option
-from edgec.passes.block_surgery import Removable, survey
+from edgec.passes.blocks.absorbers import BATCH, Absorbers, Fit, apply
+from edgec.passes.blocks.removal import Removable, survey
 from edgec.passes.budget import Budget, budget_option, parse_budget
 from edgec.passes.options import RIDGE
 from edgec.passes.solvers.gram import Array

@@ -21,9 +21,9 @@ from edgec.graph.compare import by_sample, difference_of
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.passes.base import Choice, Context, Note, Partial, Pass, PassResult
-from edgec.passes.pruning.damage import output_names
-from edgec.passes.recovery.layers import layers_of
-from edgec.passes.recovery.walk import batch_size
+from edgec.passes.refit.incremental import batch_size
+from edgec.passes.refit.layers import layers_of
+from edgec.passes.sensitivity.measure import output_names
 from edgec.passes.solvers.guard import Verdict, judge
 
 Array = np.ndarray[Any, np.dtype[Any]]

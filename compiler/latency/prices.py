@@ -24,7 +24,7 @@ from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Recipe, Timing
 from edgec.graph.cost import cost
 from edgec.graph.scratch import write_scratch
-from edgec.passes.base import Prices, Progress
+from edgec.passes.base import LatencyModel, Progress
 
 if TYPE_CHECKING:
     from edgec.compiler.latency.calibrate import Precision
@@ -39,11 +39,11 @@ RESERVE = 0.03
 class Priced:
     """The prices, and what was measured for them (None: nothing was)."""
 
-    prices: Prices | None = None
+    prices: LatencyModel | None = None
     timing: Timing | None = None
 
 
-def price(plan: Plan, space: Workspace) -> tuple[Plan, Prices | None]:
+def price(plan: Plan, space: Workspace) -> tuple[Plan, LatencyModel | None]:
     """Prices for the plan's passes, and the plan whose recipe holds what was measured for them.
 
     Without a latency budget, a host that was never calibrated gets the prices of another machine of its kind, and another target
@@ -70,8 +70,8 @@ def _first(plan: Plan, space: Workspace) -> Priced:
         timing = _known(recipe, space) or _measure(plan, runtime, space)
         return _anchored(plan, table, timing, space)
     if has_estimates(target, runtime, "fp32"):
-        return Priced(Prices(table, estimate(cost(plan.model), target, runtime=runtime).ms))
-    return Priced(Prices(table, table.model_ms(cost(plan.model))))
+        return Priced(LatencyModel(table, estimate(cost(plan.model), target, runtime=runtime).ms))
+    return Priced(LatencyModel(table, table.model_ms(cost(plan.model))))
 
 
 def _typical(plan: Plan, runtime: str) -> Priced:
@@ -82,7 +82,7 @@ def _typical(plan: Plan, runtime: str) -> Priced:
     table = typical_table(target.arch, runtime, precision) if target.name == "host" else None
     if table is None:
         return Priced()
-    return Priced(Prices(table, table.model_ms(cost(plan.model)), typical=True))
+    return Priced(LatencyModel(table, table.model_ms(cost(plan.model)), typical=True))
 
 
 def _settled(plan: Plan, priced: Priced, space: Workspace) -> Priced:
@@ -110,7 +110,7 @@ def _settled(plan: Plan, priced: Priced, space: Workspace) -> Priced:
 def _anchored(plan: Plan, table: LatencyTable, timing: Timing, space: Workspace) -> Priced:
     space.kept.write(_entry(plan.recipe), timing.model_dump_json().encode())
     scaled = table.anchored(cost(plan.model), (1 + RESERVE) * timing.artifact_ms)
-    return Priced(Prices(scaled, timing.source_ms), timing)
+    return Priced(LatencyModel(scaled, timing.source_ms), timing)
 
 
 def _calibrate(runtime: str, recipe: Recipe, progress: Progress) -> None:

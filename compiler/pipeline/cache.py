@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_info
 from edgec.compiler.pipeline.sealed import SealedFolder
 from edgec.graph.plugins import CHANNEL_RULES, fingerprint, plugins
 from edgec.graph.version import __version__
-from edgec.passes.base import Context, Pass, Prices
+from edgec.passes.base import Context, LatencyModel, Pass
 from edgec.passes.pipeline_string import print_pass
 from edgec.passes.table import pass_plugin
 
@@ -112,7 +112,7 @@ def _hash(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _figures(prices: Prices | None) -> dict[str, Any] | None:
+def _figures(prices: LatencyModel | None) -> dict[str, Any] | None:
     if prices is None:
         return None
     table = prices.table

@@ -9,11 +9,11 @@ import onnx_ir as ir
 from edgec.compiler.pipeline.run import Step, run_pipeline
 from edgec.compiler.pipeline.workspace import Workspace
 from edgec.compiler.plan.plan import Plan
-from edgec.passes.base import Context, Prices
+from edgec.passes.base import Context, LatencyModel
 from edgec.passes.budget import has_latency
 
 
-def run_passes(plan: Plan, prices: Prices | None, space: Workspace) -> tuple[Step, ...]:
+def run_passes(plan: Plan, prices: LatencyModel | None, space: Workspace) -> tuple[Step, ...]:
     """One step for each pass; each is logged, and kept for ``--resume``."""
 
     def after(step: Step) -> None:
@@ -27,7 +27,7 @@ def run_passes(plan: Plan, prices: Prices | None, space: Workspace) -> tuple[Ste
     return run_pipeline(plan.passes, plan.model, context, cache=space.cache, resume=resume, after=after)
 
 
-def narrow(plan: Plan, prices: Prices, space: Workspace) -> ir.Model:
+def narrow(plan: Plan, prices: LatencyModel, space: Workspace) -> ir.Model:
     """The float model after the last pass with a latency budget, by ``prices``."""
     last = max(index for index, one in enumerate(plan.passes) if has_latency(one))
     context = _context(plan, prices, space)
@@ -35,7 +35,7 @@ def narrow(plan: Plan, prices: Prices, space: Workspace) -> ir.Model:
     return run_pipeline(first, plan.model, context, cache=space.cache, resume=space.settings.resume)[-1].model
 
 
-def _context(plan: Plan, prices: Prices | None, space: Workspace) -> Context:
+def _context(plan: Plan, prices: LatencyModel | None, space: Workspace) -> Context:
     return Context(
         teacher=plan.model,
         scratch=space.scratch,

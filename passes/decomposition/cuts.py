@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgec.passes.decomposition.pieces import Piece
-from edgec.passes.recovery.layers import Layer
+from edgec.passes.refit.layers import Layer
 from edgec.passes.solvers.allocate import allowed_widths
 from edgec.passes.solvers.factorise import LowRank, Response
 from edgec.passes.solvers.kernel_factors import Decoupled, Separable, Tucker, TuckerOutputs

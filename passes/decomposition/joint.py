@@ -14,11 +14,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.channels import Axis, ChannelGroup, cost_model
+from edgec.passes.channel_pruning.costs import AdditiveCost, Term, Widths
+from edgec.passes.channel_pruning.statistics import ConsumerStatistics
 from edgec.passes.decomposition.pieces import Geometry, Piece, costs, resized
 from edgec.passes.decomposition.ranks import Candidate, Price, Way
-from edgec.passes.pruning.costs import AdditiveCost, Term, Widths
-from edgec.passes.pruning.statistics import ConsumerStatistics
-from edgec.passes.recovery.layers import Layer
+from edgec.passes.refit.layers import Layer
 from edgec.passes.solvers.factorise import Response
 from edgec.passes.solvers.obs import Curve
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from edgec.graph.cost import NodeCost
 from edgec.graph.views import ConvView, shape_of
-from edgec.passes.recovery.layers import Layer
+from edgec.passes.refit.layers import Layer
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from edgec.graph.cost import NodeCost
+from edgec.passes.channel_pruning.statistics import ConsumerStatistics, restore
 from edgec.passes.decomposition.cuts import Cut, Form, cuts_of
 from edgec.passes.decomposition.pieces import Geometry, Piece, costs
-from edgec.passes.pruning.damage import Damage, Subject, Trial, restore, scaled_errors
-from edgec.passes.pruning.statistics import ConsumerStatistics
+from edgec.passes.sensitivity.measure import Sensitivity, Subject, Trial, scaled_errors
 from edgec.passes.solvers.factorise import Response
 from edgec.passes.solvers.guard import amplitude
 from edgec.targets.estimator import LatencyTable
@@ -89,7 +89,7 @@ class Candidate:
             found.append(Subject(self._of_form(name), self.name, trials, partial(restore, [self.statistics])))
         return found
 
-    def judged(self, damage: Mapping[str, Sequence[Damage]]) -> Candidate:
+    def judged(self, damage: Mapping[str, Sequence[Sensitivity]]) -> Candidate:
         """With every way's damage read off what was measured for some of its form, or else of any."""
         measured = {
             name: damage.get(self._of_form(name), ())

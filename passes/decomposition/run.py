@@ -21,18 +21,18 @@ from edgec.passes.base import (
     option,
 )
 from edgec.passes.budget import UNITS, Budget, budget_option, sole_budget
+from edgec.passes.channel_pruning.costs import milliseconds, source_cost
+from edgec.passes.channel_pruning.statistics import MAX_UNKNOWNS, ConsumerStatistics, gather
 from edgec.passes.decomposition.cuts import Form
 from edgec.passes.decomposition.pieces import Geometry
 from edgec.passes.decomposition.ranks import Candidate, Price, Way, candidate, choose, damages
 from edgec.passes.decomposition.surgery import split
 from edgec.passes.options import BYTES, MULTIPLE, RIDGE, ROWS
-from edgec.passes.pruning.costs import milliseconds, source_cost
-from edgec.passes.pruning.damage import measure
-from edgec.passes.pruning.judges import split_judges
-from edgec.passes.pruning.statistics import MAX_UNKNOWNS, ConsumerStatistics, gather
-from edgec.passes.recovery.fit import FitOptions
-from edgec.passes.recovery.layers import Layer, layers_of
-from edgec.passes.recovery.sites import Batches, wants_flips
+from edgec.passes.refit.fit import FitOptions
+from edgec.passes.refit.layer_fits import Batches, wants_flips
+from edgec.passes.refit.layers import Layer, layers_of
+from edgec.passes.sensitivity.measure import measure
+from edgec.passes.sensitivity.validation_split import validation_split
 from edgec.passes.solvers.parallel import in_order
 
 
@@ -50,7 +50,7 @@ class Decomposition(Pass):
     size: str = budget_option("size", "budget of weight bytes: 4MB, 60%")
     latency: str = budget_option("latency", "budget of the target's estimated latency: 25ms, 60%")
     whitened: bool = option(True, "factors that matter under the data, else those of the weights alone")
-    damage: bool = option(True, "scale errors by what they do to the output, measured")
+    sensitivity: bool = option(True, "scale errors by what they do to the output, measured")
     multiple: int = option(0, "round ranks to this; 0: the target's, else 1", MULTIPLE)
     rows: float = option(20.0, "rows per unknown above which pixels are sampled", ROWS)
     ridge: float = option(1e-3, "ridge of the fits, relative to the mean input energy", RIDGE)
@@ -112,12 +112,12 @@ class Decomposition(Pass):
         refused = {name: why for name, layer in layers.items() if (why := refusal(layer, self.allowed()))}
         eligible = [layer for name, layer in layers.items() if name not in refused]
         notes = [Note(f"stays: {why}", node=name) for name, why in refused.items()]
-        fits, judges = split_judges(context) if self.damage else (context, context)
+        fits, validation = validation_split(context) if self.sensitivity else (context, context)
         found = self.factored(self.statistics(model, eligible, fits), context, price)
-        if not self.damage:
+        if not self.sensitivity:
             return found, notes
         subjects = [subject for one in found for subject in one.subjects()]
-        measured = measure(model, subjects, judges, self.name)
+        measured = measure(model, subjects, validation, self.name)
         return [one.judged(measured) for one in found], notes
 
     def step(self, context: Context) -> int:

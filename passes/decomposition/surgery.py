@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgec.graph.provenance import stand_for
 from edgec.graph.views import ConvView, add_initializer, fresh_name, own_constant, set_attribute
 from edgec.passes.decomposition.pieces import Geometry, Piece
-from edgec.passes.recovery.layers import Layer
+from edgec.passes.refit.layers import Layer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -20,7 +20,7 @@ GOAL_SAMPLES = 512
 
 
 @dataclass(frozen=True)
-class Goal:
+class MixedGoal:
     """What the quantised network must reach on calibration data; None: not asked for."""
 
     min_sqnr: float | None = None
@@ -80,7 +80,12 @@ def sensitivities(
 
 
 def search(
-    teacher: ir.Model, prepared: Prepared, data: Dataset, settings: Settings, goal: Goal, context: Context
+    teacher: ir.Model,
+    prepared: Prepared,
+    data: Dataset,
+    settings: Settings,
+    goal: MixedGoal,
+    context: Context,
 ) -> tuple[Outcome, bool, tuple[Sensitivity, ...]]:
     """The outcome with the fewest units in float that meets ``goal``, whether it does, and the sensitivities."""
     judged = data.take(GOAL_SAMPLES, context.seed)

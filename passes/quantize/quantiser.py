@@ -27,7 +27,7 @@ from edgec.passes.options import SAMPLES
 from edgec.passes.quantize.compose import Outcome, Prepared, Settings, build, prepare
 from edgec.passes.quantize.fit import FitOptions
 from edgec.passes.quantize.insert import Form, store_int8
-from edgec.passes.quantize.mixed import Goal, Sensitivity, figures, search, sensitivities
+from edgec.passes.quantize.mixed import MixedGoal, Sensitivity, figures, search, sensitivities
 from edgec.passes.quantize.plan import make_plan
 from edgec.passes.quantize.rewrites import prepare as rewrite
 
@@ -105,8 +105,8 @@ class Quantize(Pass):
         self, teacher: ir.Model, prepared: Prepared, data: Dataset, settings: Settings, context: Context
     ) -> tuple[Outcome, tuple[Sensitivity, ...], tuple[Note, ...]]:
         """The outcome, the sensitivities where they were measured, and what to say about the goal."""
-        goal = Goal(self.min_sqnr or None, self.max_drop or None)
-        if goal == Goal():
+        goal = MixedGoal(self.min_sqnr or None, self.max_drop or None)
+        if goal == MixedGoal():
             ranked = sensitivities(teacher, prepared, data, settings, context) if self.sensitivity else ()
             return build(teacher, prepared, data, settings, context), ranked, ()
         outcome, met, ranked = search(teacher, prepared, data, settings, goal, context)

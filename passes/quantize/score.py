@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgec.graph.compare import Difference, by_sample
 from edgec.graph.execute import Executor
-from edgec.passes.recovery.layers import layers_of
+from edgec.passes.refit.layers import layers_of
 from edgec.passes.solvers.guard import CLEAR, Verdict, amplitude, noise_floor, weigh
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Goal:
+class JointGoal:
     """Input of the first stage, what the last sum should be, and what the first stage's skip adds where it is no identity."""
 
     z: Array
@@ -71,7 +71,7 @@ Steps = list[tuple[Array, Array, Array]]
 
 
 def refine_jointly(
-    stages: Sequence[Stage], goal: Goal, lam: float, iterations: int
+    stages: Sequence[Stage], goal: JointGoal, lam: float, iterations: int
 ) -> tuple[list[Stage], tuple[float, ...]]:
     """The stages after at most ``iterations`` joint steps, and the objective before and after each."""
     run = _Run(stages, goal, lam)
@@ -88,7 +88,7 @@ def refine_jointly(
 class _Run:
     """The stages with all maps of the present weights."""
 
-    def __init__(self, stages: Sequence[Stage], goal: Goal, lam: float) -> None:
+    def __init__(self, stages: Sequence[Stage], goal: JointGoal, lam: float) -> None:
         self.stages, self.goal = list(stages), goal
         rest = goal.target - goal.skip if goal.skip is not None else goal.target
         rows = rest.size // rest.shape[-1]

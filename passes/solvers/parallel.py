@@ -30,7 +30,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int
             yield pending.popleft().result()
 
 
-def ahead(items: Iterator[Item], threads: int) -> Iterator[Item]:
+def prefetch(items: Iterator[Item], threads: int) -> Iterator[Item]:
     """``items``, the next one made in a second thread while one is looked at."""
     if threads <= 1:
         yield from items

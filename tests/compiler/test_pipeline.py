@@ -19,7 +19,7 @@ from edgec.compiler.pipeline.run import run_pipeline
 from edgec.compiler.pipeline.sealed import SealedFolder, user_key
 from edgec.graph.errors import EdgecError, PassError, UsageError
 from edgec.graph.views import ConvView
-from edgec.passes.base import Need, Note, Pass, PassResult, Prices, Progress, option
+from edgec.passes.base import LatencyModel, Need, Note, Pass, PassResult, Progress, option
 from edgec.passes.equalize import Equalize
 from edgec.passes.fold import Fold
 from edgec.targets import target
@@ -168,12 +168,12 @@ def test_the_key_knows_everything_that_matters(canonical, context, noise, monkey
         "a field of the target": replace(base, target=rpi.model_copy(update={"channel_multiple": 3})),
         "seed": replace(base, seed=2),
         "reference": replace(base, reference=other),
-        "prices": replace(base, prices=Prices(table, 2.0)),
-        "the source's time": replace(base, prices=Prices(table, 3.0)),
-        "typical prices": replace(base, prices=Prices(table, 2.0, typical=True)),
-        "scaled prices": replace(base, prices=Prices(replace(table, factor=2.0), 2.0)),
+        "prices": replace(base, prices=LatencyModel(table, 2.0)),
+        "the source's time": replace(base, prices=LatencyModel(table, 3.0)),
+        "typical prices": replace(base, prices=LatencyModel(table, 2.0, typical=True)),
+        "scaled prices": replace(base, prices=LatencyModel(replace(table, factor=2.0), 2.0)),
         "an entry of the prices": replace(
-            base, prices=Prices(replace(table, entry=table.entry.scaled(2.0, 1.1, "test")), 2.0)
+            base, prices=LatencyModel(replace(table, entry=table.entry.scaled(2.0, 1.1, "test")), 2.0)
         ),
     }
     keys = {name: KeyMaker.of(one).key(model, Fold()) for name, one in contexts.items()}
@@ -187,7 +187,7 @@ def test_the_key_knows_everything_that_matters(canonical, context, noise, monkey
     # What a context holds is either in the key or one of those three: a new field has to be decided on here.
     keyed = {"teacher", "data", "target", "seed", "reference", "prices"}
     assert {field.name for field in fields(base)} == keyed | {"threads", "scratch", "progress"}
-    assert {field.name for field in fields(Prices)} == {"table", "source_ms", "typical"}
+    assert {field.name for field in fields(LatencyModel)} == {"table", "source_ms", "typical"}
     assert {field.name for field in fields(table)} == {"entry", "target", "factor"}
 
 

@@ -35,11 +35,11 @@ BLOCKS = (
 BLOCK = "distill-convex: block 1 of 1"
 PIPELINES: dict[str, set[str]] = {
     "fold equalize": {"equalize"},
-    "prune-channels{macs=60%} recover-lsq": {"prune-channels", "prune-channels: damage", "recover-lsq"},
+    "prune-channels{macs=60%} recover-lsq": {"prune-channels", "prune-channels: sensitivity", "recover-lsq"},
     "prune-channels{macs=60%} recover-bias recover-fskd{sweeps=2}": {
         "recover-bias", "recover-fskd sweep 1", "recover-fskd sweep 2",
     },
-    "compress{macs=60%}": {"compress", "compress: factors", "compress: damage"},
+    "compress{macs=60%}": {"compress", "compress: factors", "compress: sensitivity"},
     "decompose-svd{macs=60%}": {"decompose-svd", "decompose-svd: factors"},
     "remove-blocks{blocks=1}": {"remove-blocks", "remove-blocks: judging"},
     "remove-blocks{blocks=2 max-damage=1e-9}": {"remove-blocks"},  # ends before the first

@@ -88,7 +88,7 @@ def test_marks_in_a_file_are_not_believed() -> None:
 
 @pytest.mark.parametrize("form", ["spatial", "channel", "tucker", "depthwise"])
 def test_every_piece_stands_for_the_layer_that_was_cut(form: str, tmp_path: Path) -> None:
-    made = run(f"decompose-{form}{{macs=60% multiple=1 damage=no}}", network(), tmp_path)
+    made = run(f"decompose-{form}{{macs=60% multiple=1 sensitivity=no}}", network(), tmp_path)
     pieces = {name: one for name, one in origins(made).items() if one.made_by != FILE}
     assert pieces
     for name, one in pieces.items():
@@ -137,7 +137,7 @@ def test_no_artifact_carries_them(tmp_path: Path) -> None:
     from edgec.compiler.emit.tflite import emit as emit_tflite
 
     marked = run(
-        "decompose-spatial{macs=60% multiple=1 damage=no} quantize{correct=none}", network(), tmp_path
+        "decompose-spatial{macs=60% multiple=1 sensitivity=no} quantize{correct=none}", network(), tmp_path
     )
     plain = marked.clone()
     for node in plain.graph:

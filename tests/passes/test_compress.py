@@ -13,13 +13,13 @@ from edgec.graph.cost import cost
 from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError, UsageError
 from edgec.graph.verify import verify
-from edgec.passes.base import Context, Pass, Prices
+from edgec.passes.base import Context, LatencyModel, Pass
 from edgec.passes.compress import Compress
 from edgec.passes.decompose_spatial import DecomposeSpatial
 from edgec.passes.pipeline_string import make_pass, parse_pipeline, print_pass
 from edgec.passes.prune_channels import PruneChannels
 from edgec.passes.recover_lsq import RecoverLsq
-from edgec.passes.recovery.layers import layers_of
+from edgec.passes.refit.layers import layers_of
 from edgec.targets.estimator import LatencyTable
 from edgec.targets.estimator.coefficients import Entry
 from edgec.targets.estimator.features import FEATURES
@@ -113,7 +113,7 @@ def test_latency_budgets_price_the_pieces(teacher: ir.Model, noise: Noise, conte
         each = tuple(float(name == counted) for name in FEATURES)
         table = LatencyTable(Entry("onnxruntime", "1", "fp32", 1, each, 0.9, 1.1, "fitted", "made up"), "any")
         around = replace(
-            context(teacher, noise(teacher, 48)), prices=Prices(table, table.model_ms(cost(teacher)))
+            context(teacher, noise(teacher, 48)), prices=LatencyModel(table, table.model_ms(cost(teacher)))
         )
         result = Compress(latency="80%").run(teacher.clone(), around)
         assert bool(result.data["cuts"]) == cuts
@@ -125,7 +125,7 @@ def test_pieces_that_nobody_timed_are_said(teacher: ir.Model, noise: Noise, cont
     table = LatencyTable(
         Entry("onnxruntime", "1", "fp32", 1, (1.0,) * len(FEATURES), 0.9, 1.1, "fitted", "made up"), "any"
     )
-    for prices, said in ((None, True), (Prices(table, 1.0), False)):
+    for prices, said in ((None, True), (LatencyModel(table, 1.0), False)):
         result = Compress(macs="75%").run(teacher.clone(), replace(around, prices=prices))
         assert result.data["cuts"] if prices is None else True
         assert any("no latencies are known" in note.text for note in result.notes) == said

@@ -13,7 +13,7 @@ from edgec.graph.cost import cost
 from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError, UsageError
 from edgec.graph.verify import verify
-from edgec.passes.base import Context, Pass, Prices
+from edgec.passes.base import Context, LatencyModel, Pass
 from edgec.passes.decompose_channel import DecomposeChannel
 from edgec.passes.decompose_depthwise import DecomposeDepthwise
 from edgec.passes.decompose_spatial import DecomposeSpatial
@@ -24,7 +24,7 @@ from edgec.passes.decomposition.run import Decomposition
 from edgec.passes.decomposition.surgery import split
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
 from edgec.passes.recover_lsq import RecoverLsq
-from edgec.passes.recovery.layers import layers_of
+from edgec.passes.refit.layers import layers_of
 from edgec.targets.estimator import LatencyTable
 from edgec.targets.estimator.coefficients import Entry
 from edgec.targets.estimator.features import FEATURES
@@ -136,7 +136,7 @@ def test_a_target_that_is_slower_in_pieces_keeps_the_layer(
     """Nothing but the number of nodes costs time there."""
     each = tuple(float(name == "nodes") for name in FEATURES)
     entry = Entry("onnxruntime", "1", "fp32", 1, each, 0.9, 1.1, "fitted", "made up")
-    prices = Prices(LatencyTable(entry, "slow"), source_ms=1.0)
+    prices = LatencyModel(LatencyTable(entry, "slow"), source_ms=1.0)
     around = replace(context(teacher, noise(teacher, 24)), prices=prices)
     result = DecomposeChannel(macs="60%").run(teacher.clone(), around)
     assert not result.modified

@@ -14,8 +14,8 @@ from edgec.graph.preprocess import Preprocess
 from edgec.graph.verify import verify
 from edgec.graph.views import ConvView
 from edgec.passes.base import Progress
+from edgec.passes.blocks.gated.parts import parts_of
 from edgec.passes.distill_convex import DistillConvex
-from edgec.passes.gated.parts import parts_of
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
 
 NET = """net (float[batch,3,8,8] x) => (float[batch,4] y)

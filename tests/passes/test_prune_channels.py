@@ -17,17 +17,17 @@ from edgec.graph.execute import Executor
 from edgec.passes import prune_channels
 from edgec.passes.base import Context
 from edgec.passes.budget import parse_budget
+from edgec.passes.channel_pruning.costs import cost_of
+from edgec.passes.channel_pruning.criteria import score_curve
+from edgec.passes.channel_pruning.statistics import consumers_of, gather, unit_rows
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
 from edgec.passes.prune_channels import PruneChannels
-from edgec.passes.pruning.costs import cost_of
-from edgec.passes.pruning.criteria import score_curve
-from edgec.passes.pruning.damage import Damage, output_names, scaled_errors
-from edgec.passes.pruning.statistics import consumers_of, gather, unit_rows
 from edgec.passes.recover_lsq import RecoverLsq
-from edgec.passes.recovery.fit import FitOptions
-from edgec.passes.recovery.kept import kept_channels
-from edgec.passes.recovery.layers import layers_of
-from edgec.passes.recovery.sites import Batches
+from edgec.passes.refit.channel_map import channel_maps
+from edgec.passes.refit.fit import FitOptions
+from edgec.passes.refit.layer_fits import Batches
+from edgec.passes.refit.layers import layers_of
+from edgec.passes.sensitivity.measure import Sensitivity, output_names, scaled_errors
 
 Canonical = Callable[..., ir.Model]
 Noise = Callable[..., Dataset]
@@ -102,7 +102,7 @@ def test_redundant_channels_go_first(teacher: ir.Model, noise: Noise, context: A
     widths = result.data["widths"]
     assert widths["inner"][1] < 12
     assert all(before == after for name, (before, after) in widths.items() if name != "inner")
-    kept = kept_channels(result.model)["d"].positions
+    kept = channel_maps(result.model)["d"].positions
     assert len({position % 8 for position in kept}) >= 7
     fresh = noise(teacher, 32, seed=5)
     assert error(teacher, result.model, fresh) < 1e-3
@@ -122,7 +122,7 @@ def test_obs_beats_the_baselines(teacher: ir.Model, noise: Noise, context: Aroun
 def test_baselines_change_no_weight_that_stays(teacher: ir.Model, noise: Noise, context: Around) -> None:
     one = PruneChannels(macs="60%", criterion="l1", allocation="uniform")
     result = one.run(teacher.clone(), context(teacher, noise(teacher, 8)))
-    kept = kept_channels(result.model)
+    kept = channel_maps(result.model)
     mine, theirs = layers_of(result.model)["branch"].view.weight, layers_of(teacher)["branch"].view.weight
     np.testing.assert_array_equal(mine, theirs[list(kept["s"].positions)][:, list(kept["d"].positions)])
     shares = [after / before for before, after in result.data["widths"].values()]
@@ -267,7 +267,7 @@ net (float[N,6,4,4] x) => (float[N,4,4,4] y) <float[4,3,2,1] w> { [g] y = Conv<g
 
 def test_damage_scales_the_curve_and_never_extrapolates() -> None:
     curve = np.array([0.0, 0.01, 0.02, 0.1, 0.2, 0.4])
-    scaled = scaled_errors(curve, (Damage(0.02, 0.2), Damage(0.2, 0.4)))
+    scaled = scaled_errors(curve, (Sensitivity(0.02, 0.2), Sensitivity(0.2, 0.4)))
     np.testing.assert_allclose(scaled[[0, 1, 2, 4, 5]], [0, 0.1, 0.2, 0.4, 0.8])
     assert 0.2 <= scaled[3] <= 0.4
     np.testing.assert_array_equal(scaled_errors(curve, ()), curve)

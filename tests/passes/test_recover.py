@@ -19,10 +19,10 @@ from edgec.passes.fold_pointwise import FoldPointwise
 from edgec.passes.recover_bias import RecoverBias
 from edgec.passes.recover_fskd import RecoverFskd, insert_after
 from edgec.passes.recover_lsq import RecoverLsq
-from edgec.passes.recovery.joint import Maps
-from edgec.passes.recovery.kept import record_removal
-from edgec.passes.recovery.layers import layers_of
-from edgec.passes.recovery.sites import Batches, Sample
+from edgec.passes.refit.channel_map import record_removal
+from edgec.passes.refit.joint import Maps
+from edgec.passes.refit.layer_fits import Batches, Sample
+from edgec.passes.refit.layers import layers_of
 
 Canonical = Callable[..., ir.Model]
 Noise = Callable[..., Dataset]

@@ -8,7 +8,7 @@ import onnx.parser
 import onnx_ir as ir
 
 from edgec.graph.verify import verify
-from edgec.passes.recovery.order import skips_first
+from edgec.passes.refit.order import skips_first
 
 OPTION_A = """<ir_version: 9, opset_import: ["" : 18]>
 net (float[1,3,4,4] x) => (float[1,6,2,2] y)

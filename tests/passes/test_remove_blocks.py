@@ -18,7 +18,7 @@ from edgec.graph.execute import Executor
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.verify import verify
 from edgec.passes.base import Context
-from edgec.passes.block_surgery import survey, take_out
+from edgec.passes.blocks.removal import survey, take_out
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
 from edgec.passes.remove_blocks import RemoveBlocks
 from edgec.targets import target

@@ -13,7 +13,7 @@ import pytest
 
 from edgec.graph.errors import EdgecError
 from edgec.passes.quantize.replay import Replay
-from edgec.passes.recovery.store import ActivationStore
+from edgec.passes.refit.store import ActivationStore
 from edgec.passes.spill import Spill
 
 ARRAYS = [

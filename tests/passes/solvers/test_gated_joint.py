@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgec.passes.solvers.gated import Whitening
-from edgec.passes.solvers.gated_joint import Goal, Stage, _Run, refine_jointly
+from edgec.passes.solvers.gated_joint import JointGoal, Stage, _Run, refine_jointly
 from edgec.passes.solvers.gram import Patches
 from edgec.passes.solvers.rectified import Clipping
 
@@ -26,15 +26,15 @@ def stage(
     return Stage(patches, root, v, w, 0.1 * rng.standard_normal(outputs), gate, identity, Clipping())
 
 
-def run_of(gated: bool, seed: int = 0) -> tuple[list[Stage], Goal]:
+def run_of(gated: bool, seed: int = 0) -> tuple[list[Stage], JointGoal]:
     rng = np.random.default_rng(seed)
     stages = [stage(rng, 2, 3, 4, 2, gated, False), stage(rng, 3, 3, 5, 1, gated, True)]
     z = rng.standard_normal((6, 6, 6, 2)).astype(np.float32)
     skip = rng.standard_normal((6, 3, 3, 3)).astype(np.float32)
-    return stages, Goal(z, np.zeros((6, 3, 3, 3), np.float32), skip)
+    return stages, JointGoal(z, np.zeros((6, 3, 3, 3), np.float32), skip)
 
 
-def made(stages: list[Stage], goal: Goal) -> np.ndarray:
+def made(stages: list[Stage], goal: JointGoal) -> np.ndarray:
     return _Run(stages, goal, 1e-6).states[-1].y
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgec.passes.solvers.parallel import ahead, in_order
+from edgec.passes.solvers.parallel import in_order, prefetch
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -34,8 +34,8 @@ def test_few_items_wait_to_be_looked_at() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ahead_gives_the_same_items(threads: int) -> None:
-    assert list(ahead(iter(range(7)), threads)) == list(range(7))
-    assert list(ahead(iter(()), threads)) == []
+    assert list(prefetch(iter(range(7)), threads)) == list(range(7))
+    assert list(prefetch(iter(()), threads)) == []
 
 
 def test_ahead_makes_the_next_item_meanwhile() -> None:
@@ -46,7 +46,7 @@ def test_ahead_makes_the_next_item_meanwhile() -> None:
         made.set()
         yield 1
 
-    following = ahead(items(), 2)
+    following = prefetch(items(), 2)
     next(following)
     assert made.wait(10)
 
@@ -59,4 +59,4 @@ def test_errors_come_through(threads: int) -> None:
     with pytest.raises(ZeroDivisionError):
         list(in_order(fail, range(5), threads))
     with pytest.raises(ZeroDivisionError):
-        list(ahead(map(fail, range(5)), threads))
+        list(prefetch(map(fail, range(5)), threads))

@@ -17,7 +17,7 @@ from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.graph.views import ConvView
 from edgec.passes.base import Choice, LayerReport
-from edgec.passes.block_surgery import Removable, take_out
+from edgec.passes.blocks.removal import Removable, take_out
 from edgec.passes.solvers.gram import Array, Gram, Patches, targets_at
 from edgec.passes.solvers.guard import held_count
 from edgec.passes.solvers.rectified import Tile

@@ -15,13 +15,13 @@ import onnx_ir as ir
 
 from edgec.graph.execute import Executor
 from edgec.graph.views import is_constant
-from edgec.passes.recovery.store import ActivationStore
+from edgec.passes.refit.store import ActivationStore
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = dict[str, Array]
 
 
-class Walk:
+class IncrementalExecutor:
     """A position in ``model`` and the live values there of every batch. ``batches`` are the inputs, which are read once."""
 
     def __init__(

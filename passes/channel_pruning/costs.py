@@ -13,7 +13,7 @@ from edgec.graph.channels import groups as channel_groups
 from edgec.graph.cost import NodeCost, cost
 from edgec.graph.errors import UsageError
 from edgec.graph.views import is_constant
-from edgec.passes.base import Context, Prices
+from edgec.passes.base import Context, LatencyModel
 from edgec.passes.budget import Budget
 from edgec.targets import Target
 from edgec.targets.estimator import LatencyTable, latency_table
@@ -90,7 +90,7 @@ def cost_of(
     groups: tuple[ChannelGroup, ...],
     target: Target | None,
     scale: float,
-    prices: Prices | None = None,
+    prices: LatencyModel | None = None,
 ) -> AdditiveCost:
     """The table for a budget's unit. ``scale``: bytes per parameter, for ``size``. Raises UsageError for latency without data."""
     table = cost_model(model)
@@ -124,7 +124,7 @@ def _latency(
     groups: tuple[ChannelGroup, ...],
     table: CostModel,
     target: Target | None,
-    given: Prices | None,
+    given: LatencyModel | None,
 ) -> AdditiveCost:
     prices = milliseconds(target, given)
     layers = {layer.node: layer for layer in table.layers}
@@ -145,7 +145,7 @@ def _latency(
     return AdditiveCost(tuple(terms), table.full)
 
 
-def milliseconds(target: Target | None, given: Prices | None) -> LatencyTable:
+def milliseconds(target: Target | None, given: LatencyModel | None) -> LatencyTable:
     """What a latency budget is priced by. Raises UsageError where there is nothing to go by."""
     if given is not None:
         return given.table

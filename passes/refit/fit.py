@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from edgec.passes.base import Choice, LayerReport
-from edgec.passes.recovery.joint import Maps, fit_chain
-from edgec.passes.recovery.pooled import add_pixels, mixed
-from edgec.passes.recovery.sites import Sample, Site
+from edgec.passes.refit.joint import Maps, fit_chain
+from edgec.passes.refit.layer_fits import LayerFit, Sample
+from edgec.passes.refit.pooled import add_pixels, mixed
 from edgec.passes.solvers.gram import Gram, Patches, targets_at
 from edgec.passes.solvers.guard import Verdict
 from edgec.passes.solvers.rectified import Tile, fit_clipped
@@ -53,7 +53,7 @@ class _Rows:
     """Rows in front of a global pool, besides those of ``gram``."""
 
 
-def fit_site(site: Site, options: FitOptions) -> LayerReport:
+def fit_site(site: LayerFit, options: FitOptions) -> LayerReport:
     """Fit ``site.layer`` in place. Errors in the report are relative, on held-out rows, behind the activation where one is."""
     layer = site.layer
     before = layer.columns()
@@ -99,7 +99,7 @@ def fit_site(site: Site, options: FitOptions) -> LayerReport:
     )
 
 
-def _note(rows: _Rows, site: Site, solved: Solution, verdict: Verdict, together: bool) -> str:
+def _note(rows: _Rows, site: LayerFit, solved: Solution, verdict: Verdict, together: bool) -> str:
     parts = []
     if together:
         parts.append(f"fitted together with {', '.join(inner.layer.name for inner in site.chain)}")
@@ -130,7 +130,7 @@ def row_fraction(patches: Patches, total: int, options: FitOptions, *, kept: int
 class _Reader:
     """Reads the samples of a site, once, front to back: those that are fitted, then those that judge."""
 
-    def __init__(self, site: Site, options: FitOptions) -> None:
+    def __init__(self, site: LayerFit, options: FitOptions) -> None:
         self.site, self.options = site, options
         self.clipping = site.goal.clipping if options.clipped else None
         self.keeps = self.clipping is not None or not site.held

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.passes.recovery.layers import Layer, layers_of
-from edgec.passes.recovery.sites import Site
+from edgec.passes.refit.layer_fits import LayerFit
+from edgec.passes.refit.layers import Layer, layers_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Weights = tuple[Array, "Array | None"]
@@ -30,7 +30,7 @@ class Steps:
     def count(self) -> int:
         return len(self.log)
 
-    def done(self, site: Site) -> None:
+    def done(self, site: LayerFit) -> None:
         """The layer of ``site``, and those in front that it was fitted together with, are as they are now."""
         self.log.append(_weights([site.layer, *(inner.layer for inner in site.chain)]))
 

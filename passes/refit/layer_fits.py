@@ -17,15 +17,15 @@ from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError
 from edgec.graph.views import constant
 from edgec.passes.base import Context
-from edgec.passes.recovery.goals import Goal, Inner, chain_before, goal_of
-from edgec.passes.recovery.kept import Kept, kept_channels
-from edgec.passes.recovery.layers import Layer, layers_of
-from edgec.passes.recovery.order import skips_first
-from edgec.passes.recovery.pooled import Pool, applied
-from edgec.passes.recovery.store import ActivationStore
-from edgec.passes.recovery.walk import Walk, batch_size
+from edgec.passes.refit.channel_map import ChannelMap, channel_maps
+from edgec.passes.refit.fit_target import FitTarget, Inner, chain_before, fit_target_of
+from edgec.passes.refit.incremental import IncrementalExecutor, batch_size
+from edgec.passes.refit.layers import Layer, layers_of
+from edgec.passes.refit.order import skips_first
+from edgec.passes.refit.pooled import Pool, applied
+from edgec.passes.refit.store import ActivationStore
 from edgec.passes.solvers.guard import held_count
-from edgec.passes.solvers.parallel import ahead
+from edgec.passes.solvers.parallel import prefetch
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = dict[str, Array]
@@ -138,12 +138,12 @@ def wants_flips(choice: str, model: ir.Model) -> bool:
 
 
 @dataclass(frozen=True)
-class Site:
+class LayerFit:
     """One layer, ready to be fitted: ``samples`` may be read once."""
 
     number: int
     layer: Layer
-    goal: Goal
+    goal: FitTarget
     samples: Iterator[Sample]
     images: int
     rows: int
@@ -154,28 +154,28 @@ class Site:
     """Layers in front that may be fitted together with this one."""
 
 
-class Sites:
-    """Walk through ``student`` and the context's teacher; iterate once. ``depth``: how many layers a chain has in front."""
+class LayerFits:
+    """A walk through ``student`` and the context's teacher; iterate once. ``depth``: how many layers a chain has in front."""
 
     def __init__(
         self, student: ir.Model, context: Context, names: Sequence[str], batches: Batches, depth: int = 0
     ) -> None:
         self.student, self.context, self.batches = student, context, batches
-        self.kept = kept_channels(student)
+        self.kept = channel_maps(student)
         skips_first(student.graph)
         position = {node: number for number, node in enumerate(student.graph)}
         layers = layers_of(student)
         self.originals = layers_of(context.teacher)
-        self.planned: list[tuple[Layer, Goal, int]] = []
+        self.planned: list[tuple[Layer, FitTarget, int]] = []
         self.chains: list[tuple[Inner, ...]] = []
         self.pools: list[Pool | None] = []
         self.skipped: dict[str, str] = {}
         made = made_at(context.teacher.graph)
         for name in names:
             layer = layers[name]
-            goal = goal_of(layer, position)
+            goal = fit_target_of(layer, position)
             if goal.value not in made:
-                goal = Goal(layer.y.name or "")
+                goal = FitTarget(layer.y.name or "")
             if goal.value not in made:
                 self.skipped[name] = "the teacher has no such tensor to fit it to"
                 continue
@@ -194,24 +194,26 @@ class Sites:
     def __len__(self) -> int:
         return len(self.planned)
 
-    def __iter__(self) -> Iterator[Site]:
+    def __iter__(self) -> Iterator[LayerFit]:
         if not self.planned:
             return
         folder, limit = self.context.scratch, int(self.batches.memory / 2)
         stores = ActivationStore(folder, limit), ActivationStore(folder, limit)
         try:
-            student = Walk(self.student, iter(self.batches), stores[0], self.context.threads)
-            teacher = Walk(self.context.teacher, iter(self.batches), stores[1], self.context.threads)
+            student = IncrementalExecutor(self.student, iter(self.batches), stores[0], self.context.threads)
+            teacher = IncrementalExecutor(
+                self.context.teacher, iter(self.batches), stores[1], self.context.threads
+            )
             teacher.go(self.teacher_stops[0])
             for number, (layer, goal, position) in enumerate(self.planned):
                 student.go(position, self.holds[number])
                 following = self.teacher_stops[min(number + 1, len(self.planned) - 1)]
                 chain = self.chains[number]
-                samples = ahead(self._samples(student, teacher, number, following), self.context.threads)
+                samples = prefetch(self._samples(student, teacher, number, following), self.context.threads)
                 weights = [inner.layer.columns() for inner in chain]
                 images, rows = self.batches.samples, self._rows(layer)
                 held = len(self.batches.held)
-                yield Site(number, layer, goal, samples, images, rows, held, chain)
+                yield LayerFit(number, layer, goal, samples, images, rows, held, chain)
                 for _ in samples:
                     # The walk must go on even where nobody looked at the samples.
                     pass
@@ -221,7 +223,7 @@ class Sites:
             for store in stores:
                 store.clear()
 
-    def _pool(self, layer: Layer, goal: Goal, made: dict[str, int]) -> Pool | None:
+    def _pool(self, layer: Layer, goal: FitTarget, made: dict[str, int]) -> Pool | None:
         """A pool whose map and mean the teacher has too; sums with other tensors have no pixels of their own."""
         pool = Pool.before(layer)
         if pool is None or goal.others or layer.name not in self.originals:
@@ -253,7 +255,9 @@ class Sites:
                         found[other].add(pool.map)
         return [tuple(sorted(names)) for names in found]
 
-    def _samples(self, student: Walk, teacher: Walk, site: int, following: int) -> Iterator[Sample]:
+    def _samples(
+        self, student: IncrementalExecutor, teacher: IncrementalExecutor, site: int, following: int
+    ) -> Iterator[Sample]:
         layer, goal, _ = self.planned[site]
         chain, pool = self.chains[site], self.pools[site]
         begin = [chain[0].layer.x] if chain else []
@@ -270,7 +274,9 @@ class Sites:
             start = chain[0].layer.first(own[begin[0]]) if chain else None
             yield replace(found, held=held, start=start, pixels=pixels)
 
-    def _sample(self, layer: Layer, goal: Goal, kept: Kept | None, own: Feeds, clean: Array) -> Sample:
+    def _sample(
+        self, layer: Layer, goal: FitTarget, kept: ChannelMap | None, own: Feeds, clean: Array
+    ) -> Sample:
         wanted = clean if kept is None else kept.of(clean)
         offset: Array | None = None
         for name in goal.others:
@@ -292,7 +298,7 @@ def made_at(graph: ir.Graph) -> dict[str, int]:
 def touched_layers(student: ir.Model, teacher: ir.Model) -> tuple[str, ...]:
     """Layers that see something else than in the teacher: channels went before them, or a layer before them changed."""
     originals = {node.name: node for node in teacher.graph}
-    touched = {name for name, kept in kept_channels(student).items() if kept.positions}
+    touched = {name for name, kept in channel_maps(student).items() if kept.positions}
     found = []
     for node in student.graph:
         inputs = {value.name for value in node.inputs if value is not None}

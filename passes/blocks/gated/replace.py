@@ -15,16 +15,16 @@ from edgec.graph.errors import PassError
 from edgec.graph.execute import Executor
 from edgec.graph.views import ConvView, constant, own_constant, shape_of, sole_consumer
 from edgec.passes.base import Context
-from edgec.passes.gated.block import BlockOptions, Figures, Fitted, Unconverged, fit_block
-from edgec.passes.gated.parts import Part
-from edgec.passes.gated.rows import Collector, Rows
-from edgec.passes.gated.surgery import BlockWeights, Kernel, Placed, put_in, skip_value
-from edgec.passes.recovery.goals import clipping_of
-from edgec.passes.recovery.layers import layers_of
-from edgec.passes.recovery.sites import mirrored
-from edgec.passes.recovery.store import ActivationStore
-from edgec.passes.recovery.walk import batch_size
-from edgec.passes.solvers.gated_joint import Goal, Stage, refine_jointly
+from edgec.passes.blocks.gated.block import BlockOptions, Figures, Fitted, Unconverged, fit_block
+from edgec.passes.blocks.gated.parts import Part
+from edgec.passes.blocks.gated.rows import Collector, Rows
+from edgec.passes.blocks.gated.surgery import BlockWeights, Kernel, Placed, put_in, skip_value
+from edgec.passes.refit.fit_target import clipping_of
+from edgec.passes.refit.incremental import batch_size
+from edgec.passes.refit.layer_fits import mirrored
+from edgec.passes.refit.layers import layers_of
+from edgec.passes.refit.store import ActivationStore
+from edgec.passes.solvers.gated_joint import JointGoal, Stage, refine_jointly
 from edgec.passes.solvers.gram import Gram, Patches, targets_at
 from edgec.passes.solvers.guard import Verdict, judge
 from edgec.passes.solvers.rectified import Clipping, squared
@@ -212,7 +212,7 @@ class Replacement:
             ConvView(nodes[names.out]).set(weight=out.weight, bias=out.bias)
         return trial
 
-    def _goal(self) -> Goal:
+    def _goal(self) -> JointGoal:
         """Whole maps of as many images as the rows and the memory allow."""
         first, last = self.parts[0], self.parts[-1]
         pixels = math.prod(_patches(first).out_shape(self.spatial))
@@ -229,7 +229,7 @@ class Replacement:
             found += [(student.run(one), teacher.run(one)[last.output]) for one in (feeds, *turned)]
         columns = {name: _last(np.concatenate([one[name] for one, _ in found])) for name in named}
         target = _last(np.concatenate([wanted for _, wanted in found]))
-        return Goal(columns[first.input], target, None if beside is None else columns[beside])
+        return JointGoal(columns[first.input], target, None if beside is None else columns[beside])
 
     def _options(self, part: Part, number: int) -> BlockOptions:
         width = self.options.width or part.geometry.outputs

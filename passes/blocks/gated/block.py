@@ -11,8 +11,8 @@ import numpy as np
 
 from edgec.graph.errors import PassError
 from edgec.passes.base import Progress
-from edgec.passes.gated.gates import from_patches, from_teacher, gaussian, sharpness
-from edgec.passes.gated.rows import Rows
+from edgec.passes.blocks.gated.gates import from_patches, from_teacher, gaussian, sharpness
+from edgec.passes.blocks.gated.rows import Rows
 from edgec.passes.solvers.gated import Gated, GatedRows, Whitening, alternate, follow
 from edgec.passes.solvers.gated_convex import Convex, PenaltyName, factored, gate_gram, solve_convex
 from edgec.passes.solvers.rectified import Clipping

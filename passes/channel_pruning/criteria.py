@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup
 from edgec.graph.views import constant
-from edgec.passes.pruning.statistics import ConsumerStatistics
+from edgec.passes.channel_pruning.statistics import ConsumerStatistics
 from edgec.passes.solvers.obs import Curve, eliminate
 from edgec.passes.solvers.parallel import in_order
 

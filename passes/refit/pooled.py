@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.views import attribute, constant, shape_of, sole_consumer
-from edgec.passes.recovery.layers import Layer
+from edgec.passes.refit.layers import Layer
 from edgec.passes.solvers.gram import Gram, Patches, targets_at
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.passes.recovery.sites import Sample, Site
+from edgec.passes.refit.layer_fits import LayerFit, Sample
 from edgec.passes.solvers.chain import Link, Target, chain_errors, refine
 from edgec.passes.solvers.guard import Verdict, judge
 
@@ -32,7 +32,7 @@ class Maps:
     """Images offered so far, by whether they are held out."""
 
     @staticmethod
-    def of(site: Site, images: int) -> Maps:
+    def of(site: LayerFit, images: int) -> Maps:
         """Room for as many of ``images`` as the unknowns call for, and memory allows."""
         layers = [*(inner.layer for inner in site.chain), site.layer]
         pixels = max(site.rows / max(images, 1), 1.0)
@@ -75,7 +75,7 @@ class Joint:
     ratio: float
 
 
-def fit_chain(site: Site, maps: Maps, lam: float, iterations: int, threads: int = 1) -> Joint:
+def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: int = 1) -> Joint:
     """Refine the chain of ``site`` in place, where that helps on the judge's maps."""
     links = [Link(inner.layer.patches, inner.layer.columns(), inner.clipping) for inner in site.chain]
     links.append(Link(site.layer.patches, site.layer.columns(), site.goal.clipping))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgec.passes.recovery.layers import Layer
+from edgec.passes.refit.layers import Layer
 
 
 def skips_first(graph: ir.Graph) -> bool:

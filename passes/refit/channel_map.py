@@ -21,7 +21,7 @@ KEY = "edgec.kept"
 
 
 @dataclass(frozen=True)
-class Kept:
+class ChannelMap:
     """Positions along ``axis`` of the teacher's tensor that the student's has, ascending."""
 
     axis: int
@@ -32,10 +32,10 @@ class Kept:
         return np.take(array, np.array(self.positions, np.int64), axis=self.axis)
 
 
-def kept_channels(model: ir.Model) -> dict[str, Kept]:
+def channel_maps(model: ir.Model) -> dict[str, ChannelMap]:
     """Tensor name -> what it kept; tensors that kept everything are not listed."""
     raw = json.loads(model.metadata_props.get(KEY, "{}"))
-    return {name: Kept(int(axis), tuple(positions)) for name, (axis, positions) in raw.items()}
+    return {name: ChannelMap(int(axis), tuple(positions)) for name, (axis, positions) in raw.items()}
 
 
 def record_removal(
@@ -51,10 +51,10 @@ def record_removal(
             if len(units):
                 _, positions = gone.setdefault(member.value, (member.axis, set()))
                 positions.update(member.index[units].ravel().tolist())
-    known = kept_channels(model)
+    known = channel_maps(model)
     for name, (axis, positions) in gone.items():
         before = known[name].positions if name in known else tuple(range(sizes[name]))
-        known[name] = Kept(axis, tuple(old for now, old in enumerate(before) if now not in positions))
+        known[name] = ChannelMap(axis, tuple(old for now, old in enumerate(before) if now not in positions))
     model.metadata_props[KEY] = json.dumps(
         {name: [k.axis, list(k.positions)] for name, k in sorted(known.items())}
     )

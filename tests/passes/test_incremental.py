@@ -14,12 +14,12 @@ from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError
 from edgec.graph.execute import Executor
 from edgec.passes.base import Context
-from edgec.passes.recovery.goals import chain_before, goal_of
-from edgec.passes.recovery.kept import kept_channels, record_removal
-from edgec.passes.recovery.layers import Layer, layers_of
-from edgec.passes.recovery.sites import Batches, Sites, touched_layers, wants_flips
-from edgec.passes.recovery.store import ActivationStore
-from edgec.passes.recovery.walk import Walk, batch_size
+from edgec.passes.refit.channel_map import channel_maps, record_removal
+from edgec.passes.refit.fit_target import chain_before, fit_target_of
+from edgec.passes.refit.incremental import IncrementalExecutor, batch_size
+from edgec.passes.refit.layer_fits import Batches, LayerFits, touched_layers, wants_flips
+from edgec.passes.refit.layers import Layer, layers_of
+from edgec.passes.refit.store import ActivationStore
 from edgec.passes.solvers.rectified import Clipping
 
 Canonical = Callable[..., ir.Model]
@@ -55,7 +55,7 @@ def test_stops_hold_what_the_whole_network_computes(model: ir.Model, noise: Nois
     nodes = list(model.graph)
     names = [value.name or "" for node in nodes for value in node.outputs]
     whole = Executor(model, outputs=names).run(next(iter(data.batches(10))))
-    walk = Walk(model, data.batches(4), ActivationStore(tmp_path, 1 << 20), 1)
+    walk = IncrementalExecutor(model, data.batches(4), ActivationStore(tmp_path, 1 << 20), 1)
     assert walk.sizes == [4, 4, 2]
     for position in range(1, len(nodes)):
         walk.go(position)
@@ -73,7 +73,7 @@ def test_stops_hold_what_the_whole_network_computes(model: ir.Model, noise: Nois
 def test_weights_behind_the_stop_are_those_of_the_moment(
     model: ir.Model, noise: Noise, tmp_path: Path
 ) -> None:
-    walk = Walk(model, noise(model, 4).batches(4), ActivationStore(tmp_path, 1 << 20), 1)
+    walk = IncrementalExecutor(model, noise(model, 4).batches(4), ActivationStore(tmp_path, 1 << 20), 1)
     walk.go(2)
     before = next(walk.values(["c"]))["c"]
     layers_of(model)["inner"].view.set(bias=np.full(8, 5, np.float32))
@@ -101,7 +101,7 @@ def test_the_store_spills_and_forgets(tmp_path: Path) -> None:
 
 def test_goals(model: ir.Model) -> None:
     position = {node: number for number, node in enumerate(model.graph)}
-    goals = {name: goal_of(layer, position) for name, layer in layers_of(model).items()}
+    goals = {name: fit_target_of(layer, position) for name, layer in layers_of(model).items()}
     assert goals["inner"].value == "c"
     assert goals["inner"].clipping == Clipping(0.0, None)
     assert (goals["branch"].value, goals["branch"].others) == ("s", ("r",))
@@ -120,8 +120,8 @@ net (float[N,3,4,4] x) => (float[N,4,4,4] y)
 }""")
     position = {node: number for number, node in enumerate(model.graph)}
     layers = layers_of(model)
-    assert goal_of(layers["first"], position).others == ()
-    assert goal_of(layers["second"], position).others == ("a",)
+    assert fit_target_of(layers["first"], position).others == ()
+    assert fit_target_of(layers["second"], position).others == ("a",)
 
 
 def test_layers_round_trip_their_weights(model: ir.Model) -> None:
@@ -141,7 +141,7 @@ def test_kept_channels_compose_over_prunings(model: ir.Model) -> None:
     teacher = model.clone()
     prune(model, {"inner": [0, 3]})
     prune(model, {"inner": [0, 4], "stem": [5]})
-    kept = kept_channels(model)
+    kept = channel_maps(model)
     assert kept["c"].positions == (2, 4, 5, 7)
     assert kept["d"].positions == kept["c"].positions
     assert kept["s"].positions == (0, 1, 2, 3, 4)
@@ -174,7 +174,7 @@ def test_sites_hand_out_student_inputs_and_teacher_targets(
     np.testing.assert_array_equal(x[4:8], x[:4, ..., ::-1])
     clean = Executor(teacher, outputs=["s", "y"]).run({"x": x})
     seen = 0
-    for site in Sites(model, around, names, batches):
+    for site in LayerFits(model, around, names, batches):
         samples = list(site.samples)
         assert [sample.held for sample in samples] == [False] * 4 + [True]
         own = Executor(model, outputs=["d", "r", "f"]).run({"x": x})
@@ -257,7 +257,7 @@ def test_layers_that_change_together_are_computed_again(
     batches = Batches(data, data.take(0), 4)
     feeds = {"x": np.concatenate([one["x"] for one in data.batches(6)])}
     seen = []
-    for site in Sites(model, context(teacher, data), ["branch", "head"], batches, depth=1):
+    for site in LayerFits(model, context(teacher, data), ["branch", "head"], batches, depth=1):
         samples = list(site.samples)
         seen.append(site.layer.name)
         if site.layer.name == "branch":

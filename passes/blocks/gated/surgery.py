@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from edgec.graph.edit import take_over
 from edgec.graph.views import add_initializer, fresh_name
-from edgec.passes.gated.parts import Part
+from edgec.passes.blocks.gated.parts import Part
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

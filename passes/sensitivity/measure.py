@@ -10,35 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.channels import ChannelGroup
 from edgec.graph.compare import by_sample, difference_of
 from edgec.graph.cost import cost
 from edgec.graph.execute import Executor
 from edgec.passes.base import Context
-from edgec.passes.pruning.statistics import ConsumerStatistics
-from edgec.passes.recovery.sites import MEMORY
-from edgec.passes.recovery.store import ActivationStore
-from edgec.passes.recovery.walk import Walk, batch_size
-from edgec.passes.solvers.obs import Curve
+from edgec.passes.refit.incremental import IncrementalExecutor, batch_size
+from edgec.passes.refit.layer_fits import MEMORY
+from edgec.passes.refit.store import ActivationStore
 from edgec.passes.solvers.parallel import in_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-WIDTHS = (0.75, 0.5, 0.25)
-"""Shares of a group's units at which its damage is measured."""
 WORK = 4e11
 """MACs that all measurements together may take."""
 MOST_SAMPLES, LEAST_SAMPLES = 96, 8
 
 
 @dataclass(frozen=True)
-class Damage:
+class Sensitivity:
     """Measured once: the modelled ``error`` and the relative squared change of the ``output``."""
 
     error: float
@@ -63,33 +57,9 @@ class Subject:
     undo: Callable[[], None]
 
 
-def of_group(group: ChannelGroup, curve: Curve, statistics: Mapping[str, ConsumerStatistics]) -> Subject:
-    """A channel group at `WIDTHS`, its consumers re-fitted."""
-    names = {member.node for member in group.consumers}
-    readers = [one for name, one in statistics.items() if name in names]  # in graph order
-
-    def narrow(gone: Array) -> None:
-        for reader in readers:
-            rows = reader.units(group)
-            if rows is not None:
-                reader.set_columns(reader.compensated(rows[gone].ravel()))
-
-    trials = []
-    for width in sorted({max(1, round(share * group.size)) for share in WIDTHS} - {group.size}, reverse=True):
-        gone = np.setdiff1d(np.arange(group.size), curve.kept(width))
-        trials.append(Trial(float(curve.errors[group.size - width]), partial(narrow, gone)))
-    return Subject(group.name, readers[0].layer.name, tuple(trials), partial(restore, readers))
-
-
-def restore(readers: Sequence[ConsumerStatistics]) -> None:
-    """Give every layer the weights that it had."""
-    for reader in readers:
-        reader.set_columns(reader.columns)
-
-
 def measure(
     model: ir.Model, subjects: Sequence[Subject], context: Context, label: str
-) -> dict[str, tuple[Damage, ...]]:
+) -> dict[str, tuple[Sensitivity, ...]]:
     """Damage of every trial, by subject. ``model`` is changed on the way and left as it was."""
     if context.data is None or not subjects:
         return {}
@@ -98,12 +68,12 @@ def measure(
     position = {node.name or "": number for number, node in enumerate(model.graph)}
     names = output_names(model.graph)
     store = ActivationStore(context.scratch, int(MEMORY))
-    found: dict[str, tuple[Damage, ...]] = {}
+    found: dict[str, tuple[Sensitivity, ...]] = {}
     try:
-        walk = Walk(model, data.batches(batch_size(model.graph)), store, context.threads)
+        walk = IncrementalExecutor(model, data.batches(batch_size(model.graph)), store, context.threads)
         reference = [centred(out, names) for out in walk.values(names)]
         ordered = sorted(subjects, key=lambda one: position[one.node])
-        for subject in context.progress.over(f"{label}: damage", ordered, len(subjects)):
+        for subject in context.progress.over(f"{label}: sensitivity", ordered, len(subjects)):
             walk.go(position[subject.node])
             found[subject.name] = _tried(walk, subject, reference, names)
     finally:
@@ -112,21 +82,21 @@ def measure(
 
 
 def _tried(
-    walk: Walk, subject: Subject, reference: Sequence[Array], names: Sequence[str]
-) -> tuple[Damage, ...]:
+    walk: IncrementalExecutor, subject: Subject, reference: Sequence[Array], names: Sequence[str]
+) -> tuple[Sensitivity, ...]:
     def prepared() -> Iterator[tuple[Trial, Executor]]:
         for trial in subject.trials:
             trial.apply()
             yield trial, walk.executor(names)
 
-    def scored(one: tuple[Trial, Executor]) -> Damage:
+    def scored(one: tuple[Trial, Executor]) -> Sensitivity:
         trial, executor = one
         error = energy = 0.0
         for batch, wanted in enumerate(reference):
             made = centred(executor.run(walk.feeds(batch)), names)
             error += float(np.square(difference_of(made, wanted, "outputs")).sum())
             energy += float(np.square(wanted).sum())
-        return Damage(trial.error, error / energy if energy else 0.0)
+        return Sensitivity(trial.error, error / energy if energy else 0.0)
 
     # An executor holds the weights that it was made with: one runs while the next trial's is made.
     points = tuple(in_order(scored, prepared(), walk.threads))
@@ -134,7 +104,7 @@ def _tried(
     return points
 
 
-def scaled_errors(errors: Array, damage: Sequence[Damage]) -> Array:
+def scaled_errors(errors: Array, damage: Sequence[Sensitivity]) -> Array:
     """Modelled ``errors``, in ascending order, in units of output change."""
     known = sorted({d.error: d.output for d in damage if d.error > 0 and np.isfinite(d.output)}.items())
     if not known:

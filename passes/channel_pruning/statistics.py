@@ -12,16 +12,16 @@ import onnx_ir as ir
 from edgec.graph.channels import ChannelGroup
 from edgec.graph.views import sole_consumer
 from edgec.passes.base import Context
-from edgec.passes.recovery.fit import FitOptions, row_fraction
-from edgec.passes.recovery.goals import clipping_of, goal_of
-from edgec.passes.recovery.layers import Layer, layers_of
-from edgec.passes.recovery.pooled import Pool, add_pixels, mixed
-from edgec.passes.recovery.sites import Batches
-from edgec.passes.recovery.store import ActivationStore
-from edgec.passes.recovery.walk import Walk
+from edgec.passes.refit.fit import FitOptions, row_fraction
+from edgec.passes.refit.fit_target import clipping_of, fit_target_of
+from edgec.passes.refit.incremental import IncrementalExecutor
+from edgec.passes.refit.layer_fits import Batches
+from edgec.passes.refit.layers import Layer, layers_of
+from edgec.passes.refit.pooled import Pool, add_pixels, mixed
+from edgec.passes.refit.store import ActivationStore
 from edgec.passes.solvers.gram import Gram
 from edgec.passes.solvers.obs import Consumer
-from edgec.passes.solvers.parallel import ahead
+from edgec.passes.solvers.parallel import prefetch
 from edgec.passes.solvers.ridge import CARRIED, factor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -98,6 +98,12 @@ def consumers_of(model: ir.Model, groups: Sequence[ChannelGroup]) -> tuple[list[
     return [layer for name, layer in layers.items() if name in wanted and name not in refused], refused
 
 
+def restore(readers: Sequence[ConsumerStatistics]) -> None:
+    """Give every layer the weights that it had."""
+    for reader in readers:
+        reader.set_columns(reader.columns)
+
+
 def gather(
     model: ir.Model,
     layers: Sequence[Layer],
@@ -106,14 +112,14 @@ def gather(
     context: Context,
     label: str,
 ) -> dict[str, ConsumerStatistics]:
-    """Walk ``model`` once and collect the statistics of ``layers``, by node name."""
+    """Run ``model`` once, front to back, and collect the statistics of ``layers``, by node name."""
     position = {node: number for number, node in enumerate(model.graph)}
     places = [_stop(layer, position) for layer in layers]
     stops = [*(min(places[i:]) for i in range(1, len(places))), *places[-1:]]
     store = ActivationStore(context.scratch, int(batches.memory))
     found: dict[str, ConsumerStatistics] = {}
     try:
-        walk = Walk(model, iter(batches), store, context.threads)
+        walk = IncrementalExecutor(model, iter(batches), store, context.threads)
         if layers:
             walk.go(min(places))
         ways = context.progress.over(label, zip(layers, stops, strict=True), len(layers))
@@ -125,7 +131,7 @@ def gather(
 
 
 def _one(
-    walk: Walk,
+    walk: IncrementalExecutor,
     layer: Layer,
     following: int,
     position: dict[ir.Node, int],
@@ -134,7 +140,7 @@ def _one(
     number: int,
 ) -> ConsumerStatistics:
     patches = layer.patches
-    goal = goal_of(layer, position)
+    goal = fit_target_of(layer, position)
     reader = sole_consumer(value_named(layer, goal.value))
     behind = goal.value if reader is None or clipping_of(reader) is None else reader.outputs[0].name or ""
     pool = Pool.before(layer)
@@ -143,7 +149,7 @@ def _one(
     # What the layer makes is its own target here, so only H is summed.
     gram, dense = (Gram.zeros(patches.group, patches.unknowns, 0) for _ in range(2))
     energy = pixels = 0.0
-    for index, found in enumerate(ahead(walk.advance(following, [layer.x, behind, *front]), walk.threads)):
+    for index, found in enumerate(prefetch(walk.advance(following, [layer.x, behind, *front]), walk.threads)):
         x, wanted = layer.first(found[layer.x]), layer.first(found[behind])
         pixels += wanted.size / wanted.shape[1]
         energy += float(np.square(wanted, dtype=np.float64).sum())

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgec.graph.views import constant, is_constant, sole_consumer
-from edgec.passes.recovery.layers import Layer
+from edgec.passes.refit.layers import Layer
 from edgec.passes.solvers.rectified import Clipping
 
 
 @dataclass(frozen=True)
-class Goal:
+class FitTarget:
     """``value`` is the teacher's tensor; ``others`` the student's tensors that are added to the layer's output on the way to it;
     ``clipping`` the activation that reads it, if that is the only reader."""
 
@@ -27,7 +27,7 @@ class Goal:
     clipping: Clipping | None = None
 
 
-def goal_of(layer: Layer, position: dict[ir.Node, int]) -> Goal:
+def fit_target_of(layer: Layer, position: dict[ir.Node, int]) -> FitTarget:
     """The goal of ``layer``; ``position`` numbers the nodes in running order."""
     value, others = layer.y, []
     here = position[layer.node]
@@ -42,7 +42,7 @@ def goal_of(layer: Layer, position: dict[ir.Node, int]) -> Goal:
             break
         others.append(other.name or "")
         value = reader.outputs[0]
-    return Goal(value.name or "", tuple(others), clipping_of(sole_consumer(value)))
+    return FitTarget(value.name or "", tuple(others), clipping_of(sole_consumer(value)))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgec.graph.channels import ChannelGroup
-from edgec.passes.pruning.statistics import ConsumerStatistics
+from edgec.passes.channel_pruning.statistics import ConsumerStatistics
 from edgec.passes.solvers.obs import Curve
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -72,7 +72,7 @@ def read(
         if path.suffix == TORCH_SUFFIX:
             from edgec.graph.torch_source import from_pt2
 
-            return from_pt2(path, trust=trust)
+            return from_pt2(path, trust=trust, listener=listener)
         return _from_onnx(path, listener)
 
 

@@ -26,6 +26,7 @@ from typing import Any
 from edgec.graph.boundary import first_line
 from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.external import MOST_BYTES
+from edgec.graph.listener import Listener
 
 HINT = (
     "--trust (trust=True) loads it all the same and runs what it holds, with your rights. "
@@ -86,7 +87,7 @@ _FREE_TEXT = frozenset({"metadata", "as_string", "as_strings", "stack_trace", "t
 """Fields that are text and stay text."""
 
 
-def load_guarded(path: Path) -> Any:
+def load_guarded(path: Path, listener: Listener) -> Any:
     """The exported program in the file at ``path``; torch unpickles nothing but tensors and plain containers.
 
     Raises ModelError that says what asked to be run, and what --trust would mean; UsageError with a torch too old to refuse.
@@ -96,7 +97,7 @@ def load_guarded(path: Path) -> Any:
     if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < SAFE_TORCH:
         why = f"torch {torch.__version__} runs code that a file holds even where it is told not to"
         raise UsageError("this torch cannot read a foreign file safely", where=str(path), why=why, hint=HINT)
-    archive = _checked_copy(path)
+    archive = _checked_copy(path, listener)
     try:
         with _plain_unpickling():
             return torch.export.load(archive)
@@ -167,15 +168,17 @@ class _NoPickle:
     DEFAULT_PROTOCOL = pickle.DEFAULT_PROTOCOL
 
 
-def _checked_copy(path: Path) -> io.BytesIO:
+def _checked_copy(path: Path, listener: Listener) -> io.BytesIO:
     """The archive, checked member by member and written anew, so that torch reads the very bytes that were checked."""
     where = str(path)
     copy = io.BytesIO()
     try:
         with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as clean:
             members = archive.infolist()
-            if sum(member.file_size for member in members) > MOST_BYTES:
+            size = sum(member.file_size for member in members)  # unpacked: a bomb is small in its archive
+            if size > MOST_BYTES:
                 raise ModelError("models above 2 GB are not supported", where=where)
+            listener.size(size)
             for member in members:
                 content = archive.read(member)
                 _check_member(member.filename, content, where)

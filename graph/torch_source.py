@@ -14,6 +14,7 @@ import onnx
 
 from edgec.graph.boundary import first_line
 from edgec.graph.errors import EdgecError, ModelError, UsageError
+from edgec.graph.listener import Listener
 from edgec.graph.torch_export import export_module, export_program, quiet_log
 from edgec.graph.torch_guard import load_guarded
 
@@ -30,7 +31,7 @@ def _torch(source: str) -> Any:
     return torch
 
 
-def from_pt2(path: Path, *, trust: bool) -> onnx.ModelProto:
+def from_pt2(path: Path, *, trust: bool, listener: Listener) -> onnx.ModelProto:
     """The program of a ``.pt2`` in ONNX.
 
     Without ``trust`` nothing in the file runs (`graph.torch_guard`). Raises ModelError for a file that is none, or that needs
@@ -39,7 +40,7 @@ def from_pt2(path: Path, *, trust: bool) -> onnx.ModelProto:
     torch = _torch(str(path))
     try:
         with quiet_log("torch.export"):
-            program = torch.export.load(path) if trust else load_guarded(path)
+            program = torch.export.load(path) if trust else load_guarded(path, listener)
     except EdgecError:
         raise
     except Exception as error:  # torch raises its own tree of errors, json's, zipfile's and pickle's

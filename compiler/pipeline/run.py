@@ -18,6 +18,7 @@ from edgec.graph.provenance import mark
 from edgec.passes.base import Context, LayerReport, Note, Pass, PassResult
 from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import options_of
+from edgec.passes.solvers.ridge import TooLargeError
 from edgec.passes.table import blamed
 from edgec.passes.whole import guarded
 
@@ -107,6 +108,13 @@ def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:
             if error.where is None:
                 error.where = f"pass {one.name}"
             raise
+        except TooLargeError as error:
+            raise PassError(
+                "values inside the network are so large that their squares overflow",
+                where=f"pass {one.name}",
+                why="no layer can be fitted to them",
+                hint="Check the preprocessing and the weights.",
+            ) from error
         if not isinstance(result, PassResult):
             raise PassError("it returned no PassResult", where=f"pass {one.name}")
         result = guarded(one, model, result, context)

@@ -139,7 +139,9 @@ class RunFolder:
         """Append one line to ``log.jsonl``."""
         path = self.path / LOG
         with disk_errors(path, hint=RESUME):
-            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            # A pipe that somebody put there would hold up the opening: without a reader it is refused instead.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            handle = os.open(path, flags, 0o666)
             with os.fdopen(handle, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(entry, default=str) + "\n")
 

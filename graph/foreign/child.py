@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 from edgec.graph.errors import EdgecError, ModelError
@@ -27,34 +28,36 @@ _PR_SET_PDEATHSIG = 1
 class Teller(Listener):
     """Tells the parent each stage before it begins."""
 
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
+    def __init__(self, out: BinaryIO, allowed: SimpleQueue[None]) -> None:
+        self._out, self._allowed = out, allowed
 
     def stage(self, text: str) -> None:
         wire.send(self._out, wire.STAGE, text.encode("utf-8", "replace"))
 
     def size(self, count: int) -> None:
+        """Tell it and wait for the parent's word: nothing of a model that does not fit is read."""
         wire.send(self._out, wire.SIZE, str(count).encode())
+        self._allowed.get()
 
 
 def main() -> None:
     """One task, then the end of the process."""
     request = json.loads(sys.stdin.buffer.readline())
-    _die_with(int(request["parent"]))
+    allowed: SimpleQueue[None] = SimpleQueue()
+    _die_with(int(request["parent"]), allowed)
     _be_modest()
     out = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):  # libraries print; the parent reads frames only
         os.dup2(nowhere, descriptor)
-    _work(request, out)
+    _work(request, Teller(out, allowed), out)
     out.flush()
     os._exit(0)  # no teardown: a library that crashes while it is unloaded has done its work
 
 
-def _work(request: Mapping[str, Any], out: BinaryIO) -> None:
+def _work(request: Mapping[str, Any], teller: Teller, out: BinaryIO) -> None:
     module, _, name = request["task"].partition(":")
     try:
-        teller = Teller(out)
         teller.stage(IMPORTING)
         task: Task = getattr(import_module(module), name)
         wire.send(out, wire.RESULT, task(request["arguments"], teller))
@@ -67,8 +70,11 @@ def _work(request: Mapping[str, Any], out: BinaryIO) -> None:
         wire.send(out, wire.DEFECT, wire.encode_defect(error, traceback.format_exc()))
 
 
-def _die_with(parent: int) -> None:
-    """End when the parent ends, however it ends: by the kernel on Linux, elsewhere when the pipe from it closes."""
+def _die_with(parent: int, allowed: SimpleQueue[None]) -> None:
+    """End when the parent ends, however it ends: by the kernel on Linux, elsewhere when the pipe from it closes.
+
+    Each byte that comes through the pipe allows the size told last.
+    """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -76,7 +82,7 @@ def _die_with(parent: int) -> None:
 
     def wait() -> None:
         while sys.stdin.buffer.read(1):
-            pass
+            allowed.put(None)
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

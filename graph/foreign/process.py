@@ -165,14 +165,19 @@ class Child:
                 self._stage = content.decode("utf-8", "replace")
             elif kind == wire.SIZE:
                 self._size = max(0, min(MOST_MODEL, int(content)))
+                if self._fits():
+                    self._ask(b"\n")
             else:
                 self._answer = (kind, content)
+
+    def _fits(self) -> bool:
+        return 2 * self._size <= self._memory(self._size)
 
     def _check(self) -> None:
         if self._answer is not None:
             return
         seconds, memory = self._seconds(self._size), self._memory(self._size)
-        if 2 * self._size > memory:
+        if not self._fits():
             hint = "Raise --load-memory (load_memory=) if the model is sound."
             self._fail(f"a model of {self._size >> 20} MB does not fit into {print_memory(memory)}", hint)
         elif time.monotonic() - self._began > seconds:

@@ -53,15 +53,19 @@ class Factor:
         return np.asarray(found)
 
 
+class TooLargeError(ArithmeticError):
+    """Sums of squares that are not finite: what they were taken from was, so it was too large to square."""
+
+
 def factor(h: Array, lam: float, *, carried: float = EXACT) -> Factor:
     """Factor ``H + d I`` for ``d = lam tr(H) / n``, raised where the condition would exceed what ``carried`` stands for.
 
     ``carried`` is `EXACT` for statistics in float64 and `CARRIED` for sums of float32 products. What is added beyond d (a
     semi-definite H needs something in any case) is the least that works, and is reported.
-    Raises ValueError for statistics that are not finite.
+    Raises TooLargeError for statistics that are not finite.
     """
     if not np.isfinite(h).all():
-        raise ValueError("the statistics are not finite")
+        raise TooLargeError("the statistics are not finite")
     n = len(h)
     mean = float(np.trace(h)) / n if n else 0.0
     limit = carried * max(n, 1) ** 0.5
@@ -71,7 +75,7 @@ def factor(h: Array, lam: float, *, carried: float = EXACT) -> Factor:
         damped[np.diag_indices(n)] += damping + jitter
         norm = float(np.abs(damped).sum(axis=0).max()) if n else 0.0
         if not np.isfinite(norm):
-            raise ValueError("the statistics are not finite")
+            raise TooLargeError("the statistics are not finite")
         lower, info = lapack.dpotrf(damped, lower=1, overwrite_a=1, clean=1)
         if info == 0:
             rcond, _ = lapack.dpocon(lower, norm, uplo="L")

@@ -347,3 +347,10 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
         RunFolder(tmp_path / "out"),
     ):
         pass
+
+
+def test_a_pipe_in_the_place_of_the_log_is_refused_and_holds_nothing_up(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "out") as folder:
+        os.mkfifo(folder.path / "log.jsonl")
+        with pytest.raises(EdgecError, match="cannot"):
+            folder.log({"a": 1})

@@ -22,6 +22,7 @@ from edgec.graph.views import ConvView
 from edgec.passes.base import LatencyModel, Need, Note, Pass, PassResult, Progress, option
 from edgec.passes.equalize import Equalize
 from edgec.passes.fold import Fold
+from edgec.passes.quantize import Quantize
 from edgec.targets import target
 from edgec.targets.estimator import latency_table
 
@@ -375,3 +376,13 @@ def test_a_key_file_of_any_length_costs_no_memory(tmp_path: Path, monkeypatch: p
     assert peak < 1 << 20
     assert second != first
     assert user_key() == second
+
+
+def test_values_too_large_to_square_end_in_a_sentence(canonical, noise, context) -> None:
+    model = canonical(
+        "net (float[N,2,4,4] x) => (float[N,2,4,4] y) "
+        "<float[2,2,1,1] w = {1.0, 0.5, 0.25, 1.0}, float big = {1e37}, float small = {1e-37}> "
+        "{ h = Mul(x, big)  p = Relu(h)  c = Conv(p, w)  y = Mul(c, small) }"
+    )
+    with pytest.raises(PassError, match="squares overflow"):
+        run_pipeline((Quantize(),), model, context(model, noise(model, 40)))

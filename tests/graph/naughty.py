@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from edgec.graph.errors import DataError
@@ -59,6 +60,8 @@ def reserve(arguments: Mapping[str, Any], listener: Listener) -> bytes:
 
 def say_size(arguments: Mapping[str, Any], listener: Listener) -> bytes:
     listener.size(int(arguments["size"]))
+    if "read" in arguments:
+        Path(arguments["read"]).touch()
     time.sleep(0.2)
     return b"done"
 

@@ -107,11 +107,14 @@ def test_the_memory_limit_ends_the_child_whatever_it_reserves() -> None:
         assert one.result() == b"done"
 
 
-def test_a_model_that_cannot_fit_is_refused_before_it_is_read() -> None:
-    with child("say_size", size=800 * MB) as one, pytest.raises(ModelError, match="does not fit"):
+def test_a_model_that_cannot_fit_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    read = tmp_path / "read"
+    with child("say_size", size=800 * MB, read=str(read)) as one, pytest.raises(ModelError, match="not fit"):
         one.result()
-    with child("say_size", size=8 * MB) as one:
+    assert not read.exists()
+    with child("say_size", size=8 * MB, read=str(read)) as one:
         assert one.result() == b"done"
+    assert read.exists()
 
 
 def test_errors_come_back_as_themselves_and_cut() -> None:

@@ -17,6 +17,7 @@ import pytest
 from edgec.graph import torch_guard
 from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.execute import Executor
+from edgec.graph.listener import Listener
 from edgec.graph.load import load
 
 torch = pytest.importorskip("torch")
@@ -90,7 +91,7 @@ def test_extra_files_are_text_of_any_kind(archive: Path, tmp_path: Path) -> None
     content = members(archive)
     root = member(content, "model.json").split("/")[0]
     content[f"{root}/extra/notes.json"] = b'{"a (b)": "c; d"'
-    assert torch_guard.load_guarded(write(tmp_path / "m.pt2", content)).graph.nodes
+    assert torch_guard.load_guarded(write(tmp_path / "m.pt2", content), Listener()).graph.nodes
 
 
 def _sample_inputs(content: Members, target: Path) -> None:
@@ -228,7 +229,7 @@ def test_the_guard_leaves_torch_as_it_was(archive: Path, monkeypatch: pytest.Mon
     before = (_package.pickle, torch._C._pickle_load_obj, _package._load_aoti)
     monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # which torch would take over everything else
-    torch_guard.load_guarded(archive)
+    torch_guard.load_guarded(archive, Listener())
     assert (_package.pickle, torch._C._pickle_load_obj, _package._load_aoti) == before
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
     assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"

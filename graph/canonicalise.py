@@ -62,6 +62,7 @@ def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, li
     _refuse(model)
     check_form(model)
     _name_nodes(model)
+    _settle_switches(model)
     _drop_initialiser_inputs(model)
     if not model.graph.input:
         hint = "Export the network with its input left open."
@@ -211,6 +212,14 @@ def _name_nodes(model: onnx.ModelProto) -> None:
             unique = f"{name}_{count}"
         node.name = unique
         taken.add(unique)
+
+
+def _settle_switches(model: onnx.ModelProto) -> None:
+    """keepdims other than 0 and 1 means 0 to onnxruntime and to shape inference; what reads it later need not know."""
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "keepdims" and attribute.i not in (0, 1):
+                attribute.i = 0
 
 
 def _drop_initialiser_inputs(model: onnx.ModelProto) -> None:

@@ -250,3 +250,15 @@ def test_wrong_factories(source: str, error: type[EdgecError], why: str) -> None
     pytest.importorskip("torch")
     with pytest.raises(error, match=why):
         load(source, input_shape=(3, 8, 8))
+
+
+@pytest.mark.parametrize("op", ["ReduceMean", "ArgMax"])
+def test_a_switch_that_is_neither_0_nor_1_is_what_onnxruntime_takes_it_for(op: str, make_model) -> None:
+    model = make_model(
+        f"net (float[1,3,4,4] x) => ({'int64' if op == 'ArgMax' else 'float'}[1,4,4] y) <int64[1] a = {{1}}> "
+        f"{{ y = {op}<{'axis=1, ' if op == 'ArgMax' else ''}keepdims=-1>(x{'' if op == 'ArgMax' else ', a'}) }}"
+    )
+    from edgec.graph.canonicalise import canonicalise
+
+    (node,) = canonicalise(model).graph
+    assert len(node.outputs[0].shape) == 3

@@ -20,7 +20,7 @@ from edgec.graph.channels import RULES as CHANNEL_RULES
 from edgec.graph.channels import rules_layers
 from edgec.passes.base import Pass
 from edgec.passes.pipeline_string import option_table
-from edgec.passes.quantize.rules import RULES as INT8_RULES
+from edgec.passes.quantize.dialects import RULES as INT8_RULES
 from edgec.passes.quantize.rules import Kind
 from edgec.passes.table import PASSES, pass_class
 

@@ -16,6 +16,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from edgec.graph.values import COUNT_OR_NONE
 from edgec.graph.views import constant
 from edgec.passes.base import NUMBER_FORMATS, Context, Note, Pass, PassResult, option
+from edgec.passes.quantize.dialects import TFLITE
 from edgec.passes.quantize.insert import insert_weight
 from edgec.passes.quantize.quantiser import matcher, refuse_quantised
 from edgec.passes.quantize.rules import rule_for
@@ -41,7 +42,7 @@ class QuantizeWeights(Pass):
         excluded = matcher(self.exclude, model)
         count = 0
         for node in list(model.graph):
-            rule = rule_for(node).rule
+            rule = rule_for(node, TFLITE.rules).rule
             if rule is None or rule.weight is None or excluded(node.name or ""):
                 continue
             weight = constant(node.inputs[1])

@@ -106,15 +106,15 @@ def host_fields(text: str | None = None, machine: str | None = None) -> dict[str
     if arch == "x86_64":
         flags = set(entries.get("flags", "").split())
         isa = tuple(f for f in _X86_ISA if f in flags)
-        dtype = "uint8"
+        dialect = "ort-x86"
         multiple = 16 if "avx512f" in flags else 8
         why_multiple = "onnxruntime's blocked layout (NCHWc) has 16 channels with AVX-512, 8 with AVX2"
-        why_dtype = "onnxruntime on x86 fuses U8S8 and leaves S8S8 half unfused, 2 to 10 times slower"
+        why_dialect = "onnxruntime on x86 fuses U8S8 and leaves S8S8 half unfused, 2 to 10 times slower"
     else:
         isa = tuple(entries.get("Features", "fp asimd").split())
-        dtype, multiple = "int8", 8
+        dialect, multiple = "ort-arm", 8
         why_multiple = "XNNPACK and ruy fp32 NEON kernels compute 8 output channels at a time"
-        why_dtype = "onnxruntime on Arm: S8S8 per-channel executes the fewest instructions"
+        why_dialect = "onnxruntime on Arm: S8S8 per-channel executes the fewest instructions"
     model = entries.get("model name") or entries.get("Model") or platform.processor() or "unknown"
     clock = clock_mhz(entries) if text is None else None
     group: dict[str, Any] = {"core": model, "count": available_cores(), "clock_mhz": clock}
@@ -125,11 +125,11 @@ def host_fields(text: str | None = None, machine: str | None = None) -> dict[str
         "core_groups": [group],
         "isa": isa,
         "memory_mb": memory_mb(),
-        "activation_dtype": dtype,
+        "dialect": dialect,
         "channel_multiple": multiple,
         "precisions": _precisions(arch, isa),
         "systems": [_host_system(arch)],
-        "sources": sources | {"channel_multiple": why_multiple, "activation_dtype": why_dtype},
+        "sources": sources | {"channel_multiple": why_multiple, "dialect": why_dialect},
     }
 
 

@@ -25,6 +25,7 @@ from edgec.targets.probe import host_fields
 from edgec.targets.schema import System, Target
 
 _SYSTEMS = "systems"
+_OLD_DIALECTS = {"uint8": "ort-x86", "int8": "ort-arm"}
 _LONGEST_CHAIN = 20
 """Of targets that extend one another."""
 
@@ -184,6 +185,7 @@ def _own_fields(name: str) -> dict[str, Any]:
 
 def _resolve(fields: dict[str, Any], where: str, seen: tuple[str, ...]) -> dict[str, Any]:
     """Fill in what ``extends`` and the host probe give; ``sources`` are merged, other fields replaced."""
+    fields = _with_dialect(fields)
     if fields.get("name") == "host":
         fields = _over(host_fields(), fields)
     base = fields.pop("extends", None)
@@ -193,6 +195,19 @@ def _resolve(fields: dict[str, Any], where: str, seen: tuple[str, ...]) -> dict[
         what = f"extends {shortened(repr(base), 80)}: {why}"
         raise UsageError(what, where=where, hint=did_you_mean(str(base), target_names()))
     return _over(_fields(base, (*seen, base)), {"estimates_from": base} | fields)
+
+
+def _with_dialect(fields: dict[str, Any]) -> dict[str, Any]:
+    """Cards of edgec 0.1 say ``activation_dtype``; what they mean is a dialect."""
+    old = fields.get("activation_dtype")
+    if "dialect" in fields or not isinstance(old, str) or old not in _OLD_DIALECTS:
+        return fields  # an unknown value is for the schema to refuse
+    new = {key: value for key, value in fields.items() if key != "activation_dtype"}
+    new["dialect"] = _OLD_DIALECTS[old]
+    sources = fields.get("sources")
+    if isinstance(sources, dict):
+        new["sources"] = {"dialect" if k == "activation_dtype" else k: v for k, v in sources.items()}
+    return new
 
 
 def _unusable(base: Any, seen: tuple[str, ...]) -> str | None:

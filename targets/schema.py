@@ -116,7 +116,7 @@ class Target(_Closed):
     core_groups: Annotated[tuple[CoreGroup, ...], Field(min_length=1)]
     isa: tuple[Words, ...]
     memory_mb: Annotated[int, Field(ge=1, le=1 << 24, strict=True)] | None
-    activation_dtype: Literal["uint8", "int8"]
+    dialect: Literal["ort-x86", "ort-arm"]
     channel_multiple: Annotated[int, Field(ge=1, le=1024, strict=True)]
     threads: Cores
     precisions: Precisions
@@ -142,7 +142,7 @@ class Target(_Closed):
             "memory_mb": self.memory_mb is not None,
             "channel_multiple": True,
             "threads": True,
-            "activation_dtype": True,
+            "dialect": True,
             "isa": True,
             "throttle": self.throttle.soft_c is not None or self.throttle.hard_c is not None,
         }

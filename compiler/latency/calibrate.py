@@ -89,10 +89,9 @@ def artifacts(
     """The files of one network for each engine and precision. Ranges come from noise: only speed matters here."""
     graphs = {"fp32": model}
     if "int8" in precisions:
-        context = Context(teacher=model, scratch=folder, data=open_data("random", model, samples=4))
-        quantise = Quantize(
-            method="minmax", correct="none", equalize="no", activations=target("host").activation_dtype
-        )
+        data = open_data("random", model, samples=4)
+        context = Context(teacher=model, scratch=folder, data=data, target=target("host"))
+        quantise = Quantize(method="minmax", correct="none", equalize="no", reduce_range="no")
         graphs["int8"] = quantise.run(model.clone(), context).model
     made: dict[tuple[str, Precision], Path] = {}
     for engine in engines:

@@ -1,6 +1,6 @@
 """Put calibration, equalisation, insertion and corrections together, each kept only where it helps.
 
-Work is done with uint8 activations, which every host executes in its fused kernels; the file's own type comes last.
+Work is done in the codes that every host executes in its fused kernels (`Dialect.on_host`); the file's own type comes last.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context
 
 def _calibrated(model: ir.Model, data: Dataset, settings: Settings, context: Context) -> Prepared:
     """Ranges of everything that could be quantised, whatever is excluded now."""
-    plan = make_plan(model, settings.excluded)
+    plan = make_plan(model, settings.form.dialect, settings.excluded)
     tensors = (*plan.tensors, *plan.absorbed.values()) if settings.probes else plan.sources
     return Prepared(model, observe(model, data, tensors, context), ())
 
@@ -112,11 +112,12 @@ def assemble(
 ) -> tuple[ir.Model, Plan, Table]:
     """The plain quantised graph: ranges, nearest rounding, no corrections."""
     model = prepared.original.clone()
-    plan = make_plan(model, excluded or settings.excluded)
+    dialect = settings.form.dialect
+    plan = make_plan(model, dialect, excluded or settings.excluded)
     found = ranges(
-        prepared.calibration, plan, settings.method, percentile=settings.percentile, bits=settings.form.bits
+        prepared.calibration, plan, settings.method, percentile=settings.percentile, bits=dialect.bits
     )
-    table = parameters(plan, model, found, settings.form.bits)
+    table = parameters(plan, model, found, dialect)
     insert(model, plan, table, settings.form)
     return model, plan, table
 

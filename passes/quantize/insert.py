@@ -16,8 +16,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgec.graph.views import add_initializer, attribute, constant, fresh_name, set_constant
+from edgec.passes.quantize.dialects import Dialect
 from edgec.passes.quantize.plan import Plan, Table
-from edgec.passes.quantize.qparams import QParams, affine
+from edgec.passes.quantize.qparams import QParams
 from edgec.passes.quantize.rules import weight_axis
 from edgec.passes.quantize.weights import (
     QuantisedWeight,
@@ -30,34 +31,21 @@ from edgec.passes.quantize.weights import (
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-OPSET_16 = 21
-"""The first in which QuantizeLinear takes 16-bit codes."""
-
-
 @dataclass(frozen=True)
 class Form:
-    """How codes are written: activation type, range of weight codes, scales per channel or per tensor."""
+    """How one quantisation writes a dialect: range of weight codes, scales per channel or per tensor."""
 
-    activations: str = "uint8"
+    dialect: Dialect
     weight_limit: int = 127
     per_channel: bool = True
     float_weights: bool = False
     """Leave weights exact, to see what activations alone cost."""
-    bits: int = 8
-
-    def code_dtype(self) -> np.dtype[Any]:
-        return np.dtype({8: self.activations, 16: "int16"}[self.bits])
-
-    def stored(self, params: QParams, codes: Array | int) -> Array:
-        """Signed codes in the type of the file."""
-        shift = 128 if self.code_dtype() == np.uint8 else 0
-        return np.asarray(np.asarray(codes, np.int32) + shift, self.code_dtype())
 
 
 def insert(model: ir.Model, plan: Plan, table: Table, form: Form) -> None:
     """Quantise ``model`` in place."""
-    if form.bits == 16:
-        model.opset_imports[""] = max(model.opset_imports.get("", OPSET_16), OPSET_16)
+    least = form.dialect.opset
+    model.opset_imports[""] = max(model.opset_imports.get("", least), least)
     _Writer(model, plan, table, form).write()
     RemoveUnusedNodesPass()(model)
 
@@ -70,8 +58,13 @@ def insert_weight(graph: ir.Graph, node: ir.Node) -> None:
         _write_weight(graph, node, quantise_weight(weight, weight_scales(weight, axis), axis))
 
 
-def store_int8(model: ir.Model) -> None:
-    """Change uint8 activation codes to int8, in place: the same table, shifted by 128."""
+def store(model: ir.Model, dialect: Dialect) -> None:
+    """Give activation codes the type of ``dialect``, in place: the same table, for int8 shifted by 128."""
+    if dialect.codes == "int8":
+        _store_int8(model)
+
+
+def _store_int8(model: ir.Model) -> None:
     changed: set[int] = set()
     for node in model.graph:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
@@ -92,6 +85,7 @@ class _Writer:
         self.plan = plan
         self.table = table
         self.form = form
+        self.dialect = form.dialect
         self.inputs = {value.name or "": value for value in model.graph.inputs}
 
     def write(self) -> None:
@@ -153,8 +147,8 @@ class _Writer:
         if value is None or array is None:
             return
         ends = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-        params = affine(*ends, self.form.bits) if target is None else self.table.tensors[target]
-        codes = self.form.stored(params, params.quantise(array))
+        params = self.dialect.parameters(*ends) if target is None else self.table.tensors[target]
+        codes = self.dialect.stored(params.quantise(array))
         scale, zero = self._params(value.name or "constant", params)
         node.replace_input_with(index, _dequantise(self.graph, node, value.name or "", codes, scale, zero))
 
@@ -184,7 +178,7 @@ class _Writer:
 
     def _params(self, stem: str, params: QParams) -> tuple[ir.Value, ir.Value]:
         scale = add_initializer(self.graph, f"{stem}_scale", np.asarray(params.scale, np.float32))
-        zero = self.form.stored(params, params.zero_point)
+        zero = self.dialect.stored(params.zero_point)
         return scale, add_initializer(self.graph, f"{stem}_zero_point", zero)
 
     def _convert(self, node: ir.Node, index: int, target: str) -> None:
@@ -243,7 +237,7 @@ class _Writer:
     ) -> tuple[ir.Node, ir.Node]:
         quantise = _node(self.graph, "QuantizeLinear", [value, *params], f"{stem}_codes", value, {})
         codes = quantise.outputs[0]
-        codes.type = ir.TensorType(ir.DataType.from_numpy(self.form.code_dtype()))
+        codes.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(self.dialect.codes)))
         dequantise = _node(self.graph, "DequantizeLinear", [codes, *params], f"{stem}_quantised", value, {})
         return quantise, dequantise
 

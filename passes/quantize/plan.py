@@ -1,6 +1,6 @@
 """Which nodes and tensors of a graph are quantised, and which tensors share one set of parameters.
 
-The plan knows no numbers: it is the rule table (`rules`) applied to one graph. `Plan.sources` names the
+The plan knows no numbers: it is the rule table of a dialect applied to one graph. `Plan.sources` names the
 tensors whose ranges calibration has to find; `parameters` turns ranges into the table of scales and zero
 points.
 """
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from edgec.graph.views import constant, is_constant, sole_consumer
-from edgec.passes.quantize.qparams import QParams, affine
+from edgec.passes.quantize.dialects import Dialect
+from edgec.passes.quantize.qparams import QParams
 from edgec.passes.quantize.rules import Kind, Rule, activation_bounds, data_inputs, rule_for
 
 Edge = tuple[str, int]
@@ -58,13 +59,15 @@ class Plan:
         return tuple(name for group in self.groups if group.fixed is None for name in group.sources)
 
 
-def make_plan(model: ir.Model, excluded: Callable[[str], bool] = lambda name: False) -> Plan:
-    """Apply the rule table to ``model``; nodes for whose name ``excluded`` is true stay float."""
+def make_plan(
+    model: ir.Model, dialect: Dialect, excluded: Callable[[str], bool] = lambda name: False
+) -> Plan:
+    """Apply the rules of ``dialect`` to ``model``; nodes for whose name ``excluded`` is true stay float."""
     rules: dict[str, Rule] = {}
     floats: dict[str, str] = {}
     for node in model.graph:
         name = node.name or ""
-        verdict = rule_for(node)
+        verdict = rule_for(node, dialect.rules)
         if excluded(name):
             floats[name] = "excluded"
         elif verdict.rule is None:
@@ -259,7 +262,7 @@ class Table:
 
 
 def parameters(
-    plan: Plan, model: ir.Model, ranges: Mapping[str, tuple[float, float]], bits: int = 8
+    plan: Plan, model: ir.Model, ranges: Mapping[str, tuple[float, float]], dialect: Dialect
 ) -> Table:
     """Turn ranges of `Plan.sources` into parameters for every tensor of the plan.
 
@@ -276,12 +279,10 @@ def parameters(
     tensors: dict[str, QParams] = {}
     for group in plan.groups:
         params = group.fixed
-        if params is not None and bits == 16:
-            params = QParams(1.0 / 32768.0, 0, 16)
-        elif params is None:
+        if params is None:
             ends = [end for name in group.sources for end in ranges[name]]
             ends += [end for name in group.members for end in pinned.get(name, ())]
-            params = affine(min(ends), max(ends), bits)
+            params = dialect.parameters(min(ends), max(ends))
         for name in group.members:
             tensors[name] = params
     void: set[str] = set()

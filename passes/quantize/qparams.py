@@ -67,18 +67,18 @@ SIGNED_UNIT = QParams(1.0 / 128.0, 0)
 """TFLite's fixed output parameters of TANH."""
 
 
-def affine(low: float, high: float, bits: int = 8) -> QParams:
-    """Parameters that cover [low, high] and zero, zero being a code exactly.
+def affine(low: float, high: float, bits: int = 8, *, symmetric: bool = False) -> QParams:
+    """Parameters that cover [low, high] and zero, zero being a code exactly; code 0 where ``symmetric``.
 
-    16 bits are symmetric (zero point 0), as TFLite's 16x8 mode wants. A range that touches zero on one side
+    A range that touches zero on one side
     gets a scale rounded down, so that its far end never lies outside: a Relu or Clip with these bounds is
     then void behind the quantiser and engines drop it.
     """
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     if low == high:
-        return QParams(1.0, 0 if low < 0 or bits == 16 else -(1 << (bits - 1)), bits)
-    if bits == 16:
-        return QParams(_float32(max(-low, high) / 32767.0), 0, 16)
+        return QParams(1.0, 0 if low < 0 or symmetric else -(1 << (bits - 1)), bits)
+    if symmetric:
+        return QParams(_float32(max(-low, high) / ((1 << (bits - 1)) - 1)), 0, bits)
     levels = (1 << bits) - 1
     code_min = -(1 << (bits - 1))
     one_sided = low == 0.0 or high == 0.0

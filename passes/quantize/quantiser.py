@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
@@ -25,8 +25,9 @@ from edgec.graph.values import Range
 from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.options import SAMPLES
 from edgec.passes.quantize.compose import Outcome, Prepared, Settings, build, prepare
+from edgec.passes.quantize.dialects import DIALECTS, ORT_X86, TFLITE_16X8, Dialect
 from edgec.passes.quantize.fit import FitOptions
-from edgec.passes.quantize.insert import Form, store_int8
+from edgec.passes.quantize.insert import Form, store
 from edgec.passes.quantize.mixed import MixedGoal, Sensitivity, figures, search, sensitivities
 from edgec.passes.quantize.plan import make_plan
 from edgec.passes.quantize.rewrites import prepare as rewrite
@@ -34,6 +35,8 @@ from edgec.passes.quantize.rewrites import prepare as rewrite
 Method = Literal["minmax", "percentile", "mse", "entropy"]
 Correction = Literal["auto", "none", "bias", "round", "refit"]
 Activation = Literal["auto", "uint8", "int8", "int16"]
+REDUCED = 63
+"""The largest weight code of ``reduce_range=yes``: 7 bits."""
 WIDE = (
     "16-bit activations are TFLite's 16x8 mode, for accelerators that have it: LiteRT runs it with slow "
     "reference kernels on a CPU, and onnxruntime in float"
@@ -89,14 +92,13 @@ class Quantize(Pass):
         teacher = model.clone()
         changed = rewrite(model)
         excluded = matcher(self.exclude, model)
-        if not make_plan(model, excluded).nodes:
+        settings = self._settings(context, excluded)
+        if not make_plan(model, settings.form.dialect, excluded).nodes:
             note = Note("nothing to quantise: no node has an int8 form", "warning")
             return PassResult(model, bool(changed), (note,))
-        settings = self._settings(context, excluded)
         prepared = prepare(model, context.data, settings, context)
         outcome, ranked, goal_notes = self._build(teacher, prepared, context.data, settings, context)
-        if self._activation_dtype(context) == "int8":
-            store_int8(outcome.model)
+        store(outcome.model, self._dialect(context))
         wide = (Note(WIDE, "warning"),) if self.activations == "int16" else ()
         notes = (*target_notes(context), *wide, *outcome.notes, *goal_notes, *_float_notes(outcome, model))
         return PassResult(outcome.model, True, notes, outcome.layers, self._figures(outcome, ranked, context))
@@ -115,9 +117,10 @@ class Quantize(Pass):
         return outcome, ranked, (Note(text, "info" if met else "warning"),)
 
     def _settings(self, context: Context, excluded: Callable[[str], bool]) -> Settings:
-        limit = 63 if self._reduces_range(context) else 127
+        dialect = self._dialect(context)
+        limit = self._weight_limit(dialect, context)
         return Settings(
-            form=Form("uint8", limit, self.per_channel, bits=16 if self.activations == "int16" else 8),
+            form=Form(dialect.on_host(), limit, self.per_channel),
             method=self.method,
             percentile=self.percentile,
             equalise=self.equalize,
@@ -127,22 +130,25 @@ class Quantize(Pass):
             excluded=excluded,
         )
 
-    def _activation_dtype(self, context: Context) -> str:
-        if self.activations != "auto":
-            return self.activations
-        return "uint8" if context.target is None else context.target.activation_dtype
+    def _dialect(self, context: Context) -> Dialect:
+        """The target's, with the codes that were asked for."""
+        found = ORT_X86 if context.target is None else DIALECTS[context.target.dialect]
+        if self.activations == "auto":
+            return found
+        return TFLITE_16X8 if self.activations == "int16" else replace(found, codes=self.activations)
 
-    def _reduces_range(self, context: Context) -> bool:
-        if self.reduce_range != "auto" or context.target is None:
-            return self.reduce_range == "yes"
-        return context.target.arch == "x86_64" and not context.target.dot_product
+    def _weight_limit(self, dialect: Dialect, context: Context) -> int:
+        if self.reduce_range != "auto":
+            return REDUCED if self.reduce_range == "yes" else dialect.weight_limit
+        slow = context.target is not None and not context.target.dot_product
+        return dialect.weight_limit_without_dot if slow else dialect.weight_limit
 
     def _figures(
         self, outcome: Outcome, ranked: tuple[Sensitivity, ...], context: Context
     ) -> dict[str, object]:
         """For the report: the table by tensor name (zero points in the signed code domain), the result."""
         return {
-            "activations": self._activation_dtype(context),
+            "activations": self._dialect(context).codes,
             "sqnr_db": outcome.score.sqnr_db,
             "agreement": outcome.score.agreement,
             "choices": [asdict(one) for one in outcome.choices],

@@ -1,6 +1,6 @@
-"""TFLite's quantisation rules, op by op, in one table (design section 4).
+"""What a quantisation rule says of an op, and which nodes of a graph the rules of a dialect hold for (design section 4).
 
-`RULES` says for every op of the canonical spec where the parameters of its output come from:
+A dialect's table (`dialects`) says for every op of the canonical spec where the parameters of its output come from:
 
 ======  ======================================================================================================
 OWN     the output has a range of its own, which calibration finds
@@ -10,19 +10,20 @@ FIXED   the parameters are constants of the runtime
 ACT     OWN, and void behind a quantiser whose range lies within the activation's bounds (Relu, Clip)
 ======  ======================================================================================================
 
-An op that is not in the table has no int8 form here and stays float.
+An op that is not in the table has no int8 form there and stays float.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.views import attribute, constant, is_constant
-from edgec.passes.quantize.qparams import PROBABILITY, SIGNED_UNIT, QParams
+from edgec.passes.quantize.qparams import QParams
 
 
 class Kind(enum.Enum):
@@ -52,56 +53,6 @@ class Rule:
     anchor: bool = False
 
 
-_OWN = Rule(Kind.OWN)
-_OWN2 = Rule(Kind.OWN, data=2)
-_SAME = Rule(Kind.SAME)
-_ACT = Rule(Kind.ACT)
-_LINEAR = Rule(Kind.OWN, weight=1, anchor=True)
-_PROBABILITY = Rule(Kind.FIXED, fixed=PROBABILITY)
-
-RULES: dict[str, Rule] = {
-    "Conv": _LINEAR,
-    "ConvTranspose": _LINEAR,
-    "Gemm": _LINEAR,
-    "MatMul": _LINEAR,
-    "Relu": _ACT,
-    "Clip": _ACT,
-    "LeakyRelu": _OWN,
-    "PRelu": _OWN2,
-    "HardSwish": _OWN,
-    "Sigmoid": _PROBABILITY,
-    "Softmax": _PROBABILITY,
-    "Tanh": Rule(Kind.FIXED, fixed=SIGNED_UNIT),
-    "Add": _OWN2,
-    "Sub": _OWN2,
-    "Mul": _OWN2,
-    "Max": Rule(Kind.JOINT, data=None),
-    "Min": Rule(Kind.JOINT, data=None),
-    "Concat": Rule(Kind.JOINT, data=None),
-    "MaxPool": _SAME,
-    "AveragePool": _SAME,
-    "GlobalMaxPool": _SAME,
-    "ReduceMax": _SAME,
-    "GlobalAveragePool": _OWN,
-    "ReduceMean": _OWN,
-    "ReduceSum": _OWN,
-    "Reshape": _SAME,
-    "Flatten": _SAME,
-    "Squeeze": _SAME,
-    "Unsqueeze": _SAME,
-    "Transpose": _SAME,
-    "Pad": _SAME,
-    "Resize": _SAME,
-    "Slice": _SAME,
-    "Split": _SAME,
-    "Gather": _SAME,
-    "DepthToSpace": _SAME,
-    "SpaceToDepth": _SAME,
-    "Expand": _SAME,
-    "Identity": _SAME,
-}
-
-
 @dataclass(frozen=True)
 class Verdict:
     """The rule for a node, or why it stays float."""
@@ -110,9 +61,9 @@ class Verdict:
     reason: str = ""
 
 
-def rule_for(node: ir.Node) -> Verdict:
-    """The rule that holds for ``node``, after a look at operands and attributes that rule int8 out."""
-    rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+def rule_for(node: ir.Node, rules: Mapping[str, Rule]) -> Verdict:
+    """Which of ``rules`` holds for ``node``, after a look at operands and attributes that rule int8 out."""
+    rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if rule is None:
         return Verdict(None, f"{node.op_type} has no int8 form")
     if any(value.dtype not in (ir.DataType.FLOAT, None) for value in node.outputs):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from edgec.graph.errors import UsageError
+from edgec.passes.quantize.dialects import DIALECTS
 from edgec.targets import add_target, load_target_file, target, target_names, targets
 from edgec.targets.probe import host_fields
+from edgec.targets.schema import Target
 
 SHIPPED = {
     "generic-arm64",
@@ -44,7 +47,7 @@ def test_every_shipped_target_loads() -> None:
 
 
 def test_facts_that_compiling_depends_on() -> None:
-    assert target("rpi4").activation_dtype == "int8"
+    assert target("rpi4").dialect == "ort-arm"
     assert not target("rpi4").dot_product
     assert target("rpi5").dot_product
     gpu = target("jetson-nano").accelerators[0]
@@ -70,13 +73,13 @@ def test_unknown_name_suggests_the_nearest_and_lists_all() -> None:
 )
 def test_x86_host_takes_uint8(flags: str, multiple: int, dot: bool) -> None:
     fields = host_fields(f"model name : Some CPU\nflags : {flags}\n", "x86_64")
-    assert (fields["activation_dtype"], fields["channel_multiple"]) == ("uint8", multiple)
+    assert (fields["dialect"], fields["channel_multiple"]) == ("ort-x86", multiple)
     assert ("VNNI, the int8" in fields["precisions"]["int8"]["why"]) == dot
 
 
 def test_arm_host_takes_int8() -> None:
     fields = host_fields("Features : fp asimd asimdhp asimddp\n", "aarch64")
-    assert fields["activation_dtype"] == "int8"
+    assert fields["dialect"] == "ort-arm"
     assert fields["precisions"]["fp16"]["pays"]
 
 
@@ -89,6 +92,20 @@ def test_extends_gives_only_what_differs(tmp_path: Path) -> None:
     assert (mine.memory_mb, mine.cores, mine.estimates_from) == (8192, 4, "rpi4")
     assert mine.sources["memory_mb"] == "the box"
     assert target(str(file)) == mine
+
+
+@pytest.mark.parametrize(("old", "dialect"), [("uint8", "ort-x86"), ("int8", "ort-arm")])
+def test_a_card_of_0_1_names_an_activation_type(tmp_path: Path, old: str, dialect: str) -> None:
+    text = f"extends: rpi4\nname: my-pi\nactivation_dtype: {old}\nsources: {{activation_dtype: tried}}\n"
+    mine = load_target_file(write(tmp_path / "mine.yaml", text))
+    assert mine.dialect == dialect
+    assert mine.sources["dialect"] == "tried"
+
+
+def test_every_dialect_that_a_card_may_name_has_a_table() -> None:
+    names = get_args(Target.model_fields["dialect"].annotation)
+    assert names
+    assert set(names) <= set(DIALECTS)
 
 
 def test_added_target_is_found_by_name(tmp_path: Path, own_folder: Path) -> None:
@@ -137,7 +154,7 @@ soc: x
 core_groups: [{core: x, count: 1}]
 isa: []
 memory_mb: 100
-activation_dtype: int8
+dialect: ort-arm
 channel_multiple: 8
 threads: 1
 throttle: {readings: []}
@@ -147,5 +164,5 @@ precisions:
   fp16: *runs
   int8: *runs
 """
-    with pytest.raises(UsageError, match="sources lacks activation_dtype, channel_multiple, isa, memory_mb"):
+    with pytest.raises(UsageError, match="sources lacks channel_multiple, dialect, isa, memory_mb"):
         load_target_file(write(tmp_path / "x.yaml", text))

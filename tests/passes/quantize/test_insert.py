@@ -19,7 +19,8 @@ from edgec.graph.verify import verify
 from edgec.graph.views import constant
 from edgec.passes.base import Context
 from edgec.passes.quantize import Quantize
-from edgec.passes.quantize.insert import store_int8
+from edgec.passes.quantize.dialects import TFLITE
+from edgec.passes.quantize.insert import store
 
 Canonical = Callable[..., ir.Model]
 Noise = Callable[..., Dataset]
@@ -143,7 +144,7 @@ def test_int8_and_uint8_files_hold_one_table(canonical: Canonical, noise: Noise,
     feeds = next(iter(data.batches(8)))
     assert sqnr_db(Executor(unsigned).run(feeds)["y"], Executor(signed).run(feeds)["y"]) > 40
     again = unsigned.clone()
-    store_int8(again)
+    store(again, TFLITE)
     assert ir.to_proto(again).SerializeToString() == ir.to_proto(signed).SerializeToString()
 
 

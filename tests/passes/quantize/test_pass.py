@@ -18,6 +18,7 @@ from edgec.graph.views import constant
 from edgec.passes.base import Context, Progress
 from edgec.passes.pipeline_string import parse_pipeline
 from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.dialects import DIALECTS
 from edgec.targets import target
 
 from .test_insert import NET, optimised
@@ -127,7 +128,7 @@ def test_the_target_decides_the_activation_type(
     device = target(name)
     result = run(net, noise(net), tmp_path, "correct=none", target=device)
     zero = next(constant(n.inputs[2]) for n in result.model.graph if n.op_type == "QuantizeLinear")  # type: ignore[attr-defined]
-    assert zero.dtype == (dtype or np.dtype(device.activation_dtype))
+    assert zero.dtype == (dtype or np.dtype(DIALECTS[device.dialect].codes))
     text = " ".join(n.text for n in result.notes)  # type: ignore[attr-defined]
     assert ("dot product" in text) is (name == "rpi4")
 

@@ -8,9 +8,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from edgec.passes.quantize.dialects import RULES, TFLITE, TFLITE_16X8
 from edgec.passes.quantize.plan import Plan, Table, make_plan, parameters
 from edgec.passes.quantize.qparams import PROBABILITY, SIGNED_UNIT
-from edgec.passes.quantize.rules import RULES, Kind
+from edgec.passes.quantize.rules import Kind
 
 Canonical = Callable[..., ir.Model]
 
@@ -27,7 +28,7 @@ def model_of(canonical: Canonical, body: str, out: str = "4,8,8", weights: str =
 def table_of(model: ir.Model, plan: Plan, low: float = -1.0, high: float = 2.0) -> Table:
     """Every source gets a range of its own, so that equal parameters mean that they are shared."""
     ranges = {name: (low * (1 + i / 7), high * (1 + i / 5)) for i, name in enumerate(plan.sources)}
-    return parameters(plan, model, ranges)
+    return parameters(plan, model, ranges, TFLITE)
 
 
 SAME = {
@@ -61,7 +62,7 @@ def test_same(canonical: Canonical, op: str) -> None:
     """The output has the parameters of the input: the op only moves or selects codes."""
     body, out = SAME[op]
     model = model_of(canonical, f"{CONV} {body}", out)
-    plan = make_plan(model)
+    plan = make_plan(model, TFLITE)
     table = table_of(model, plan)
     node = list(model.graph)[-1]  # canonicalising writes Flatten as Reshape
     assert RULES[op].kind is Kind.SAME
@@ -73,7 +74,7 @@ def test_same(canonical: Canonical, op: str) -> None:
 
 def test_split_outputs_share(canonical: Canonical) -> None:
     model = model_of(canonical, f"{CONV} a, b = Split<axis=1, num_outputs=2>(c) y = Add(a, b)", "2,8,8")
-    table = table_of(model, make_plan(model))
+    table = table_of(model, make_plan(model, TFLITE))
     assert table.tensors["a"] == table.tensors["b"] == table.tensors["c"] != table.tensors["y"]
 
 
@@ -82,7 +83,7 @@ def test_split_outputs_share(canonical: Canonical) -> None:
 )
 def test_fixed(canonical: Canonical, op: str, expected: object) -> None:
     model = model_of(canonical, f"{CONV} y = {op}(c)")
-    plan = make_plan(model)
+    plan = make_plan(model, TFLITE)
     assert table_of(model, plan).tensors["y"] == expected
     assert "y" not in plan.sources
 
@@ -90,11 +91,11 @@ def test_fixed(canonical: Canonical, op: str, expected: object) -> None:
 def test_concat_joins_inputs_and_output(canonical: Canonical) -> None:
     body = f"{CONV} d = Conv<kernel_shape=[1,1]>(x, v) j = Concat<axis=1>(c, d) y = Conv<kernel_shape=[1,1]>(j, u)"
     model = model_of(canonical, body, weights="float[4,8,1,1] u")
-    plan = make_plan(model)
+    plan = make_plan(model, TFLITE)
     table = table_of(model, plan)
     assert table.tensors["c"] == table.tensors["d"] == table.tensors["j"]
     ranges = {"x": (-1, 1), "c": (-1, 3), "d": (-5, 2), "y": (-1, 1)}
-    joined = parameters(plan, model, ranges).tensors["j"]
+    joined = parameters(plan, model, ranges, TFLITE).tensors["j"]
     assert joined.low <= -4.95
     assert joined.high >= 2.95
 
@@ -103,7 +104,7 @@ def test_concat_converts_a_fixed_input(canonical: Canonical) -> None:
     """A sigmoid keeps 1/256, -128; in front of the concat its codes are converted."""
     body = f"{CONV} d = Sigmoid(c) j = Concat<axis=1>(c, d) y = Conv<kernel_shape=[1,1]>(j, u)"
     model = model_of(canonical, body, weights="float[4,8,1,1] u")
-    plan = make_plan(model)
+    plan = make_plan(model, TFLITE)
     table = table_of(model, plan)
     assert table.tensors["d"] == PROBABILITY
     assert table.tensors["j"] == table.tensors["c"] != PROBABILITY
@@ -113,7 +114,7 @@ def test_concat_converts_a_fixed_input(canonical: Canonical) -> None:
 def test_concat_of_sigmoids_is_fixed(canonical: Canonical) -> None:
     body = f"{CONV} a = Sigmoid(c) b = Sigmoid(c) j = Concat<axis=1>(a, b) y = Conv<kernel_shape=[1,1]>(j, u)"
     model = model_of(canonical, body, weights="float[4,8,1,1] u")
-    plan = make_plan(model)
+    plan = make_plan(model, TFLITE)
     assert table_of(model, plan).tensors["j"] == PROBABILITY
     assert not plan.conversions
 
@@ -121,14 +122,14 @@ def test_concat_of_sigmoids_is_fixed(canonical: Canonical) -> None:
 def test_concat_of_outputs_stays_float(canonical: Canonical) -> None:
     """Boxes and scores on one scale would ruin the smaller ones."""
     body = f"{CONV} d = Conv<kernel_shape=[1,1]>(x, v) j = Concat<axis=1>(c, d) y = Flatten<axis=1>(j)"
-    plan = make_plan(model_of(canonical, body, "512"))
+    plan = make_plan(model_of(canonical, body, "512"), TFLITE)
     assert len(plan.nodes) == 2
     assert "it joins outputs" in plan.floats.values()
 
 
 def test_residual_add_has_its_own_range(canonical: Canonical) -> None:
     model = model_of(canonical, f"{CONV} s = Add(c, x) r = Relu(s) y = Conv<kernel_shape=[1,1]>(r, v)")
-    plan = make_plan(model)
+    plan = make_plan(model, TFLITE)
     assert {"x", "c", "r", "y"} == set(plan.tensors)
     assert set(plan.absorbed.values()) == {"s"}
 
@@ -147,8 +148,8 @@ def test_activations_are_absorbed(canonical: Canonical, activation: str, high: f
         f"lo = Constant<value=float {{0.0}}>() hi = Constant<value=float {{6.0}}>() {CONV} y = {activation}"
     )
     model = model_of(canonical, body)
-    plan = make_plan(model)
-    table = parameters(plan, model, {"x": (-1, 1), "y": (0, high)})
+    plan = make_plan(model, TFLITE)
+    table = parameters(plan, model, {"x": (-1, 1), "y": (0, high)}, TFLITE)
     assert bool(table.void) is void
     assert "c" not in table.tensors
 
@@ -160,7 +161,7 @@ def test_an_activation_that_is_not_void_gets_pairs_on_both_sides(canonical: Cano
         "y = Conv<kernel_shape=[1,1]>(j, u)"
     )
     model = model_of(canonical, body, weights="float[4,8,1,1] u")
-    plan = make_plan(model)
+    plan = make_plan(model, TFLITE)
     table = table_of(model, plan)
     assert not table.void
     assert table.tensors["c"] == table.tensors["r"] == table.tensors["j"]
@@ -168,7 +169,7 @@ def test_an_activation_that_is_not_void_gets_pairs_on_both_sides(canonical: Cano
 
 def test_unknown_ops_stay_float_and_are_named(canonical: Canonical) -> None:
     model = model_of(canonical, f"{CONV} e = Exp(c) y = Conv<kernel_shape=[1,1]>(e, v)")
-    plan = make_plan(model)
+    plan = make_plan(model, TFLITE)
     assert list(plan.floats.values()) == ["Exp has no int8 form"]
     assert set(plan.tensors) == {"x", "c", "e", "y"}
 
@@ -176,7 +177,7 @@ def test_unknown_ops_stay_float_and_are_named(canonical: Canonical) -> None:
 def test_cheap_nodes_without_a_layer_behind_them_stay_float(canonical: Canonical) -> None:
     """Fewest pairs: c is dequantised once, and everything behind it is float."""
     model = model_of(canonical, f"{CONV} a = Add(c, c) b = Mul(a, c) y = Exp(b)")
-    plan = make_plan(model)
+    plan = make_plan(model, TFLITE)
     assert len(plan.nodes) == 1
     assert set(plan.tensors) == {"x", "c"}
 
@@ -184,7 +185,7 @@ def test_cheap_nodes_without_a_layer_behind_them_stay_float(canonical: Canonical
 def test_excluded_nodes(canonical: Canonical) -> None:
     model = model_of(canonical, f"{CONV} y = Conv<kernel_shape=[1,1]>(c, v)")
     first = model.graph[0].name
-    plan = make_plan(model, lambda name: name == first)
+    plan = make_plan(model, TFLITE, lambda name: name == first)
     assert plan.floats == {first: "excluded"}
     assert set(plan.tensors) == {"c", "y"}
 
@@ -193,11 +194,11 @@ def test_nan_weights_stay_float(canonical: Canonical) -> None:
     model = model_of(canonical, "y = Conv<kernel_shape=[1,1]>(x, w)")
     broken = np.full((4, 4, 1, 1), np.nan, np.float32)
     model.graph.initializers["w"].const_value = ir.tensor(broken, name="w")
-    assert "NaN" in next(iter(make_plan(model).floats.values()))
+    assert "NaN" in next(iter(make_plan(model, TFLITE).floats.values()))
 
 
 def test_sixteen_bit_fixed_outputs(canonical: Canonical) -> None:
     model = model_of(canonical, f"{CONV} y = Sigmoid(c)")
-    plan = make_plan(model)
-    params = parameters(plan, model, {"x": (-1, 1), "c": (-1, 1)}, bits=16).tensors["y"]
+    plan = make_plan(model, TFLITE_16X8)
+    params = parameters(plan, model, {"x": (-1, 1), "c": (-1, 1)}, TFLITE_16X8).tensors["y"]
     assert (params.scale, params.zero_point, params.bits) == (1 / 32768, 0, 16)

@@ -42,7 +42,7 @@ def test_constant_tensors_get_a_valid_scale(low: float, high: float, zero: int) 
 
 
 def test_sixteen_bits_are_symmetric() -> None:
-    params = affine(-2.0, 1.0, bits=16)
+    params = affine(-2.0, 1.0, bits=16, symmetric=True)
     assert params.zero_point == 0
     assert params.scale == pytest.approx(2.0 / 32767)
 

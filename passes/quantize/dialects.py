@@ -84,6 +84,7 @@ RULES: Mapping[str, Rule] = {
     "LeakyRelu": _OWN,
     "PRelu": _OWN2,
     "HardSwish": _OWN,
+    "Gelu": _OWN,
     "Sigmoid": _PROBABILITY,
     "Softmax": _PROBABILITY,
     "Tanh": Rule(Kind.FIXED, fixed=SIGNED_UNIT),

@@ -120,7 +120,7 @@ class _Writer:
         array = constant(value)
         if source is None or source.op_type != "DequantizeLinear" or value is None or array is None:
             return
-        outputs = weight_axis(node) or 0
+        outputs = weight_axis(node)
         axis = next((i for i in range(array.ndim) if i != outputs and array.shape[i] > 1), None)
         if axis is None:
             return
@@ -162,15 +162,18 @@ class _Writer:
         x = node.inputs[0]
         x_scale = self.table.tensors[x.name or ""].scale if x is not None else 1.0
         scales = weight_scales(weight, axis, self.form.weight_limit)
+        outs = _out_channels(node, weight)
+        groups = 1 if axis is None else outs // scales.size
         if bias is not None:
-            outs = _out_channels(node, weight)
             bias = np.broadcast_to(bias.reshape(-1), (outs,))
-            scales = guard_bias(scales, bias, x_scale)
+            peaks = bias if axis is None else np.abs(bias).reshape(groups, -1).max(axis=0)
+            scales = guard_bias(scales, peaks, x_scale)
         quantised = quantise_weight(weight, scales, axis, self.form.weight_limit)
         _write_weight(self.graph, node, quantised)
         if bias_value is None or bias is None:
             return
-        codes, product = quantise_bias(bias, x_scale, quantised.scales)
+        spread_scales = quantised.scales if groups == 1 else np.tile(quantised.scales, groups)
+        codes, product = quantise_bias(bias, x_scale, spread_scales)
         stem = bias_value.name or f"{node.name}_bias"
         scale = add_initializer(self.graph, f"{stem}_scale", product)
         bias_axis = None if axis is None else 0
@@ -283,4 +286,4 @@ def _out_channels(node: ir.Node, weight: Array) -> int:
     """How many biases a linear node has; a grouped ConvTranspose counts them per group in its weight."""
     if node.op_type == "ConvTranspose":
         return int(weight.shape[1] * attribute(node, "group", 1))
-    return int(weight.shape[weight_axis(node) or 0])
+    return int(weight.shape[weight_axis(node)])

@@ -17,6 +17,7 @@ from edgec.passes.quantize.dialects import Dialect
 from edgec.passes.quantize.qparams import QParams
 from edgec.passes.quantize.rules import Kind, Rule, activation_bounds, data_inputs, rule_for
 
+_FLOAT_INPUT = "an input of it is float"
 Edge = tuple[str, int]
 """(node name, input index)."""
 
@@ -82,15 +83,17 @@ def _prune_region(model: ir.Model, rules: dict[str, Rule], floats: dict[str, str
     """Leave cheap ops float where quantising them would only add Q/DQ pairs.
 
     A node that is no anchor stays quantised if a quantised region feeds it and it leads, through quantised
-    nodes, to an anchor or straight to a graph output, or is the activation of a quantised node. A JOINT node
-    behind which only layout follows, up to the outputs, stays float: it would put outputs of different kinds
-    (boxes and scores) on one scale.
+    nodes, to an anchor or straight to a graph output, or is the activation of a quantised node. A SAME node
+    behind a float one stays quantised where all its readers lead to anchors: the same codes, one node earlier.
+    A JOINT node behind which only layout follows, up to the outputs, stays float: it would put outputs of
+    different kinds (boxes and scores) on one scale.
     """
     nodes = list(model.graph)
     for name in _output_joins(nodes, rules):
         floats[name] = "it joins outputs"
         del rules[name]
     fed: set[str] = set()
+    lifted: set[str] = set()
     for node in nodes:
         rule = rules.get(node.name or "")
         if rule is None:
@@ -99,19 +102,27 @@ def _prune_region(model: ir.Model, rules: dict[str, Rule], floats: dict[str, str
         producers = [value.producer() for value in data if value is not None and not is_constant(value)]
         if rule.anchor or (producers and all(p is None or p.name in fed for p in producers)):
             fed.add(node.name or "")
+        elif producers and rule.kind is Kind.SAME:
+            lifted.add(node.name or "")
         else:
-            floats[node.name or ""] = "an input of it is float"
+            floats[node.name or ""] = _FLOAT_INPUT
     useful: set[str] = set()
     for node in reversed(nodes):
         name = node.name or ""
-        if name not in fed:
+        if name not in fed and name not in lifted:
             continue
-        leads = any(value.is_graph_output() for value in node.outputs) or any(
+        uses = [use for value in node.outputs for use in value.uses()]
+        codes = [
             use.node.name in useful and use.idx in data_inputs(use.node, rules[use.node.name or ""])
-            for value in node.outputs
-            for use in value.uses()
-        )
-        if rules[name].anchor or leads or _is_absorbable(node, rules, fed):
+            for use in uses
+        ]
+        is_output = any(value.is_graph_output() for value in node.outputs)
+        if name in lifted:
+            if codes and all(codes) and not is_output:
+                useful.add(name)
+            else:
+                floats[name] = _FLOAT_INPUT
+        elif rules[name].anchor or is_output or any(codes) or _is_absorbable(node, rules, fed):
             useful.add(name)
         else:
             floats[name] = "it only feeds float nodes"

@@ -117,12 +117,15 @@ def _linear(node: ir.Node, rule: Rule) -> Verdict:
     return Verdict(rule)
 
 
-def weight_axis(node: ir.Node) -> int | None:
-    """The axis of the weight that counts output channels; None where only one scale for all is possible."""
+def weight_axis(node: ir.Node) -> int:
+    """The axis of the weight that counts output channels, those of one group for a grouped ConvTranspose."""
     if node.op_type == "Conv":
         return 0
     if node.op_type == "ConvTranspose":
-        return 1 if attribute(node, "group", 1) == 1 else None
+        weight = constant(node.inputs[1])
+        group = attribute(node, "group", 1)
+        depthwise = weight is not None and group > 1 and weight.shape[:2] == (group, 1)
+        return 0 if depthwise else 1
     if node.op_type == "Gemm":
         return 0 if attribute(node, "transB", 0) else 1
     return 1
@@ -140,6 +143,14 @@ def _pad(node: ir.Node) -> str:
     array = None if fill is None else constant(fill)
     if fill is not None and (array is None or float(array) != 0.0):
         return "it pads with something else than zero"
+    return ""
+
+
+def _average(node: ir.Node) -> str:
+    if any(d != 1 for d in attribute(node, "dilations", (1,))):
+        return "its window has gaps, for which there is no int8 kernel"
+    if attribute(node, "ceil_mode", 0) and attribute(node, "count_include_pad", 0):
+        return "it counts its padding and rounds its size up, which int8 kernels count differently"
     return ""
 
 
@@ -161,6 +172,7 @@ def _data_constant(node: ir.Node) -> str:
 
 
 _CHECKS = {
+    "AveragePool": _average,
     "Clip": _clip,
     "Pad": _pad,
     "Resize": _resize,

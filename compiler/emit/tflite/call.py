@@ -43,7 +43,8 @@ class Call:
     """A node, its operands in the right form, and its results.
 
     ``data`` are the inputs that carry activations. ``moves`` marks nodes whose result has the codes of its operand
-    (Reshape, MaxPool): they run on codes whenever their operands have some. ``real`` keeps it on real numbers.
+    (Reshape, MaxPool): they run on codes whenever their operands have some. ``void`` takes an activation along that the
+    quantiser behind it makes void, for operators without a fused form. ``real`` keeps it on real numbers.
     ``tail`` is the node whose result this call computes, where it takes one behind ``node`` with it.
     """
 
@@ -54,6 +55,7 @@ class Call:
         *,
         data: Sequence[int] = (0,),
         fuse: bool = False,
+        void: bool = False,
         moves: bool = False,
         real: bool = False,
         tail: ir.Node | None = None,
@@ -64,7 +66,8 @@ class Call:
         coded = not real and bool(self.data) and all(self._has_codes(self.operand(i)) for i in self.data)
         self.tail = tail
         outputs = node.outputs if tail is None else tail.outputs
-        self.sinks = [find_sink(ctx, value, fuse and len(outputs) == 1, coded) for value in outputs]
+        fuse = (fuse or (void and coded)) and len(outputs) == 1
+        self.sinks = [find_sink(ctx, value, fuse, coded, void) for value in outputs]
         live = [s for s in self.sinks if is_read(s.value)]
         self.quantised = coded and (moves or all(sink.codes for sink in live))
 
@@ -185,8 +188,8 @@ class Call:
             self.ctx.bind_constant(sink.value, home)
 
 
-def find_sink(ctx: Lowering, value: ir.Value, fuse: bool, coded: bool) -> Sink:
-    """Follow a result through a fusable activation to the QuantizeLinear nodes that read it."""
+def find_sink(ctx: Lowering, value: ir.Value, fuse: bool, coded: bool, void: bool = False) -> Sink:
+    """Follow a result through a fusable activation (``void``: one that does nothing) to the QuantizeLinear nodes."""
     plain = _quantised_sink(value)
     consumer = sole_consumer(value)
     if not fuse or consumer is None or consumer in ctx.done or consumer.op_type not in ("Relu", "Clip"):
@@ -195,7 +198,7 @@ def find_sink(ctx: Lowering, value: ir.Value, fuse: bool, coded: bool) -> Sink:
     if bounds is None or consumer.inputs[0] is not value:
         return plain
     behind = _quantised_sink(consumer.outputs[0])
-    if bounds in _BOUNDS and not (coded and not behind.codes):
+    if bounds in _BOUNDS and not void and not (coded and not behind.codes):
         return Sink(behind.value, behind.codes, behind.form, _BOUNDS[bounds], consumer)
     if coded and behind.form is not None:
         low, high = behind.form.range()

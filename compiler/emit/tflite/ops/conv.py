@@ -89,17 +89,14 @@ def conv_transpose(ctx: Lowering, node: ir.Node) -> None:
 
     Groups become zeros in a dense weight, and dilation zeros between its taps.
     """
-    call = Call(ctx, node)
+    call = Call(ctx, node, void=True)
     in_shape, out_shape = call.in_shape(), call.out_shape()
     rank = len(in_shape)
     if rank not in (3, 4):
         raise RefusalError(f"it has {rank - 2} spatial axes, TFLite's has two")
     if in_shape[0] is None:
         raise FixedBatchError
-    weight = weight_of(ctx, call.operand(1), call.quantised, out_axis=1)
-    weight = _dilated(
-        _dense(weight, int(attribute(node, "group", 1))), attribute(node, "dilations", (1,) * (rank - 2))
-    )
+    weight = _dilated(_dense(ctx, call), attribute(node, "dilations", (1,) * (rank - 2)))
     x = call.take(0, channels_last(rank), free=(1,))
     order = x.layout.order_of(1)
     if order is not None:
@@ -156,8 +153,14 @@ def _transposed_begin(
     return begin
 
 
-def _dense(weight: Weight, group: int) -> Weight:
-    """(in, out/group, ...) -> (in, out, ...), zero outside the blocks of the groups."""
+def _dense(ctx: Lowering, call: Call) -> Weight:
+    """(in, out/group, ...) -> (in, out, ...), zero outside the blocks of the groups.
+
+    Scales count the outputs of one group, or along the inputs where every channel is a group of its own.
+    """
+    group = int(attribute(call.node, "group", 1))
+    depthwise = group > 1 and ctx.shape(call.operand(1))[:2] == (group, 1)
+    weight = weight_of(ctx, call.operand(1), call.quantised, out_axis=0 if depthwise else 1)
     if group == 1:
         return weight
     inputs, outs = weight.array.shape[:2]
@@ -166,9 +169,9 @@ def _dense(weight: Weight, group: int) -> Weight:
     for g in range(group):
         dense[g * step : (g + 1) * step, g * outs : (g + 1) * outs] = weight.array[g * step : (g + 1) * step]
     scale = weight.scale
-    if scale is not None and scale.size > 1:
+    if scale is not None and scale.size > 1 and not depthwise:
         scale = np.tile(scale, group)
-    return replace(weight, array=dense, scale=scale)
+    return replace(weight, array=dense, scale=scale, out_axis=1)
 
 
 def _dilated(weight: Weight, dilations: tuple[int, ...]) -> Weight:

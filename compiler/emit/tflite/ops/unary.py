@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call, clip_bounds, is_read
-from edgec.compiler.emit.tflite.context import TYPES, Lowering, Placed, RefusalError
+from edgec.compiler.emit.tflite.context import TYPES, Lowering, RefusalError
 from edgec.compiler.emit.tflite.layout import Layout, channels_last, identity
 from edgec.compiler.emit.tflite.patterns import WrittenOutGelu
 from edgec.compiler.emit.tflite.program import Quantization, Tensor
@@ -106,12 +106,9 @@ def gelu(ctx: Lowering, node: ir.Node) -> None:
 
 def written_out_gelu(ctx: Lowering, gelu: WrittenOutGelu) -> None:
     """GELU in the place of the nodes that spell it; the last of them gives the result."""
-    x = ctx.take(ctx.real(gelu.x))
-    result = gelu.nodes[-1].outputs[0]
-    y = ctx.program.tensor(result.name or "gelu", x.tensor.type, x.tensor.shape)
-    y.is_result = True
-    ctx.program.add("GELU", [x.tensor], [y], {"approximate": False})
-    ctx.bind(result, Placed(y, x.layout))
+    call = Call(ctx, gelu.nodes[0], data=(list(gelu.nodes[0].inputs).index(gelu.x),), tail=gelu.nodes[-1])
+    x = call.take(call.data[0])
+    _emit(call, "GELU", x.tensor, x.layout, approximate=False)
 
 
 @UNARY.register("Relu", "Clip")

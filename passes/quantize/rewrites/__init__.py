@@ -1,0 +1,28 @@
+"""Equivalent forms that have int8 kernels; each computes the same function as what it replaces.
+
+=============  ===========================================================================================
+`tokens`       a MatMul by a constant matrix, and the Add behind it -> ``Gemm`` between two Reshapes
+`affine`       BatchNormalization, and Mul and Add per channel -> the layer before, or a depthwise ``Conv``
+`gates`        HardSigmoid -> ``Clip`` behind the layer before, or behind a depthwise ``Conv``
+`pools`        global pools; paddings that are counted -> ``Pad``; dilated averages -> a depthwise ``Conv``
+`resize`       Resize by sizes of some axes -> by scales of all
+`biases`       layers without a bias get one of zeros, into which corrections can write
+=============  ===========================================================================================
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgec.passes.quantize.rewrites.affine import use_affine_layers
+from edgec.passes.quantize.rewrites.biases import add_biases
+from edgec.passes.quantize.rewrites.gates import use_clips
+from edgec.passes.quantize.rewrites.pools import use_pools
+from edgec.passes.quantize.rewrites.resize import use_scales
+from edgec.passes.quantize.rewrites.tokens import use_gemms
+
+
+def prepare(model: ir.Model) -> int:
+    """All rewrites in place; the number of nodes changed."""
+    steps = (use_gemms, use_affine_layers, use_clips, use_pools, use_scales, add_biases)
+    return sum(step(model) for step in steps)

@@ -232,15 +232,22 @@ def _scale_outputs(graph: ir.Graph, node: ir.Node, factors: Array) -> None:
     weight = constant(node.inputs[1])
     if weight is None:
         return
-    axis = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}.get(
-        node.op_type, 0 if attribute(node, "transB", 0) else 1
-    )
-    shape = [1] * weight.ndim
-    shape[axis] = -1
-    own_constant(graph, node, 1, (weight * factors.reshape(shape)).astype(np.float32))
+    scaled = weight * _per_output(node, factors, weight.shape)
+    own_constant(graph, node, 1, scaled.astype(np.float32))
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is not None:
         own_constant(graph, node, 2, (bias * factors).astype(np.float32))
+
+
+def _per_output(node: ir.Node, factors: Array, shape: tuple[int, ...]) -> Array:
+    """Factors of output channels laid out for the weight; a ConvTranspose counts them per group."""
+    if node.op_type == "ConvTranspose":
+        group = attribute(node, "group", 1)
+        table = factors.reshape(group, 1, shape[1])
+        spread = np.broadcast_to(table, (group, shape[0] // group, shape[1]))
+        return spread.reshape(shape[0], shape[1], *[1] * (len(shape) - 2))
+    axis = {"Conv": 0, "MatMul": 1}.get(node.op_type, 0 if attribute(node, "transB", 0) else 1)
+    return factors.reshape([-1 if i == axis else 1 for i in range(len(shape))])
 
 
 def _scale_inputs(graph: ir.Graph, node: ir.Node, factors: Array) -> None:

@@ -43,17 +43,35 @@ def use_clips(model: ir.Model) -> int:
 
 
 def _spell_hard_sigmoid(graph: ir.Graph, node: ir.Node) -> bool:
-    """``Clip(x + b, 0, 1/a) * a`` -> ``HardSigmoid(x)``; the slope is ``a``, the offset ``a b``."""
-    clipped, slope = _scalar_beside(node)
-    if clipped is None or slope is None or slope == 0:
+    """``Clip(x + b, 0, 1/a) * a`` -> ``HardSigmoid(x)``; the slope is ``a``, the offset ``a b``.
+
+    A factor may stand between Clip and slope: ``a * (f * Clip(...))`` -> ``f * HardSigmoid(x)``.
+    """
+    value, slope = _scalar_beside(node)
+    if value is None or not slope:
         return False
     slope = 1.0 / slope if node.op_type == "Div" else slope
-    clip = clipped.producer()
+    product = value.producer()
+    if product is None or product.op_type != "Mul" or not only_reader(value, node):
+        return _spell(graph, node, node, value, slope, None)
+    a, b = product.inputs
+    return _spell(graph, node, product, a, slope, b) or _spell(graph, node, product, b, slope, a)
+
+
+def _spell(
+    graph: ir.Graph,
+    last: ir.Node,
+    reader: ir.Node,
+    clipped: ir.Value | None,
+    slope: float,
+    factor: ir.Value | None,
+) -> bool:
+    clip = None if clipped is None else clipped.producer()
     if clip is None or clip.op_type != "Clip" or not all(is_constant(v) for v in clip.inputs[1:] if v):
         return False
     low, high = activation_bounds(clip)
     shifted = clip.inputs[0]
-    if low != 0.0 or not math.isclose(high * slope, 1.0, rel_tol=1e-5) or not only_reader(clipped, node):
+    if low != 0.0 or not math.isclose(high * slope, 1.0, rel_tol=1e-5) or not only_reader(clipped, reader):
         return False
     add = None if shifted is None else shifted.producer()
     if add is None or add.op_type != "Add" or not only_reader(shifted, clip):
@@ -61,10 +79,15 @@ def _spell_hard_sigmoid(graph: ir.Graph, node: ir.Node) -> bool:
     x, offset = _scalar_beside(add)
     if x is None or offset is None:
         return False
-    gate = new_node(graph, node, "HardSigmoid", [x], f"{node.name}_gate", node.outputs[0].shape,
-                    alpha=float(slope), beta=float(slope * offset))  # fmt: skip
-    replace(graph, node, gate)
-    graph.remove([clip, add], safe=True)
+    gate = new_node(
+        graph, last, "HardSigmoid", [x], f"{last.name}_gate", x.shape,
+        alpha=float(slope), beta=float(slope * offset),
+    )  # fmt: skip
+    if factor is not None:
+        inputs = [factor, gate.outputs[0]]
+        gate = new_node(graph, last, "Mul", inputs, f"{last.name}_product", last.outputs[0].shape)
+    replace(graph, last, gate)
+    graph.remove([clip, add] if factor is None else [reader, clip, add], safe=True)
     return True
 
 

@@ -1,10 +1,11 @@
-"""Write a graph as an ONNX file: deterministic bytes, no paths of this machine, one producer line."""
+"""Write a graph as an ONNX file: deterministic bytes, no paths of this machine, one producer line, int8 graphs small."""
 
 from __future__ import annotations
 
 import onnx
 import onnx_ir as ir
 
+from edgec.compiler.emit.small import shrink
 from edgec.graph.errors import ModelError
 from edgec.graph.version import __version__
 
@@ -24,6 +25,7 @@ def emit(model: ir.Model, *, metadata: dict[str, str] | None = None) -> bytes:
     for node in proto.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
+    shrink(proto)
     del proto.metadata_props[:]
     for key, value in sorted((metadata or {}).items()):
         proto.metadata_props.add(key=key, value=value)

@@ -5,6 +5,7 @@
 `affine`       BatchNormalization, and Mul and Add per channel -> the layer before, or a depthwise ``Conv``
 `gates`        HardSigmoid -> ``Clip`` behind the layer before, or behind a depthwise ``Conv``
 `pools`        global pools; paddings that are counted -> ``Pad``; dilated averages -> a depthwise ``Conv``
+`pads`         zeros joined to a map -> ``Pad``
 `resize`       Resize by sizes of some axes -> by scales of all
 `biases`       layers without a bias get one of zeros, into which corrections can write
 =============  ===========================================================================================
@@ -17,6 +18,7 @@ import onnx_ir as ir
 from edgec.passes.quantize.rewrites.affine import use_affine_layers
 from edgec.passes.quantize.rewrites.biases import add_biases
 from edgec.passes.quantize.rewrites.gates import use_clips
+from edgec.passes.quantize.rewrites.pads import use_pads
 from edgec.passes.quantize.rewrites.pools import use_pools
 from edgec.passes.quantize.rewrites.resize import use_scales
 from edgec.passes.quantize.rewrites.tokens import use_gemms
@@ -24,5 +26,5 @@ from edgec.passes.quantize.rewrites.tokens import use_gemms
 
 def prepare(model: ir.Model) -> int:
     """All rewrites in place; the number of nodes changed."""
-    steps = (use_gemms, use_affine_layers, use_clips, use_pools, use_scales, add_biases)
+    steps = (use_gemms, use_affine_layers, use_clips, use_pools, use_pads, use_scales, add_biases)
     return sum(step(model) for step in steps)

@@ -106,6 +106,14 @@ ON_CODES: dict[str, str] = {
         "p = GlobalAveragePool(a) f = Flatten(p) l = MatMul(f, w1) y = Add(l, b1)", "float[8,6] w1, float[6] b1", "N,6"
     ),
     "attention": tokens(ATTENTION, QKV),
+    "attention of two heads": tokens(
+        """q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) heads = Constant<value=int64[4] {-1,5,2,4}>()
+        q1 = Reshape(q0, heads) k1 = Reshape(k0, heads) v1 = Reshape(v0, heads)
+        q = Transpose<perm=[0,2,1,3]>(q1) k = Transpose<perm=[0,2,3,1]>(k1) v = Transpose<perm=[0,2,1,3]>(v1)
+        s = MatMul(q, k) p = Softmax<axis=-1>(s) o = MatMul(p, v) t = Transpose<perm=[0,2,1,3]>(o)
+        flat = Constant<value=int64[3] {-1,5,8}>() f = Reshape(t, flat) l = MatMul(f, wo) y = Add(l, bo)""",
+        QKV,
+    ),
     "layer scale": tokens(
         "l = MatMul(x, w1) m = Add(l, b1) g = Mul(m, s1) y = Add(x, g)",
         "float[8,8] w1, float[8] b1, float[8] s1",
@@ -148,6 +156,7 @@ RIGHT: dict[str, str] = {
     "pool leaves padding out": net("y = AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(a)", "", "N,8,6,6"),
     "pool with gaps and padding": net("y = AveragePool<kernel_shape=[3,3], dilations=[2,2], pads=[2,2,2,2]>(a)", "", "N,8,12,12"),
     "pool with gaps and padding that counts": net("y = AveragePool<kernel_shape=[3,3], dilations=[2,2], pads=[2,2,2,2], count_include_pad=1>(a)", "", "N,8,12,12"),
+    "gelu of one op": net("h = Gelu(a) y = Conv(h, w1, b1)", CONV),
     "gelu": tokens(
         "l = MatMul(x, w1) m = Add(l, b1) h = Div(m, root) e = Erf(h) o = Add(e, one) p = Mul(m, o) q = Mul(p, half) y = MatMul(q, w2)",
         "float[8,16] w1, float[16] b1, float[16,8] w2, float root = {1.41421356}, float one = {1.0}, float half = {0.5}",
@@ -188,6 +197,29 @@ def test_every_engine_computes_what_the_graph_says(
     for engine in ("litert", "litert-builtin"):
         have = tflite(data, given, engine)["y"]
         assert np.abs(have - want).max() <= 4.01 * step, engine
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "gate hard sigmoid",
+        "hard swish",
+        "norm before activation",
+        "linear on tokens",
+        "deconv grouped",
+        "gelu",
+        "gelu of one op",
+    ],
+)
+def test_sixteen_bit_activations_run(
+    case: str, ready: Any, quantise: Any, tflite: Any, onnx_run: Any, feeds: Any
+) -> None:
+    """Some kernels take 8 bits only: what they compute stays float."""
+    model = ready((ON_CODES | RIGHT)[case])
+    twin = quantise(model, "int16")
+    given = {name: array[:1] for name, array in feeds(model, seed=1).items()}
+    want = onnx_run(model, given)["y"]
+    assert sqnr_db(want, tflite(emit(twin, precision="int8"), given, "litert-builtin")["y"]) > 25
 
 
 @pytest.mark.parametrize("case", ON_CODES)

@@ -48,6 +48,12 @@ def _emit(
     call.finish(y, layout)
 
 
+def _is_wide(ctx: Lowering, value: ir.Value | None) -> bool:
+    """True for 16-bit codes, which not every kernel takes."""
+    home = None if value is None else ctx.codes(value)
+    return home is not None and any(placed.tensor.type == TensorType.INT16 for placed in home.placements)
+
+
 def fixed_form(call: Call, table: dict[TensorType, Quantization]) -> CodeForm | None:
     """The codes that TFLite prescribes for a function with a bounded range."""
     form = call.form()
@@ -91,7 +97,7 @@ def leaky_relu(ctx: Lowering, node: ir.Node) -> None:
 @UNARY.register("HardSwish")
 def hard_swish(ctx: Lowering, node: ir.Node) -> None:
     """HARD_SWISH."""
-    call = Call(ctx, node)
+    call = Call(ctx, node, real=_is_wide(ctx, node.inputs[0]))
     x = call.take(0)
     _emit(call, "HARD_SWISH", x.tensor, x.layout)
 
@@ -99,14 +105,15 @@ def hard_swish(ctx: Lowering, node: ir.Node) -> None:
 @UNARY.register("Gelu")
 def gelu(ctx: Lowering, node: ir.Node) -> None:
     """GELU, exact or by tanh."""
-    call = Call(ctx, node)
+    call = Call(ctx, node, real=_is_wide(ctx, node.inputs[0]))
     x = call.take(0)
     _emit(call, "GELU", x.tensor, x.layout, approximate=attribute(node, "approximate", "none") == "tanh")
 
 
 def written_out_gelu(ctx: Lowering, gelu: WrittenOutGelu) -> None:
     """GELU in the place of the nodes that spell it; the last of them gives the result."""
-    call = Call(ctx, gelu.nodes[0], data=(list(gelu.nodes[0].inputs).index(gelu.x),), tail=gelu.nodes[-1])
+    first, wide = gelu.nodes[0], _is_wide(ctx, gelu.x)
+    call = Call(ctx, first, data=(list(first.inputs).index(gelu.x),), tail=gelu.nodes[-1], real=wide)
     x = call.take(call.data[0])
     _emit(call, "GELU", x.tensor, x.layout, approximate=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -202,3 +203,24 @@ def test_sixteen_bit_fixed_outputs(canonical: Canonical) -> None:
     plan = make_plan(model, TFLITE_16X8)
     params = parameters(plan, model, {"x": (-1, 1), "c": (-1, 1)}, TFLITE_16X8).tensors["y"]
     assert (params.scale, params.zero_point, params.bits) == (1 / 32768, 0, 16)
+
+
+def test_a_symmetric_dialect_is_one_more_row(canonical: Canonical) -> None:
+    """Nothing but the table knows of zero points."""
+    model = model_of(canonical, f"{CONV} r = Relu(c) y = MaxPool<kernel_shape=[2,2]>(r)")
+    dialect = replace(TFLITE, symmetric=True)
+    plan = make_plan(model, dialect)
+    table = parameters(plan, model, dict.fromkeys(plan.sources, (-0.5, 2.0)), dialect)
+    assert {params.zero_point for params in table.tensors.values()} == {0}
+    assert {params.scale for params in table.tensors.values()} == {float(np.float32(2.0 / 127))}
+
+
+def test_layout_behind_a_float_op_moves_codes(canonical: Canonical) -> None:
+    """The quantiser stands in front of the Reshape that leads to a layer, not behind it; an output stays float."""
+    body = f"{CONV} e = Erf(c) m = MaxPool<kernel_shape=[1,1]>(e) d = Conv(m, w2) f = Erf(d) y = Flatten(f)"
+    text = f"g (float[N,3,8,8] x) => (float[N,256] y) <float[4,3,1,1] w, float[4,4,1,1] w2> {{ {body} }}"
+    model = canonical(text)
+    plan = make_plan(model, TFLITE)
+    kinds = {node.name: node.op_type for node in model.graph}
+    assert "MaxPool" in {kinds[name] for name in plan.nodes}
+    assert {kinds[name] for name in plan.floats} == {"Erf", "Flatten"}

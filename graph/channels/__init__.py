@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from edgec.graph.channels import rules_layers, rules_layout, rules_pointwise
+from edgec.graph.channels import rules_layers, rules_layout, rules_pointwise, rules_products
 from edgec.graph.channels.group import ChannelGroup, Member, cluster, describe
 from edgec.graph.channels.own_rules import with_plugins
 from edgec.graph.channels.remove import Removal, atoms_to_remove
@@ -20,8 +20,12 @@ from edgec.graph.channels.trace import trace as _trace
 from edgec.graph.channels.widths import Axis, CostModel, LayerCost
 from edgec.graph.channels.widths import cost_model as _cost_model
 
-RULES: Mapping[str, Rule] = {**rules_layers.RULES, **rules_layout.RULES, **rules_pointwise.RULES}
-
+RULES: Mapping[str, Rule] = {
+    **rules_layers.RULES,
+    **rules_layout.RULES,
+    **rules_pointwise.RULES,
+    **rules_products.RULES,
+}
 """The rules that come with edgec, by op; plug-ins bring further ones (docs/plugins.md)."""
 
 
@@ -39,7 +43,8 @@ def remove(model: ir.Model, removals: Mapping[str, Sequence[int]]) -> None:
     """Remove units (group name -> unit numbers) from ``model``, in place: weights, shapes, and what counts
     channels.
 
-    The result computes what ``model`` would with the weights that read the removed channels set to zero.
+    The result computes what ``model`` would if all that reads the removed channels (weights, and products of two
+    computed tensors) read zeros.
     Raises UsageError for unknown groups and units and where nothing would be left, UnsupportedError for a
     group that is not prunable.
     """

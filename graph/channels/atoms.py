@@ -1,7 +1,8 @@
 """Atoms: one per channel of what a layer makes; labels: which atom each part of a tensor belongs to.
 
 The labels of a tensor are an integer array of the tensor's own rank. An axis along which the atom does not
-change has length 1, so a feature map (N, C, H, W) is labelled by a (1, C, 1, 1) array, and numpy's indexing,
+change has length 1, so a feature map (N, C, H, W) is labelled by a (1, C, 1, 1) array and the heads of an attention
+(N, L, heads, dims) by a (1, 1, heads, dims) array, and numpy's indexing,
 transposition, concatenation and broadcasting do to labels exactly what the ONNX operators do to tensors.
 Atoms that must be removed together are united (union-find); atoms that must stay are frozen with a reason.
 """
@@ -104,6 +105,11 @@ def collapse(labels: Labels) -> Labels:
     return labels
 
 
+def cut_to(labels: Labels, axes: Sequence[int]) -> Labels:
+    """The labels at the first position of every axis but ``axes``."""
+    return labels[tuple(slice(None) if axis in axes else slice(0, 1) for axis in range(labels.ndim))]
+
+
 def expand_axis(labels: Labels, axis: int, size: int) -> Labels:
     """Labels whose ``axis`` has its full length."""
     if labels.shape[axis] == size:
@@ -129,7 +135,7 @@ def on_axis(atoms: Labels, rank: int, axis: int) -> Labels:
 
 def reshape_labels(labels: Labels, old: Dims, new: Dims) -> Labels:
     """The labels after a Reshape from ``old`` to ``new`` (None = batch), maybe varying on several axes."""
-    pieces = _segments([_size(dim) for dim in old], [_size(dim) for dim in new])
+    pieces = _pieces(old, new)
     full: list[int] = []
     for before, _ in pieces:
         sizes = [_size(old[axis]) for axis in before]
@@ -145,6 +151,24 @@ def reshape_labels(labels: Labels, old: Dims, new: Dims) -> Labels:
         moving = any(labels.shape[axis] > 1 for axis in before)
         shape.extend([_size(new[axis]) for axis in after] if moving else [1] * len(after))
     return collapse(out.reshape(shape))
+
+
+def _pieces(old: Dims, new: Dims) -> list[tuple[list[int], list[int]]]:
+    """What a reshape merges and splits among themselves; where it merges the batch with other axes (windows), these are
+    one piece with it."""
+    try:
+        return _segments([_size(dim) for dim in old], [_size(dim) for dim in new])
+    except UntraceableError:
+        open_ = [dims.index(None) + 1 if None in dims else 0 for dims in (old, new)]
+        if not all(open_):
+            raise
+    before, after = list(old), list(new)
+    tails: list[tuple[list[int], list[int]]] = []
+    while len(before) > open_[0] and len(after) > open_[1] and before[-1] == after[-1]:
+        tails.append(([len(before) - 1], [len(after) - 1]))
+        before.pop()
+        after.pop()
+    return [(list(range(len(before))), list(range(len(after)))), *reversed(tails)]
 
 
 def _size(dim: int | None) -> int:

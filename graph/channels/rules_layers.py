@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.channels.atoms import Labels, UntraceableError, along, on_axis, varying
+from edgec.graph.channels.atoms import Labels, UntraceableError, on_axis
 from edgec.graph.channels.trace import Rule, Trace
 from edgec.graph.views import attribute, is_constant
 
@@ -49,22 +49,35 @@ def _bias_known(node: ir.Node, operand: int) -> bool:
     return True
 
 
+def read(trace: Trace, node: ir.Node, operand: int, axis: int, size: int) -> Labels:
+    """What a layer that reads all channels of its input finds along ``axis``. What it makes are channels of its own, so
+    an input that has them elsewhere only has to stay as it is."""
+    labels = trace.labels(node.inputs[operand])
+    try:
+        return trace.along(labels, axis, size)
+    except UntraceableError as error:
+        trace.freeze(labels, node, f"needs them: {error}")
+        return np.broadcast_to(trace.blank(1, f"{node.op_type} {node.name!r} reads them: {error}"), (size,))
+
+
 def _convolution(trace: Trace, node: ir.Node) -> None:
     transposed = node.op_type == "ConvTranspose"
     group, inside, outside = _group_sizes(node)
     biased = _bias_known(node, 2)
     x, rank = node.inputs[0], len(trace.dims(node.inputs[0]))
-    into = along(trace.labels(x), 1, group * inside)
     mode = grouping(node)
     if mode == "dense":
+        into = read(trace, node, 0, 1, inside)
         out = trace.atoms.fresh(outside)
         trace.slot(node, 1, 1 if transposed else 0, out, "producer")
         trace.slot(node, 1, 0 if transposed else 1, into, "consumer")
     elif mode == "by group":
+        into = trace.along(trace.labels(x), 1, group * inside)
         first = trace.atoms.unite_along(into.reshape(group, inside), 1)[:, 0]
         out = np.repeat(first, outside)
         trace.slot(node, 1, 0, into if transposed else out, "parameter")
     else:
+        into = trace.along(trace.labels(x), 1, group * inside)
         first = trace.atoms.unite_along(into.reshape(group, inside), 0)[0]
         places = trace.atoms.fresh(outside)
         out = np.tile(places, group)
@@ -81,7 +94,7 @@ def _gemm(trace: Trace, node: ir.Node) -> None:
     shape = _static(node.inputs[1])
     out_axis = 0 if attribute(node, "transB", 0) else 1
     biased = _bias_known(node, 2)
-    into = along(trace.labels(node.inputs[0]), 1, shape[1 - out_axis])
+    into = read(trace, node, 0, 1, shape[1 - out_axis])
     out = trace.atoms.fresh(shape[out_axis])
     trace.slot(node, 1, out_axis, out, "producer")
     trace.slot(node, 1, 1 - out_axis, into, "consumer")
@@ -92,40 +105,37 @@ def _gemm(trace: Trace, node: ir.Node) -> None:
     trace.set(node.outputs[0], on_axis(out, 2, 1))
 
 
-def _matmul(trace: Trace, node: ir.Node) -> None:
-    x = node.inputs[0]
-    shape = _static(node.inputs[1])
-    if is_constant(x) or len(shape) != 2:
-        raise UntraceableError("it is no layer with a constant matrix on the right")
-    labels, rank = trace.labels(x), len(trace.dims(x))
-    if varying(labels) and varying(labels) != (rank - 1,):
-        if rank - 1 in varying(labels):
-            raise UntraceableError("channels lie on two of its axes")
-        trace.set(node.outputs[0], labels)  # it mixes another axis, the same way in every channel
-        return
-    trace.slot(node, 1, 0, along(labels, rank - 1, shape[0]), "consumer")
-    out = trace.atoms.fresh(shape[1])
-    trace.slot(node, 1, 1, out, "producer")
-    trace.set(node.outputs[0], on_axis(out, rank, rank - 1))
-
-
 def _per_channel_parameters(trace: Trace, node: ir.Node) -> None:
     """BatchNormalization and InstanceNormalization: vectors along axis 1."""
     if attribute(node, "training_mode", 0) or len(node.outputs) > 1:
         raise UntraceableError("it is in training mode")
     labels = trace.labels(node.inputs[0])
-    channels: Labels = along(labels, 1, trace.dims(node.inputs[0])[1])
+    labels = trace.settle(labels, 1)
+    channels: Labels = trace.along(labels, 1, trace.dims(node.inputs[0])[1])
     for operand in range(1, len(node.inputs)):
         _static(node.inputs[operand])
         trace.slot(node, operand, 0, channels, "parameter")
     trace.set(node.outputs[0], labels)
 
 
+def _group_norm(trace: Trace, node: ir.Node) -> None:
+    """GroupNormalization: a group goes as a whole, with its statistics."""
+    groups = int(attribute(node, "num_groups", 1))
+    size = trace.dims(node.inputs[0])[1]
+    channels = trace.along(trace.labels(node.inputs[0]), 1, size)
+    first = trace.atoms.unite_along(channels.reshape(groups, -1), 1)[:, 0]
+    channels = np.repeat(first, len(channels) // groups)
+    for operand in (1, 2):
+        (length,) = _static(node.inputs[operand])
+        trace.slot(node, operand, 0, channels if length == len(channels) else first, "parameter")
+    trace.set(node.outputs[0], on_axis(channels, len(trace.dims(node.inputs[0])), 1))
+
+
 RULES: dict[str, Rule] = {
     "Conv": _convolution,
     "ConvTranspose": _convolution,
     "Gemm": _gemm,
-    "MatMul": _matmul,
     "BatchNormalization": _per_channel_parameters,
+    "GroupNormalization": _group_norm,
     "InstanceNormalization": _per_channel_parameters,
 }

@@ -11,7 +11,6 @@ from edgec.graph.channels.atoms import (
     Dims,
     Labels,
     UntraceableError,
-    along,
     as_ints,
     collapse,
     expand_axis,
@@ -19,7 +18,7 @@ from edgec.graph.channels.atoms import (
     reshape_labels,
     varying,
 )
-from edgec.graph.channels.trace import Rule, Shuffle, Trace
+from edgec.graph.channels.trace import Rule, Shuffle, Trace, parameter_slots
 from edgec.graph.views import attribute, constant, is_constant, sole_consumer
 
 
@@ -68,7 +67,7 @@ def split_sizes(node: ir.Node, size: int) -> tuple[int, ...]:
 
 
 def _reshape(trace: Trace, node: ir.Node) -> None:
-    """Reshape, Flatten, Squeeze and Unsqueeze; a tensor may not stay labelled along two axes."""
+    """Reshape, Flatten, Squeeze and Unsqueeze; channels may come to lie on several axes."""
     integers(node, 1)
     x, y = node.inputs[0], node.outputs[0]
     labels = trace.labels(x)
@@ -78,10 +77,6 @@ def _reshape(trace: Trace, node: ir.Node) -> None:
         if shuffle is not None:
             _apply_shuffle(trace, shuffle)
             return
-        longest = max(varying(out), key=lambda axis: (out.shape[axis], -axis))
-        for axis in varying(out):
-            if axis != longest:
-                out = trace.atoms.unite_along(out, axis)
     trace.set(y, out)
 
 
@@ -90,6 +85,8 @@ def _find_shuffle(trace: Trace, first: ir.Node) -> Shuffle | None:
     middle = sole_consumer(first.outputs[0])
     last = sole_consumer(middle.outputs[0]) if middle is not None and middle.op_type == "Transpose" else None
     if middle is None or last is None or last.op_type != "Reshape" or constant(last.inputs[1]) is None:
+        return None
+    if len(varying(trace.labels(first.inputs[0]))) != 1:
         return None
     x, split, merged = (trace.dims(v) for v in (first.inputs[0], first.outputs[0], last.outputs[0]))
     axis = varying(trace.labels(first.inputs[0]))[0]
@@ -110,7 +107,7 @@ def _apply_shuffle(trace: Trace, shuffle: Shuffle) -> None:
     first, middle, last = shuffle.nodes
     x = first.inputs[0]
     dims = trace.dims(x)
-    channels = along(trace.labels(x), shuffle.axis, dims[shuffle.axis])[shuffle.order]
+    channels = trace.along(trace.labels(x), shuffle.axis, dims[shuffle.axis])[shuffle.order]
     trace.set(last.outputs[0], on_axis(channels, len(dims), shuffle.axis))
     trace.shuffles[first] = shuffle
     trace.done.update((middle, last))
@@ -124,11 +121,19 @@ def _transpose(trace: Trace, node: ir.Node) -> None:
 def _concat(trace: Trace, node: ir.Node) -> None:
     rank = len(trace.dims(node.outputs[0]))
     axis = attribute(node, "axis", 0) % rank
-    computed = [v for v in node.inputs if v is not None and not is_constant(v)]
-    others = {a for value in computed for a in varying(trace.labels(value)) if a != axis}
-    if others:
-        _concat_across(trace, node, axis, others)
-        return
+    computed = [trace.labels(v) for v in node.inputs if v is not None and not is_constant(v)]
+    others = {a for labels in computed for a in varying(labels) if a != axis}
+    if not others:
+        _concat_along(trace, node, axis)
+    elif any(axis in varying(labels) for labels in computed):
+        _concat_parts(trace, node, axis)
+    else:
+        _concat_across(trace, node, others)
+
+
+def _concat_along(trace: Trace, node: ir.Node, axis: int) -> None:
+    """Joined along the channels: constants have channels of their own."""
+    rank = len(trace.dims(node.outputs[0]))
     parts: list[Labels] = []
     for operand, value in enumerate(node.inputs):
         size = trace.dims(value)[axis]
@@ -143,17 +148,29 @@ def _concat(trace: Trace, node: ir.Node) -> None:
     trace.set(node.outputs[0], collapse(np.concatenate(parts, axis)))
 
 
-def _concat_across(trace: Trace, node: ir.Node, axis: int, others: set[int]) -> None:
-    """Joined along another axis than the channels': all inputs have the same channels."""
-    if len(others) > 1 or any(v is not None and is_constant(v) for v in node.inputs):
-        raise UntraceableError("its inputs have channels on different axes")
-    labels = trace.labels(node.inputs[0])
+def _concat_parts(trace: Trace, node: ir.Node, axis: int) -> None:
+    """Channels on several axes, joined along one of them."""
+    parts: list[Labels] = []
     for value in node.inputs:
-        other = trace.labels(value)
-        if axis in varying(other):
-            raise UntraceableError("its inputs have channels on different axes")
-        trace.atoms.unite(labels, other)
-        labels = other if other.size > labels.size else labels
+        size = trace.dims(value)[axis]
+        if size is None or (value is not None and is_constant(value)):
+            raise UntraceableError("it joins channels on several axes with something else")
+        parts.append(expand_axis(trace.labels(value), axis, size))
+    whole = np.broadcast_shapes(*(tuple(np.delete(part.shape, axis)) for part in parts))
+    full = [np.broadcast_to(p, (*whole[:axis], p.shape[axis], *whole[axis:])) for p in parts]
+    trace.set(node.outputs[0], collapse(np.concatenate(full, axis)))
+
+
+def _concat_across(trace: Trace, node: ir.Node, others: set[int]) -> None:
+    """Joined along another axis than the channels': all inputs have the same channels."""
+    if len(others) > 1:
+        raise UntraceableError("its inputs have channels on different axes")
+    labels = max((trace.labels(v) for v in node.inputs if not is_constant(v)), key=lambda one: one.size)
+    for operand, value in enumerate(node.inputs):
+        if value is not None and is_constant(value):
+            trace.slots.extend(parameter_slots(node, operand, labels))
+        else:
+            trace.atoms.unite(labels, trace.labels(value))
     trace.set(node.outputs[0], labels)
 
 
@@ -200,6 +217,7 @@ def _pad(trace: Trace, node: ir.Node) -> None:
             continue
         if attribute(node, "mode", "constant") != "constant" or min(before, after) < 0:
             raise UntraceableError("it pads channels with other channels")
+        labels = trace.settle(labels, axis)
         rank = len(dims)
         parts = [
             trace.atoms.fresh(n).reshape([n if a == axis else 1 for a in range(rank)])
@@ -211,7 +229,7 @@ def _pad(trace: Trace, node: ir.Node) -> None:
 
 def _depth_to_space(trace: Trace, node: ir.Node) -> None:
     dims, block = trace.dims(node.inputs[0]), int(attribute(node, "blocksize", 1)) ** 2
-    channels = along(trace.labels(node.inputs[0]), 1, dims[1])
+    channels = trace.along(trace.labels(node.inputs[0]), 1, dims[1])
     if attribute(node, "mode", "DCR") == "DCR":
         out = trace.atoms.unite_along(channels.reshape(block, -1), 0)[0]
     else:
@@ -221,7 +239,7 @@ def _depth_to_space(trace: Trace, node: ir.Node) -> None:
 
 def _space_to_depth(trace: Trace, node: ir.Node) -> None:
     dims, block = trace.dims(node.inputs[0]), int(attribute(node, "blocksize", 1)) ** 2
-    channels = along(trace.labels(node.inputs[0]), 1, dims[1])
+    channels = trace.along(trace.labels(node.inputs[0]), 1, dims[1])
     trace.set(node.outputs[0], on_axis(np.tile(channels, block), len(dims), 1))
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.channels.atoms import Dims, Labels, UntraceableError, along, as_ints, varying
-from edgec.graph.channels.trace import Rule, Trace
+from edgec.graph.channels.atoms import Dims, Labels, UntraceableError, as_ints, varying
+from edgec.graph.channels.trace import Rule, Spread, Trace, parameter_slots
 from edgec.graph.views import attribute, constant, is_constant
 
 UNARY = (
@@ -57,7 +57,10 @@ def _arithmetic(trace: Trace, node: ir.Node) -> None:
         labels, dims = _join(trace, node, (labels, dims), (other, other_dims))
     for index, value in enumerate(node.inputs):
         if value is not None and is_constant(value):
-            _slice_constant(trace, node, index, labels)
+            if len(varying(labels)) > 1:
+                trace.spread.append(Spread(node, index, labels))
+            else:
+                trace.slots.extend(parameter_slots(node, index, labels))
     trace.set(node.outputs[0], labels)
 
 
@@ -78,18 +81,11 @@ def _join(
     if b_over_a:
         trace.freeze(b, node, "broadcasts it over channels")
         return a, dims
-    if len(set(varying(a)) | set(varying(b))) > 1:
+    axes, others = set(varying(a)), set(varying(b))
+    if not (axes <= others or others <= axes):
         raise UntraceableError("its inputs have channels on different axes")
     trace.atoms.unite(a, b)
-    return (a if a.size >= b.size else b), dims
-
-
-def _slice_constant(trace: Trace, node: ir.Node, operand: int, labels: Labels) -> None:
-    shape = tuple(node.inputs[operand].shape)  # type: ignore[union-attr, arg-type]
-    skipped = labels.ndim - len(shape)
-    for axis in varying(labels):
-        if axis >= skipped and shape[axis - skipped] != 1:
-            trace.slot(node, operand, axis - skipped, along(labels, axis, labels.shape[axis]), "parameter")
+    return (a if axes >= others else b), dims
 
 
 def _pool(trace: Trace, node: ir.Node) -> None:
@@ -97,9 +93,9 @@ def _pool(trace: Trace, node: ir.Node) -> None:
     if len(node.outputs) > 1:
         raise UntraceableError("its second output holds positions")
     labels = trace.labels(node.inputs[0])
-    if any(axis > 1 for axis in varying(labels)):
-        raise UntraceableError("channels lie on an axis that it pools")
-    trace.set(node.outputs[0], labels)
+    trace.set(
+        node.outputs[0], trace.whole(labels, range(2, labels.ndim), "channels lie on an axis that it pools")
+    )
 
 
 def _reduce(trace: Trace, node: ir.Node) -> None:
@@ -113,8 +109,7 @@ def _reduce(trace: Trace, node: ir.Node) -> None:
     if not axes:
         axes = () if attribute(node, "noop_with_empty_axes", 0) else tuple(range(rank))
     axes = {axis % rank for axis in axes}
-    if axes & set(varying(labels)):
-        raise UntraceableError("it sums over channels")
+    labels = trace.whole(labels, axes, "it sums over channels")
     if not attribute(node, "keepdims", 1):
         labels = labels.reshape([size for axis, size in enumerate(labels.shape) if axis not in axes])
     trace.set(node.outputs[0], labels)
@@ -123,16 +118,22 @@ def _reduce(trace: Trace, node: ir.Node) -> None:
 def _normalise_axis(trace: Trace, node: ir.Node) -> None:
     """Softmax and its kin: every element along the axis depends on all others."""
     labels, rank = trace.labels(node.inputs[0]), len(trace.dims(node.inputs[0]))
-    if attribute(node, "axis", -1) % rank in varying(labels):
-        raise UntraceableError("it mixes channels")
-    trace.set(node.outputs[0], labels)
+    axis = attribute(node, "axis", -1) % rank
+    trace.set(node.outputs[0], trace.whole(labels, (axis,), "it mixes channels"))
 
 
 def _layer_norm(trace: Trace, node: ir.Node) -> None:
+    """Channels that are normalised together stay: without one of them the mean and the variance of the others, taken
+    over fewer values, would not be what they are with its weights at zero."""
     labels, rank = trace.labels(node.inputs[0]), len(trace.dims(node.inputs[0]))
-    first = attribute(node, "axis", -1) % rank
-    if any(axis >= first for axis in varying(labels)) or len(node.outputs) > 1:
-        raise UntraceableError("it mixes channels")
+    axes = range(attribute(node, "axis", -1) % rank, rank)
+    if len(node.outputs) > 1:
+        raise UntraceableError("its statistics are read")
+    if set(varying(labels)) & set(axes):
+        trace.freeze(labels, node, "takes mean and variance over these channels: fewer would change both")
+    for operand in range(1, len(node.inputs)):
+        if not is_constant(node.inputs[operand]):
+            raise UntraceableError("its scale or shift is computed")
     trace.set(node.outputs[0], labels)
 
 
@@ -170,7 +171,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(POOLS, _pool),
     **dict.fromkeys(REDUCTIONS, _reduce),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization"), _normalise_axis),
-    "LayerNormalization": _layer_norm,
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _layer_norm),
     "Resize": _resize,
     "Expand": _expand,
     "Tile": _tile,

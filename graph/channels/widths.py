@@ -163,8 +163,16 @@ def _work(
         return Product(macs // math.prod(len(slot.labels) for slot in weight.values()), axes), weight
     labels = trace.values.get(node.outputs[0])
     if labels is None or not varying(labels):
+        labels = _summed(trace, node)
+    if labels is None:
         return Product(macs, ()), {}
     return Product(macs // labels.size, (_axis(labels.ravel(), clusters),)), {}
+
+
+def _summed(trace: Trace, node: ir.Node) -> Labels | None:
+    """Labels of the axis that a product of two computed tensors sums over; None where no channels lie on it."""
+    labels = trace.values.get(node.inputs[0]) if node.op_type == "MatMul" and node.inputs[0] else None
+    return labels if labels is not None and labels.ndim - 1 in varying(labels) else None
 
 
 def _untouched_params(graph: ir.Graph, counted: set[ir.Value]) -> int:

@@ -10,20 +10,20 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from edgec.graph.channels import groups, remove
+from edgec.graph.channels import Member, groups, remove
 from edgec.graph.execute import Executor
-from edgec.graph.views import constant, own_constant
+from edgec.graph.views import add_initializer, constant, is_constant, own_constant
 
 Removals = Mapping[str, Sequence[int]]
 
 
-def build(text: str, seed: int = 0) -> ir.Model:
+def build(text: str, seed: int = 0, opset: int = 18) -> ir.Model:
     """A model from ONNX text.
 
     ``text`` is a graph, without a header; of its inputs those whose names begin with ``x`` stay, all others
     become initialisers with random values (positive where the name begins with ``p``).
     """
-    proto = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]>\n{text}')
+    proto = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : {opset}]>\n{text}')
     rng = np.random.default_rng(seed)
     for value in list(proto.graph.input):
         if value.name.startswith("x"):
@@ -39,7 +39,7 @@ def build(text: str, seed: int = 0) -> ir.Model:
 
 
 def mask(model: ir.Model, removals: Removals) -> None:
-    """Zero the weights that read the removed channels: what `remove` must equal."""
+    """Zero what reads the removed channels, weights and sums of products: what `remove` must equal."""
     by_name = {group.name: group for group in groups(model)}
     nodes = {node.name: node for node in model.graph}
     for name, units in removals.items():
@@ -48,6 +48,28 @@ def mask(model: ir.Model, removals: Removals) -> None:
             weight = np.array(constant(node.inputs[member.operand]))
             weight[(slice(None),) * member.axis + (member.index[list(units)].ravel(),)] = 0
             own_constant(model.graph, node, member.operand, weight)
+        for member in by_name[name].activations:
+            for node in list(model.graph):
+                if (
+                    node.op_type == "MatMul"
+                    and node.inputs[0].name == member.value
+                    and not is_constant(node.inputs[1])
+                ):
+                    _mask_product(model, node, member, units)
+
+
+def _mask_product(model: ir.Model, node: ir.Node, member: Member, units: Sequence[int]) -> None:
+    """Zeros in the left factor of a product of two computed tensors where it sums over removed channels."""
+    shape = node.inputs[0].shape
+    if member.axis != len(shape) - 1:
+        return
+    keep = np.ones(shape[-1], np.float32)
+    keep[member.index[list(units)].ravel()] = 0
+    kept = add_initializer(model.graph, "keep", keep)
+    masked = ir.node("Mul", [node.inputs[0], kept], name=f"{kept.name}_{node.name}")
+    masked.outputs[0].name = masked.name
+    model.graph.insert_before(node, masked)
+    node.replace_input_with(0, masked.outputs[0])
 
 
 def assert_exact(model: ir.Model, removals: Removals, tolerance: float = 1e-5) -> ir.Model:

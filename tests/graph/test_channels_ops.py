@@ -298,9 +298,11 @@ REASONS = {
     ),
     "reduce": ("s = ReduceMean(c1, ax)  y = Mul(x0, s)", "it sums over channels", "conv_0"),
     "unknown op": ("s = LRN<size=3>(c1)  y = Conv(s, w2)", "LRN 'lrn_1' is not traced", "conv_0"),
-    "two activations multiplied": (
-        "t = Transpose<perm=[0,1,3,2]>(c1)  s = MatMul(c1, t)  y = Conv(s, w2)",
-        "its weight is computed", "conv_0",
+    "attention across channels": (
+        "sh = Constant<value_ints=[-1,6,16]>()  f = Reshape(c1, sh)  t = Transpose<perm=[0,2,1]>(f)"
+        "  s = MatMul(f, t)  a = Softmax<axis=-1>(s)  m = MatMul(a, f)"
+        "  sj = Constant<value_ints=[-1,6,4,4]>()  j = Reshape(m, sj)  y = Conv(j, w2)",
+        "multiplies each of them with each of other channels", "conv_0",
     ),
 }  # fmt: skip
 

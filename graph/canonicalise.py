@@ -5,7 +5,8 @@ The steps, each a library's work where one does it well:
 2. name every node, inline functions, take initialisers off the input list, fix open dimensions;
 3. the oldest opset from 18 on in which the model means the same (onnx.version_converter where it must change), constants and
    shape arithmetic folded (onnxsim);
-4. BatchNorm, affine and pad chains fused into convolutions (onnxscript's rewrite rules);
+4. BatchNorm, affine and pad chains fused into convolutions (onnxscript's rewrite rules); queries, keys and values that one
+   layer makes are parted (`split_heads`);
 5. free a batch axis fixed at 1 where the graph allows it (`batch.free_batch`);
 6. names, order, shapes, and a numeric check against the source model on random input;
 7. every node is marked with the node of the source model that it stands for (`provenance`).
@@ -36,6 +37,7 @@ from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset
 from edgec.graph.padding import write_out_pads
 from edgec.graph.provenance import mark_read
 from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
+from edgec.graph.split_heads import split_heads
 from edgec.graph.verify import verify
 from edgec.graph.wellformed import check_form, check_sizes
 
@@ -127,7 +129,7 @@ def fuse(model: ir.Model) -> bool:
     with _quiet():
         optimizer.optimize_ir(model)
         fired = rule_set.apply_to_model(model)
-        fired += drop_expands(model) + fold_affine(model) + write_out_pads(model)
+        fired += drop_expands(model) + fold_affine(model) + write_out_pads(model) + split_heads(model)
         if fired:
             optimizer.optimize_ir(model)
     _restore_names(model)

@@ -216,4 +216,4 @@ def _timing(context: Context) -> list[Note]:
 
 
 def _fixed(found: Sequence[ChannelGroup]) -> list[Note]:
-    return [Note(f"not prunable: {g.reason}", node=g.name) for g in found if not g.prunable]
+    return [Note(f"not prunable: {g.reason}", node=g.name) for g in found if not g.prunable and g.has_weights]

@@ -84,7 +84,8 @@ class PruneChannels(Pass):
         cost = cost_of(budget, model, found, context.target, self.bytes_per_weight, context.prices)
         source = source_cost(budget, context)
         limit = budget.limit(source)
-        notes = [Note(f"not prunable: {g.reason}", node=g.name) for g in found if not g.prunable]
+        stuck = [g for g in found if not g.prunable and g.has_weights]
+        notes = [Note(f"not prunable: {g.reason}", node=g.name) for g in stuck]
         if cost.total({}) <= limit:
             return PassResult(model, modified=False, notes=(Note("the budget is met already"),))
         if not prunable:

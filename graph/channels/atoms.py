@@ -162,13 +162,30 @@ def _pieces(old: Dims, new: Dims) -> list[tuple[list[int], list[int]]]:
         open_ = [dims.index(None) + 1 if None in dims else 0 for dims in (old, new)]
         if not all(open_):
             raise
-    before, after = list(old), list(new)
     tails: list[tuple[list[int], list[int]]] = []
-    while len(before) > open_[0] and len(after) > open_[1] and before[-1] == after[-1]:
-        tails.append(([len(before) - 1], [len(after) - 1]))
-        before.pop()
-        after.pop()
-    return [(list(range(len(before))), list(range(len(after)))), *reversed(tails)]
+    i, j = len(old), len(new)
+    while (tail := _last_piece(old[:i], new[:j], open_[0], open_[1])) is not None:
+        tails.append(tail)
+        i, j = tail[0][0], tail[1][0]
+    return [(list(range(i)), list(range(j))), *reversed(tails)]
+
+
+def _last_piece(old: Dims, new: Dims, least: int, least_new: int) -> tuple[list[int], list[int]] | None:
+    """The fewest last axes with equal products that do not reach below the axes ``least``; None where there are none."""
+    i, j = len(old) - 1, len(new) - 1
+    if i < least or j < least_new:
+        return None
+    a, b = _size(old[i]), _size(new[j])
+    while a != b:
+        if a < b and i > least:
+            i -= 1
+            a *= _size(old[i])
+        elif b < a and j > least_new:
+            j -= 1
+            b *= _size(new[j])
+        else:
+            return None
+    return list(range(i, len(old))), list(range(j, len(new)))
 
 
 def _size(dim: int | None) -> int:

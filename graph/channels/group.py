@@ -69,6 +69,11 @@ class ChannelGroup:
     def of_role(self, role: Role) -> tuple[Member, ...]:
         return tuple(member for member in self.members if member.role == role)
 
+    @property
+    def has_weights(self) -> bool:
+        """False for values inside that no weight reads or makes, such as the scores of an attention: nothing to say of them."""
+        return any(member.role != "activation" for member in self.members)
+
     def describe(self) -> str:
         """The group in a sentence or two, on one line whatever the names in it."""
         head = f"{self.name}: {self.size} unit{'s' * (self.size != 1)}"
@@ -107,8 +112,8 @@ class ChannelGroup:
 
 
 def describe(groups: Iterable[ChannelGroup]) -> str:
-    """All groups, one per line: the prunable ones first, then the others with their reasons."""
-    listed = list(groups)
+    """All groups that have weights, one per line: the prunable ones first, then the others with their reasons."""
+    listed = [group for group in groups if group.has_weights]
     prunable = [group.describe() for group in listed if group.prunable]
     stuck = [group.describe() for group in listed if not group.prunable]
     return "\n".join(prunable + stuck)

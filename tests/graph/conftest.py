@@ -51,7 +51,7 @@ def mask(model: ir.Model, removals: Removals) -> None:
         for member in by_name[name].activations:
             for node in list(model.graph):
                 if (
-                    node.op_type == "MatMul"
+                    node.op_type in ("MatMul", "Einsum")
                     and node.inputs[0].name == member.value
                     and not is_constant(node.inputs[1])
                 ):

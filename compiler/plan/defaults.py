@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import onnx_ir as ir
+
 from edgec.compiler.plan.recipe import Precision, Recipe
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Pass
@@ -37,6 +39,15 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
         with blamed(one.name):
             one.complete()
     return passes
+
+
+def with_merged_layers(recipe: Recipe, passes: tuple[Pass, ...], model: ir.Model) -> tuple[Pass, ...]:
+    """``passes`` behind `merge-layers`, where nobody named the passes and ``model`` has layers that are one layer."""
+    from edgec.passes.merge_layers import MergeLayers, has_layers_to_merge
+
+    if recipe.passes is not None or not has_layers_to_merge(model):
+        return passes
+    return (MergeLayers(), *passes)
 
 
 def precision_of(passes: tuple[Pass, ...], asked: Precision) -> Precision:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from edgec.compiler.plan.defaults import precision_of, resolve_passes
+from edgec.compiler.plan.defaults import precision_of, resolve_passes, with_merged_layers
 from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.needs import check_given
 from edgec.compiler.plan.recipe import EvalSource, PassSpec, Recipe, check_model
@@ -96,6 +96,7 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
         check_model(recipe, sha256)
         model = pending.model()
     check_budgets(recipe, passes, model)
+    passes = with_merged_layers(recipe, passes, model)
     preprocess = recipe.preprocess.build()
     preprocess.check_inputs([spec.shape for spec in InputSpec.of(model)])
     data = evaluation = None

@@ -118,24 +118,10 @@ def _per_channel_parameters(trace: Trace, node: ir.Node) -> None:
     trace.set(node.outputs[0], labels)
 
 
-def _group_norm(trace: Trace, node: ir.Node) -> None:
-    """GroupNormalization: a group goes as a whole, with its statistics."""
-    groups = int(attribute(node, "num_groups", 1))
-    size = trace.dims(node.inputs[0])[1]
-    channels = trace.along(trace.labels(node.inputs[0]), 1, size)
-    first = trace.atoms.unite_along(channels.reshape(groups, -1), 1)[:, 0]
-    channels = np.repeat(first, len(channels) // groups)
-    for operand in (1, 2):
-        (length,) = _static(node.inputs[operand])
-        trace.slot(node, operand, 0, channels if length == len(channels) else first, "parameter")
-    trace.set(node.outputs[0], on_axis(channels, len(trace.dims(node.inputs[0])), 1))
-
-
 RULES: dict[str, Rule] = {
     "Conv": _convolution,
     "ConvTranspose": _convolution,
     "Gemm": _gemm,
     "BatchNormalization": _per_channel_parameters,
-    "GroupNormalization": _group_norm,
     "InstanceNormalization": _per_channel_parameters,
 }

@@ -123,8 +123,11 @@ def _normalise_axis(trace: Trace, node: ir.Node) -> None:
 
 
 def _layer_norm(trace: Trace, node: ir.Node) -> None:
-    """Channels that are normalised together stay: without one of them the mean and the variance of the others, taken
-    over fewer values, would not be what they are with its weights at zero."""
+    """Channels that are normalised together stay.
+
+    Without one of them the mean and the variance of the others, taken over fewer values, would not be what they are with
+    its weights at zero.
+    """
     labels, rank = trace.labels(node.inputs[0]), len(trace.dims(node.inputs[0]))
     axes = range(attribute(node, "axis", -1) % rank, rank)
     if len(node.outputs) > 1:
@@ -171,7 +174,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(POOLS, _pool),
     **dict.fromkeys(REDUCTIONS, _reduce),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization"), _normalise_axis),
-    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _layer_norm),
+    "LayerNormalization": _layer_norm,
     "Resize": _resize,
     "Expand": _expand,
     "Tile": _tile,

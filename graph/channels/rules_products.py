@@ -21,6 +21,7 @@ SUMMED = "it sums over these channels"
 
 
 def _matmul(trace: Trace, node: ir.Node) -> None:
+    """A layer where the matrix on the right is constant; of two computed tensors, what it sums over goes together."""
     left, right = node.inputs[0], node.inputs[1]
     if left is None or right is None:
         raise UntraceableError("an input is missing")
@@ -129,6 +130,7 @@ def _contract(
 
 
 def _einsum(trace: Trace, node: ir.Node) -> None:
+    """Of two tensors, what it sums over goes together."""
     equation = str(attribute(node, "equation", "")).replace(" ", "")
     inputs, arrow, out = equation.partition("->")
     factors = inputs.split(",")

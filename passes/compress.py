@@ -35,6 +35,7 @@ from edgec.passes.budget import Budget
 from edgec.passes.channel_pruning.costs import cost_of, source_cost
 from edgec.passes.channel_pruning.criteria import obs_curves
 from edgec.passes.channel_pruning.figures import figures
+from edgec.passes.channel_pruning.products import product_curves
 from edgec.passes.channel_pruning.removal import Removals, compensate, removals_of, rows_gone
 from edgec.passes.channel_pruning.statistics import consumers_of
 from edgec.passes.channel_pruning.trials import of_group
@@ -155,13 +156,16 @@ class Compress(Decomposition):
         wanted = [layer for name, layer in layers.items() if name in readers | eligible]
         fits, validation = validation_split(context) if self.sensitivity else (context, context)
         statistics = {one.layer.name: one for one in self.statistics(model, wanted, fits)}
-        known = obs_curves(prunable, statistics, self.ridge, context.threads)
+        known = {
+            **obs_curves(prunable, statistics, self.ridge, context.threads),
+            **product_curves(model, prunable, fits),
+        }
         prunable = [g for g in prunable if g.name in known]
         cuttable = [one for name, one in statistics.items() if name in eligible]
         candidates = self.factored(cuttable, context, price)
         errors = {name: curve.errors for name, curve in known.items()}
         if self.sensitivity:
-            subjects = [of_group(g, known[g.name], statistics) for g in prunable]
+            subjects = [of_group(model, g, known[g.name], statistics) for g in prunable]
             subjects += [subject for one in candidates for subject in one.subjects()]
             measured = measure(model, subjects, validation, self.name)
             errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}

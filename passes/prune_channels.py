@@ -37,6 +37,7 @@ from edgec.passes.channel_pruning.criteria import (
     score_curve,
 )
 from edgec.passes.channel_pruning.figures import figures
+from edgec.passes.channel_pruning.products import product_curves
 from edgec.passes.channel_pruning.removal import compensate, removals_of
 from edgec.passes.channel_pruning.statistics import ConsumerStatistics, consumers_of, gather
 from edgec.passes.channel_pruning.trials import of_group
@@ -98,7 +99,7 @@ class PruneChannels(Pass):
         errors = {name: curve.errors for name, curve in curves.items()}
         measured = {}
         if self._measures:
-            subjects = [of_group(group, curves[group.name], statistics) for group in prunable]
+            subjects = [of_group(model, group, curves[group.name], statistics) for group in prunable]
             measured = measure(model, subjects, validation, self.name)
             errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}
         chosen = self._allocate(errors, cost, limit, context)
@@ -156,14 +157,16 @@ class PruneChannels(Pass):
         context: Context,
     ) -> dict[str, Curve]:
         if self.criterion == "obs":
-            return obs_curves(prunable, statistics, self.ridge, context.threads)
+            known = obs_curves(prunable, statistics, self.ridge, context.threads)
+            return {**known, **product_curves(model, prunable, context)}
         if self.criterion == "random":
             return {
                 name: score_curve(scores) for name, scores in random_scores(prunable, context.seed).items()
             }
         if self.criterion == "l1":
             return {g.name: score_curve(l1_scores(g, model)) for g in prunable}
-        return {g.name: score_curve(activation_scores(g, statistics)) for g in prunable}
+        scored = {g.name: score_curve(activation_scores(g, statistics)) for g in prunable if g.consumers}
+        return {**scored, **product_curves(model, prunable, context)}
 
     def _allocate(
         self, errors: Mapping[str, Array], cost: AdditiveCost, limit: float, context: Context

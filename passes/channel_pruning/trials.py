@@ -7,8 +7,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup
+from edgec.passes.channel_pruning.products import of_product
 from edgec.passes.channel_pruning.statistics import ConsumerStatistics, restore
 from edgec.passes.sensitivity.measure import Subject, Trial
 from edgec.passes.solvers.obs import Curve
@@ -19,8 +21,13 @@ WIDTHS = (0.75, 0.5, 0.25)
 """Shares of a group's units at which its sensitivity is measured."""
 
 
-def of_group(group: ChannelGroup, curve: Curve, statistics: Mapping[str, ConsumerStatistics]) -> Subject:
+def of_group(
+    model: ir.Model, group: ChannelGroup, curve: Curve, statistics: Mapping[str, ConsumerStatistics]
+) -> Subject:
     """A channel group at `WIDTHS`, its consumers re-fitted."""
+    widths = sorted({max(1, round(share * group.size)) for share in WIDTHS} - {group.size}, reverse=True)
+    if not group.consumers:
+        return of_product(model, group, curve, widths)
     names = {member.node for member in group.consumers}
     readers = [one for name, one in statistics.items() if name in names]  # in graph order
 
@@ -31,7 +38,7 @@ def of_group(group: ChannelGroup, curve: Curve, statistics: Mapping[str, Consume
                 reader.set_columns(reader.compensated(rows[gone].ravel()))
 
     trials = []
-    for width in sorted({max(1, round(share * group.size)) for share in WIDTHS} - {group.size}, reverse=True):
+    for width in widths:
         gone = np.setdiff1d(np.arange(group.size), curve.kept(width))
         trials.append(Trial(float(curve.errors[group.size - width]), partial(narrow, gone)))
     return Subject(group.name, readers[0].layer.name, tuple(trials), partial(restore, readers))

@@ -39,6 +39,7 @@ from edgec.graph.ceil_mode import drop_idle_ceil
 from edgec.graph.equivalence import Reference
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.expand import drop_expands
+from edgec.graph.gelu import keep_gelus_whole
 from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRING, RUNNING, Listener
 from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset
 from edgec.graph.padding import write_out_pads
@@ -95,7 +96,7 @@ def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, li
 
 def _folded(model: onnx.ModelProto, listener: Listener) -> ir.Model:
     """Constants and shape arithmetic folded, layers fused, names and shapes in order."""
-    graph = _to_ir(modern_opset(simplify(model)))
+    graph = _to_ir(modern_opset(simplify(keep_gelus_whole(model))))
     _refuse_nodes(graph)
     listener.stage(FUSING)
     fuse(graph)

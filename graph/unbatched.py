@@ -48,8 +48,8 @@ def add_batch(model: ir.Model) -> None:
                         node.replace_input_with(index, inner)
     for number, value in enumerate(list(graph.outputs)):
         name = value.name or ""
-        node = value.producer()
-        source = None if node is None or not _is_led(node, -1) else node.inputs[0]
+        maker = value.producer()
+        source = None if maker is None or not _is_led(maker, -1) else maker.inputs[0]
         if source is None or source.is_graph_input() or source.is_graph_output():
             source = _view(graph, "Unsqueeze", value, before=None)
         value.name = fresh_name(graph, f"{name}_of_one")
@@ -63,7 +63,7 @@ def _is_led(node: ir.Node, step: int) -> bool:
     if second is None:
         return False
     if node.op_type == ("Unsqueeze" if step > 0 else "Squeeze"):
-        return second.ravel().tolist() == [0]
+        return bool(second.ravel().tolist() == [0])
     source, made = node.inputs[0], node.outputs[0]
     if node.op_type != "Reshape" or source is None or attribute(node, "allowzero", 0) or made.shape is None:
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class Attention(nn.Module):
@@ -49,7 +49,7 @@ class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of (n, c, h, w), the way that timm writes it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(
+        return functional.layer_norm(
             x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
         ).permute(0, 3, 1, 2)
 

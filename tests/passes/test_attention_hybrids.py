@@ -17,9 +17,6 @@ from edgec.graph.verify import verify
 from edgec.passes.base import Context
 from edgec.passes.quantize.quantiser import Quantize
 
-if TYPE_CHECKING:
-    pass
-
 pytest.importorskip("torch", reason="the extra torch is not installed")
 
 # One whose batch moves and one whose GELU stands before convolutions; the zoo under both exporters is marked slow.

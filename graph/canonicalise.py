@@ -26,18 +26,28 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from edgec.graph.affine import fold_affine
-from edgec.graph.batch import BATCH, can_free, fix_batch, free_batch
+from edgec.graph.batch import (
+    BATCH,
+    can_free,
+    divide_batch,
+    fix_batch,
+    fix_open_batch,
+    free_batch,
+    leads_cleanly,
+)
 from edgec.graph.boundary import node_name, reading
 from edgec.graph.ceil_mode import drop_idle_ceil
 from edgec.graph.equivalence import Reference
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.expand import drop_expands
+from edgec.graph.gelu import keep_gelus_whole
 from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRING, RUNNING, Listener
 from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset
 from edgec.graph.padding import write_out_pads
 from edgec.graph.provenance import mark_read
 from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
 from edgec.graph.split_heads import split_heads
+from edgec.graph.unbatched import add_batch, lacks_batch
 from edgec.graph.verify import verify
 from edgec.graph.wellformed import check_form, check_sizes
 
@@ -77,32 +87,73 @@ def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, li
     original = onnx.ModelProto()
     original.CopyFrom(model)
     listener.stage(FOLDING)
-    model = modern_opset(simplify(model))
-    graph = _to_ir(model)
-    _refuse_nodes(graph)
-    listener.stage(FUSING)
-    fuse(graph)
-    tidy(graph)
+    graph = _folded(model, listener)
     listener.stage(RUNNING)
     reference = Reference.of(original)
-    graph = _with_free_batch(graph, reference)
+    graph = _freely(model, graph, reference, listener) or _fixed(model, reference, listener)
     mark_read(original, graph)
     verify(graph)
     return graph
 
 
-def _with_free_batch(model: ir.Model, reference: Reference) -> ir.Model:
-    """``model`` with a free batch axis where that is right, else fixed at 1; checked against ``reference`` either way."""
-    if can_free(model):
-        free = model.clone()
-        free_batch(free)
-        infer_shapes(free)
-        if reference.matches_batched(free, TOLERANCE):
+def _folded(model: onnx.ModelProto, listener: Listener) -> ir.Model:
+    """Constants and shape arithmetic folded, layers fused, names and shapes in order."""
+    graph = _to_ir(modern_opset(simplify(keep_gelus_whole(model))))
+    _refuse_nodes(graph)
+    listener.stage(FUSING)
+    fuse(graph)
+    tidy(graph)
+    return graph
+
+
+def _freely(
+    source: onnx.ModelProto, graph: ir.Model, reference: Reference, listener: Listener
+) -> ir.Model | None:
+    """``graph`` with a free batch axis. Shape arithmetic that only the open batch kept from folding is folded at batch 1."""
+    free = _freed(graph, reference)
+    if free is None or not any(node.op_type == "Shape" for node in free.graph):
+        return free
+    alone = onnx.ModelProto()
+    alone.CopyFrom(source)
+    folded = fix_open_batch(alone) and _freed(_folded(alone, listener), reference)
+    return folded or free
+
+
+def _freed(model: ir.Model, reference: Reference) -> ir.Model | None:
+    """A copy of ``model`` with a free batch axis, where it then computes what ``reference`` does and leads with the batch."""
+    if not can_free(model):
+        return None
+    free = model.clone()
+    free_batch(free)
+    infer_shapes(free)
+    single = free.clone()
+    fix_batch(single)
+    infer_shapes(single)
+    return free if leads_cleanly(free, single) and reference.matches_batched(free, TOLERANCE) else None
+
+
+def _fixed(source: onnx.ModelProto, reference: Reference, listener: Listener) -> ir.Model:
+    """``source`` one sample at a time: its open axes are 1 before it is folded, which may leave a graph that can be freed."""
+    alone = onnx.ModelProto()
+    alone.CopyFrom(source)
+    opened = fix_open_batch(alone)
+    graph = _folded(alone, listener)
+    if opened and (free := _freed(graph, reference)) is not None:
+        return free
+    if can_free(graph) and not opened:
+        single = graph.clone()
+        divide_batch(single)
+        infer_shapes(single)
+        if reference.matches_singly(single, TOLERANCE):
+            return single
+    if lacks_batch(graph):
+        add_batch(graph)
+        tidy(graph)
+        reference = reference.with_batch()
+        if (free := _freed(graph, reference)) is not None:
             return free
-        fix_batch(model)
-        infer_shapes(model)
-    reference.check(model, TOLERANCE)
-    return model
+    reference.check(graph, TOLERANCE)
+    return graph
 
 
 def fuse(model: ir.Model) -> bool:
@@ -234,7 +285,8 @@ def _drop_initialiser_inputs(model: onnx.ModelProto) -> None:
 
 
 def fix_shapes(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> None:
-    """Every axis but the leading one must have a size; ``input_shape`` gives those of the first input."""
+    """Every axis but the leading one must have a size; ``input_shape`` gives those of the first input, by name of other ones."""
+    known: dict[str, int] = {}
     for index, value in enumerate(model.graph.input):
         tensor = value.type.tensor_type
         if not tensor.HasField("shape"):
@@ -252,9 +304,13 @@ def fix_shapes(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> Non
                 why = f"the model's input has {len(dims)} axes, --input-shape gives {len(input_shape)} and the batch"
                 raise ModelError("--input-shape does not fit", where=f"input {value.name!r}", why=why)
             for dim, size in zip(list(dims)[1:], input_shape, strict=True):
+                if dim.dim_param:
+                    known[dim.dim_param] = size
                 dim.ClearField("dim_param")
                 dim.dim_value = size
         for axis, dim in enumerate(dims):
+            if axis and dim.dim_param in known:  # another input's axis of that name
+                dim.dim_value = known[dim.dim_param]
             if axis and dim.WhichOneof("value") != "dim_value":
                 hint = "Give the sizes behind the batch axis, e.g. --input-shape 3,224,224."
                 what = f"axis {axis} has no fixed size"

@@ -89,10 +89,14 @@ class Difference:
         }
 
 
-def by_sample(array: Array) -> Array:
-    """(samples, values of each): a lone scalar is one sample's, and any axis may have size 0."""
+def by_sample(array: Array, samples: int | None = None) -> Array:
+    """(samples, values of each): a lone scalar is one sample's, and any axis may have size 0.
+
+    ``samples`` where inner values may hold several entries per sample (`batch.SampleBySample`).
+    """
     rows = np.atleast_1d(array)
-    return rows.reshape(len(rows), math.prod(rows.shape[1:]))
+    count = len(rows) if samples is None else samples
+    return rows.reshape(count, rows.size // count if count else math.prod(rows.shape[1:]))
 
 
 def difference_of(value: Array, reference: Array, name: str) -> Array:

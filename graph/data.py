@@ -55,7 +55,7 @@ class Dataset:
         return None if self.all_labels is None else self.all_labels[list(self.indices)]
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
-        """Inputs by name, ``size`` samples at a time, float32."""
+        """Inputs by name, ``size`` samples at a time, samples first; float32, or the input's own whole numbers."""
         for start in range(0, len(self.indices), size):
             yield self.source.read(self.indices[start : start + size])
 
@@ -245,11 +245,16 @@ def _noise(specs: tuple[InputSpec, ...], count: int, seed: int) -> Dataset:
         why = f"{size(needed)} for {count} samples; half of the free memory is {size(limit)}"
         raise UsageError("so much noise does not fit", why=why, hint="Ask for fewer --samples.")
     rng = np.random.default_rng(seed)
-    arrays: dict[str, Array] = {
-        spec.name: rng.standard_normal((count, *spec.shape)).astype(np.float32) for spec in specs
-    }
+    arrays: dict[str, Array] = {spec.name: _noise_of(rng, spec, count) for spec in specs}
     source = ArraySource(arrays, Preprocess(layout="nchw"), specs)
     return Dataset(RANDOM, source, tuple(range(count)), is_random=True)
+
+
+def _noise_of(rng: np.random.Generator, spec: InputSpec, count: int) -> Array:
+    """Whole numbers are 0 or 1: an index of any table, a mask of any picture."""
+    if spec.dtype:
+        return np.asarray(rng.integers(0, 2, (count, *spec.shape))).astype(spec.dtype)
+    return rng.standard_normal((count, *spec.shape)).astype(np.float32)
 
 
 def require(data: Dataset | None, what: str) -> Dataset:

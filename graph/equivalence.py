@@ -19,7 +19,7 @@ SAMPLES = 2
 
 @dataclass(frozen=True)
 class Reference:
-    """Random inputs and what the source model makes of them, one sample at a time."""
+    """Random inputs and what the source model makes of them, one run at a time."""
 
     inputs: tuple[dict[str, Array], ...]
     outputs: tuple[list[Array], ...]
@@ -51,7 +51,7 @@ class Reference:
         feeds = {name: np.concatenate([sample[name] for sample in self.inputs]) for name in self.inputs[0]}
         try:
             got = list(Executor(model).run(feeds).values())
-        except ModelError:
+        except (ModelError, UnsupportedError):
             return False
         for index, value in enumerate(got):
             parts = [sample[index] for sample in self.outputs]
@@ -60,6 +60,25 @@ class Reference:
             if worst_difference(np.concatenate(parts), value) > tolerance:
                 return False
         return True
+
+    def matches_singly(self, model: ir.Model, tolerance: float) -> bool:
+        """Does ``model``, fed the samples of every reference batch one by one, give that batch?"""
+        try:
+            executor = Executor(model)
+            found = [list(executor.run(feeds).values()) for feeds in self.inputs]
+        except (ModelError, UnsupportedError):
+            return False
+        pairs = [
+            pair
+            for mine, theirs in zip(found, self.outputs, strict=True)
+            for pair in zip(theirs, mine, strict=True)
+        ]
+        return all(worst_difference(theirs, mine) <= tolerance for theirs, mine in pairs)
+
+    def with_batch(self) -> Reference:
+        """The same with an axis of 1 in front of everything."""
+        inputs = tuple({name: array[None] for name, array in sample.items()} for sample in self.inputs)
+        return Reference(inputs, tuple([array[None] for array in sample] for sample in self.outputs))
 
     def check(self, model: ir.Model, tolerance: float) -> None:
         """Raise ModelError, naming the output and the difference, unless ``model`` gives the same sample by sample."""

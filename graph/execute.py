@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from edgec.graph.batch import SampleBySample, is_free
 from edgec.graph.errors import ModelError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Executor:
     """A graph, or the part of it between ``inputs`` and ``outputs``, ready to run.
 
     Any values may be named: ``inputs`` defaults to the graph's inputs, ``outputs`` to its outputs. Where the graph's batch
-    axis is fixed at 1, larger batches are run one by one.
+    is fixed, samples are run one by one and held as `batch.SampleBySample` says.
     """
 
     def __init__(
@@ -77,26 +78,27 @@ class Executor:
             return
         proto = extract(model, self.inputs, self._computed)
         self._session = session(proto, threads=threads)
-        self._fed = [value.name for value in self._session.get_inputs()]
-        self._one_by_one = all(value.shape and value.shape[0] == 1 for value in self._session.get_inputs())
+        self._shapes = {value.name: value.shape for value in self._session.get_inputs()}
+        self._singly = None if is_free(model) else SampleBySample.of(model)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Values of ``outputs`` for a batch. Raises ModelError where the runtime fails."""
         results = {name: feeds[name] for name in self.outputs if name in self.inputs}
         if self._session is not None:
-            needed = {name: feeds[name] for name in self._fed}
-            size = max((len(array) for array in needed.values() if array.ndim), default=1)
-            if self._one_by_one and size > 1:
-                rows = [
-                    self._run({k: v[i : i + 1] if v.ndim else v for k, v in needed.items()})
-                    for i in range(size)
-                ]
-                columns = zip(self._computed, zip(*rows, strict=True), strict=True)
-                computed = [_stacked(name, column) for name, column in columns]
-            else:
-                computed = self._run(needed)
+            needed = {name: feeds[name] for name in self._shapes}
+            computed = self._run(needed) if self._singly is None else self._run_singly(self._singly, needed)
             results.update(zip(self._computed, computed, strict=True))
         return results
+
+    def _run_singly(self, singly: SampleBySample, feeds: dict[str, Array]) -> list[Array]:
+        count = singly.count(feeds, self._shapes)
+        rows = []
+        for index in range(count):
+            ranks = ((name, array, len(self._shapes[name])) for name, array in feeds.items())
+            rows.append(
+                self._run({name: singly.one(array, index, count, rank) for name, array, rank in ranks})
+            )
+        return [singly.together(*pair) for pair in zip(self._computed, zip(*rows, strict=True), strict=True)]
 
     def _run(self, feeds: dict[str, Array]) -> list[Array]:
         if self._session is None:
@@ -105,15 +107,6 @@ class Executor:
             return list(self._session.run(self._computed, feeds))
         except Exception as error:  # the runtime's exceptions have no common base of their own
             raise ModelError("onnxruntime failed while running the model", why=_reason(error)) from error
-
-
-def _stacked(name: str, column: Sequence[Array]) -> Array:
-    """What the samples gave one by one, as the batch. Raises ModelError where their shapes differ."""
-    if len({array.shape for array in column}) > 1:
-        why = " and ".join(str(shape) for shape in sorted({array.shape for array in column})[:2])
-        hint = "Export the network without what selects among its results (NonMaxSuppression, NonZero)."
-        raise ModelError("its shape depends on the data", where=f"value {name!r}", why=why, hint=hint)
-    return np.concatenate([np.atleast_1d(array) for array in column])
 
 
 def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.batch import sample_shape
 from edgec.graph.errors import DataError
 from edgec.graph.files import update_digest
 from edgec.graph.pictures import check_picture, decode_picture
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.stored import load_npy
-from edgec.graph.views import shape_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,14 +30,18 @@ class InputSpec:
 
     name: str
     shape: tuple[int, ...]
+    dtype: str = ""
+    """Where the input takes whole numbers or booleans (class ids, masks), their type: such data is taken as it is."""
 
     @staticmethod
     def of(model: ir.Model) -> tuple[InputSpec, ...]:
         """The inputs of a canonical graph."""
-        return tuple(
-            InputSpec(v.name or "", tuple(1 if size is None else size for size in shape_of(v)[1:]))
-            for v in model.graph.inputs
-        )
+        return tuple(InputSpec(v.name or "", sample_shape(v), _whole_numbers(v)) for v in model.graph.inputs)
+
+
+def _whole_numbers(value: ir.Value) -> str:
+    kind = ir.DataType.FLOAT if value.dtype is None else value.dtype
+    return "" if kind.is_floating_point() else str(kind.numpy())
 
 
 class Source(Protocol):
@@ -68,6 +72,8 @@ class ArraySource:
 
     def _one(self, spec: InputSpec, raw: Array) -> Array:
         raw = np.asarray(raw)
+        if spec.dtype:
+            return _as_whole(raw, spec, self.preprocess)
         if raw.dtype.kind == "f":
             with np.errstate(
                 over="ignore"
@@ -206,6 +212,15 @@ def _is_channels_first(shape: tuple[int, ...], spec: InputSpec, preprocess: Prep
         why=f"samples are {shape}, the model takes {spec.shape}",
         hint=hint,
     )
+
+
+def _as_whole(raw: Array, spec: InputSpec, preprocess: Preprocess) -> Array:
+    """Whole numbers for an input that takes them, not normalised. Raises DataError where it cannot hold them."""
+    values: Array = raw.astype(spec.dtype)
+    if not np.array_equal(values, raw):
+        why = f"input {spec.name!r} takes {spec.dtype}, the data holds {raw.dtype} values that are none"
+        raise DataError("the data's type does not fit the model", why=why)
+    return _to_model_layout(values, spec, preprocess)
 
 
 def _to_model_layout(values: Array, spec: InputSpec, preprocess: Preprocess) -> Array:

@@ -28,6 +28,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.batch import as_inside
 from edgec.graph.channels import ChannelGroup, Member, groups
 from edgec.graph.errors import DataError
 from edgec.graph.execute import Executor
@@ -170,11 +171,17 @@ def channel_peaks(
         raise DataError("no calibration data", where="equalize")
     executor = Executor(model, outputs=list(wanted), threads=context.threads)
     peaks: dict[str, Array] = {}
+    values_of = (*model.graph.inputs, *(value for node in model.graph for value in node.outputs))
+    ranks = {v.name: len(v.shape) for v in values_of if v.name in wanted and v.shape is not None}
     count = -(-len(context.data) // batch)
     for feeds in context.progress.over("equalize", context.data.batches(batch), count):
+        samples = len(next(iter(feeds.values())))
         for name, values in executor.run(feeds).items():
+            values = as_inside(values, ranks[name])
             axes = tuple(axis for axis in range(values.ndim) if axis != wanted[name])
             peak = np.abs(values).max(axis=axes)
+            if wanted[name] == 0:  # one sample's channels behind the other's
+                peak = peak.reshape(samples, -1).max(axis=0)
             peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
     return peaks
 

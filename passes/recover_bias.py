@@ -97,7 +97,7 @@ def correct_mean(site: LayerFit, options: FitOptions) -> LayerReport:
             if judges:
                 gaps.append((gap, images + first))
                 energy += float(np.square(t, dtype=np.float64).sum())
-        first += len(sample.x) if judges else 0
+        first += sample.images if judges else 0
     shift = total / max(rows, 1)
     count = site.held or site.images
     before, after = (

@@ -53,7 +53,7 @@ class Outputs:
         """Squared errors of every output by sample: (samples,) each."""
         made = _outputs(model, self.data, self.threads)
         return tuple(
-            by_sample(np.square(difference_of(mine, wanted, name))).sum(axis=1)
+            by_sample(np.square(difference_of(mine, wanted, name)), len(self.data)).sum(axis=1)
             for name, mine, wanted in zip(output_names(model.graph), made, self.wanted, strict=True)
         )
 

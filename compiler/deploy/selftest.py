@@ -66,7 +66,10 @@ def _samples(
     found, source = _calibration(shapes, recipe, count)
     if found is None:
         rng = np.random.default_rng(0)
-        found = {name: rng.standard_normal((count, *shape[1:]), np.float32) for name, shape in shapes.items()}
+        found = {
+            name: rng.standard_normal((count, *(shape[1:] if shape[:1] == (1,) else shape)), np.float32)
+            for name, shape in shapes.items()
+        }
         source = f"{count} samples of seeded noise"
     feeds = {}
     for name, (shape, dtype) in specs.items():

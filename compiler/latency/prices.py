@@ -22,6 +22,7 @@ from edgec.compiler.pipeline.workspace import Workspace
 from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Recipe, Timing
+from edgec.graph.batch import is_free
 from edgec.graph.cost import cost
 from edgec.graph.scratch import write_scratch
 from edgec.passes.base import LatencyModel, Progress
@@ -194,7 +195,8 @@ def _plain(recipe: Recipe, model: ir.Model, runtime: str, folder: Path) -> Path:
 
 def _batch_one(model: ir.Model) -> ir.Model:
     copy = model.clone()
-    for value in copy.graph.inputs:
-        assert value.shape is not None  # canonical graphs have shapes
-        value.shape = ir.Shape([1, *list(value.shape)[1:]])
+    if is_free(copy):
+        for value in copy.graph.inputs:
+            assert value.shape is not None  # canonical graphs have shapes
+            value.shape = ir.Shape([1, *list(value.shape)[1:]])
     return copy

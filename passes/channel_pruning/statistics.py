@@ -153,8 +153,7 @@ def _one(
         x, wanted = layer.first(found[layer.x]), layer.first(found[behind])
         pixels += wanted.size / wanted.shape[1]
         energy += float(np.square(wanted, dtype=np.float64).sum())
-        each = int(np.prod(patches.out_shape(x.shape[2:]), dtype=np.int64))
-        fraction = row_fraction(patches, each * batches.samples, options)
+        fraction = row_fraction(patches, layer.rows * batches.samples, options)
         picked = patches.sample(x, fraction, np.random.default_rng((options.seed, number, index)))
         for _, p in patches.tiles(x, picked):
             gram.add(p, p[:, :, :0])

@@ -69,13 +69,12 @@ def observe(model: ir.Model, data: Dataset, tensors: Sequence[str], context: Con
     for feeds in context.progress.over("calibrate", data.batches(size), -(-len(data) // size)):
         for name, values in executor.run(feeds).items():
             histograms[name].add(values)
-        first = next(iter(feeds.values()))
-        for row in first:
-            digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+        for rows in zip(*feeds.values(), strict=True):
+            digest = hashlib.blake2b(b"".join(row.tobytes() for row in rows), digest_size=16).digest()
             duplicates += digest in seen
             seen.add(digest)
-            constant += bool(row.min() == row.max())
-        samples += len(first)
+            constant += all(bool(row.min() == row.max()) for row in rows)
+            samples += 1
     if not samples:
         raise DataError("no calibration data", where="quantize", hint="Give --data with at least one input.")
     _check_finite(model, histograms)

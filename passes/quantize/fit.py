@@ -115,14 +115,18 @@ def fit(
         ) as teachers,
     ):
         reports = []
+        sizes = [min(batch, len(data) - start) for start in range(0, len(data), batch)]
         for layer in context.progress.over("fit quantised layers", found, len(found)):
-            seen, held = _moments(layer, students, teachers, len(data), context.seed)
+            seen, held = _moments(layer, students, teachers, sizes, context.seed)
             reports.append(_fit_layer(layer, seen, held, options))
     return tuple(reports)
 
 
-def _moments(layer: Layer, students: Replay, teachers: Replay, samples: int, seed: int) -> tuple[Gram, Held]:
-    """Statistics of the samples to fit on, and the rows of those to judge on."""
+def _moments(
+    layer: Layer, students: Replay, teachers: Replay, sizes: Sequence[int], seed: int
+) -> tuple[Gram, Held]:
+    """Statistics of the samples to fit on, and the rows of those to judge on; ``sizes`` are those of the batches."""
+    samples = sum(sizes)
     groups, outputs, inputs = layer.weight.shape
     seen, held = Gram.zeros(groups, inputs + 1, outputs), Held()
     affordable = ROW_FLOPS / (groups * (inputs + 1) ** 2)
@@ -131,13 +135,15 @@ def _moments(layer: Layer, students: Replay, teachers: Replay, samples: int, see
     most = HELD_BYTES / (4 * groups * (inputs + 1 + outputs)) * stride
     rng = np.random.default_rng(seed)
     first = 0
-    batches = zip(students.tensors(layer.codes_name), teachers.tensors(layer.target_name), strict=True)
-    for codes, targets in batches:
+    batches = zip(students.tensors(layer.codes_name), teachers.tensors(layer.target_name), sizes, strict=True)
+    for codes, targets, size in batches:
         x, y = layer.inputs(codes), layer.targets(targets)
-        for index in range(len(x)):
+        lead = len(x) // size  # entries of one sample: 1, or its tokens or windows
+        for index in range(size):
             judge = samples > 1 and (first + index) % stride == stride - 1
-            one, target = x[index : index + 1], y[index : index + 1]
-            pixels = int(np.prod(layer.patches.out_shape(one.shape[2:])))
+            part_of = slice(index * lead, (index + 1) * lead)
+            one, target = x[part_of], y[part_of]
+            pixels = lead * int(np.prod(layer.patches.out_shape(one.shape[2:])))
             share = (min(wanted, most) if judge else wanted) / (samples * pixels)
             rows = layer.patches.sample(one, share, rng)
             t = targets_at(target, rows, groups)
@@ -148,7 +154,7 @@ def _moments(layer: Layer, students: Replay, teachers: Replay, samples: int, see
                 else:
                     seen.add(p, t[:, part])
             held.samples += judge
-        first += len(x)
+        first += size
     return seen, held
 
 

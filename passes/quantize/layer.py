@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.views import ConvView, GemmView, attribute, constant, set_constant
+from edgec.graph.batch import as_inside
+from edgec.graph.views import ConvView, GemmView, attribute, constant, set_constant, shape_of
 from edgec.passes.quantize.weights import guard_bias, quantise_bias
 from edgec.passes.solvers.gram import Patches
 
@@ -165,7 +166,9 @@ def _matrix(patches: Patches, weight: Array) -> Array:
 
 
 def _as_map(node: ir.Node, x: Array) -> Array:
-    return x if node.op_type == "Conv" else x.reshape(-1, x.shape[-1])
+    return (
+        as_inside(x, len(shape_of(node.outputs[0]))) if node.op_type == "Conv" else x.reshape(-1, x.shape[-1])
+    )
 
 
 def _outputs_first(node: ir.Node, weight: Array) -> Array:

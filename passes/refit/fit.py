@@ -158,7 +158,7 @@ class _Reader:
                     rows.tiles.append((tile, images + first))
             if sample.pixels is not None and self.clipping is None:
                 add_pixels(pixels, layer, *sample.pixels)
-            first += len(sample.x)
+            first += sample.images
         rows.gram, rows.pixels = mixed(rows.gram, pixels), pixels.rows
         return rows
 
@@ -170,7 +170,7 @@ class _Reader:
                 scores.add(tile, images + first)
                 if self.clipping is None:
                     gram.add(tile[0], tile[1])
-            first += len(sample.x)
+            first += sample.images
         if not first:
             for tile, images in rows.tiles:
                 scores.add(tile, images)
@@ -195,6 +195,7 @@ def tiles_of(
     picked = patches.sample(sample.x, fraction, rng)
     target = targets_at(sample.target, picked, patches.group)
     offset = None if sample.offset is None else targets_at(sample.offset, picked, patches.group)
-    images = picked // max(math.prod(patches.out_shape(sample.x.shape[2:])), 1)
+    each = len(sample.x) // max(sample.images, 1) * math.prod(patches.out_shape(sample.x.shape[2:]))
+    images = picked // max(each, 1)
     for part, p in patches.tiles(sample.x, picked):
         yield (p, target[:, part], None if offset is None else offset[:, part]), images[part]

@@ -62,6 +62,7 @@ class Maps:
             target=first(sample.target),
             offset=None if sample.offset is None else first(sample.offset),
             held=sample.held,
+            images=count,
             start=None if sample.start is None else first(sample.start),
         )
         (self.held if sample.held else self.fit).append(kept)

@@ -45,6 +45,8 @@ class Sample:
     held: bool
     start: Array | None = None
     """Input of the chain's first layer, where there is a chain."""
+    images: int = 0
+    """Samples in the batch: where a batch is merged with tokens or windows, fewer than the length of ``x``."""
     pixels: tuple[Array, Array] | None = None
     """Where a global pool is in front: the map before it, and what is wanted of the layer at each of its pixels."""
 
@@ -211,7 +213,7 @@ class LayerFits:
                 chain = self.chains[number]
                 samples = prefetch(self._samples(student, teacher, number, following), self.context.threads)
                 weights = [inner.layer.columns() for inner in chain]
-                images, rows = self.batches.samples, self._rows(layer)
+                images, rows = self.batches.samples, self.batches.samples * layer.rows
                 held = len(self.batches.held)
                 yield LayerFit(number, layer, goal, samples, images, rows, held, chain)
                 for _ in samples:
@@ -230,13 +232,6 @@ class LayerFits:
             return None
         known = pool.map in made and (pool.node.outputs[0].name or "") in made
         return pool if known else None
-
-    def _rows(self, layer: Layer) -> int:
-        shape = [d for d in (layer.y.shape or ()) if isinstance(d, int)]
-        spatial = shape[-len(layer.patches.kernel) :] if layer.patches.kernel else []
-        if layer.channels_last:
-            spatial = shape[: len(layer.patches.kernel)]
-        return self.batches.samples * int(np.prod(spatial or [1]))
 
     def _holds(self, position: dict[ir.Node, int]) -> list[tuple[str, ...]]:
         """Per site, the inputs of chains that begin at or before it and end at it or later."""
@@ -270,9 +265,11 @@ class LayerFits:
             held = number >= self.batches.first_held
             pixels = None
             if pool is not None and not held:
-                pixels = own[pool.map], applied(self.originals[layer.name], clean[pool.map])
+                made = applied(self.originals[layer.name], clean[pool.map])
+                pixels = own[pool.map], made if kept is None else kept.of(made)
             start = chain[0].layer.first(own[begin[0]]) if chain else None
-            yield replace(found, held=held, start=start, pixels=pixels)
+            images = student.sizes[number]
+            yield replace(found, held=held, start=start, pixels=pixels, images=images)
 
     def _sample(
         self, layer: Layer, goal: FitTarget, kept: ChannelMap | None, own: Feeds, clean: Array

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.batch import as_inside
+from edgec.graph.cost import elements
 from edgec.graph.views import ConvView, GemmView, shape_of
 from edgec.passes.solvers.gram import Patches
 
@@ -84,7 +86,13 @@ class Layer:
 
     def first(self, array: Array) -> Array:
         """``array`` (an input or output of the layer) with its channels on axis 1."""
+        array = as_inside(array, len(shape_of(self.view.x)))
         return np.moveaxis(array, -1, 1) if self.channels_last else array
+
+    @property
+    def rows(self) -> int:
+        """Rows of one sample: output pixels, or tokens."""
+        return max(elements(self.y) // max(self.view.out_channels, 1), 1)
 
 
 def layers_of(model: ir.Model) -> Mapping[str, Layer]:

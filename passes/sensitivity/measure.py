@@ -71,7 +71,7 @@ def measure(
     found: dict[str, tuple[Sensitivity, ...]] = {}
     try:
         walk = IncrementalExecutor(model, data.batches(batch_size(model.graph)), store, context.threads)
-        reference = [centred(out, names) for out in walk.values(names)]
+        reference = [centred(*one, names) for one in zip(walk.values(names), walk.sizes, strict=True)]
         ordered = sorted(subjects, key=lambda one: position[one.node])
         for subject in context.progress.over(f"{label}: sensitivity", ordered, len(subjects)):
             walk.go(position[subject.node])
@@ -93,7 +93,7 @@ def _tried(
         trial, executor = one
         error = energy = 0.0
         for batch, wanted in enumerate(reference):
-            made = centred(executor.run(walk.feeds(batch)), names)
+            made = centred(executor.run(walk.feeds(batch)), walk.sizes[batch], names)
             error += float(np.square(difference_of(made, wanted, "outputs")).sum())
             energy += float(np.square(wanted).sum())
         return Sensitivity(trial.error, error / energy if energy else 0.0)
@@ -128,10 +128,10 @@ def output_names(graph: ir.Graph) -> tuple[str, ...]:
     return tuple(names)
 
 
-def centred(outputs: Mapping[str, Array], names: Sequence[str]) -> Array:
-    """All outputs of a batch side by side; class scores less their mean, which softmax ignores."""
+def centred(outputs: Mapping[str, Array], samples: int, names: Sequence[str]) -> Array:
+    """All outputs of a batch of ``samples`` side by side; class scores less their mean, which softmax ignores."""
     parts = []
     for name in names:
-        flat = by_sample(outputs[name]).astype(np.float64)
+        flat = by_sample(outputs[name], samples).astype(np.float64)
         parts.append(flat - flat.mean(axis=1, keepdims=True) if outputs[name].ndim == 2 else flat)
     return np.concatenate(parts, axis=1)

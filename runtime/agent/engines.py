@@ -267,8 +267,10 @@ def read_feeds(path: str, engine: Engine) -> Iterator[Json]:
                 "data", f"{path}: no array for input {name!r}; it has {', '.join(sorted(arrays))}"
             )
         array = arrays[name]
-        if tuple(array.shape[1:]) != shape[1:] or array.dtype != dtype:
-            want = f"{dtype} [N, {', '.join(map(str, shape[1:]))}]"
+        # A leading axis of 1 is the batch; anything else belongs to the sample.
+        one = shape[1:] if shape[:1] == (1,) else shape
+        if tuple(array.shape[1:]) != one or array.dtype != dtype:
+            want = f"{dtype} [{', '.join(['N', *map(str, one)])}]"
             raise AgentError(
                 "data", f"{path}: input {name!r} must be {want}, not {array.dtype} {list(array.shape)}"
             )
@@ -276,4 +278,8 @@ def read_feeds(path: str, engine: Engine) -> Iterator[Json]:
     if count == 0:
         raise AgentError("data", f"{path}: it has no samples")
     for i in range(count):
-        yield {name: numpy.ascontiguousarray(arrays[name][i : i + 1]) for name, _, _ in engine.inputs}
+        # reshape, because ascontiguousarray makes a scalar an array of one
+        yield {
+            name: numpy.ascontiguousarray(arrays[name][i : i + 1]).reshape(shape)
+            for name, shape, _ in engine.inputs
+        }

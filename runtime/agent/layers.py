@@ -135,7 +135,11 @@ def outputs(args: argparse.Namespace) -> Json:
         engine.invoke()
         for name, array in engine.outputs().items():
             collected.setdefault(name, []).append(numpy.array(array))
-    arrays = {name: numpy.concatenate(parts) for name, parts in collected.items()}
+    # A leading axis of 1 is the batch; anything else belongs to the sample.
+    arrays = {
+        name: numpy.concatenate(parts) if parts[0].shape[:1] == (1,) else numpy.stack(parts)
+        for name, parts in collected.items()
+    }
     part = Path(args.save + ".part")
     with zipfile.ZipFile(str(part), "w") as archive:  # savez(**arrays) cannot take an output called 'file'
         for name, array in arrays.items():

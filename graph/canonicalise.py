@@ -36,6 +36,8 @@ from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRIN
 from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset
 from edgec.graph.padding import write_out_pads
 from edgec.graph.provenance import mark_read
+from edgec.graph.read.floats import to_float32
+from edgec.graph.read.resizing import rewrite_old_resizes
 from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
 from edgec.graph.split_heads import split_heads
 from edgec.graph.verify import verify
@@ -71,6 +73,8 @@ def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, li
         raise ModelError("the model takes no input", why="its outputs are always the same", hint=hint)
     fix_shapes(model, input_shape)
     listener.stage(CONVERTING)
+    model = rewrite_old_resizes(model)
+    to_float32(model)
     model = runnable_opset(lowest_equal_opset(model))
     listener.stage(INFERRING)
     check_sizes(model)

@@ -15,7 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgec.graph.external import tensors
 
-_NAMES = {TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64", TensorProto.BFLOAT16: "bfloat16"}
+_NAMES: dict[int, str] = {
+    TensorProto.FLOAT16: "float16",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.BFLOAT16: "bfloat16",
+}
 _KEPT = (TensorProto.FLOAT16, TensorProto.DOUBLE)
 """At the ends."""
 _TYPE_ATTRIBUTES = ("to", "dtype")

@@ -24,6 +24,7 @@ from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Recipe, relative_to
 from edgec.compiler.plan.versions import versions
 from edgec.graph.cost import cost
+from edgec.graph.read.metadata import notes_of
 from edgec.graph.version import __version__
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _warnings(facts: RunFacts, doubts: Sequence[str]) -> list[str]:
     support = facts.plan.target.precisions.of(facts.plan.recipe.precision)
     if facts.plan.recipe.precision != "fp32" and not support.pays:
         found.append(f"{facts.plan.recipe.precision} on {facts.plan.target.title}: {support.why}")
-    return [*found, *doubts, *facts.evaluation.remarks, *facts.timings.warnings]
+    return [*notes_of(facts.plan.model), *found, *doubts, *facts.evaluation.remarks, *facts.timings.warnings]
 
 
 def environment() -> dict[str, Any]:

@@ -45,6 +45,10 @@ from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRIN
 from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset
 from edgec.graph.padding import write_out_pads
 from edgec.graph.provenance import mark_read
+from edgec.graph.read.dequantise import dequantise, is_quantised
+from edgec.graph.read.floats import to_float32
+from edgec.graph.read.metadata import keep_words
+from edgec.graph.read.resizing import rewrite_old_resizes
 from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
 from edgec.graph.split_heads import split_heads
 from edgec.graph.unbatched import add_batch, lacks_batch
@@ -81,6 +85,11 @@ def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, li
         raise ModelError("the model takes no input", why="its outputs are always the same", hint=hint)
     fix_shapes(model, input_shape)
     listener.stage(CONVERTING)
+    model = rewrite_old_resizes(model)
+    notes = [f"the network computes in {name}: float32 inside" for name in to_float32(model)]
+    if is_quantised(model):
+        notes.append("the network came quantised, and was dequantised: every stage works on real numbers")
+        model = dequantise(model)
     model = runnable_opset(lowest_equal_opset(model))
     listener.stage(INFERRING)
     check_sizes(model)
@@ -92,6 +101,7 @@ def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, li
     reference = Reference.of(original)
     graph = _freely(model, graph, reference, listener) or _fixed(model, reference, listener)
     mark_read(original, graph)
+    keep_words(source, graph, notes)
     verify(graph)
     return graph
 

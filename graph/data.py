@@ -23,11 +23,11 @@ from edgec.graph.files import reason
 from edgec.graph.labels import read_labels
 from edgec.graph.memory import free_memory
 from edgec.graph.preprocess import Preprocess
-from edgec.graph.sources import ArraySource, InputSpec, NpyFolderSource, PictureSource, Source
+from edgec.graph.sources import ArraySource, InputSpec, NpyFolderSource, PictureSource, Source, noise
 from edgec.graph.stored import load_npy, load_npz, npz_names
 from edgec.graph.text import size, visible
 
-__all__ = ["ArraySource", "Dataset", "InputSpec", "Source", "open_data", "require"]
+__all__ = ["ArraySource", "Dataset", "InputSpec", "Source", "noise", "open_data", "require"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -55,7 +55,7 @@ class Dataset:
         return None if self.all_labels is None else self.all_labels[list(self.indices)]
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
-        """Inputs by name, ``size`` samples at a time, samples first; float32, or the input's own whole numbers."""
+        """Inputs by name, ``size`` samples at a time, in the inputs' types."""
         for start in range(0, len(self.indices), size):
             yield self.source.read(self.indices[start : start + size])
 
@@ -150,7 +150,7 @@ def _looks(data: Dataset) -> list[Callable[[int], None]]:
     def read(index: int) -> None:
         for name, array in data.source.read([index]).items():
             if not np.isfinite(array).all():
-                why = f"input {name!r} holds NaN or infinity, as float32"
+                why = f"input {name!r} holds NaN or infinity, as {array.dtype}"
                 raise DataError("a sample is not finite", where=f"{data.name}: sample {index}", why=why)
 
     return [data.source.check, read] if isinstance(data.source, PictureSource) else [read]
@@ -245,16 +245,9 @@ def _noise(specs: tuple[InputSpec, ...], count: int, seed: int) -> Dataset:
         why = f"{size(needed)} for {count} samples; half of the free memory is {size(limit)}"
         raise UsageError("so much noise does not fit", why=why, hint="Ask for fewer --samples.")
     rng = np.random.default_rng(seed)
-    arrays: dict[str, Array] = {spec.name: _noise_of(rng, spec, count) for spec in specs}
-    source = ArraySource(arrays, Preprocess(layout="nchw"), specs)
+    arrays = {spec.name: noise(rng, (count, *spec.shape), spec.dtype) for spec in specs}
+    source = ArraySource(arrays, Preprocess(), specs)
     return Dataset(RANDOM, source, tuple(range(count)), is_random=True)
-
-
-def _noise_of(rng: np.random.Generator, spec: InputSpec, count: int) -> Array:
-    """Whole numbers are 0 or 1: an index of any table, a mask of any picture."""
-    if spec.dtype:
-        return np.asarray(rng.integers(0, 2, (count, *spec.shape))).astype(spec.dtype)
-    return rng.standard_normal((count, *spec.shape)).astype(np.float32)
 
 
 def require(data: Dataset | None, what: str) -> Dataset:

@@ -108,12 +108,17 @@ class Preprocess:
             hint = "Crop at most what --resize gives."
             raise UsageError(what, why=f"crop {_by(self.crop)} of {_by(self.resize)}", hint=hint)
 
-    def check_inputs(self, shapes: Sequence[tuple[int, ...]]) -> None:
+    @property
+    def is_raw(self) -> bool:
+        """Whether normalising changes nothing."""
+        return self.scale == 1.0 and not any(self.mean) and all(value == 1.0 for value in self.std)
+
+    def check_inputs(self, channels: Sequence[int]) -> None:
         """Raise UsageError where mean or std have neither one entry nor one per channel of an input.
 
-        ``shapes`` are those of single samples, channels first where they are pictures.
+        ``channels``: how many each input has.
         """
-        counts = sorted({shape[0] if len(shape) == 3 else shape[-1] for shape in shapes if shape})
+        counts = sorted(set(channels))
         for what, entries in (("mean", self.mean), ("std", self.std)):
             if counts and len(entries) not in (1, *counts):
                 why = f"the model's input has {' or '.join(map(str, counts))} channels"

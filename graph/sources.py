@@ -18,34 +18,88 @@ from edgec.graph.files import update_digest
 from edgec.graph.pictures import check_picture, decode_picture
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.stored import load_npy
+from edgec.graph.views import attribute
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_FLOAT32 = np.dtype(np.float32)
+_WHOLE = (
+    "Give them as the network takes them; --mean, --std and --scale are for networks that take real numbers."
+)
 _ONE_EACH = "In a folder each file holds one sample; many samples go into one .npy or .npz file."
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input of the model: its name and the shape of one sample (channels first where it is a picture)."""
+    """One input of the model: its name, the shape of one sample, and the type of its numbers.
+
+    ``channels_last``: a picture of shape (height, width, channels), as Keras declares it; else (channels, height, width).
+    """
 
     name: str
     shape: tuple[int, ...]
-    dtype: str = ""
-    """Where the input takes whole numbers or booleans (class ids, masks), their type: such data is taken as it is."""
+    dtype: np.dtype[Any] = _FLOAT32
+    channels_last: bool = False
 
     @staticmethod
     def of(model: ir.Model) -> tuple[InputSpec, ...]:
         """The inputs of a canonical graph."""
-        return tuple(InputSpec(v.name or "", sample_shape(v), _whole_numbers(v)) for v in model.graph.inputs)
+        return tuple(
+            InputSpec(
+                v.name or "",
+                sample_shape(v),
+                _FLOAT32 if v.dtype is None else np.dtype(v.dtype.numpy()),
+                is_channels_last(v),
+            )
+            for v in model.graph.inputs
+        )
+
+    @property
+    def channels(self) -> int:
+        """Of a picture; else the size of the last axis."""
+        if len(self.shape) == 3 and not self.channels_last:
+            return self.shape[0]
+        return self.shape[-1] if self.shape else 1
+
+    @property
+    def picture(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        first, second, third = self.shape
+        return (first, second, third) if self.channels_last else (second, third, first)
+
+    def placed(self, pixels: Array) -> Array:
+        """Pictures (..., height, width, channels) as the input has them."""
+        return pixels if self.channels_last else np.moveaxis(pixels, -1, -3)
+
+    def typed(self, values: Array) -> Array:
+        """``values`` in the input's type. Raises DataError for what it cannot hold: fractions and numbers outside its range."""
+        if values.dtype == self.dtype:
+            return np.ascontiguousarray(values)
+        if self.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # beyond the type's range is infinity, which is refused by name
+                return np.ascontiguousarray(values, self.dtype)
+        with np.errstate(invalid="ignore"):  # what does not come back as it was is refused
+            held = values.astype(self.dtype)
+        if not np.array_equal(held.astype(np.float64), values.astype(np.float64)):
+            why = f"the input {self.name!r} takes {self.dtype}, and the samples hold other numbers"
+            raise DataError("the data's numbers do not fit the model", why=why, hint=_WHOLE)
+        return np.ascontiguousarray(held)
 
 
-def _whole_numbers(value: ir.Value) -> str:
-    kind = ir.DataType.FLOAT if value.dtype is None else value.dtype
-    return "" if kind.is_floating_point() else str(kind.numpy())
+def is_channels_last(value: ir.Value) -> bool:
+    """True for an input that the network itself declares channels last: it is transposed first, perhaps behind a Cast."""
+    uses = tuple(value.uses())
+    return bool(uses) and all(_turns(use.node) for use in uses)
+
+
+def _turns(node: ir.Node) -> bool:
+    if node.op_type == "Cast":
+        return is_channels_last(node.outputs[0])
+    return node.op_type == "Transpose" and attribute(node, "perm", ()) == (0, 3, 1, 2)
 
 
 class Source(Protocol):
-    """Where samples come from. ``read`` gives the inputs of the samples at ``indices``, preprocessed, float32."""
+    """Where samples come from. ``read`` gives the inputs of the samples at ``indices``, preprocessed, in the inputs' types."""
 
     def __len__(self) -> int: ...
     def read(self, indices: Sequence[int]) -> dict[str, Array]:
@@ -72,14 +126,14 @@ class ArraySource:
 
     def _one(self, spec: InputSpec, raw: Array) -> Array:
         raw = np.asarray(raw)
-        if spec.dtype:
-            return _as_whole(raw, spec, self.preprocess)
         if raw.dtype.kind == "f":
             with np.errstate(
                 over="ignore"
             ):  # float64 beyond float32 becomes infinite, which is refused by name
-                values = raw.astype(np.float32, copy=False)
-            return _to_model_layout(values, spec, self.preprocess)
+                values = raw if raw.dtype == spec.dtype else raw.astype(np.float32, copy=False)
+            return spec.typed(_to_model_layout(values, spec, self.preprocess))
+        if len(spec.shape) != 3 and spec.dtype.kind != "f":  # class ids, switches, masks: no pictures
+            return spec.typed(_to_model_layout(raw, spec, self.preprocess))
         if self.preprocess.resize is None and self.preprocess.crop is None:
             return _raw_to_input(raw, spec, self.preprocess)
         return _pictures_to_input(raw, spec, self.preprocess)
@@ -160,14 +214,19 @@ class NpyFolderSource:
 def _raw_to_input(raw: Array, spec: InputSpec, preprocess: Preprocess) -> Array:
     """Whole numbers, of the input's shape in either layout: normalised along their channel axis."""
     if len(spec.shape) != 3:
-        return _to_model_layout(preprocess.normalise(raw), spec, preprocess)
+        return spec.typed(_to_model_layout(preprocess.normalise(raw), spec, preprocess))
     first = _is_channels_first(raw.shape[1:], spec, preprocess)
     last = raw.transpose(0, 2, 3, 1) if first else raw
     if preprocess.channels == "bgr":
         last = last[..., ::-1]
-    return np.ascontiguousarray(preprocess.normalise(last).transpose(0, 3, 1, 2)).reshape(
-        len(raw), *spec.shape
-    )
+    return spec.typed(spec.placed(_normalised(last, spec, preprocess))).reshape(len(raw), *spec.shape)
+
+
+def _normalised(pixels: Array, spec: InputSpec, preprocess: Preprocess) -> Array:
+    """As `Preprocess.normalise`; whole numbers that go in as they are keep their type, whatever their size."""
+    if spec.dtype.kind != "f" and preprocess.is_raw:
+        return pixels
+    return preprocess.normalise(pixels)
 
 
 def _pictures_to_input(raw: Array, spec: InputSpec, preprocess: Preprocess) -> Array:
@@ -187,23 +246,25 @@ def _pictures_to_input(raw: Array, spec: InputSpec, preprocess: Preprocess) -> A
 
 def _fit_picture(pixels: Array, preprocess: Preprocess, spec: InputSpec, where: str) -> Array:
     """Pixels (height, width, channels) to the input's shape, normalised."""
-    channels, height, width = spec.shape
-    if pixels.shape == (height, width, channels):
-        return np.ascontiguousarray(preprocess.normalise(pixels).transpose(2, 0, 1))
+    if pixels.shape == spec.picture:
+        return spec.typed(spec.placed(_normalised(pixels, spec, preprocess)))
     if pixels.shape == spec.shape:
-        return preprocess.normalise(pixels)
-    why = f"it gives {pixels.shape[0]}x{pixels.shape[1]} with {pixels.shape[2]} channels; the model takes {spec.shape}"
+        return spec.typed(_normalised(pixels, spec, preprocess))
+    height, width, channels = spec.picture
+    given = f"{pixels.shape[0]}x{pixels.shape[1]} with {pixels.shape[2]} channels"
+    why = f"it gives {given}; the model takes {height}x{width} with {channels}"
     raise DataError(
         "the picture does not fit the model", where=where, why=why, hint="Set --resize, --crop or --channels."
     )
 
 
 def _is_channels_first(shape: tuple[int, ...], spec: InputSpec, preprocess: Preprocess) -> bool:
-    channels, height, width = spec.shape
-    fits_first = shape == spec.shape
+    """Whether samples of this shape are (channels, height, width). What the model itself takes is tried first."""
+    height, width, channels = spec.picture
+    fits_first = shape == (channels, height, width)
     fits_last = shape == (height, width, channels)
     if preprocess.layout == "auto" and (fits_first or fits_last):
-        return fits_first
+        return not fits_last if spec.channels_last else fits_first
     if (preprocess.layout == "nchw" and fits_first) or (preprocess.layout == "nhwc" and fits_last):
         return preprocess.layout == "nchw"
     hint = "Set --layout, --resize or --crop."
@@ -214,21 +275,24 @@ def _is_channels_first(shape: tuple[int, ...], spec: InputSpec, preprocess: Prep
     )
 
 
-def _as_whole(raw: Array, spec: InputSpec, preprocess: Preprocess) -> Array:
-    """Whole numbers for an input that takes them, not normalised. Raises DataError where it cannot hold them."""
-    values: Array = raw.astype(spec.dtype)
-    if not np.array_equal(values, raw):
-        why = f"input {spec.name!r} takes {spec.dtype}, the data holds {raw.dtype} values that are none"
-        raise DataError("the data's type does not fit the model", why=why)
-    return _to_model_layout(values, spec, preprocess)
-
-
 def _to_model_layout(values: Array, spec: InputSpec, preprocess: Preprocess) -> Array:
     shape = values.shape[1:]
     if len(spec.shape) == 3 and values.ndim == 4:
         first = _is_channels_first(shape, spec, preprocess)
-        return values if first else np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        if first == (not spec.channels_last):
+            return values
+        return np.ascontiguousarray(values.transpose((0, 2, 3, 1) if first else (0, 3, 1, 2)))
     if shape != spec.shape:
         why = f"samples are {shape}, the model takes {spec.shape}"
         raise DataError("the data's shape does not fit the model", why=why)
     return values
+
+
+def noise(rng: np.random.Generator, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """Normally distributed numbers; bytes of any value for 8 bits; 0 and 1 for other whole numbers, which may be indices."""
+    if dtype.kind == "f":
+        return np.asarray(rng.standard_normal(shape)).astype(dtype)
+    if dtype.kind in "iu" and dtype.itemsize == 1:
+        limits = np.iinfo(dtype)
+        return np.asarray(rng.integers(limits.min, limits.max + 1, shape)).astype(dtype)
+    return np.asarray(rng.integers(0, 2, shape)).astype(dtype)

@@ -106,7 +106,7 @@ def _inputs(model: ir.Model, values: dict[str, Any]) -> Dataset:
     from edgec.graph.preprocess import Preprocess
 
     preprocess = Preprocess(**preprocessing(values))
-    preprocess.check_inputs([spec.shape for spec in InputSpec.of(model)])
+    preprocess.check_inputs([spec.channels for spec in InputSpec.of(model) if spec.shape])
     return open_data(
         values["data"] or "random",
         model,

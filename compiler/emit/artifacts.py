@@ -16,6 +16,7 @@ from edgec.compiler.plan.defaults import PRECISION_PASSES
 from edgec.compiler.plan.names import NAMES
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Precision, Recipe
+from edgec.graph.read.metadata import source_metadata
 from edgec.passes.cast_fp16 import widened
 
 
@@ -60,16 +61,18 @@ def emit_all(plan: Plan, steps: tuple[Step, ...], folder: RunFolder) -> Emission
             name = NAMES[file_format, precision]
             # TFLite stores half precision in its own way, the values that the pass chose.
             source = widened(model) if file_format == "tflite" and precision == "fp16" else model
-            data = emit_bytes(source, file_format, precision, recipe)
+            data = emit_bytes(source, file_format, precision, recipe, source_metadata(plan.model))
             path = folder.write(name, data)
             digest = hashlib.sha256(data).hexdigest()
             emitted.append(Emitted(name, file_format, precision, path, len(data), digest))
     return Emission(models, tuple(emitted))
 
 
-def emit_bytes(model: ir.Model, file_format: str, precision: str, recipe: Recipe) -> bytes:
-    """One artifact's bytes."""
-    metadata = preprocessing_metadata(recipe)
+def emit_bytes(
+    model: ir.Model, file_format: str, precision: str, recipe: Recipe, carried: Mapping[str, str]
+) -> bytes:
+    """One artifact's bytes; ``carried``: properties of the source model that go with it."""
+    metadata = {**carried, **preprocessing_metadata(recipe)}
     if file_format == "onnx":
         from edgec.compiler.emit.onnx import emit
 

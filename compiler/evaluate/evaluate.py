@@ -82,7 +82,6 @@ def _files(plan: Plan, emission: Emission, data: Dataset) -> dict[str, dict[str,
         plan.model,
         emission.files,
         data,
-        io_layout=plan.recipe.io_layout,
         label_offset=plan.label_offset,
         threads=plan.recipe.threads,
     )

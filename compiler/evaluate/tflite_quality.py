@@ -14,11 +14,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.artifacts import Emitted
-from edgec.compiler.emit.tflite.read import TensorInfo, read
+from edgec.compiler.emit.tflite.read import TensorInfo, TfliteFile, read
 from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.compiler.evaluate.quality import Tally
 from edgec.graph.compare import Difference
-from edgec.graph.data import Dataset, InputSpec
+from edgec.graph.data import Dataset
 from edgec.graph.errors import ModelError
 from edgec.graph.execute import Executor
 from edgec.graph.npz import npz_bytes
@@ -41,7 +41,6 @@ def judge_tflite(
     emitted: Sequence[Emitted],
     data: Dataset,
     *,
-    io_layout: str,
     label_offset: int,
     threads: int,
 ) -> dict[str, dict[str, Any]]:
@@ -57,9 +56,10 @@ def judge_tflite(
         count = len(next(iter(feeds.values())))
         batch_labels = None if labels is None else labels[done : done + count]
         paths = [one.path for one in files]
-        for one, values in zip(files, _run_all(paths, feeds, io_layout), strict=True):
+        for one, (axes, values) in zip(files, _run_all(paths, feeds), strict=True):
             moved = {
-                name: _like(value, reference[name]) for name, value in zip(reference, values, strict=True)
+                name: _like(value, reference[name], axes.get(name))
+                for name, value in zip(reference, values, strict=True)
             }
             tallies[one.name].add(count, reference, moved, batch_labels)
         done += count
@@ -68,44 +68,55 @@ def judge_tflite(
 
 def compare_file(model: ir.Model, path: Path, data: Dataset, *, threads: int = 1) -> tuple[Difference, ...]:
     """Differences at the outputs between ``model`` and a TFLite file run on the same data. Raises EdgecError."""
-    layout = _layout_of(path, InputSpec.of(model))
     runner = Executor(model, threads=threads)
     found = {name: Difference(name, op="output") for name in runner.outputs}
     for feeds in data.batches(_chunk(data)):
         reference = runner.run(feeds)
-        (values,) = _run_all([path], feeds, layout)
+        ((axes, values),) = _run_all([path], feeds)
         if len(values) != len(reference):
             why = f"{len(reference)} against {len(values)}"
             raise ModelError("the models have different numbers of outputs", where=str(path), why=why)
         for (name, expected), value in zip(reference.items(), values, strict=True):
-            found[name].add(expected, _like(value, expected))
+            found[name].add(expected, _like(value, expected, axes.get(name)))
     return tuple(found.values())
 
 
-def _layout_of(path: Path, specs: Sequence[InputSpec]) -> str:
-    """``nhwc`` where the file's pictures are channels last, from the shapes of its inputs."""
-    file = read(path)
-    shapes = [tuple(file.tensors[i].shape[1:]) for i in file.inputs]
-    return "nchw" if [spec.shape for spec in specs] == shapes else "nhwc"
+Axes = Mapping[str, Sequence[int]]
+"""By name of an input or output: the ONNX axis that stands at each place of the file's tensor."""
 
 
-def _run_all(files: Sequence[Path], feeds: Mapping[str, Array], io_layout: str) -> Iterator[list[Array]]:
-    """Outputs of each file for one batch, as real numbers."""
+def _run_all(files: Sequence[Path], feeds: Mapping[str, Array]) -> Iterator[tuple[Axes, list[Array]]]:
+    """Outputs of each file for one batch, as real numbers, and how the file says that its tensors lie."""
     from edgec.runtime.bench import BenchOptions, outputs
     from edgec.runtime.devices import open_device
 
     with scratch_folder() as folder, open_device("local") as device:
         for index, path in enumerate(files):
             file = read(path)
+            axes = _axes_of(file)
             given = [file.tensors[i] for i in file.inputs]
-            moved = [_to_layout(array, io_layout) for array in feeds.values()]
+            moved = [
+                _to_layout(array, axes.get(name), tensor)
+                for (name, array), tensor in zip(feeds.items(), given, strict=True)
+            ]
             coded = {t.name: _encode(array, t) for t, array in zip(given, moved, strict=True)}
             inputs, saved = folder / f"inputs{index}.npz", folder / f"outputs{index}.npz"
             write_scratch(inputs, npz_bytes(coded))
             outputs(path, inputs, saved, BenchOptions(), device)
             with np.load(saved) as arrays:
                 values = [arrays[name] for name in arrays.files]
-            yield [_decode(value, file.tensors[i]) for value, i in zip(values, file.outputs, strict=True)]
+            yield (
+                axes,
+                [_decode(value, file.tensors[i]) for value, i in zip(values, file.outputs, strict=True)],
+            )
+
+
+def _axes_of(file: TfliteFile) -> Axes:
+    """Written into the file by the emitter; of a foreign file nothing is known."""
+    axes = file.edgec_metadata.get("axes")
+    if not isinstance(axes, dict):
+        return {}
+    return {name: perm for name, perm in axes.items() if sorted(perm) == list(range(len(perm)))}
 
 
 def _encode(array: Array, tensor: TensorInfo) -> Array:
@@ -131,15 +142,20 @@ def _chunk(data: Dataset) -> int:
     return max(1, min(len(data), CHUNK_BYTES // max(1, each)))
 
 
-def _to_layout(array: Array, io_layout: str) -> Array:
-    """Pictures go in as the file wants them; anything else has no layout."""
-    if io_layout == "nhwc" and array.ndim == 4:
-        return np.ascontiguousarray(array.transpose(0, 2, 3, 1))
-    return array
+def _to_layout(array: Array, axes: Sequence[int] | None, tensor: TensorInfo) -> Array:
+    """An input as the file wants it: in the order and the type that it has there; of a foreign file, by its shape."""
+    if axes is not None and len(axes) == array.ndim:
+        array = array.transpose(axes)
+    elif axes is None and array.ndim == 4 and array.shape[1:] != tuple(tensor.shape[1:]):
+        array = array.transpose(0, 2, 3, 1)
+    narrowed = array.dtype.kind == "f" and array.dtype != np.float32
+    return np.ascontiguousarray(array, np.float32 if narrowed else array.dtype)
 
 
-def _like(value: Array, reference: Array) -> Array:
-    """An output in the teacher's layout."""
+def _like(value: Array, reference: Array, axes: Sequence[int] | None) -> Array:
+    """An output in the teacher's layout: by what the file says of it, else by its shape."""
+    if axes is not None and len(axes) == value.ndim:
+        value = value.transpose(np.argsort(axes))
     if value.shape == reference.shape:
         return value
     if value.ndim == 4 and value.transpose(0, 3, 1, 2).shape == reference.shape:

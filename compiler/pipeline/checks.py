@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.plan.needs import check_given
-from edgec.graph.data import InputSpec
+from edgec.graph.data import InputSpec, noise
 from edgec.graph.equivalence import worst_difference
 from edgec.graph.errors import PassError
 from edgec.graph.execute import Executor
@@ -40,9 +40,7 @@ def check_result(one: Pass, before: ir.Model, result: PassResult) -> None:
 
 def _check_same_function(where: str, before: ir.Model, after: ir.Model) -> None:
     rng = np.random.default_rng(0)
-    feeds = {
-        spec.name: rng.standard_normal((1, *spec.shape)).astype(np.float32) for spec in InputSpec.of(before)
-    }
+    feeds = {spec.name: noise(rng, (1, *spec.shape), spec.dtype) for spec in InputSpec.of(before)}
     old, new = Executor(before).run(feeds), Executor(after).run(feeds)
     for name, reference in old.items():
         difference = worst_difference(reference, new[name])

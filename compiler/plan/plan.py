@@ -98,7 +98,7 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
     check_budgets(recipe, passes, model)
     passes = with_merged_layers(recipe, passes, model)
     preprocess = recipe.preprocess.build()
-    preprocess.check_inputs([spec.shape for spec in InputSpec.of(model)])
+    preprocess.check_inputs([spec.channels for spec in InputSpec.of(model) if spec.shape])
     data = evaluation = None
     if recipe.data is not None:
         spec = recipe.data

@@ -127,8 +127,12 @@ def blended(feeds: Feeds, seed: int) -> Feeds:
     found = {}
     for name, array in feeds.items():
         share = shares.reshape(-1, *(1,) * (array.ndim - 1))
-        found[name] = share * array + (1 - share) * np.roll(array, 1, axis=0) if array.ndim == 4 else array
-    return found
+        if array.ndim != 4:
+            found[name] = array
+            continue
+        mixed = share * array + (1 - share) * np.roll(array, 1, axis=0)
+        found[name] = mixed if array.dtype.kind == "f" else np.rint(mixed)
+    return {name: array.astype(feeds[name].dtype, copy=False) for name, array in found.items()}
 
 
 def wants_flips(choice: str, model: ir.Model) -> bool:

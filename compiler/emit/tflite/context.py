@@ -29,6 +29,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 TYPES: dict[ir.DataType, TensorType] = {
     ir.DataType.FLOAT: TensorType.FLOAT32,
+    ir.DataType.FLOAT16: TensorType.FLOAT32,
+    ir.DataType.DOUBLE: TensorType.FLOAT32,
     ir.DataType.INT32: TensorType.INT32,
     ir.DataType.INT64: TensorType.INT64,
     ir.DataType.BOOL: TensorType.BOOL,
@@ -37,6 +39,7 @@ TYPES: dict[ir.DataType, TensorType] = {
     ir.DataType.INT16: TensorType.INT16,
     ir.DataType.UINT32: TensorType.UINT32,
 }
+"""Inputs and outputs of float16 and float64 are float32 in the file: TFLite's kernels know no others."""
 
 MAX_TRANSPOSE_RANK = 6
 PLAIN_HINT = "Cut the model before this node with --split-unsupported, or replace it in the source network."

@@ -207,7 +207,7 @@ def test_refusals_name_node_reason_and_way_out(build: Build) -> None:
         ('''agraph (float[n,3,8,8] x) => (float[n,a,b,c] y) <int64[4] s = {1,3,8,9}> {
             y = Resize<mode="cubic">(x, , , s) }''', "cubic"),
         ("agraph (float[n,3,8,8] x, float[1] hi) => (float[n,3,8,8] y) { y = Clip(x, hi) }", "computed"),
-        ("agraph (double[n,3] x) => (double[n,3] y) { y = Relu(x) }", "DOUBLE"),
+        ("agraph (uint16[n,3] x) => (uint16[n,3] y) { y = Relu(x) }", "UINT16"),
         ("agraph (float[n,m,8] x) => (float[n,m,8] y) { y = Relu(x) }", "more than one open axis"),
     ],
 )  # fmt: skip

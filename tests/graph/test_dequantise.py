@@ -1,0 +1,155 @@
+"""Networks that come quantised, by onnxruntime's own quantiser: what is left of each form in float, against both ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+
+from edgec.graph.canonicalise import canonicalise
+from edgec.graph.compare import sqnr_db
+from edgec.graph.errors import UnsupportedError
+from edgec.graph.execute import Executor, session
+from edgec.graph.read.dequantise import QUANTISED
+from edgec.graph.read.metadata import notes_of
+from tests.conftest import parse
+
+NET = """net (float[N,3,16,16] x) => (float[N,10] y) {
+  c1 = Conv<pads=[1,1,1,1], strides=[2,2]>(x, w1, b1)  r1 = Relu(c1)
+  c2 = Conv<pads=[1,1,1,1], group=8>(r1, w2)           r2 = Clip(c2, low, high)
+  a = Add(r1, r2)   m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(a)   k = Concat<axis=1>(m, m)
+  s = Sigmoid(k)    p = Mul(k, s)    g = GlobalAveragePool(p)   f = Flatten(g)   y = Gemm<transB=1>(f, w3, b3) }"""
+
+
+@pytest.fixture(scope="module")
+def samples() -> np.ndarray:
+    return np.random.default_rng(1).random((16, 3, 16, 16), np.float32)
+
+
+@pytest.fixture(scope="module")
+def network() -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 1, 3, 3), "w3": (10, 16), "b3": (10,)}
+    constants = {name: rng.normal(0, 0.4, shape) for name, shape in shapes.items()}
+    proto = parse(NET)
+    for name, array in {**constants, "low": np.array(0.0), "high": np.array(6.0)}.items():
+        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(array, np.float32), name))
+    del proto.opset_import[:]
+    proto.opset_import.append(helper.make_opsetid("", 17))
+    return proto
+
+
+class Reader(CalibrationDataReader):
+    def __init__(self, samples: np.ndarray) -> None:
+        self.rest = iter(samples)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        one = next(self.rest, None)
+        return None if one is None else {"x": one[None]}
+
+
+def _static(form: QuantFormat, **options: object) -> Callable[[Path, Path, np.ndarray], None]:
+    def run(source: Path, result: Path, samples: np.ndarray) -> None:
+        quantize_static(source, result, Reader(samples), quant_format=form, **options)
+
+    return run
+
+
+def _dynamic(kind: QuantType) -> Callable[[Path, Path, np.ndarray], None]:
+    return lambda source, result, samples: quantize_dynamic(source, result, weight_type=kind)
+
+
+QDQ, QOP = QuantFormat.QDQ, QuantFormat.QOperator
+U8, S8, S16 = QuantType.QUInt8, QuantType.QInt8, QuantType.QInt16
+FORMS = {
+    "qdq": _static(QDQ),
+    "qdq per channel": _static(QDQ, per_channel=True),
+    "qdq s8s8": _static(QDQ, activation_type=S8, weight_type=S8),
+    "qdq u8u8": _static(QDQ, activation_type=U8, weight_type=U8),
+    "qdq 16 bit": _static(QDQ, activation_type=S16, extra_options={"UseQDQContribOps": True}),
+    "qdq symmetric": _static(QDQ, activation_type=S8, extra_options={"ActivationSymmetric": True}),
+    "qoperator": _static(QOP, activation_type=U8, weight_type=U8),
+    "qoperator per channel": _static(QOP, activation_type=U8, weight_type=S8, per_channel=True),
+    "qoperator s8": _static(QOP, activation_type=S8, weight_type=S8),
+    "dynamic u8": _dynamic(U8),
+    "dynamic s8": _dynamic(S8),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_quantised_network_becomes_the_float_one_that_it_was(
+    form: str, network: onnx.ModelProto, samples: np.ndarray, tmp_path: Path
+) -> None:
+    onnx.save(network, tmp_path / "f.onnx")
+    logging.disable(logging.WARNING)
+    try:
+        FORMS[form](tmp_path / "f.onnx", tmp_path / "q.onnx", samples)
+    finally:
+        logging.disable(logging.NOTSET)
+    quantised = onnx.load(tmp_path / "q.onnx")
+    model = canonicalise(quantised)
+    ops = [node.op_type for node in model.graph]
+    assert not set(ops) & set(QUANTISED)
+    assert all(value.dtype.name == "FLOAT" for node in model.graph for value in node.outputs)
+    assert ops.count("Conv") == 2
+    assert ops.count("Mul") == 1, "a scale was left behind"
+    assert any("dequantised" in note for note in notes_of(model))
+    got = Executor(model).run({"x": samples})["y"]
+    before = session(network).run(None, {"x": samples})[0]
+    # Coded weights are all that is left of the quantiser; its ranges are of these very samples.
+    assert sqnr_db(before, got) > 28
+
+
+def test_weights_alone_in_codes_by_channel_and_by_block() -> None:
+    rng = np.random.default_rng(0)
+    codes, scale = rng.integers(-127, 128, (4, 8)).astype(np.int8), rng.random((4, 2)).astype(np.float32)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s"], ["w"], axis=1, block_size=4),
+        helper.make_node("Gemm", ["x", "w"], ["y"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(codes, "q"), numpy_helper.from_array(scale, "s")],
+    )
+    source = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    x = rng.random((3, 8), np.float32)
+    expected = x @ (codes * np.repeat(scale, 4, axis=1)).T
+    model = canonicalise(source)
+    assert [node.op_type for node in model.graph] == ["Gemm"]
+    np.testing.assert_allclose(Executor(model).run({"x": x})["y"], expected, rtol=1e-4)
+
+
+def test_codes_at_the_ends() -> None:
+    """An input of codes stays one; an output of codes becomes the numbers that they stand for."""
+    source = parse(
+        "net (uint8[N,4] x) => (uint8[N,4] y) <float s = {0.5}, uint8 z = {10}, float t = {0.25}, uint8 u = {128}>"
+        "{ f = DequantizeLinear(x, s, z)  g = Tanh(f)  y = QuantizeLinear(g, t, u) }"
+    )
+    model = canonicalise(source)
+    x = np.array([[8, 10, 12, 255]], np.uint8)
+    got = Executor(model).run({"x": x})["y"]
+    np.testing.assert_allclose(got, np.tanh((x.astype(np.float32) - 10) * 0.5), atol=1e-6)
+
+
+def test_what_reads_codes_and_is_not_known_is_refused_by_name() -> None:
+    source = parse(
+        "net (float[N,4] x) => (float[N,4] y) <float s = {0.5}, uint8 z = {10}>"
+        "{ q = QuantizeLinear(x, s, z)  n = BitwiseNot(q)  y = DequantizeLinear(n, s, z) }"
+    )
+    with pytest.raises(UnsupportedError, match="BitwiseNot"):
+        canonicalise(source)

@@ -1,6 +1,6 @@
 """Write an int8 graph with nothing in the file that a reader can work out: measured, a fifth of a small network.
 
-1. Equal constants are stored once: scales and zero points repeat in every pair.
+1. Equal constants are stored once: scales and zero points repeat in every pair. Signed codes and zero points are not shared.
 2. What quantisation added gets short names. Inputs, outputs, nodes and tensors of the source keep theirs, so that a report
    and a profile name layers as before.
 3. A shape or type that inference finds again is left out; one that it does not find stays.
@@ -32,7 +32,7 @@ def _share_constants(graph: onnx.GraphProto) -> None:
     kept = []
     for tensor in graph.initializer:
         key = (tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes())
-        if tensor.name not in fixed and key in first:
+        if tensor.name not in fixed and key in first and not _is_signed(tensor):
             same[tensor.name] = first[key]
             continue
         first.setdefault(key, tensor.name)
@@ -40,6 +40,11 @@ def _share_constants(graph: onnx.GraphProto) -> None:
     _rename(graph, same)
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def _is_signed(tensor: onnx.TensorProto) -> bool:
+    """onnxruntime on x86 makes signed codes and zero points unsigned, each anew under the old one's name: twice is refused."""
+    return tensor.data_type == onnx.TensorProto.INT8
 
 
 def _shorten_names(graph: onnx.GraphProto) -> None:

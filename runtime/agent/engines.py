@@ -267,8 +267,8 @@ def read_feeds(path: str, engine: Engine) -> Iterator[Json]:
                 "data", f"{path}: no array for input {name!r}; it has {', '.join(sorted(arrays))}"
             )
         array = arrays[name]
-        # A leading axis of 1 is the batch; anything else belongs to the sample.
-        one = shape[1:] if shape[:1] == (1,) else shape
+        # A leading axis of 1 is the batch; any other is one that a file was fixed at, or belongs to the sample.
+        one = shape[1:] if shape[:1] == (1,) or array.ndim == len(shape) else shape
         if tuple(array.shape[1:]) != one or array.dtype != dtype:
             want = f"{dtype} [{', '.join(['N', *map(str, one)])}]"
             raise AgentError(
@@ -278,8 +278,12 @@ def read_feeds(path: str, engine: Engine) -> Iterator[Json]:
     if count == 0:
         raise AgentError("data", f"{path}: it has no samples")
     for i in range(count):
-        # reshape, because ascontiguousarray makes a scalar an array of one
-        yield {
-            name: numpy.ascontiguousarray(arrays[name][i : i + 1]).reshape(shape)
-            for name, shape, _ in engine.inputs
-        }
+        yield {name: _sample(arrays[name], i, shape) for name, shape, _ in engine.inputs}
+
+
+def _sample(array: Any, index: int, shape: tuple[int, ...]) -> Any:
+    """One sample as the engine takes it: with a batch axis of 1, or without one where the file has none."""
+    numpy = import_module("numpy")
+    one = numpy.ascontiguousarray(array[index : index + 1])
+    # reshape, because ascontiguousarray makes a scalar an array of one
+    return one if array.ndim == len(shape) else one.reshape(shape)

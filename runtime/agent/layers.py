@@ -130,16 +130,15 @@ def outputs(args: argparse.Namespace) -> Json:
     path, engine_name = split_artifact(args.artifact)
     engine = open_engine(path, engine_name or args.engine, args.threads, dict(args.shape))
     collected: Dict[str, List[Any]] = {}
+    batched = True
     for feeds in read_feeds(args.inputs, engine) if args.inputs else [made_up_feeds(engine)]:
+        batched = all(array.shape[:1] == (1,) for array in feeds.values())
         engine.feed(feeds)
         engine.invoke()
         for name, array in engine.outputs().items():
             collected.setdefault(name, []).append(numpy.array(array))
-    # A leading axis of 1 is the batch; anything else belongs to the sample.
-    arrays = {
-        name: numpy.concatenate(parts) if parts[0].shape[:1] == (1,) else numpy.stack(parts)
-        for name, parts in collected.items()
-    }
+    join = numpy.concatenate if batched else numpy.stack
+    arrays = {name: join(parts) for name, parts in collected.items()}
     part = Path(args.save + ".part")
     with zipfile.ZipFile(str(part), "w") as archive:  # savez(**arrays) cannot take an output called 'file'
         for name, array in arrays.items():

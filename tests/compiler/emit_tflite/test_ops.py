@@ -100,7 +100,7 @@ FLOAT: dict[str, str] = {
         "float[4] b>", "float[4] b, float[5,144] g, float[5] c>"
     ),
     "gemm with factors": f"{FLAT} <float[12,5] g, float[5] c> {{ y = Gemm<alpha=0.5, beta=2.0>(x, g, c) }}",
-    "gemm plus rows": "agraph (float[3,12] x) => (float[3,5] y) <float[12,5] g, float[3,5] c> { y = Gemm(x, g, c) }",
+    "gemm plus rows": "agraph (float[1,12] x) => (float[1,5] y) <float[12,5] g, float[1,5] c> { y = Gemm(x, g, c) }",
     "matmul and bias": """agraph (float[n,7,12] x) => (float[n,7,5] y) <float[12,5] g, float[5] c> {
         h = MatMul(x, g) y = Add(h, c) }""",
     "attention": """agraph (float[n,7,12] x) => (float[n,7,12] y) <float[12,12] q, float[12,12] k> { a = MatMul(x, q)

@@ -228,9 +228,15 @@ def facts(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def table(entries: list[dict[str, Any]]) -> None:
     """A row per network and exporter."""
-    print(
-        "| network | exporter | fp32 ONNX, TFLite dB | int8 ONNX, TFLite dB | onnxruntime's int8 | bytes to it | macs=70% dB | float ops | TRANSPOSE | s |"
+    heads = (
+        "network",
+        "exporter",
+        "fp32 ONNX, TFLite dB",
+        "int8 ONNX, TFLite dB",
+        "onnxruntime's int8",
+        "bytes to it",
     )
+    print("| " + " | ".join((*heads, "macs=70% dB", "float ops", "TRANSPOSE", "s")) + " |")
     print("|---|---|---|---|---:|---:|---|---|---:|---:|")
     for one in entries:
         if "export" in one:
@@ -245,10 +251,16 @@ def table(entries: list[dict[str, Any]]) -> None:
         ops = int8.get("ops", {})
         seconds = sum(one[stage].get("seconds", 0) for stage in STAGES)
         floats = "; ".join(f"{n}: {why}" for why, n in int8.get("floats", {}).items())
-        print(
-            f"| {one['network']} | {one['exporter']} | {_pair(one['fp32'])} | {_pair(int8)} | {other.get('db', 'fails')} | {ratio} "
-            f"| {_pair(one['macs=70%'])} | {floats} | {ops.get('TRANSPOSE', 0)} | {seconds:.0f} |"
+        cells = (
+            one["network"],
+            one["exporter"],
+            _pair(one["fp32"]),
+            _pair(int8),
+            other.get("db", "fails"),
+            ratio,
         )
+        more = (_pair(one["macs=70%"]), floats, ops.get("TRANSPOSE", 0), f"{seconds:.0f}")
+        print("| " + " | ".join(map(str, (*cells, *more))) + " |")
 
 
 def _pair(found: Mapping[str, Any]) -> str:

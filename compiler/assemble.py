@@ -14,6 +14,7 @@ from edgec.compiler.emit.artifacts import Emission, Emitted
 from edgec.compiler.evaluate.evaluate import Evaluation
 from edgec.compiler.evaluate.gates import GateResult, check_gates
 from edgec.compiler.evaluate.layer_table import LayerRow, layer_table
+from edgec.compiler.evaluate.plausibility import Doubt
 from edgec.compiler.face.given import unused_inputs
 from edgec.compiler.latency.timings import Timings
 from edgec.compiler.pipeline.resources import peak_rss_mb
@@ -40,11 +41,13 @@ class RunFacts:
     emission: Emission
     evaluation: Evaluation
     timings: Timings
+    doubts: tuple[Doubt, ...] = ()
+    """About the inputs, from before the work."""
 
     def layers(self) -> tuple[LayerRow, ...]:
         """What each layer cost and costs, and how far it moved, on the data that judges."""
         plan = self.plan
-        data = plan.evaluation if plan.evaluation is not None else plan.data
+        data = plan.judging_data()
         return layer_table(
             plan.model, self.emission.models, data, self.timings.per_node_ms, plan.recipe.threads
         )
@@ -101,6 +104,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
         "command": f"edgec compile --recipe {folder}/recipe.yaml -o {folder}-again",
         "environment": environment(),
         "data": _data(plan),
+        "doubts": [str(one) for one in facts.doubts],
         "warnings": _warnings(facts, space.doubts()),
         "seconds": time.perf_counter() - start,
         "peak_rss_mb": max([peak_rss_mb(), *(step.peak_rss_mb for step in facts.steps)]),
@@ -205,9 +209,9 @@ def _warnings(facts: RunFacts, doubts: Sequence[str]) -> list[str]:
     data = facts.plan.data
     if data is not None:
         found.extend(f"skipped {name}" for name in data.skipped)
-    evaluated = facts.plan.evaluation is not None
-    if not evaluated and data is not None:
-        found.append("judged on calibration samples: give --eval for figures on data that no pass has seen")
+    if facts.plan.evaluation is None and data is not None and not facts.plan.keeps_apart:
+        few = f"{len(data)} inputs are too few to keep some apart: judged on those that the passes were fitted to"
+        found.append(f"{few}; give more, or --eval")
     support = facts.plan.target.precisions.of(facts.plan.recipe.precision)
     if facts.plan.recipe.precision != "fp32" and not support.pays:
         found.append(f"{facts.plan.recipe.precision} on {facts.plan.target.title}: {support.why}")

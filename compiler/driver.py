@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgec.compiler.assemble import RunFacts, publish
 from edgec.compiler.emit.artifacts import emit_all
 from edgec.compiler.evaluate.evaluate import evaluate, judge_teacher
+from edgec.compiler.evaluate.plausibility import doubts_of
 from edgec.compiler.face.metric import Metric
 from edgec.compiler.latency.prices import price
 from edgec.compiler.latency.timings import time_run
@@ -33,10 +34,11 @@ def compile_recipe(recipe: Recipe, settings: Settings, metric: Metric | None = N
         brought = space.read(recipe)
         plan = make_plan(brought.recipe, settings.loading, brought.pending)
         judge_teacher(plan, brought.targets, metric)
+        doubts = doubts_of(plan)
         space.begin()
         plan, prices = price(plan, space)
         steps = run_passes(plan, prices, space)
         emission = emit_all(plan, steps, space.folder)
         evaluation = evaluate(plan, emission, metric, settings.progress)
         timings = time_run(plan, emission, space)
-        return publish(RunFacts(plan, steps, emission, evaluation, timings), space, start)
+        return publish(RunFacts(plan, steps, emission, evaluation, timings, doubts), space, start)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.compiler.emit import tflite
+from edgec.compiler.evaluate.plausibility import doubts_of
 from edgec.compiler.plan.disk import check_space, space_for
 from edgec.compiler.plan.names import NAMES
 from edgec.compiler.plan.plan import Plan, make_plan
@@ -64,6 +65,7 @@ def _remarks(plan: Plan) -> list[str]:
             found.append(f"the model meets {budget.text} as it is")
     if plan.data is not None and plan.data.is_random:
         found.append("calibrated on random noise")
+    found += [str(one) for one in doubts_of(plan)]
     skipped = () if plan.data is None else plan.data.skipped
     found += [f"skipped {one}" for one in skipped]
     return found

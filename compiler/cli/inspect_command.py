@@ -9,7 +9,7 @@ import click
 
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo, echo_lines
-from edgec.compiler.cli.options import loading, loading_options
+from edgec.compiler.cli.options import data_options, loading, loading_options, preprocessing
 from edgec.graph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--input-shape", type=params.SHAPE, metavar="SHAPE", help="Shape of one input without the batch."
 )
+@data_options
 @loading_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
@@ -49,12 +50,14 @@ def command(
     weights: str | None,
     input_shape: tuple[int, ...] | None,
     as_json: bool,
-    **limits: Any,
+    **given: Any,
 ) -> None:
-    """What MODEL costs: MACs, parameters, bytes; with --groups, what can be pruned and why not the rest."""
-    settings = loading(limits)
+    """What MODEL costs: MACs, parameters, bytes; with --groups, what can be pruned and why not the rest; with --data, whether the
+    inputs look as it expects.
+    """
+    settings = loading(given)
     if model.endswith(".tflite"):
-        unused = params.given("show_groups", "show_blocks", "weights", "input_shape")
+        unused = params.given("show_groups", "show_blocks", "weights", "input_shape", "data")
         params.refuse(unused, "needs an ONNX model", "Inspect the .onnx that the file was made from.")
         _inspect_tflite(model, layers, target, as_json)
         return
@@ -70,6 +73,8 @@ def command(
     facts = _facts(graph, spent)
     if target is not None:
         facts["estimate"] = _estimate(spent, target)
+    if given["data"] is not None:
+        facts["data"] = _looked_at(graph, given)
     groups = find_groups(graph) if show_groups else ()
     blocks = _blocks(graph, spent) if show_blocks else []
     if as_json:
@@ -81,6 +86,8 @@ def command(
         print_json(facts)
         return
     _print_summary(model, facts)
+    if given["data"] is not None:
+        _print_data(facts["data"])
     if layers:
         _print_layers(spent, facts.get("estimate"))
     if show_blocks:
@@ -90,6 +97,23 @@ def command(
 
         echo()
         echo_lines(describe(groups))
+
+
+def _looked_at(graph: ir.Model, given: dict[str, Any]) -> dict[str, Any]:
+    """The data's name and number, and what is doubtful about it."""
+    from edgec.compiler.evaluate.plausibility import doubts_about
+    from edgec.graph.data import open_data
+    from edgec.graph.preprocess import Preprocess
+
+    how = Preprocess(**preprocessing(given))
+    data = open_data(given["data"], graph, how, samples=given["samples"], skip_bad=given["skip_bad"])
+    doubts = [str(one) for one in doubts_about(graph, data, 1)]
+    return {"name": data.name, "samples": len(data), "doubts": doubts}
+
+
+def _print_data(looked_at: dict[str, Any]) -> None:
+    told = looked_at["doubts"] or ["nothing doubtful found"]
+    echo(f"inputs   {looked_at['samples']} of {looked_at['name']}: {'; '.join(told)}")
 
 
 def _inspect_tflite(path: str, layers: bool, target: str | None, as_json: bool) -> None:

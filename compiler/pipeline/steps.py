@@ -39,7 +39,7 @@ def _context(plan: Plan, prices: LatencyModel | None, space: Workspace) -> Conte
     return Context(
         teacher=plan.model,
         scratch=space.scratch,
-        data=plan.data,
+        data=plan.fitting_data(),
         target=plan.target,
         seed=plan.recipe.seed,
         threads=plan.recipe.threads,

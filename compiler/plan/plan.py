@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from edgec.targets import Target
 
 
-HELD_OUT = 0.2
-"""Share of the calibration data that scores the run when there is no evaluation data."""
+APART, MOST_APART = 0.2, 500
+"""Share of the calibration data that no pass sees and that judges the run, where there is no evaluation data; so many at most."""
+FEWEST_TO_PART = 30
+"""Of fewer samples none are kept apart: the fits need them all, and the report says that nothing is known of unseen ones."""
 OUTPUT_SAMPLES = 4
 """So many are looked at before the work begins."""
 LEAST_SHARE = 1e-3
@@ -66,12 +68,24 @@ class Plan:
         """What is added to labels before they are compared."""
         return 0 if self.recipe.eval is None else self.recipe.eval.label_offset
 
+    @property
+    def keeps_apart(self) -> bool:
+        """Whether part of the calibration data is kept from all passes, to judge the run."""
+        return self.evaluation is None and self.data is not None and len(self.data) >= FEWEST_TO_PART
+
+    def fitting_data(self) -> Dataset | None:
+        """What passes see: the calibration data, less what is kept apart."""
+        return self._parted[0]
+
     def judging_data(self) -> Dataset | None:
-        """What the artifacts are judged on: evaluation data, else a part of the calibration data, else nothing."""
-        data = self.evaluation
-        if data is None and self.data is not None:
-            data = self.data.split(HELD_OUT, self.recipe.seed)[1]
-        return data if data is not None and len(data) else None
+        """What the artifacts are judged on: evaluation data, else what is kept apart, else what passes saw, else nothing."""
+        return self.evaluation if self.evaluation is not None else self._parted[1]
+
+    @property
+    def _parted(self) -> tuple[Dataset | None, Dataset | None]:
+        if self.data is None or not self.keeps_apart:
+            return self.data, self.data
+        return self.data.split(min(APART, MOST_APART / len(self.data)), self.recipe.seed)
 
 
 def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) -> Plan:

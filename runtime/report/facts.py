@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Gate, Latency, Metric, Quality, Ratio, Report
@@ -16,6 +16,8 @@ from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Gate, Latency, M
 _PRECISIONS = ("int8", "mixed", "fp16", "fp32")
 _STAGE = {"int8": "int8", "mixed": "int8", "fp16": "fp16", "fp32": "float"}
 MINUS = "\u2212"
+FEW_TO_JUDGE = 30
+"""Of fewer inputs a rate is no claim: of 30 without a fault the interval still begins at 89%."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,12 @@ def ratio_of(report: Report, artifact: Artifact) -> Ratio | None:
 def changes(report: Report) -> list[Change]:
     """The tiles of the headline: size, MACs, latency, accuracy, as far as the run has them."""
     artifact = headline_artifact(report)
-    found = [_size(report, artifact), _macs(report), _latency(report, artifact), _accuracy(report, artifact)]
+    accuracy = _accuracy(report, artifact)
+    if accuracy is not None and report.doubts:
+        accuracy = replace(
+            accuracy, verdict="in doubt", good=False, phrase="accuracy in doubt, see the inputs"
+        )
+    found = [_size(report, artifact), _macs(report), _latency(report, artifact), accuracy]
     return [change for change in found if change is not None]
 
 
@@ -176,7 +183,8 @@ def _accuracy(report: Report, artifact: Artifact | None) -> Change | None:
     if measure is SQNR:
         return Change(measure.label, "", new, "", None, None, f"{on}inputs, against the original")
     if measure is AGREEMENT:
-        return Change(measure.label, "", new, "", None, after, f"{on}inputs", phrase=f"same answer on {new}")
+        verdict, phrase = judged_rate(after, quality.images, f"same answer on {new}")
+        return Change(measure.label, "", new, verdict, None, after, f"{on}inputs", phrase=phrase)
     teacher = measure.value(report.quality.get("teacher"))
     if teacher is None:
         return Change(measure.label, "", new, "", None, after, f"{on}labelled inputs")
@@ -185,6 +193,25 @@ def _accuracy(report: Report, artifact: Artifact | None) -> Change | None:
     return Change(
         measure.label, measure.text(teacher), new, verdict, good, share, f"{on}labelled inputs", phrase=phrase
     )
+
+
+def judged_rate(rate: float, images: int, phrase: str) -> tuple[str, str]:
+    """(the 95% interval, or that there are too few inputs; ``phrase`` as far as they carry it)."""
+    low, high = wilson(rate, images)
+    between = f"95% interval {100 * low:.1f} to {100 * high:.1f}%"
+    if images < FEW_TO_JUDGE:
+        return f"too few to judge: {between}", f"too few inputs to judge ({images})"
+    return between, f"{phrase} ({100 * low:.1f} to {100 * high:.1f}%)"
+
+
+def wilson(rate: float, images: int) -> tuple[float, float]:
+    """The 95% interval of a rate over ``images`` inputs (E. B. Wilson, JASA 22, 1927): also sound near 0 and 1."""
+    if images < 1:
+        return 0.0, 1.0
+    z2 = 1.959964**2
+    middle = (rate + z2 / (2 * images)) / (1 + z2 / images)
+    half = math.sqrt(z2 * (rate * (1 - rate) / images + z2 / (4 * images**2))) / (1 + z2 / images)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _changed(verdict: str) -> str:
@@ -243,12 +270,12 @@ def sentence(report: Report) -> str:
 def problems(report: Report) -> list[str]:
     """What a reader must see first: noise as data, failed gates, invalid or emulated times."""
     failed = [f"Gate failed: {gate_text(gate)}" for gate in report.gates if not gate.passed]
-    return [*_noise(report), *failed, *_bad_times(report)]
+    return [*_noise(report), *report.doubts, *failed, *_bad_times(report)]
 
 
 def doubts(report: Report) -> list[str]:
     """The problems that are no gates, for where the gates are listed anyway."""
-    return [*_noise(report), *_bad_times(report)]
+    return [*_noise(report), *report.doubts, *_bad_times(report)]
 
 
 def remarks(report: Report) -> list[str]:

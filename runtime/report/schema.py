@@ -357,6 +357,8 @@ class Report(Part):
     """The command that reproduces the run, to be pasted; empty: one is made from ``recipe.yaml``."""
     environment: Options = {}
     data: DataInfo | None = None
+    doubts: tuple[str, ...] = ()
+    """About the inputs: prepared otherwise than the network expects, alike, of one value."""
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     peak_rss_mb: Figure = None

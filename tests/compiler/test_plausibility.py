@@ -1,0 +1,104 @@
+"""Doubts about inputs: a classifier that tells colours and places apart when, and only when, it is fed as it expects."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgec.compiler.evaluate.plausibility import doubts_about
+from edgec.graph.canonicalise import canonicalise
+from edgec.graph.data import Dataset, open_data
+from edgec.graph.preprocess import Preprocess
+from tests.conftest import parse
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RIGHT = {
+    "raw": (Preprocess(), 1.0, 127.5),
+    "unit": (Preprocess(scale=1 / 255), 1 / 255, 0.5),
+    "symmetric": (Preprocess(scale=1 / 127.5, mean=(1.0,)), 1 / 127.5, 0.0),
+}
+"""Preparation, how large a grey level is then, and where middle grey lies."""
+
+
+def network(spread: float, middle: float) -> ir.Model:
+    """Seven classes: which colour is strongest in which half; and none of it, where values are larger than it knows."""
+    text = (
+        "net (float[N,3,16,16] x) => (float[N,7] y) <float[1] middle = {MIDDLE}, float[1] gain = {GAIN}, int64[2] flat = {0, -1}, "
+        "int64[3] all = {1, 2, 3}, float[1] steep = {27.0}, float[1] less = {15.3}, float[1] nine = {9.0}> "
+        "{ c = Sub(x, middle)  s = Mul(c, gain)  p = AveragePool<kernel_shape=[8,16], strides=[8,16]>(s)  f = Reshape(p, flat) "
+        "a = Mul(f, nine)  l = Abs(s)  g = ReduceMean<keepdims=0>(l, all)  r = Reshape(g, flat)  t = Mul(r, steep)  u = Sub(t, less) "
+        "y = Concat<axis=1>(a, u) }"
+    )
+    return canonicalise(parse(text.replace("MIDDLE", str(middle)).replace("GAIN", repr(1 / (40 * spread)))))
+
+
+def pictures(folder: Path, count: int = 96) -> Path:
+    """Grey noise with one strong patch of a colour in one half."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(100, 12, (count, 16, 16, 3))
+    for i in range(count):
+        half, colour = rng.integers(2), rng.integers(3)
+        x[i, 8 * half : 8 * half + 8, :, colour] += rng.normal(60, 8)
+    np.savez(folder / "x.npz", x=np.clip(x, 0, 255).astype(np.uint8))
+    return folder / "x.npz"
+
+
+def data(model: ir.Model, how: Preprocess, folder: Path) -> Dataset:
+    return open_data(pictures(folder), model, how)
+
+
+@pytest.mark.parametrize("expected", RIGHT)
+@pytest.mark.parametrize("given", RIGHT)
+def test_the_wrong_scale_is_said_and_the_right_one_is_not(expected: str, given: str, tmp_path: Path) -> None:
+    right, spread, middle = RIGHT[expected]
+    model = network(spread, middle)
+    found = doubts_about(model, data(model, RIGHT[given][0], tmp_path), 1)
+    told = " ".join(map(str, found))
+    if given == expected:
+        assert not found
+    else:
+        assert "prepared otherwise" in told
+        scale = {1.0: "--scale 1", 1 / 255: "--scale 1/255", 1 / 127.5: "--scale 1/127.5"}[right.scale]
+        assert f"Try {scale}" in told
+
+
+def test_float_arrays_are_looked_at_too(tmp_path: Path) -> None:
+    _, spread, middle = RIGHT["raw"]
+    model = network(spread, middle)
+    x = np.load(pictures(tmp_path))["x"].transpose(0, 3, 1, 2)
+    np.savez(tmp_path / "f.npz", x=(x / 255).astype(np.float32))
+    (doubt,) = [one for one in doubts_about(model, open_data(tmp_path / "f.npz", model), 1) if one.options]
+    assert doubt.options == "--scale 1"
+
+
+def test_one_answer_to_everything_copies_and_flat_pictures_are_said(tmp_path: Path) -> None:
+    _, spread, middle = RIGHT["raw"]
+    model = network(spread, middle)
+    x = np.load(pictures(tmp_path))["x"]
+    for name, made, said in (
+        ("copies", np.repeat(x[:4], 10, axis=0), "copies of others"),
+        ("black", np.zeros_like(x), "one value everywhere"),
+        (
+            "same",
+            x + np.uint8(0)
+            if False
+            else np.concatenate([x[:1]] * 40) + np.arange(40, dtype=np.uint8)[:, None, None, None],
+            "answers class",
+        ),
+    ):
+        np.savez(tmp_path / f"{name}.npz", x=made)
+        told = " ".join(map(str, doubts_about(model, open_data(tmp_path / f"{name}.npz", model), 1)))
+        assert said in told, name
+
+
+def test_noise_and_too_few_are_not_judged(tmp_path: Path) -> None:
+    _, spread, middle = RIGHT["raw"]
+    model = network(spread, middle)
+    wrong = data(model, RIGHT["unit"][0], tmp_path)
+    assert not doubts_about(model, replace(wrong, is_random=True), 1)
+    assert not doubts_about(model, wrong.take(4), 1)
+    assert not doubts_about(model, None, 1)

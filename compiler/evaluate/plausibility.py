@@ -13,7 +13,7 @@ was the best on five of six, and no wrong one was ahead by more than a standard 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ FIRST, SECOND = 24, 96
 """Samples for a first look at every preparation, and for a second at those that seem better."""
 WORK, MORE = 6e10, 3e11
 """MACs that the first look may take, and the second, for which there must be a reason."""
-HOPEFUL = 2
+HOPEFUL = 3
 """So many preparations are looked at a second time."""
 FEWEST = 8
 PROMISING, CLEAR = 0.5, 3.5
@@ -76,7 +76,7 @@ def doubts_of(plan: Plan) -> tuple[Doubt, ...]:
     """Doubts about the calibration data of a run, or else about what it is judged on, and about labels where there are some."""
     threads = plan.recipe.threads
     found = doubts_about(plan.model, plan.data if plan.data is not None else plan.evaluation, threads)
-    return (*found, *_about_labels(plan.model, plan.evaluation, plan.label_offset, threads))
+    return (*found, *doubts_about_labels(plan.model, plan.evaluation, plan.label_offset, threads))
 
 
 def doubts_about(model: ir.Model, data: Dataset | None, threads: int) -> tuple[Doubt, ...]:
@@ -122,7 +122,8 @@ def _about_preparation(model: ir.Model, data: Dataset, threads: int) -> Iterator
     ]
     looks = [(way, judge.information(_last(way.prepare(pixels), spec), ())) for way in ways]
     better = [(way, one) for way, one in looks if one is not None and _is_hopeful(one, given)]
-    hopeful = [way for way, one in sorted(better, key=lambda pair: -pair[1].mean)[:HOPEFUL]]
+    chosen = {way.options for way, _ in sorted(better, key=lambda pair: -pair[1].mean)[:HOPEFUL]}
+    hopeful = [way for way in ways if way.options in chosen]
     if not hopeful:
         return
     changes = _changes(given.dense, spec)
@@ -134,9 +135,7 @@ def _about_preparation(model: ir.Model, data: Dataset, threads: int) -> Iterator
     if pixels is None or as_given is None:
         return
     found = [(way, judge.information(_last(way.prepare(pixels), spec), changes)) for way in hopeful]
-    best = max(
-        ((way, one) for way, one in found if one is not None), key=lambda pair: pair[1].mean, default=None
-    )
+    best = _simplest([(way, one) for way, one in found if one is not None])
     if best is not None and _is_clear(best[1], as_given):
         nats = f"{best[1].mean:.2g} nats of information about the input in an answer, as given {as_given.mean:.2g}"
         what = "the inputs seem to be prepared otherwise than the network expects"
@@ -144,7 +143,7 @@ def _about_preparation(model: ir.Model, data: Dataset, threads: int) -> Iterator
         yield Doubt(f"{what}: {why}", best[0].options)
 
 
-def _about_labels(model: ir.Model, data: Dataset | None, offset: int, threads: int) -> Iterator[Doubt]:
+def doubts_about_labels(model: ir.Model, data: Dataset | None, offset: int, threads: int) -> Iterator[Doubt]:
     """Labels that fit the network's answers only when they are counted from another class, or not at all."""
     if data is None or data.labels is None or len(data) < FEWEST:
         return
@@ -164,6 +163,12 @@ def _about_labels(model: ir.Model, data: Dataset | None, offset: int, threads: i
         yield Doubt(what, f"--label-offset {best}")
     elif right[offset] < 2 * len(labels) / answers.kinds and len(labels) >= 5 * answers.kinds:
         yield Doubt(f"the source model's answers fit {told} labels, hardly more than by chance")
+
+
+def _simplest(found: Sequence[tuple[_Way, _Information]]) -> tuple[_Way, _Information] | None:
+    """The first of ``found`` that the best of them is not ahead of: where two do as well, the plainer one is meant."""
+    best = max(found, key=lambda pair: pair[1].mean, default=None)
+    return next((pair for pair in found if best is not None and best[1].ahead_of(pair[1]) < 1), best)
 
 
 def _is_hopeful(better: _Information, given: _Information) -> bool:

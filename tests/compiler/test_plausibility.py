@@ -9,10 +9,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgec.compiler.evaluate.plausibility import doubts_about
+import edgec
+from edgec.compiler.emit.onnx import emit
+from edgec.compiler.evaluate.plausibility import doubts_about, doubts_about_labels
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.data import Dataset, open_data
+from edgec.graph.execute import Executor
 from edgec.graph.preprocess import Preprocess
+from edgec.runtime.report import facts
 from tests.conftest import parse
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -54,7 +58,7 @@ def data(model: ir.Model, how: Preprocess, folder: Path) -> Dataset:
 @pytest.mark.parametrize("expected", RIGHT)
 @pytest.mark.parametrize("given", RIGHT)
 def test_the_wrong_scale_is_said_and_the_right_one_is_not(expected: str, given: str, tmp_path: Path) -> None:
-    right, spread, middle = RIGHT[expected]
+    _, spread, middle = RIGHT[expected]
     model = network(spread, middle)
     found = doubts_about(model, data(model, RIGHT[given][0], tmp_path), 1)
     told = " ".join(map(str, found))
@@ -62,8 +66,9 @@ def test_the_wrong_scale_is_said_and_the_right_one_is_not(expected: str, given: 
         assert not found
     else:
         assert "prepared otherwise" in told
-        scale = {1.0: "--scale 1", 1 / 255: "--scale 1/255", 1 / 127.5: "--scale 1/127.5"}[right.scale]
-        assert f"Try {scale}" in told
+        ways = {"raw": "Try --scale 1", "unit": "Try --scale 1/255", "symmetric": "Try --"}
+        assert ways[expected] in told
+        assert "bgr" not in told
 
 
 def test_float_arrays_are_looked_at_too(tmp_path: Path) -> None:
@@ -102,3 +107,49 @@ def test_noise_and_too_few_are_not_judged(tmp_path: Path) -> None:
     assert not doubts_about(model, replace(wrong, is_random=True), 1)
     assert not doubts_about(model, wrong.take(4), 1)
     assert not doubts_about(model, None, 1)
+
+
+@pytest.mark.parametrize(("shift", "said"), [(0, ""), (-1, "--label-offset 1"), (1, "--label-offset -1")])
+def test_labels_counted_from_another_class_are_said(shift: int, said: str, tmp_path: Path) -> None:
+    _, spread, middle = RIGHT["raw"]
+    model = network(spread, middle)
+    x = np.load(pictures(tmp_path))["x"]
+    y = Executor(model).run({"x": x.transpose(0, 3, 1, 2).astype(np.float32)})["y"].argmax(axis=1)
+    np.savez(tmp_path / "eval.npz", x=x, y=np.clip(y + shift, 0, 6))
+    told = " ".join(map(str, doubts_about_labels(model, open_data(tmp_path / "eval.npz", model), 0, 1)))
+    assert said in told
+    assert bool(told) == bool(said)
+
+
+def test_a_doubtful_run_has_no_good_headline(tmp_path: Path) -> None:
+    _, spread, middle = RIGHT["unit"]
+    path = tmp_path / "net.onnx"
+    path.write_bytes(emit(network(spread, middle)))
+    report = edgec.compile(
+        path, tmp_path / "run", data=pictures(tmp_path), measure=False, threads=1, quiet=True
+    )
+    assert report.doubts
+    assert "in doubt" in facts.sentence(report)
+    assert "same answer" not in facts.sentence(report)
+    assert not any(
+        change.good for change in facts.changes(report) if change.label == "Same answer as the original"
+    )
+    right = edgec.compile(
+        path,
+        tmp_path / "right",
+        data=pictures(tmp_path),
+        preprocess={"scale": 1 / 255},
+        measure=False,
+        threads=1,
+        quiet=True,
+    )
+    assert not right.doubts
+    assert "too few inputs to judge" in facts.sentence(right)  # a fifth of 96 are kept apart
+
+
+@pytest.mark.parametrize(("rate", "images"), [(1.0, 30), (0.9, 500), (0.5, 60), (0.02, 1000)])
+def test_the_interval_holds_the_true_rate_in_about_19_of_20_draws(rate: float, images: int) -> None:
+    rng = np.random.default_rng(0)
+    hits = rng.binomial(images, rate, 2000) / images
+    held = np.mean([low <= rate <= high for low, high in (facts.wilson(hit, images) for hit in hits)])
+    assert 0.93 <= held <= 1.0 if rate == 1.0 else 0.93 <= held <= 0.97

@@ -14,9 +14,9 @@ from edgec.compiler.emit.tflite.ops import HANDLERS
 from edgec.compiler.emit.tflite.ops.unary import written_out_gelu
 from edgec.compiler.emit.tflite.patterns import find_gelus
 from edgec.compiler.emit.tflite.program import Program, Tensor
-from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.graph.errors import UnsupportedError, UsageError
 from edgec.graph.provenance import place
+from edgec.graph.tflite.schema import TensorType
 from edgec.graph.views import attribute
 
 _SHAPE_ONLY = {"Reshape": 1, "Expand": 1, "Resize": 1, "Upsample": 1, "Squeeze": 1, "Unsqueeze": 1}

@@ -22,6 +22,9 @@ from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.external import MOST_BYTES, load_external
 from edgec.graph.files import is_factory, open_regular
 from edgec.graph.listener import READING, Listener
+from edgec.graph.tflite.lift.model import to_onnx
+from edgec.graph.tflite.read import read as read_tflite
+from edgec.graph.tflite.schema import FILE_IDENTIFIER
 
 TORCH_SUFFIX = ".pt2"
 
@@ -105,12 +108,8 @@ def _from_onnx(path: Path, listener: Listener) -> onnx.ModelProto:
         data = stream.read(MOST_BYTES)
     if not data:
         raise ModelError("the file is empty", where=str(path))
-    if data[4:8] == b"TFL3":
-        raise ModelError(
-            "this is a TFLite file",
-            where=str(path),
-            hint="compile takes ONNX; inspect, bench and verify read TFLite.",
-        )
+    if data[4:8] == FILE_IDENTIFIER:
+        return to_onnx(read_tflite(data))
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:

@@ -22,6 +22,22 @@ def keep_words(source: onnx.ModelProto, graph: ir.Model, notes: Sequence[str]) -
         graph.metadata_props[_NOTES] = json.dumps(list(notes))
 
 
+def add_notes(source: onnx.ModelProto, notes: Sequence[str]) -> None:
+    """Leave ``notes`` in a model that edgec wrote itself, for who canonicalises it."""
+    if notes:
+        source.metadata_props.add(key=_NOTES, value=json.dumps(list(notes)))
+
+
+def notes_in(source: onnx.ModelProto) -> list[str]:
+    """What `add_notes` left. Only a door of edgec writes it: in a file from elsewhere it is a word like any other."""
+    found = next((entry.value for entry in source.metadata_props if entry.key == _NOTES), "[]")
+    try:
+        notes = json.loads(found)
+    except ValueError:
+        return []
+    return [str(note) for note in notes] if isinstance(notes, list) else []
+
+
 def source_metadata(model: ir.Model) -> dict[str, str]:
     """The properties that came with the model, unknown ones too: an artifact carries them on."""
     return {key: value for key, value in model.metadata_props.items() if not key.startswith(_OWN)}

@@ -25,6 +25,7 @@ from edgec.graph.tflite.schema import (
     FILE_IDENTIFIER,
     TABLES,
     UNIONS,
+    Field,
     TensorType,
 )
 from edgec.graph.tflite.tensors import NUMPY_TYPE, Quantization
@@ -142,10 +143,15 @@ def read(source: str | Path | bytes) -> TfliteFile:
     if len(data) < 8 or data[4:8] != FILE_IDENTIFIER:
         raise ModelError("not a TFLite file", where=where, why="it lacks the mark TFL3")
     try:
-        model = _Reader(data).table("Model", struct.unpack_from("<I", data)[0])
+        model = _Reader(data).table(TABLES["Model"], struct.unpack_from("<I", data)[0])
         return _assemble(model, len(data))
     except DAMAGE as error:
         raise ModelError("the TFLite file is damaged", where=where, why=str(error) or None) from error
+
+
+def read_table(data: bytes, fields: Mapping[str, Field]) -> dict[str, Any]:
+    """The root table of another flatbuffer. Raises one of `DAMAGE`."""
+    return _Reader(data).table(fields, struct.unpack_from("<I", data)[0])
 
 
 def _content(path: Path) -> bytes:
@@ -176,14 +182,14 @@ class _Reader:
     def _offset(self, at: int) -> int:
         return at + int(self._unpack("<I", at))
 
-    def table(self, name: str, at: int, depth: int = 0) -> dict[str, Any]:
+    def table(self, fields: Mapping[str, Field], at: int, depth: int = 0) -> dict[str, Any]:
         if depth > _MAX_DEPTH:
             raise ValueError("tables are nested too deep")
         self._spend(_TABLE_BYTES)
         vtable = at - int(self._unpack("<i", at))
         slots = (int(self._unpack("<H", vtable)) - 4) // 2
         values: dict[str, Any] = {}
-        for field, (slot, kind, default) in TABLES[name].items():
+        for field, (slot, kind, default) in fields.items():
             place = self._field(at, vtable, slot, slots)
             if kind in UNIONS:
                 values[field] = self._union(UNIONS[kind], at, vtable, slot, slots, depth)
@@ -206,7 +212,7 @@ class _Reader:
         if kind is None or place is None:
             return {}
         name = names.get(int(self._unpack("<B", kind)))
-        return {} if name is None else self.table(name, self._offset(place), depth + 1)
+        return {} if name is None else self.table(TABLES[name], self._offset(place), depth + 1)
 
     def _value(self, kind: str, place: int, depth: int) -> Any:
         if kind in _FORMAT:
@@ -215,14 +221,14 @@ class _Reader:
         if kind == "string":
             return self._bytes(start).decode("utf-8", errors="replace")
         if not kind.startswith("["):
-            return self.table(kind, start, depth + 1)
+            return self.table(TABLES[kind], start, depth + 1)
         element = kind[1:-1]
         count = int(self._unpack("<I", start))
         if element in _FORMAT:
             return self._vector(start + 4, count, element)
         if count > len(self.data):
             raise IndexError("a vector is longer than the file")
-        return [self.table(element, self._offset(start + 4 + 4 * i), depth + 1) for i in range(count)]
+        return [self.table(TABLES[element], self._offset(start + 4 + 4 * i), depth + 1) for i in range(count)]
 
     def _bytes(self, start: int) -> bytes:
         length = int(self._unpack("<I", start))

@@ -109,7 +109,7 @@ def _from_onnx(path: Path, listener: Listener) -> onnx.ModelProto:
     if not data:
         raise ModelError("the file is empty", where=str(path))
     if data[4:8] == FILE_IDENTIFIER:
-        return to_onnx(read_tflite(data))
+        return to_onnx(read_tflite(data, where=str(path)))
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:

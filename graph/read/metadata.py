@@ -11,10 +11,14 @@ import onnx_ir as ir
 _OWN = "edgec."
 """Keys that edgec writes itself, anew for each artifact."""
 _NOTES = "edgec.notes"
+_SIMPLIFIER = "onnxsim."
+"""What onnxsim writes about its own work, which is not the user's."""
 
 
 def keep_words(source: onnx.ModelProto, graph: ir.Model, notes: Sequence[str]) -> None:
     """Give ``graph`` the properties of ``source``, and ``notes`` for the user."""
+    for key in [key for key in graph.metadata_props if key.startswith(_SIMPLIFIER)]:
+        del graph.metadata_props[key]
     for entry in source.metadata_props:
         if not entry.key.startswith(_OWN):
             graph.metadata_props[entry.key] = entry.value

@@ -132,9 +132,9 @@ class TfliteFile:
         return tuple(self.tensors[i] if i >= 0 else None for i in op.inputs)
 
 
-def read(source: str | Path | bytes) -> TfliteFile:
-    """Open a TFLite file, or its bytes. Raises ModelError for anything else."""
-    where = "TFLite bytes" if isinstance(source, bytes) else str(source)
+def read(source: str | Path | bytes, *, where: str = "TFLite bytes") -> TfliteFile:
+    """Open a TFLite file, or its bytes, which messages call ``where``. Raises ModelError for anything else."""
+    where = where if isinstance(source, bytes) else str(source)
     try:
         data = source if isinstance(source, bytes) else _content(Path(source))
     except (OSError, ValueError) as error:

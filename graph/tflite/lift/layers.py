@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +110,7 @@ def max_pool(call: Call) -> None:
     _pool(call, "MaxPool")
 
 
-def _pool(call: Call, op_type: str, **attributes: int) -> None:
+def _pool(call: Call, op_type: str, **attributes: Any) -> None:
     taps = [int(call.option(f"filter_{side}", 0)) for side in ("height", "width")]
     found: list[Window] = [window(call, axis, taps[axis]) for axis in (0, 1)]
     name = call.add(

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.read.codes import Params, dequantised
 from edgec.graph.tflite.densify import dense
+from edgec.graph.tflite.lift.sizes import true_shapes
 from edgec.graph.tflite.read import TensorInfo, TfliteFile
 from edgec.graph.tflite.schema import TensorType
 from edgec.graph.tflite.tensors import NUMPY_TYPE, Quantization
@@ -58,6 +59,7 @@ class Lifting:
         self._coded: dict[str, Quantization] = {}
         self._taken: set[str] = set()
         self._left = MOST_BYTES
+        self._shapes = true_shapes(file)
 
     # tensors
 
@@ -65,7 +67,8 @@ class Lifting:
         return self.file.tensors[index]
 
     def shape(self, index: int) -> Shape:
-        return self.tensor(index).shape
+        """Of a tensor, in the file's order; open axes have the size that they have for one batch of the file's own size."""
+        return self._shapes.get(index, self.tensor(index).shape)
 
     def constant(self, index: int) -> Array | None:
         """The numbers of a constant, in the file's order: codes as the real numbers that they stand for, halves widened."""

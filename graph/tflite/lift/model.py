@@ -93,7 +93,7 @@ def _output(lifting: Lifting, index: int, name: str) -> onnx.ValueInfoProto:
     tensor = lifting.tensor(index)
     value = lifting.take(index, plain_order(len(tensor.shape)))
     lifting.nodes.append(helper.make_node("Identity", [value], [name], name=lifting.free(f"{name}_identity")))
-    return helper.make_tensor_value_info(name, _type(tensor), list(tensor.shape))
+    return helper.make_tensor_value_info(name, _type(tensor), list(lifting.shape(index)))
 
 
 def _type(tensor: TensorInfo) -> int:
@@ -109,7 +109,7 @@ def _type(tensor: TensorInfo) -> int:
 def _notes(lifting: Lifting) -> list[str]:
     """What the user should hear: which numbers were stored in which form, and what the ends take now."""
     notes = []
-    if lifting.weights:
+    if lifting.weights and not any(node.op_type == "QuantizeLinear" for node in lifting.nodes):
         notes.append(f"constants came as {', '.join(sorted(lifting.weights))}: float32 inside")
     for index in lifting.file.inputs:
         tensor = lifting.tensor(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,10 @@ def resize(call: Call) -> None:
     linear = call.op.code == "RESIZE_BILINEAR"
     half, aligned = bool(call.option("half_pixel_centers", False)), bool(call.option("align_corners", False))
     rule = "align_corners" if aligned else "half_pixel" if half else "asymmetric"
-    attributes = {"coordinate_transformation_mode": rule, "mode": "linear" if linear else "nearest"}
+    attributes: dict[str, Any] = {
+        "coordinate_transformation_mode": rule,
+        "mode": "linear" if linear else "nearest",
+    }
     if not linear:
         attributes["nearest_mode"] = "round_prefer_ceil" if half or aligned else "floor"
     batch, height, width, channels = call.shape()

@@ -1,7 +1,7 @@
 """From whatever a person brings to the canonical graph, in this process.
 
-Sources: an ONNX file; a ``.pt2`` file of ``torch.export``; ``package.module:factory`` or ``file.py:factory`` for a torch
-module, with ``weights`` holding its ``state_dict``. torch is needed for the last two only.
+Sources: an ONNX or a TFLite file; a ``.pt2`` file of ``torch.export``; ``package.module:factory`` or ``file.py:factory`` for
+a torch module, with ``weights`` holding its ``state_dict``. torch is needed for the last two only.
 
 What comes from elsewhere is read through `graph.foreign`, which does this in a child process.
 """
@@ -76,7 +76,7 @@ def read(
             from edgec.graph.torch_source import from_pt2
 
             return from_pt2(path, trust=trust, listener=listener)
-        return _from_onnx(path, listener)
+        return _from_file(path, listener, input_shape)
 
 
 def check_file(path: Path) -> int:
@@ -97,7 +97,7 @@ def check_file(path: Path) -> int:
     return size
 
 
-def _from_onnx(path: Path, listener: Listener) -> onnx.ModelProto:
+def _from_file(path: Path, listener: Listener, input_shape: Sequence[int] | None) -> onnx.ModelProto:
     if path.suffix in (".pt", ".pth", ".ckpt"):
         raise ModelError(
             "weights without a network cannot be compiled",
@@ -109,7 +109,24 @@ def _from_onnx(path: Path, listener: Listener) -> onnx.ModelProto:
     if not data:
         raise ModelError("the file is empty", where=str(path))
     if data[4:8] == FILE_IDENTIFIER:
-        return to_onnx(read_tflite(data, where=str(path)))
+        return _from_tflite(data, str(path), input_shape)
+    return _from_onnx(data, path, listener)
+
+
+def _from_tflite(data: bytes, where: str, input_shape: Sequence[int] | None) -> onnx.ModelProto:
+    """Every size of a TFLite file follows from its input's: another one needs another file."""
+    file = read_tflite(data, where=where)
+    model = to_onnx(file)
+    shape = file.tensors[file.inputs[0]].shape
+    if input_shape is not None and tuple(input_shape) != shape[1:]:
+        why = f"the file is made for {shape[1:]}, --input-shape gives {tuple(input_shape)}"
+        raise ModelError(
+            "--input-shape does not fit", where=where, why=why, hint="Convert the network at that size."
+        )
+    return model
+
+
+def _from_onnx(data: bytes, path: Path, listener: Listener) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:

@@ -143,6 +143,9 @@ class Lifting:
         if self.is_known(index):
             why = f"tensor {self.tensor(index).name!r} is written twice"
             raise ModelError("the TFLite file is damaged", why=why)
+        if sorted(order) != list(range(len(self.shape(index)))):
+            why = f"tensor {self.tensor(index).name!r} has {len(self.shape(index))} axes, its operator gives {len(order)}"
+            raise ModelError("the TFLite file is damaged", why=why)
         tensor = self.tensor(index)
         codes = tensor.quantization
         if codes is not None and tensor.type in _PAIRED and self._coded.get(name) != codes:

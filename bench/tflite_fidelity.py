@@ -30,8 +30,8 @@ from tflite_networks import (
 )
 
 from edgec.compiler.emit.tflite import emit
-from edgec.compiler.emit.tflite.read import read
 from edgec.graph.data import Dataset
+from edgec.graph.tflite.read import read
 
 Array = np.ndarray[Any, np.dtype[Any]]
 SHORT = {

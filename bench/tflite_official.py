@@ -16,7 +16,7 @@ import numpy as np
 from tflite_networks import MODELS, NETWORKS, Network, interpreter, quantised, quiet
 
 from edgec.compiler.emit.tflite import emit
-from edgec.compiler.emit.tflite.read import read
+from edgec.graph.tflite.read import read
 
 
 def fill(engine: Any) -> None:

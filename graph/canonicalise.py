@@ -47,7 +47,7 @@ from edgec.graph.padding import write_out_pads
 from edgec.graph.provenance import mark_read
 from edgec.graph.read.dequantise import dequantise, is_quantised
 from edgec.graph.read.floats import to_float32
-from edgec.graph.read.metadata import keep_words
+from edgec.graph.read.metadata import keep_words, notes_in
 from edgec.graph.read.resizing import rewrite_old_resizes
 from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
 from edgec.graph.split_heads import split_heads
@@ -86,7 +86,8 @@ def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, li
     fix_shapes(model, input_shape)
     listener.stage(CONVERTING)
     model = rewrite_old_resizes(model)
-    notes = [f"the network computes in {name}: float32 inside" for name in to_float32(model)]
+    notes = notes_in(source)
+    notes += [f"the network computes in {name}: float32 inside" for name in to_float32(model)]
     if is_quantised(model):
         notes.append("the network came quantised, and was dequantised: every stage works on real numbers")
         model = dequantise(model)

@@ -1,7 +1,7 @@
 """From whatever a person brings to the canonical graph, in this process.
 
-Sources: an ONNX file; a ``.pt2`` file of ``torch.export``; ``package.module:factory`` or ``file.py:factory`` for a torch
-module, with ``weights`` holding its ``state_dict``. torch is needed for the last two only.
+Sources: an ONNX or a TFLite file; a ``.pt2`` file of ``torch.export``; ``package.module:factory`` or ``file.py:factory`` for
+a torch module, with ``weights`` holding its ``state_dict``. torch is needed for the last two only.
 
 What comes from elsewhere is read through `graph.foreign`, which does this in a child process.
 """
@@ -22,6 +22,9 @@ from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.external import MOST_BYTES, load_external
 from edgec.graph.files import is_factory, open_regular
 from edgec.graph.listener import READING, Listener
+from edgec.graph.tflite.lift.model import to_onnx
+from edgec.graph.tflite.read import read as read_tflite
+from edgec.graph.tflite.schema import FILE_IDENTIFIER
 
 TORCH_SUFFIX = ".pt2"
 
@@ -73,7 +76,7 @@ def read(
             from edgec.graph.torch_source import from_pt2
 
             return from_pt2(path, trust=trust, listener=listener)
-        return _from_onnx(path, listener)
+        return _from_file(path, listener, input_shape)
 
 
 def check_file(path: Path) -> int:
@@ -94,7 +97,7 @@ def check_file(path: Path) -> int:
     return size
 
 
-def _from_onnx(path: Path, listener: Listener) -> onnx.ModelProto:
+def _from_file(path: Path, listener: Listener, input_shape: Sequence[int] | None) -> onnx.ModelProto:
     if path.suffix in (".pt", ".pth", ".ckpt"):
         raise ModelError(
             "weights without a network cannot be compiled",
@@ -105,12 +108,25 @@ def _from_onnx(path: Path, listener: Listener) -> onnx.ModelProto:
         data = stream.read(MOST_BYTES)
     if not data:
         raise ModelError("the file is empty", where=str(path))
-    if data[4:8] == b"TFL3":
+    if data[4:8] == FILE_IDENTIFIER:
+        return _from_tflite(data, str(path), input_shape)
+    return _from_onnx(data, path, listener)
+
+
+def _from_tflite(data: bytes, where: str, input_shape: Sequence[int] | None) -> onnx.ModelProto:
+    """Every size of a TFLite file follows from its input's: another one needs another file."""
+    file = read_tflite(data, where=where)
+    model = to_onnx(file)
+    shape = file.tensors[file.inputs[0]].shape
+    if input_shape is not None and tuple(input_shape) != shape[1:]:
+        why = f"the file is made for {shape[1:]}, --input-shape gives {tuple(input_shape)}"
         raise ModelError(
-            "this is a TFLite file",
-            where=str(path),
-            hint="compile takes ONNX; inspect, bench and verify read TFLite.",
+            "--input-shape does not fit", where=where, why=why, hint="Convert the network at that size."
         )
+    return model
+
+
+def _from_onnx(data: bytes, path: Path, listener: Listener) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:

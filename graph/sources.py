@@ -87,13 +87,13 @@ class InputSpec:
 
 
 def is_channels_last(value: ir.Value) -> bool:
-    """True for an input that the network itself declares channels last: it is transposed first, perhaps behind a Cast."""
+    """True for an input that the network itself declares channels last: it is transposed first, perhaps cast or quantised."""
     uses = tuple(value.uses())
     return bool(uses) and all(_turns(use.node) for use in uses)
 
 
 def _turns(node: ir.Node) -> bool:
-    if node.op_type == "Cast":
+    if node.op_type in ("Cast", "QuantizeLinear", "DequantizeLinear"):
         return is_channels_last(node.outputs[0])
     return node.op_type == "Transpose" and attribute(node, "perm", ()) == (0, 3, 1, 2)
 

@@ -36,7 +36,7 @@ WARM = (
     "jinja2", "edgec.compiler.driver", "edgec.compiler.deploy.bundle", "edgec.compiler.cli.compile_command",
     "edgec.compiler.cli.inspect_command", "edgec.compiler.cli.bench_command", "edgec.compiler.cli.verify_command",
     "edgec.compiler.cli.deploy_command", "edgec.compiler.cli.report_command", "edgec.compiler.cli.targets_command",
-    "edgec.compiler.emit.tflite.read", "edgec.graph.load", "edgec.graph.channels", "edgec.graph.compare",
+    "edgec.graph.tflite.read", "edgec.graph.load", "edgec.graph.channels", "edgec.graph.compare",
     "edgec.runtime.bench", "edgec.runtime.report", "edgec.targets", "edgec.passes.table", "doors", "kind_models",
     "kind_arrays", "kind_pictures", "kind_programs", "kind_texts", "kind_runs", "warm", "edgec.graph.foreign.child",
     "edgec.graph.foreign.tasks", "edgec.graph.foreign.probe", "edgec.runtime.trial",

@@ -120,7 +120,7 @@ def _inspect_tflite(path: str, layers: bool, target: str | None, as_json: bool) 
     """A TFLite file is another program: its cost is read from its own operators, and it has no channel groups."""
     from edgec.compiler.cli.output import print_json
     from edgec.compiler.emit.tflite.file_cost import read_cost
-    from edgec.compiler.emit.tflite.read import read
+    from edgec.graph.tflite.read import read
 
     file, (spent, precision) = read(path), read_cost(path)
     facts: dict[str, Any] = {

@@ -14,8 +14,6 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.artifacts import Emitted
-from edgec.compiler.emit.tflite.read import TensorInfo, TfliteFile, read
-from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.compiler.evaluate.quality import Tally
 from edgec.graph.compare import Difference
 from edgec.graph.data import Dataset
@@ -23,6 +21,8 @@ from edgec.graph.errors import ModelError
 from edgec.graph.execute import Executor
 from edgec.graph.npz import npz_bytes
 from edgec.graph.scratch import scratch_folder, write_scratch
+from edgec.graph.tflite.read import TensorInfo, TfliteFile, read
+from edgec.graph.tflite.schema import TensorType
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -149,7 +149,7 @@ def _axes(path: Path) -> dict[str, tuple[int, ...]]:
     """By name of a TFLite file's input or output: which axis of the source model lies at each place."""
     if path.suffix != ".tflite":
         return {}
-    from edgec.compiler.emit.tflite.read import read
+    from edgec.graph.tflite.read import read
 
     known = read(path).edgec_metadata.get("axes", {})
     return (

@@ -11,15 +11,35 @@ import onnx_ir as ir
 _OWN = "edgec."
 """Keys that edgec writes itself, anew for each artifact."""
 _NOTES = "edgec.notes"
+_SIMPLIFIER = "onnxsim."
+"""What onnxsim writes about its own work, which is not the user's."""
 
 
 def keep_words(source: onnx.ModelProto, graph: ir.Model, notes: Sequence[str]) -> None:
     """Give ``graph`` the properties of ``source``, and ``notes`` for the user."""
+    for key in [key for key in graph.metadata_props if key.startswith(_SIMPLIFIER)]:
+        del graph.metadata_props[key]
     for entry in source.metadata_props:
         if not entry.key.startswith(_OWN):
             graph.metadata_props[entry.key] = entry.value
     if notes:
         graph.metadata_props[_NOTES] = json.dumps(list(notes))
+
+
+def add_notes(source: onnx.ModelProto, notes: Sequence[str]) -> None:
+    """Leave ``notes`` in a model that edgec wrote itself, for who canonicalises it."""
+    if notes:
+        source.metadata_props.add(key=_NOTES, value=json.dumps(list(notes)))
+
+
+def notes_in(source: onnx.ModelProto) -> list[str]:
+    """What `add_notes` left. Only a door of edgec writes it: in a file from elsewhere it is a word like any other."""
+    found = next((entry.value for entry in source.metadata_props if entry.key == _NOTES), "[]")
+    try:
+        notes = json.loads(found)
+    except ValueError:
+        return []
+    return [str(note) for note in notes] if isinstance(notes, list) else []
 
 
 def source_metadata(model: ir.Model) -> dict[str, str]:

@@ -8,6 +8,7 @@ holds one batch.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,10 @@ class Replay:
         self.inputs = tuple(value.name or "" for value in model.graph.inputs)
         self.needs = _needs(model, self.targets)
         self.last_use = {name: i for i, target in enumerate(self.targets) for name in self.needs[target]}
+        again = [name for name, count in Counter(targets).items() if count > 1]
+        self.last_use.update(
+            dict.fromkeys(again, len(self.targets))
+        )  # what several layers read stays to the end
         self.stored: dict[str, Spill] = {}
 
     def tensors(self, target: str) -> Iterator[Array]:

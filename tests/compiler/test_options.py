@@ -15,13 +15,13 @@ from edgec.compiler import cli
 from edgec.compiler import dry_run as dry
 from edgec.compiler.emit import tflite
 from edgec.compiler.emit.artifacts import stages
-from edgec.compiler.emit.tflite.read import read
 from edgec.compiler.pipeline.run import run_pipeline
 from edgec.compiler.plan.defaults import precision_of, resolve_passes
 from edgec.compiler.plan.plan import Plan, make_plan
 from edgec.compiler.plan.recipe import Recipe, make_recipe, read_recipe
 from edgec.graph.errors import DataError, EdgecError, UnsupportedError, UsageError
 from edgec.graph.foreign import Loading
+from edgec.graph.tflite.read import read
 from edgec.graph.views import constant
 from edgec.passes.cast_fp16 import CastFp16, widened
 from tests.conftest import parse

@@ -519,7 +519,7 @@ def _sparse_file(path: Path) -> None:
 def test_what_is_no_plain_file_is_no_model(
     make: Callable[[Path], object], why: str, suffix: str, tmp_path: Path
 ) -> None:
-    from edgec.compiler.emit.tflite.read import read as read_tflite
+    from edgec.graph.tflite.read import read as read_tflite
 
     path = tmp_path / f"m{suffix}"
     make(path)

@@ -345,7 +345,7 @@ def test_interruption_goes_through(net, told):
 def test_int8_has_plain_ops_only(net, told):
     """The gate saturates in the convolution's own output codes: CONV_2D, MUL and ADD are all that the block needs."""
     from edgec.compiler.emit.tflite import emit
-    from edgec.compiler.emit.tflite.read import read
+    from edgec.graph.tflite.read import read
 
     model = DistillConvex(region="block2", **FAST).run(net.clone(), told).model
     wanted = values(model, told.data, "y")[0]

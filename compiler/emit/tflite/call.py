@@ -15,10 +15,11 @@ import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, RefusalError
 from edgec.compiler.emit.tflite.layout import Layout, Shape
-from edgec.compiler.emit.tflite.program import Quantization, Tensor
+from edgec.compiler.emit.tflite.program import Tensor
 from edgec.compiler.emit.tflite.quantisation import CodeForm, code_form
-from edgec.compiler.emit.tflite.schema import ActivationFunctionType as Activation
-from edgec.compiler.emit.tflite.schema import TensorType
+from edgec.graph.tflite.schema import ActivationFunctionType as Activation
+from edgec.graph.tflite.schema import TensorType
+from edgec.graph.tflite.tensors import Quantization
 from edgec.graph.views import constant, sole_consumer
 
 _BOUNDS = {

@@ -21,8 +21,9 @@ from edgec.compiler.emit.tflite.layout import (
     identity,
     same_bytes,
 )
-from edgec.compiler.emit.tflite.program import NUMPY_TYPE, Program, Quantization, Tensor
-from edgec.compiler.emit.tflite.schema import TensorType
+from edgec.compiler.emit.tflite.program import Program, Tensor
+from edgec.graph.tflite.schema import TensorType
+from edgec.graph.tflite.tensors import NUMPY_TYPE, Quantization
 from edgec.graph.views import constant
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -14,10 +14,10 @@ from edgec.compiler.emit.tflite.ops import HANDLERS
 from edgec.compiler.emit.tflite.ops.unary import written_out_gelu
 from edgec.compiler.emit.tflite.patterns import find_gelus
 from edgec.compiler.emit.tflite.program import Program, Tensor
-from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.graph.errors import UnsupportedError, UsageError
 from edgec.graph.provenance import place
-from edgec.graph.views import attribute
+from edgec.graph.sources import is_channels_last
+from edgec.graph.tflite.schema import TensorType
 
 _SHAPE_ONLY = {"Reshape": 1, "Expand": 1, "Resize": 1, "Upsample": 1, "Squeeze": 1, "Unsqueeze": 1}
 """Operators whose further inputs are shapes, which the shape of the result tells already."""
@@ -101,7 +101,7 @@ class _Driver:
                 f"input {name!r} cannot be emitted", why=refusal.why, hint=refusal.hint
             ) from refusal
         layout = identity(len(shape))
-        if self.options.channels_last and len(shape) == 4 and not _read_as_channels_last(value):
+        if self.options.channels_last and len(shape) == 4 and not is_channels_last(value):
             layout = channels_last(4)
         sink = find_sink(ctx, value, fuse=False, coded=True)
         self.layouts[name] = layout.perm
@@ -205,14 +205,6 @@ class _Driver:
             if lies.perm == channels_last(4).perm and not lies.orders:
                 return lies
         return plain
-
-
-def _read_as_channels_last(value: ir.Value) -> bool:
-    """True for an input that the network itself declares channels last, and transposes first."""
-    uses = tuple(value.uses())
-    return bool(uses) and all(
-        use.node.op_type == "Transpose" and attribute(use.node, "perm", ()) == (0, 3, 1, 2) for use in uses
-    )
 
 
 def _data_inputs(node: ir.Node) -> int:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from edgec.compiler.emit.tflite.read import DAMAGE, OperatorInfo, TensorInfo, TfliteFile, read
 from edgec.graph.cost import ModelCost, NodeCost
 from edgec.graph.errors import ModelError
+from edgec.graph.tflite.read import DAMAGE, OperatorInfo, TensorInfo, TfliteFile, read
 
 ONNX_NAME = {
     "CONV_2D": "Conv", "DEPTHWISE_CONV_2D": "Conv", "TRANSPOSE_CONV": "ConvTranspose", "FULLY_CONNECTED": "Gemm",

@@ -12,7 +12,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-from edgec.compiler.emit.tflite.schema import FILE_IDENTIFIER, OPTIONS_CODE, TABLES
+from edgec.graph.tflite.schema import FILE_IDENTIFIER, OPTIONS_CODE, TABLES
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

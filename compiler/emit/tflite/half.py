@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgec.compiler.emit.tflite.program import Operator, Program, Tensor
-from edgec.compiler.emit.tflite.schema import TensorType
+from edgec.graph.tflite.schema import TensorType
 from edgec.passes.cast_fp16 import halved
 
 MIN_ELEMENTS = 128

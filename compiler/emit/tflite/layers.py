@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgec.compiler.emit.tflite.file_cost import macs_of
-from edgec.compiler.emit.tflite.program import NUMPY_TYPE, Program, Tensor
-from edgec.compiler.emit.tflite.read import OperatorInfo, TensorInfo, TfliteFile, read
-from edgec.compiler.emit.tflite.schema import OPERATOR_OPTIONS
+from edgec.compiler.emit.tflite.program import Program, Tensor
 from edgec.compiler.emit.tflite.serialise import serialise
+from edgec.graph.tflite.read import OperatorInfo, TensorInfo, TfliteFile, read
+from edgec.graph.tflite.schema import OPERATOR_OPTIONS
+from edgec.graph.tflite.tensors import NUMPY_TYPE
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.context import RefusalError
-from edgec.compiler.emit.tflite.schema import Padding
+from edgec.graph.tflite.schema import Padding
 from edgec.graph.views import attribute
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.context import RefusalError
-from edgec.compiler.emit.tflite.program import Quantization
-from edgec.compiler.emit.tflite.schema import TensorType
+from edgec.graph.tflite.schema import TensorType
+from edgec.graph.tflite.tensors import Quantization
 from edgec.graph.views import attribute, constant
 
 Array = np.ndarray[Any, np.dtype[Any]]

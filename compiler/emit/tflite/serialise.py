@@ -9,13 +9,13 @@ import numpy as np
 
 from edgec.compiler.emit.tflite.flatbuffer import write_model
 from edgec.compiler.emit.tflite.program import Operator, Program, Tensor
-from edgec.compiler.emit.tflite.schema import (
+from edgec.compiler.emit.tflite.versions import operator_version
+from edgec.graph.tflite.schema import (
     BUILTIN_CODE,
     OPERATOR_OPTIONS,
     PLACEHOLDER_CODE,
     SCHEMA_VERSION,
 )
-from edgec.compiler.emit.tflite.versions import operator_version
 
 DESCRIPTION = "edgec"
 SIGNATURE = "serving_default"

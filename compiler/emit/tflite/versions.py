@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from edgec.compiler.emit.tflite.program import Operator, Tensor
-from edgec.compiler.emit.tflite.schema import ActivationFunctionType, TensorType
+from edgec.graph.tflite.schema import ActivationFunctionType, TensorType
 
 INT8, INT16 = TensorType.INT8, TensorType.INT16
 

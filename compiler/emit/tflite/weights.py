@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call
 from edgec.compiler.emit.tflite.context import Lowering, RefusalError
-from edgec.compiler.emit.tflite.program import Quantization, Tensor
-from edgec.compiler.emit.tflite.schema import TensorType
+from edgec.compiler.emit.tflite.program import Tensor
+from edgec.graph.tflite.schema import TensorType
+from edgec.graph.tflite.tensors import Quantization
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -109,7 +109,7 @@ def quantise(tmp_path: Path) -> Callable[..., ir.Model]:
 
     def make(model: ir.Model, activations: str = "uint8") -> ir.Model:
         arrays = samples(model)
-        source = ArraySource(arrays, Preprocess(layout="nchw"), InputSpec.of(model))
+        source = ArraySource(arrays, Preprocess(), InputSpec.of(model))
         data = Dataset("noise", source, tuple(range(8)))
         context = Context(teacher=model, scratch=tmp_path, data=data)
         return Quantize(method="minmax", activations=activations).run(model.clone(), context).model

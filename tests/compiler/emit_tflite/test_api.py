@@ -16,8 +16,8 @@ import pytest
 from edgec.compiler.emit.tflite import emit, split_unsupported, unsupported
 from edgec.compiler.emit.tflite.file_cost import read_cost
 from edgec.compiler.emit.tflite.layers import split_layers
-from edgec.compiler.emit.tflite.read import read
 from edgec.graph.errors import ModelError, UnsupportedError, UsageError
+from edgec.graph.tflite.read import read
 
 Build = Callable[..., ir.Model]
 

@@ -14,9 +14,9 @@ import onnx_ir as ir
 import pytest
 
 from edgec.compiler.emit.tflite import emit
-from edgec.compiler.emit.tflite.read import read
-from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.graph.compare import sqnr_db
+from edgec.graph.tflite.read import read
+from edgec.graph.tflite.schema import TensorType
 from edgec.passes.quantize.rewrites import prepare
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from edgec.compiler.emit.tflite import emit
 from edgec.compiler.emit.tflite.file_cost import read_cost
-from edgec.compiler.emit.tflite.read import read
 from edgec.graph.load import load
+from edgec.graph.tflite.read import read
 
 SMALL = ["kws_dscnn", "resnet8_cifar10", "vww_mobilenet_v1_0.25_96"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgec.compiler.emit.tflite import emit
-from edgec.compiler.emit.tflite.read import read
+from edgec.graph.tflite.read import read
 
 ENGINES = ("litert", "litert-builtin", "tflite-runtime")
 

@@ -12,9 +12,9 @@ import onnx_ir as ir
 import pytest
 
 from edgec.compiler.emit.tflite import emit
-from edgec.compiler.emit.tflite.read import read
-from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.graph.errors import UnsupportedError
+from edgec.graph.tflite.read import read
+from edgec.graph.tflite.schema import TensorType
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgec.compiler.emit.tflite import schema
+from edgec.graph.tflite import schema
 
 shipped = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
@@ -34,7 +34,7 @@ def camel(field: str) -> str:
 def test_slots_and_defaults(table: str) -> None:
     for field, (slot, kind, default) in schema.TABLES[table].items():
         name = {"TensorMap": {}, "SignatureDef": {}}.get(table, {}).get(field, camel(field))
-        if kind == "options":
+        if kind in schema.UNIONS:
             record = Recorder()
             getattr(shipped, f"{table}Add{name}Type")(record, 1)
             assert record.calls == [("PrependUint8Slot", slot, 0)]

@@ -14,7 +14,7 @@ from edgec.compiler.emit.tflite.layout import Layout
 from edgec.compiler.emit.tflite.ops.elementwise import binary_tensors
 from edgec.compiler.emit.tflite.program import Tensor
 from edgec.compiler.emit.tflite.registry import Registry
-from edgec.compiler.emit.tflite.schema import TensorType
+from edgec.graph.tflite.schema import TensorType
 from edgec.graph.views import attribute
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -15,9 +15,9 @@ from edgec.compiler.emit.tflite.ops.pad import pad_spatial
 from edgec.compiler.emit.tflite.padding import Window, scheme, windows
 from edgec.compiler.emit.tflite.program import Tensor
 from edgec.compiler.emit.tflite.registry import Registry
-from edgec.compiler.emit.tflite.schema import ActivationFunctionType as Activation
-from edgec.compiler.emit.tflite.schema import Padding
 from edgec.compiler.emit.tflite.weights import Weight, bias_tensor, weight_of, weight_tensor
+from edgec.graph.tflite.schema import ActivationFunctionType as Activation
+from edgec.graph.tflite.schema import Padding
 from edgec.graph.views import attribute
 
 Array = np.ndarray[Any, np.dtype[Any]]

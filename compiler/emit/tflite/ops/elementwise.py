@@ -14,7 +14,7 @@ from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, RefusalEr
 from edgec.compiler.emit.tflite.layout import Layout, Shape, broadcast_layout, identity, same_bytes
 from edgec.compiler.emit.tflite.program import Tensor
 from edgec.compiler.emit.tflite.registry import Registry
-from edgec.compiler.emit.tflite.schema import TensorType
+from edgec.graph.tflite.schema import TensorType
 from edgec.graph.views import attribute
 
 ELEMENTWISE = Registry()

@@ -11,10 +11,11 @@ import onnx_ir as ir
 from edgec.compiler.emit.tflite.call import Call
 from edgec.compiler.emit.tflite.context import Lowering, RefusalError
 from edgec.compiler.emit.tflite.layout import UNIT, Layout, Shape
-from edgec.compiler.emit.tflite.program import NUMPY_TYPE, Tensor
+from edgec.compiler.emit.tflite.program import Tensor
 from edgec.compiler.emit.tflite.quantisation import code_limits
 from edgec.compiler.emit.tflite.registry import Registry
-from edgec.compiler.emit.tflite.schema import MirrorPadMode
+from edgec.graph.tflite.schema import MirrorPadMode
+from edgec.graph.tflite.tensors import NUMPY_TYPE
 from edgec.graph.views import attribute
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -16,8 +16,8 @@ from edgec.compiler.emit.tflite.ops.pad import pad_spatial
 from edgec.compiler.emit.tflite.padding import Window, scheme
 from edgec.compiler.emit.tflite.program import Tensor
 from edgec.compiler.emit.tflite.registry import Registry
-from edgec.compiler.emit.tflite.schema import ActivationFunctionType as Activation
-from edgec.compiler.emit.tflite.schema import Padding
+from edgec.graph.tflite.schema import ActivationFunctionType as Activation
+from edgec.graph.tflite.schema import Padding
 from edgec.graph.views import attribute
 
 Array = np.ndarray[Any, np.dtype[Any]]

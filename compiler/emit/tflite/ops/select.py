@@ -11,9 +11,10 @@ from edgec.compiler.emit.tflite.call import Call
 from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, RefusalError
 from edgec.compiler.emit.tflite.layout import UNIT, Layout
 from edgec.compiler.emit.tflite.ops.elementwise import align, binary_tensors
-from edgec.compiler.emit.tflite.program import NUMPY_TYPE, Tensor
+from edgec.compiler.emit.tflite.program import Tensor
 from edgec.compiler.emit.tflite.registry import Registry
-from edgec.compiler.emit.tflite.schema import TensorType
+from edgec.graph.tflite.schema import TensorType
+from edgec.graph.tflite.tensors import NUMPY_TYPE
 from edgec.graph.views import attribute, constant
 
 SELECT = Registry()

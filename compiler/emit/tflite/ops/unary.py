@@ -11,10 +11,11 @@ from edgec.compiler.emit.tflite.call import Call, clip_bounds, is_read
 from edgec.compiler.emit.tflite.context import TYPES, Lowering, RefusalError
 from edgec.compiler.emit.tflite.layout import Layout, channels_last, identity
 from edgec.compiler.emit.tflite.patterns import WrittenOutGelu
-from edgec.compiler.emit.tflite.program import Quantization, Tensor
+from edgec.compiler.emit.tflite.program import Tensor
 from edgec.compiler.emit.tflite.quantisation import CodeForm, quantise
 from edgec.compiler.emit.tflite.registry import Registry
-from edgec.compiler.emit.tflite.schema import TensorType
+from edgec.graph.tflite.schema import TensorType
+from edgec.graph.tflite.tensors import Quantization
 from edgec.graph.views import attribute, constant
 
 UNARY = Registry()

@@ -18,22 +18,23 @@ from typing import Any
 
 import numpy as np
 
-from edgec.compiler.emit.tflite.program import NUMPY_TYPE, Quantization
-from edgec.compiler.emit.tflite.schema import (
-    BUILTIN_OPERATORS,
-    FILE_IDENTIFIER,
-    OPTIONS_NAME,
-    TABLES,
-    TensorType,
-)
 from edgec.graph.errors import ModelError
 from edgec.graph.files import open_regular
+from edgec.graph.tflite.schema import (
+    BUILTIN_OPERATORS,
+    FILE_IDENTIFIER,
+    TABLES,
+    UNIONS,
+    Field,
+    TensorType,
+)
+from edgec.graph.tflite.tensors import NUMPY_TYPE, Quantization
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _FORMAT = {
     "bool": "<?", "int8": "<b", "uint8": "<B", "int32": "<i", "uint32": "<I", "int64": "<q", "uint64": "<Q",
-    "float32": "<f",
+    "uint16": "<H",     "float32": "<f",
 }  # fmt: skip
 _MAX_DEPTH = 16
 _MAX_AXES = 32
@@ -49,7 +50,10 @@ DAMAGE = (struct.error, IndexError, KeyError, ValueError, OverflowError, TypeErr
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor. ``shape`` has 1 where ``signature`` has -1, an open axis; ``data`` are the bytes of a constant."""
+    """One tensor. ``shape`` has 1 where ``signature`` has -1, an open axis; ``data`` are the bytes of a constant.
+
+    ``sparsity``: how the bytes of a sparse constant lie (the fields of SparsityParameters).
+    """
 
     name: str
     type: TensorType
@@ -57,6 +61,7 @@ class TensorInfo:
     signature: tuple[int, ...]
     quantization: Quantization | None
     data: Array | None
+    sparsity: Mapping[str, Any] | None = None
 
     @property
     def elements(self) -> int:
@@ -96,6 +101,8 @@ class TfliteFile:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     metadata: Mapping[str, bytes]
+    signature: Mapping[int, str]
+    """The names that the first signature gives to inputs and outputs, by tensor."""
 
     @cached_property
     def edgec_metadata(self) -> dict[str, Any]:
@@ -125,9 +132,9 @@ class TfliteFile:
         return tuple(self.tensors[i] if i >= 0 else None for i in op.inputs)
 
 
-def read(source: str | Path | bytes) -> TfliteFile:
-    """Open a TFLite file, or its bytes. Raises ModelError for anything else."""
-    where = "TFLite bytes" if isinstance(source, bytes) else str(source)
+def read(source: str | Path | bytes, *, where: str = "TFLite bytes") -> TfliteFile:
+    """Open a TFLite file, or its bytes, which messages call ``where``. Raises ModelError for anything else."""
+    where = where if isinstance(source, bytes) else str(source)
     try:
         data = source if isinstance(source, bytes) else _content(Path(source))
     except (OSError, ValueError) as error:
@@ -136,10 +143,15 @@ def read(source: str | Path | bytes) -> TfliteFile:
     if len(data) < 8 or data[4:8] != FILE_IDENTIFIER:
         raise ModelError("not a TFLite file", where=where, why="it lacks the mark TFL3")
     try:
-        model = _Reader(data).table("Model", struct.unpack_from("<I", data)[0])
+        model = _Reader(data).table(TABLES["Model"], struct.unpack_from("<I", data)[0])
         return _assemble(model, len(data))
     except DAMAGE as error:
         raise ModelError("the TFLite file is damaged", where=where, why=str(error) or None) from error
+
+
+def read_table(data: bytes, fields: Mapping[str, Field]) -> dict[str, Any]:
+    """The root table of another flatbuffer. Raises one of `DAMAGE`."""
+    return _Reader(data).table(fields, struct.unpack_from("<I", data)[0])
 
 
 def _content(path: Path) -> bytes:
@@ -170,17 +182,17 @@ class _Reader:
     def _offset(self, at: int) -> int:
         return at + int(self._unpack("<I", at))
 
-    def table(self, name: str, at: int, depth: int = 0) -> dict[str, Any]:
+    def table(self, fields: Mapping[str, Field], at: int, depth: int = 0) -> dict[str, Any]:
         if depth > _MAX_DEPTH:
             raise ValueError("tables are nested too deep")
         self._spend(_TABLE_BYTES)
         vtable = at - int(self._unpack("<i", at))
         slots = (int(self._unpack("<H", vtable)) - 4) // 2
         values: dict[str, Any] = {}
-        for field, (slot, kind, default) in TABLES[name].items():
+        for field, (slot, kind, default) in fields.items():
             place = self._field(at, vtable, slot, slots)
-            if kind == "options":
-                values[field] = self._options(at, vtable, slot, slots, depth)
+            if kind in UNIONS:
+                values[field] = self._union(UNIONS[kind], at, vtable, slot, slots, depth)
             elif place is None:
                 values[field] = default
             else:
@@ -193,12 +205,14 @@ class _Reader:
         offset = int(self._unpack("<H", vtable + 4 + 2 * slot))
         return at + offset if offset else None
 
-    def _options(self, at: int, vtable: int, slot: int, slots: int, depth: int) -> dict[str, Any]:
+    def _union(
+        self, names: Mapping[int, str], at: int, vtable: int, slot: int, slots: int, depth: int
+    ) -> dict[str, Any]:
         kind, place = self._field(at, vtable, slot, slots), self._field(at, vtable, slot + 1, slots)
         if kind is None or place is None:
             return {}
-        name = OPTIONS_NAME.get(int(self._unpack("<B", kind)))
-        return {} if name is None else self.table(name, self._offset(place), depth + 1)
+        name = names.get(int(self._unpack("<B", kind)))
+        return {} if name is None else self.table(TABLES[name], self._offset(place), depth + 1)
 
     def _value(self, kind: str, place: int, depth: int) -> Any:
         if kind in _FORMAT:
@@ -207,14 +221,14 @@ class _Reader:
         if kind == "string":
             return self._bytes(start).decode("utf-8", errors="replace")
         if not kind.startswith("["):
-            return self.table(kind, start, depth + 1)
+            return self.table(TABLES[kind], start, depth + 1)
         element = kind[1:-1]
         count = int(self._unpack("<I", start))
         if element in _FORMAT:
             return self._vector(start + 4, count, element)
         if count > len(self.data):
             raise IndexError("a vector is longer than the file")
-        return [self.table(element, self._offset(start + 4 + 4 * i), depth + 1) for i in range(count)]
+        return [self.table(TABLES[element], self._offset(start + 4 + 4 * i), depth + 1) for i in range(count)]
 
     def _bytes(self, start: int) -> bytes:
         length = int(self._unpack("<I", start))
@@ -244,7 +258,15 @@ def _assemble(model: dict[str, Any], size: int) -> TfliteFile:
         for m in model["metadata"] or ()
     }
     inputs, outputs = (_indices(graph[key], len(tensors)) for key in ("inputs", "outputs"))
-    return TfliteFile(size, model["description"] or "", tensors, operators, inputs, outputs, metadata)
+    return TfliteFile(
+        size, model["description"] or "", tensors, operators, inputs, outputs, metadata, _signature(model)
+    )
+
+
+def _signature(model: dict[str, Any]) -> dict[int, str]:
+    first = next((s for s in model["signature_defs"] or () if s["subgraph_index"] == 0), None)
+    entries = [] if first is None else [*(first["inputs"] or ()), *(first["outputs"] or ())]
+    return {int(entry["tensor_index"]): str(entry["name"]) for entry in entries if entry["name"]}
 
 
 def _indices(values: Array | None, count: int) -> tuple[int, ...]:
@@ -279,7 +301,8 @@ def _tensor(table: dict[str, Any], buffers: list[Array | None]) -> TensorInfo:
         kind = TensorType.VARIANT
     if data is not None and not data.size:
         data = None
-    return TensorInfo(table["name"] or "", kind, shape, signature, _quantization(table["quantization"]), data)
+    codes = _quantization(table["quantization"])
+    return TensorInfo(table["name"] or "", kind, shape, signature, codes, data, table["sparsity"])
 
 
 def _quantization(table: dict[str, Any] | None) -> Quantization | None:

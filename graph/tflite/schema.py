@@ -1,8 +1,8 @@
 """The part of the TFLite flatbuffer schema that edgec writes and reads, as tables.
 
 ``TABLES[name][field] = (slot, kind, default)``. Kinds are flatbuffers scalars, ``"string"``, ``"[kind]"`` for a vector,
-``"Table"``/``"[Table]"``, and ``"options"`` for the union of operator options, which takes two slots: its type, then
-itself. A test holds every enum, slot and default here against the schema that ai-edge-litert ships.
+``"Table"``/``"[Table]"``, and ``"options"`` or ``"indices"`` for a union, which takes two slots: its type, then itself.
+A test holds every enum, slot and default here against the schema that ai-edge-litert ships.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class ActivationFunctionType(IntEnum):
     RELU = 1
     RELU_N1_TO_1 = 2
     RELU6 = 3
+    TANH = 4
 
 
 class MirrorPadMode(IntEnum):
@@ -115,6 +116,7 @@ TABLES: dict[str, dict[str, Field]] = {
         "buffer": (2, "uint32", 0),
         "name": (3, "string", None),
         "quantization": (4, "QuantizationParameters", None),
+        "sparsity": (6, "SparsityParameters", None),
         "shape_signature": (7, "[int32]", None),
     },
     "QuantizationParameters": {
@@ -122,6 +124,20 @@ TABLES: dict[str, dict[str, Field]] = {
         "zero_point": (3, "[int64]", None),
         "quantized_dimension": (6, "int32", 0),
     },
+    "SparsityParameters": {
+        "traversal_order": (0, "[int32]", None),
+        "block_map": (1, "[int32]", None),
+        "dim_metadata": (2, "[DimensionMetadata]", None),
+    },
+    "DimensionMetadata": {
+        "format": (0, "int8", 0),
+        "dense_size": (1, "int32", 0),
+        "array_segments": (2, "indices", None),
+        "array_indices": (4, "indices", None),
+    },
+    "Int32Vector": {"values": (0, "[int32]", None)},
+    "Uint16Vector": {"values": (0, "[uint16]", None)},
+    "Uint8Vector": {"values": (0, "[uint8]", None)},
     "Operator": {
         "opcode_index": (0, "uint32", 0),
         "inputs": (1, "[int32]", None),
@@ -182,6 +198,9 @@ TABLES: dict[str, dict[str, Field]] = {
     "MulOptions": {"fused_activation_function": _ACTIVATION},
     "DivOptions": {"fused_activation_function": _ACTIVATION},
     "ConcatenationOptions": {"axis": (0, "int32", 0), "fused_activation_function": (1, "int8", 0)},
+    "L2NormOptions": {"fused_activation_function": _ACTIVATION},
+    "PackOptions": {"values_count": (0, "int32", 0), "axis": (1, "int32", 0)},
+    "UnpackOptions": {"num": (0, "int32", 0), "axis": (1, "int32", 0)},
     "SoftmaxOptions": {"beta": (0, "float32", 0.0)},
     "ReshapeOptions": {"new_shape": (0, "[int32]", None)},
     "ReducerOptions": {"keep_dims": (0, "bool", False)},
@@ -220,6 +239,7 @@ OPTIONS_CODE: dict[str, int] = {
     "SoftmaxOptions": 9,
     "ConcatenationOptions": 10,
     "AddOptions": 11,
+    "L2NormOptions": 12,
     "ResizeBilinearOptions": 15,
     "ReshapeOptions": 17,
     "SpaceToDepthOptions": 19,
@@ -234,6 +254,8 @@ OPTIONS_CODE: dict[str, int] = {
     "ArgMaxOptions": 40,
     "TransposeConvOptions": 49,
     "ArgMinOptions": 57,
+    "PackOptions": 59,
+    "UnpackOptions": 64,
     "ResizeNearestNeighborOptions": 74,
     "LeakyReluOptions": 75,
     "MirrorPadOptions": 77,
@@ -245,7 +267,11 @@ OPTIONS_CODE: dict[str, int] = {
 }
 """Discriminators of the union of operator options."""
 
-OPTIONS_NAME = {code: name for name, code in OPTIONS_CODE.items()}
+UNIONS: dict[str, dict[int, str]] = {
+    "options": {code: name for name, code in OPTIONS_CODE.items()},
+    "indices": {1: "Int32Vector", 2: "Uint16Vector", 3: "Uint8Vector"},
+}
+"""Tables of each kind of union by discriminator."""
 
 OPERATOR_OPTIONS: dict[str, str] = {
     "ADD": "AddOptions",
@@ -263,11 +289,13 @@ OPERATOR_OPTIONS: dict[str, str] = {
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "GATHER": "GatherOptions",
     "GELU": "GeluOptions",
+    "L2_NORMALIZATION": "L2NormOptions",
     "LEAKY_RELU": "LeakyReluOptions",
     "MAX_POOL_2D": "Pool2DOptions",
     "MEAN": "ReducerOptions",
     "MIRROR_PAD": "MirrorPadOptions",
     "MUL": "MulOptions",
+    "PACK": "PackOptions",
     "REDUCE_MAX": "ReducerOptions",
     "REDUCE_MIN": "ReducerOptions",
     "REDUCE_PROD": "ReducerOptions",
@@ -281,5 +309,6 @@ OPERATOR_OPTIONS: dict[str, str] = {
     "SUB": "SubOptions",
     "SUM": "ReducerOptions",
     "TRANSPOSE_CONV": "TransposeConvOptions",
+    "UNPACK": "UnpackOptions",
 }
 """The options table of each operator that has fields to write; other operators carry none."""

@@ -24,6 +24,7 @@ from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Recipe, relative_to
 from edgec.compiler.plan.versions import versions
 from edgec.graph.cost import cost
+from edgec.graph.data import InputSpec
 from edgec.graph.read.metadata import notes_of
 from edgec.graph.version import __version__
 
@@ -85,6 +86,15 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
             "params": before.params,
             "bytes": plan.source_bytes,
             "latency": facts.timings.source,
+            "inputs": [
+                {
+                    "name": one.name,
+                    "shape": one.shape,
+                    "dtype": str(one.dtype),
+                    "channels_last": one.channels_last,
+                }
+                for one in InputSpec.of(plan.model)
+            ],
         },
         "target": plan.target.name,
         "target_title": plan.target.title,

@@ -258,9 +258,8 @@ def _fill(
         _copy_labels(options.labels, part / "labels.txt")
     (part / "engines.txt").write_text("\n".join(engine_lines(target)) + "\n", encoding="utf-8")
     notify("recording the self-test")
-    recorded = record(
-        [part / Path(a.path).name for a in chosen], recipe, part / "selftest.npz", options.samples
-    )
+    paths = [part / Path(a.path).name for a in chosen]
+    recorded = record(paths, report.model.inputs, recipe, part / "selftest.npz", options.samples)
     formats = sorted({artifact.format for artifact in chosen})
     wheels: list[str] = []
     for name in options.wheels_for:
@@ -275,6 +274,7 @@ def _fill(
         "threads": options.threads or target.threads,
         "preprocess": preprocess,
         "selftest": recorded.source,
+        "inputs": list(recorded.inputs),
         "artifacts": [
             {
                 "file": Path(artifact.path).name,

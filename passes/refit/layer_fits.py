@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError
+from edgec.graph.sharing import shares_weight
 from edgec.graph.sources import is_channels_last
 from edgec.graph.views import constant
 from edgec.passes.base import Context
@@ -191,6 +192,9 @@ class LayerFits:
         made = made_at(context.teacher.graph)
         for name in names:
             layer = layers[name]
+            if shares_weight(layer.node):
+                self.skipped[name] = "another layer reads its weight too"
+                continue
             goal = fit_target_of(layer, position)
             if goal.value not in made:
                 goal = FitTarget(layer.y.name or "")

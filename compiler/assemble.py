@@ -86,6 +86,8 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
             "params": before.params,
             "bytes": plan.source_bytes,
             "latency": facts.timings.source,
+            "task": facts.plan.told.task,
+            "labels": facts.plan.told.labels,
             "inputs": [
                 {
                     "name": one.name,
@@ -221,7 +223,14 @@ def _warnings(facts: RunFacts, doubts: Sequence[str]) -> list[str]:
     support = facts.plan.target.precisions.of(facts.plan.recipe.precision)
     if facts.plan.recipe.precision != "fp32" and not support.pays:
         found.append(f"{facts.plan.recipe.precision} on {facts.plan.target.title}: {support.why}")
-    return [*notes_of(facts.plan.model), *found, *doubts, *facts.evaluation.remarks, *facts.timings.warnings]
+    return [
+        *facts.plan.remarks,
+        *notes_of(facts.plan.model),
+        *found,
+        *doubts,
+        *facts.evaluation.remarks,
+        *facts.timings.warnings,
+    ]
 
 
 def environment() -> dict[str, Any]:

@@ -157,6 +157,9 @@ class SourceModel(Part):
     latency: Latency | None = None
     inputs: tuple[ModelInput, ...] = ()
     """Empty in reports of edgec 0.1."""
+    task: str = ""
+    labels: tuple[str, ...] = ()
+    """Names of classes, where the model or a file beside it has them."""
 
 
 class Compressed(Part):

@@ -25,6 +25,7 @@ from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Recipe, relative_to
 from edgec.compiler.plan.versions import versions
 from edgec.graph.cost import cost
+from edgec.graph.data import InputSpec
 from edgec.graph.read.metadata import notes_of
 from edgec.graph.version import __version__
 
@@ -88,6 +89,17 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
             "params": before.params,
             "bytes": plan.source_bytes,
             "latency": facts.timings.source,
+            "task": facts.plan.told.task,
+            "labels": facts.plan.told.labels,
+            "inputs": [
+                {
+                    "name": one.name,
+                    "shape": one.shape,
+                    "dtype": str(one.dtype),
+                    "channels_last": one.channels_last,
+                }
+                for one in InputSpec.of(plan.model)
+            ],
         },
         "target": plan.target.name,
         "target_title": plan.target.title,
@@ -215,7 +227,14 @@ def _warnings(facts: RunFacts, doubts: Sequence[str]) -> list[str]:
     support = facts.plan.target.precisions.of(facts.plan.recipe.precision)
     if facts.plan.recipe.precision != "fp32" and not support.pays:
         found.append(f"{facts.plan.recipe.precision} on {facts.plan.target.title}: {support.why}")
-    return [*notes_of(facts.plan.model), *found, *doubts, *facts.evaluation.remarks, *facts.timings.warnings]
+    return [
+        *facts.plan.remarks,
+        *notes_of(facts.plan.model),
+        *found,
+        *doubts,
+        *facts.evaluation.remarks,
+        *facts.timings.warnings,
+    ]
 
 
 def environment() -> dict[str, Any]:

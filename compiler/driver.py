@@ -33,6 +33,8 @@ def compile_recipe(recipe: Recipe, settings: Settings, metric: Metric | None = N
     with workspace(settings) as space:
         brought = space.read(recipe)
         plan = make_plan(brought.recipe, settings.loading, brought.pending)
+        for line in plan.remarks:
+            settings.progress.say(line)
         judge_teacher(plan, brought.targets, metric)
         doubts = doubts_of(plan)
         space.begin()

@@ -57,7 +57,7 @@ def _planned(recipe: Recipe) -> list[str]:
 
 def _remarks(plan: Plan) -> list[str]:
     """What is no error and yet may not be what was meant."""
-    found = []
+    found = list(plan.remarks)
     if plan.recipe.budget is not None:
         budget, spent = parse_budget(plan.recipe.budget), cost(plan.model)
         source = {"macs": spent.macs, "params": spent.params, "size": spent.weight_bytes}.get(budget.unit)

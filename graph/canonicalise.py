@@ -101,6 +101,10 @@ def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, li
     listener.stage(RUNNING)
     reference = Reference.of(original)
     graph = _freely(model, graph, reference, listener) or _fixed(model, reference, listener)
+    if len(graph.graph.inputs[0].shape or ()) > len(model.graph.input[0].type.tensor_type.shape.dim):
+        notes.append(
+            "the network takes one sample without a batch axis: artifacts take and give a leading axis of 1"
+        )
     mark_read(original, graph)
     keep_words(source, graph, notes)
     verify(graph)

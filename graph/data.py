@@ -85,7 +85,7 @@ class Dataset:
 
 def open_data(
     path: str | Path,
-    model: ir.Model,
+    model: ir.Model | tuple[InputSpec, ...],
     preprocess: Preprocess | None = None,
     *,
     samples: int | None = None,
@@ -93,13 +93,13 @@ def open_data(
     skip_bad: bool = False,
     labels: str | Path | None = None,
 ) -> Dataset:
-    """Open ``path`` for ``model`` and check every chosen sample: shape, type, NaN, damaged files.
+    """Open ``path`` for ``model`` (or its inputs) and check every chosen sample: shape, type, NaN, damaged files.
 
     ``samples`` picks that many by ``seed``. ``labels`` is a CSV ``file,label``, or is found beside the folder. The word
     ``random`` instead of a path gives noise, marked as such. Raises DataError, naming the file.
     """
     preprocess = preprocess or Preprocess()
-    specs = InputSpec.of(model)
+    specs = model if isinstance(model, tuple) else InputSpec.of(model)
     if str(path) == RANDOM:
         return _noise(specs, samples or 64, seed)
     path = Path(path)

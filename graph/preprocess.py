@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Literal["auto", "nchw", "nhwc"]
 Channels = Literal["rgb", "bgr", "gray"]
+Place = Literal["corner", "centre"]
 
 MOST_PIXELS = 89_478_485
 """Of a picture, before and after resizing: 256 MiB in three channels, which is where Pillow begins to suspect a bomb."""
@@ -55,6 +56,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "crop": read_crop,
     "channels": partial(values.word, words=get_args(Channels)),
     "letterbox": partial(values.whole, within=GREY),
+    "letterbox_at": partial(values.word, words=get_args(Place)),
 }
 """What each setting is read by, here, in recipes, and on the command line."""
 
@@ -65,7 +67,8 @@ class Preprocess:
 
     ``mean`` and ``std`` have one entry, or one per channel, in the order of ``channels``. ``resize`` is one number (the short
     side) or height and width; ``crop`` is the centre crop's height and width. With ``letterbox``, resizing keeps the aspect
-    ratio and fills the rest with that grey level, at the bottom and the right.
+    ratio and fills the rest with that grey level: at the bottom and the right (``letterbox_at`` ``corner``), or on both sides
+    alike, rounded as Ultralytics does (``centre``).
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -76,6 +79,7 @@ class Preprocess:
     crop: tuple[int, int] | None = None
     channels: Channels = "rgb"
     letterbox: int | None = None
+    letterbox_at: Place = "corner"
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -90,6 +94,8 @@ class Preprocess:
 
     def _goes_together(self) -> None:
         """Raise UsageError for settings of which one makes the other impossible."""
+        if self.letterbox is None and self.letterbox_at != "corner":
+            raise UsageError("--letterbox-at needs --letterbox", hint="Write --letterbox 114.")
         if self.letterbox is not None and (self.resize is None or len(self.resize) != 2):
             hint = "Write --resize 416x416."
             raise UsageError(
@@ -127,9 +133,12 @@ class Preprocess:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, as in the recipe."""
-        return {
+        found = {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
         }
+        if self.letterbox_at == "corner":
+            del found["letterbox_at"]  # files of edgec 0.1 say the same without it
+        return found
 
     def picture(self, image: Image.Image) -> Array:
         """Decode one picture to uint8 (height, width, channels)."""
@@ -181,10 +190,14 @@ class Preprocess:
         if self.letterbox is None:
             return image.resize((width, height), how)
         ratio = min(width / image.width, height / image.height)
-        inner = image.resize((max(1, int(image.width * ratio)), max(1, int(image.height * ratio))), how)
         grey = self.letterbox if image.mode == "L" else (self.letterbox,) * 3
         canvas = Pillow.new(image.mode, (width, height), grey)
-        canvas.paste(inner, (0, 0))
+        if self.letterbox_at == "centre":
+            wide, high = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
+            corner = (round((width - wide) / 2 - 0.1), round((height - high) / 2 - 0.1))
+        else:
+            wide, high, corner = max(1, int(image.width * ratio)), max(1, int(image.height * ratio)), (0, 0)
+        canvas.paste(image.resize((wide, high), how), corner)
         return canvas
 
     def _cropped(self, pixels: Array) -> Array:

@@ -115,6 +115,9 @@ class Progress:
     def step(self, label: str, done: int, total: int) -> None:
         """``done`` of ``total`` steps of ``label`` are finished. ``done`` never falls, and ends at ``total``."""
 
+    def say(self, line: str) -> None:
+        """One line that the user should see before the work begins."""
+
     def over(self, label: str, items: Iterable[T], total: int) -> Iterator[T]:
         """``items``, each a step of ``label``, which ends at ``total`` also where the loop is left early."""
         with self.counting(label, total) as count:

@@ -30,6 +30,7 @@ import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup, groups, remove
 from edgec.graph.errors import UsageError, did_you_mean
+from edgec.graph.sharing import SharedWeights
 from edgec.passes.base import Context, LayerReport, Note, PassResult, option
 from edgec.passes.budget import Budget
 from edgec.passes.channel_pruning.costs import cost_of, source_cost
@@ -180,10 +181,13 @@ class Compress(Decomposition):
         removals: Removals,
         ways: Mapping[str, Way],
     ) -> list[LayerReport]:
+        shared = SharedWeights.of(model.graph)
         compensate(choices.statistics, choices.groups, removals)
+        shared.restore(model.graph)  # before removal looks for what goes together
         gone = {name: rows_gone(one, choices.groups, removals) for name, one in choices.statistics.items()}
         record_removal(model, tuple(found), removals)
         remove(model, removals)
+        shared.restore(model.graph)
         layers, reports = layers_of(model), []
         for one in choices.candidates:
             if one.name in ways:

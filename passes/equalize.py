@@ -32,6 +32,7 @@ from edgec.graph.batch import as_inside
 from edgec.graph.channels import ChannelGroup, Member, groups
 from edgec.graph.errors import DataError
 from edgec.graph.execute import Executor
+from edgec.graph.sharing import shares_weight
 from edgec.graph.values import SHARE
 from edgec.graph.views import attribute, constant, own_constant, sole_consumer
 from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, option
@@ -95,11 +96,13 @@ def unit_peaks(channel_peaks: Array, member: Member) -> Array:
 
 
 def segments(model: ir.Model, found: Iterable[ChannelGroup]) -> list[Segment]:
-    """Cut every group at its depthwise convolutions."""
+    """Cut every group at its depthwise convolutions. Groups of weights that several layers read are left out: no factors suit
+    all of their inputs."""
     nodes = {node.name or "": node for node in model.graph}
+    shared = {name for name, node in nodes.items() if shares_weight(node)}
     result: list[Segment] = []
     for group in found:
-        if group.prunable:
+        if group.prunable and not shared & {one.node for one in (*group.producers, *group.consumers)}:
             result.extend(_cut(group, nodes))
     return result
 

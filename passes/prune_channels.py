@@ -25,6 +25,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup, groups, remove
+from edgec.graph.sharing import SharedWeights
 from edgec.graph.values import SHARE
 from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.budget import UNITS, Budget, budget_option, sole_budget
@@ -104,10 +105,13 @@ class PruneChannels(Pass):
             errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}
         chosen = self._allocate(errors, cost, limit, context)
         removals = removals_of(curves, chosen.widths)
+        shared = SharedWeights.of(model.graph)
         if self.criterion == "obs":
             compensate(statistics, prunable, removals)
+            shared.restore(model.graph)  # before removal looks for what goes together
         record_removal(model, found, removals)
         remove(model, removals)
+        shared.restore(model.graph)
         notes += [Note(why, node=name) for name, why in refused.items()]
         notes[:0] = self._summary(budget, chosen, limit, source, removals, self._multiple(context))
         return PassResult(

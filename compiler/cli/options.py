@@ -31,6 +31,7 @@ def data_options(command: F) -> F:
             click.option("--crop", type=params.setting("crop"), metavar="SIZE", help="Centre crop: 224 or 224x320."),
             click.option("--channels", type=params.word(("rgb", "bgr", "gray")), help="Channel order of the network's input."),
             click.option("--letterbox", type=params.setting("letterbox"), metavar="GREY", help="Keep the aspect ratio when resizing; fill with this grey (0 to 255)."),
+            click.option("--letterbox-at", type=params.setting("letterbox_at"), metavar="PLACE", help="Where the picture stands in the grey: corner (top left) or centre, as Ultralytics has it. [default: corner]"),
         ]
     ):  # fmt: skip
         command = option(command)
@@ -55,7 +56,7 @@ def loading(given: dict[str, Any]) -> Loading:
     return Loading(given["load_timeout"], given["load_memory"], given["trust"])
 
 
-SETTINGS = ("mean", "std", "scale", "layout", "resize", "crop", "channels", "letterbox")
+SETTINGS = ("mean", "std", "scale", "layout", "resize", "crop", "channels", "letterbox", "letterbox_at")
 
 
 def preprocessing(given: dict[str, Any]) -> dict[str, Any]:

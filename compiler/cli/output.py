@@ -111,13 +111,23 @@ class _BarProgress(Progress):
         if done >= total:
             self._bars.remove_task(self._tasks.pop(label))
 
+    def say(self, line: str) -> None:
+        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _LineProgress(Progress):
+    """Where no bar can be drawn: lines alone."""
+
+    def say(self, line: str) -> None:
+        stderr().print(line, markup=False, highlight=False, soft_wrap=True)
+
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
     """Progress bars with the time left, on a terminal or in a notebook only."""
     console = stderr()
     if quiet or not (console.is_terminal or _has_widgets(console)):
-        yield Progress()
+        yield Progress() if quiet else _LineProgress()
         return
     columns = (
         TextColumn("{task.description}", markup=False),

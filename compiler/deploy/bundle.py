@@ -256,11 +256,12 @@ def _fill(
     write_agent(part)
     if options.labels is not None:
         _copy_labels(options.labels, part / "labels.txt")
+    elif report.model.labels:
+        _write_labels(report.model.labels, part / "labels.txt")
     (part / "engines.txt").write_text("\n".join(engine_lines(target)) + "\n", encoding="utf-8")
     notify("recording the self-test")
-    recorded = record(
-        [part / Path(a.path).name for a in chosen], recipe, part / "selftest.npz", options.samples
-    )
+    paths = [part / Path(a.path).name for a in chosen]
+    recorded = record(paths, report.model.inputs, recipe, part / "selftest.npz", options.samples)
     formats = sorted({artifact.format for artifact in chosen})
     wheels: list[str] = []
     for name in options.wheels_for:
@@ -275,6 +276,7 @@ def _fill(
         "threads": options.threads or target.threads,
         "preprocess": preprocess,
         "selftest": recorded.source,
+        "inputs": list(recorded.inputs),
         "artifacts": [
             {
                 "file": Path(artifact.path).name,
@@ -296,7 +298,11 @@ def _fill(
 def _copy_labels(source: Path, copy: Path) -> None:
     text = read_text(source, _MOST_LABELS, "a list of labels")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
-    shown = [f"{visible(line.strip())}\n" for line in lines]  # the device prints them
+    _write_labels(lines, copy)
+
+
+def _write_labels(labels: Sequence[str], copy: Path) -> None:
+    shown = [f"{visible(line.strip())}\n" for line in labels]  # the device prints them
     copy.write_text("".join(shown), encoding="utf-8")
 
 

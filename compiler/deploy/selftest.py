@@ -2,107 +2,157 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgec.compiler.plan.recipe import Recipe
+from edgec.graph.data import noise, open_data
 from edgec.graph.disk import write_whole
 from edgec.graph.errors import DataError
 from edgec.graph.npz import npz_bytes
 from edgec.graph.scratch import scratch_folder, write_scratch
+from edgec.graph.sources import InputSpec
+from edgec.graph.text import visible
 from edgec.runtime.bench import BenchOptions, outputs
 from edgec.runtime.devices.local import LocalDevice
 
+if TYPE_CHECKING:
+    from edgec.runtime.replies import Outputs
+    from edgec.runtime.report.schema import ModelInput
+
 Array = np.ndarray[Any, np.dtype[Any]]
+Axes = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """``source``: what the samples are, for people. ``facts``: per file delegate, inputs, and quantised tensors."""
+    """``source``: what the samples are, for people. ``inputs``: those of the network that was compiled.
+
+    ``facts``: per file delegate, quantised tensors, and for each input the network's axis that stands at each place.
+    """
 
     source: str
+    inputs: tuple[Mapping[str, Any], ...]
     facts: Mapping[str, Mapping[str, Any]]
 
 
-def record(artifacts: Sequence[Path], recipe: Recipe, save: Path, samples: int) -> Recorded:
+def record(
+    artifacts: Sequence[Path],
+    inputs: Sequence[ModelInput],
+    recipe: Recipe,
+    save: Path,
+    samples: int,
+) -> Recorded:
     """Run ``samples`` inputs through every artifact on this host, each in a process of its own, into ``save``.
 
-    The inputs are the recipe's calibration samples where they can be read, else seeded noise.
+    ``inputs`` are the report's; where it has none (edgec 0.1), they are taken for pictures channels first, of the artifacts'
+    shapes. The samples are the recipe's calibration samples where they can be read, else seeded noise. Raises DataError
+    where an artifact lacks an input of the report.
     """
     arrays: dict[str, Array] = {}
     facts: dict[str, Mapping[str, Any]] = {}
+    specs = tuple(InputSpec(one.name, one.shape, np.dtype(one.dtype), one.channels_last) for one in inputs)
+    found: dict[str, Array] = {}
     source = ""
     with LocalDevice() as device, scratch_folder() as folder:
         for path in artifacts:
             first = folder / "first.npz"
             told = outputs(path, None, first, BenchOptions(), device)
-            facts[path.name] = told.model_dump(include={"engine", "engine_version", "delegate", "quantised"})
-            specs = {name: (shape, np.dtype(dtype)) for name, shape, dtype in told.inputs}
-            feeds, source = _samples(specs, told.quantised, path.suffix, recipe, samples)
+            axes = _axes(path)
+            specs = specs or _assumed(told, axes, path, recipe)
+            _check(specs, told, path)
+            if not found:
+                found, source = _samples(specs, recipe, samples)
+            feeds = {}
+            for name, shape, dtype in told.inputs:
+                feeds[name] = _placed(found[name], shape, axes.get(name), told.quantised.get(name), dtype)
             given, result = folder / "inputs.npz", folder / "outputs.npz"
             write_scratch(given, npz_bytes(feeds))
             outputs(path, given, result, BenchOptions(), device)
             arrays |= {f"{path.name}/in/{name}": array for name, array in feeds.items()}
             with np.load(result) as archive:
                 arrays |= {f"{path.name}/out/{name}": archive[name] for name in archive.files}
+            known = told.model_dump(include={"engine", "engine_version", "delegate", "quantised"})
+            facts[path.name] = {**known, "axes": {name: list(perm) for name, perm in axes.items()}}
     write_whole(save, npz_bytes(arrays, compressed=True))
-    return Recorded(source, facts)
-
-
-def _samples(
-    specs: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],
-    quantised: Mapping[str, tuple[float, int]],
-    suffix: str,
-    recipe: Recipe,
-    count: int,
-) -> tuple[dict[str, Array], str]:
-    """Feeds with ``count`` samples in an artifact's own layout and type, and what they are."""
-    last = suffix == ".tflite" and recipe.io_layout == "nhwc"
-    shapes = {name: _channels_first(shape) if last else shape for name, (shape, _) in specs.items()}
-    found, source = _calibration(shapes, recipe, count)
-    if found is None:
-        rng = np.random.default_rng(0)
-        found = {
-            name: rng.standard_normal((count, *(shape[1:] if shape[:1] == (1,) else shape)), np.float32)
-            for name, shape in shapes.items()
+    kept = tuple(
+        {
+            "name": one.name, "shape": list(one.shape), "dtype": str(one.dtype),
+            "channels_last": one.channels_last,
         }
-        source = f"{count} samples of seeded noise"
-    feeds = {}
-    for name, (shape, dtype) in specs.items():
-        array = np.moveaxis(found[name], 1, -1) if last and len(shape) == 4 else found[name]
-        if dtype.kind in "iu" and name in quantised:
-            scale, zero = quantised[name]
-            limits = np.iinfo(dtype)
-            array = np.clip(np.round(array / np.float32(scale)) + zero, limits.min, limits.max)
-        feeds[name] = np.ascontiguousarray(array, dtype)
-    return feeds, source
+        for one in specs
+    )  # fmt: skip
+    return Recorded(source, kept, facts)
 
 
-def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
+def _check(specs: Sequence[InputSpec], told: Outputs, path: Path) -> None:
+    """Raise DataError where an artifact's inputs are not those of the report."""
+    sizes = {one.name: math.prod(one.shape) for one in specs}
+    for name, shape, _ in told.inputs:
+        if sizes.get(name) != math.prod(shape):
+            why = f"its input {visible(name)!r} is another than the report's"
+            raise DataError("the artifact is not the one of the report", where=path.name, why=why)
 
 
-def _calibration(
-    shapes: Mapping[str, tuple[int, ...]], recipe: Recipe, count: int
-) -> tuple[dict[str, Array] | None, str]:
-    """The first calibration samples by input name, or None where the data is not at hand."""
-    import onnx
-    import onnx_ir as ir
+def _axes(path: Path) -> Axes:
+    """Of a TFLite file, as it says itself; an ONNX file keeps the network's own."""
+    if path.suffix != ".tflite":
+        return {}
+    from edgec.compiler.emit.tflite.read import read
+    from edgec.compiler.evaluate.tflite_quality import axes_of
 
-    from edgec.graph.data import open_data
+    file = read(path)
+    ranks = {file.tensors[index].name: len(file.tensors[index].shape) for index in file.inputs}
+    return {name: axes for name, axes in axes_of(file).items() if ranks.get(name) == len(axes)}
 
-    if recipe.data is None or recipe.data.path == "random" or not Path(recipe.data.path).exists():
-        return None, ""
-    values = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in shapes.items()]
-    bare = onnx.helper.make_model(onnx.helper.make_graph([], "inputs", values, []))
-    try:
-        data = open_data(
-            recipe.data.path, ir.from_proto(bare), recipe.preprocess.build(), samples=count, skip_bad=True
-        )
-    except DataError:
-        return None, ""  # the data changed since the run: noise tests the arithmetic as well
-    return next(iter(data.batches(len(data)))), f"{len(data)} of the calibration samples"
+
+def _assumed(told: Outputs, axes: Axes, path: Path, recipe: Recipe) -> tuple[InputSpec, ...]:
+    """Inputs of a run whose report says nothing of them."""
+    found = []
+    for name, shape, dtype in told.inputs:
+        moved = axes.get(name)
+        if moved is None and path.suffix == ".tflite" and recipe.io_layout == "nhwc" and len(shape) == 4:
+            moved = (0, 2, 3, 1)
+        if moved is not None:
+            shape = tuple(shape[list(moved).index(axis)] for axis in range(len(moved)))
+        kind = np.dtype(np.float32) if name in told.quantised else np.dtype(dtype)
+        found.append(InputSpec(name, tuple(shape[1:] if shape[:1] == (1,) else shape), kind))
+    return tuple(found)
+
+
+def _samples(specs: tuple[InputSpec, ...], recipe: Recipe, count: int) -> tuple[dict[str, Array], str]:
+    """``count`` samples by input, as the network that was compiled takes them, and what they are."""
+    if recipe.data is not None and recipe.data.path != "random" and Path(recipe.data.path).exists():
+        try:
+            data = open_data(recipe.data.path, specs, recipe.preprocess.build(), samples=count, skip_bad=True)
+            return next(iter(data.batches(len(data)))), f"{len(data)} of the calibration samples"
+        except DataError:
+            pass  # the data changed since the run: noise tests the arithmetic as well
+    rng = np.random.default_rng(0)
+    made = {one.name: noise(rng, (count, *one.shape), one.dtype) for one in specs}
+    return made, f"{count} samples of seeded noise"
+
+
+def _placed(
+    array: Array,
+    shape: Sequence[int],
+    axes: Sequence[int] | None,
+    codes: tuple[float, int] | None,
+    dtype: str,
+) -> Array:
+    """Samples (N, ...) as an artifact takes them one by one: its axes, its codes, its type."""
+    count, kind = len(array), np.dtype(dtype)
+    if axes is not None:
+        back = [shape[list(axes).index(axis)] for axis in range(len(axes))]
+        array = array.reshape(count, *back).transpose(0, *(1 + axis for axis in axes))
+    if codes is not None and kind.kind in "iu" and array.dtype.kind == "f":
+        scale, zero = codes
+        limits = np.iinfo(kind)
+        array = np.clip(np.round(array / np.float32(scale)) + zero, limits.min, limits.max)
+    one = tuple(shape[1:] if tuple(shape[:1]) == (1,) else shape)
+    return np.ascontiguousarray(array.reshape(count, *one), kind)

@@ -1,6 +1,6 @@
 """Write an int8 graph with nothing in the file that a reader can work out: measured, a fifth of a small network.
 
-1. Equal constants are stored once: scales and zero points repeat in every pair. Signed codes and zero points are not shared.
+1. Equal constants are stored once: scales and zero points repeat in every pair, weights where layers share them.
 2. What quantisation added gets short names. Inputs, outputs, nodes and tensors of the source keep theirs, so that a report
    and a profile name layers as before.
 3. A shape or type that inference finds again is left out; one that it does not find stays.
@@ -8,11 +8,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
+import numpy as np
 import onnx
 
 ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+_WORTH = 512
+"""Bytes of weights: what reads them again takes a hundred itself."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -20,6 +23,7 @@ def shrink(proto: onnx.ModelProto) -> None:
     """In place, for a graph that holds QuantizeLinear or DequantizeLinear; any other is left as it is."""
     if not any(node.op_type in ROUNDING for node in proto.graph.node):
         return
+    _share_weights(proto.graph)
     _share_constants(proto.graph)
     _shorten_names(proto.graph)
     _drop_inferred(proto)
@@ -30,9 +34,13 @@ def _share_constants(graph: onnx.GraphProto) -> None:
     first: dict[tuple[object, ...], str] = {}
     same: dict[str, str] = {}
     kept = []
+    alone = _of_weights(graph)
     for tensor in graph.initializer:
         key = (tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes())
-        if tensor.name not in fixed and key in first and not _is_signed(tensor):
+        if tensor.name in alone:
+            kept.append(tensor)
+            continue
+        if tensor.name not in fixed and key in first:
             same[tensor.name] = first[key]
             continue
         first.setdefault(key, tensor.name)
@@ -42,9 +50,52 @@ def _share_constants(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(kept)
 
 
-def _is_signed(tensor: onnx.TensorProto) -> bool:
-    """onnxruntime on x86 makes signed codes and zero points unsigned, each anew under the old one's name: twice is refused."""
-    return tensor.data_type == onnx.TensorProto.INT8
+def _of_weights(graph: onnx.GraphProto) -> frozenset[str]:
+    """Codes of weights and their zero points. Where x86 has no VNNI, `session.x64quantprecision` has onnxruntime turn these to
+    unsigned, each under a name made of the old one: it stops where two layers share them."""
+    stored = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    return frozenset(
+        name for node in _dequantised(graph, stored) for name in (node.input[0], *node.input[2:3])
+    )
+
+
+def _dequantised(graph: onnx.GraphProto, stored: Container[str]) -> Iterator[onnx.NodeProto]:
+    return (node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in stored)
+
+
+def _share_weights(graph: onnx.GraphProto) -> None:
+    """Weights of several layers are stored once: the later ones read them through a Reshape to their own shape, which
+    onnxruntime folds to a constant before it turns weights to unsigned (see `_of_weights`).
+
+    Before and after::
+
+        w1 -> DequantizeLinear -> Conv 1        w1 -> DequantizeLinear -> Conv 1
+        w2 -> DequantizeLinear -> Conv 2        w1 -> Reshape -> DequantizeLinear -> Conv 2
+    """
+    stored = {one.name: one for one in graph.initializer if one.data_type == onnx.TensorProto.INT8}
+    first: dict[tuple[object, ...], str] = {}
+    views: list[onnx.NodeProto] = []
+    for node in list(_dequantised(graph, stored)):
+        name = node.input[0]
+        codes = onnx.numpy_helper.to_array(stored[name])
+        if codes.nbytes < _WORTH:
+            continue
+        key = (codes.shape, codes.tobytes())
+        if key not in first:
+            first[key] = name
+            continue
+        again = f"{name}_again_{len(views)}"
+        shape = onnx.numpy_helper.from_array(np.array(codes.shape, np.int64), f"{again}_shape")
+        views.append(onnx.helper.make_node("Reshape", [first[key], shape.name], [again], name=again))
+        graph.initializer.append(shape)
+        node.input[0] = again
+    nodes = [*views, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    read = {name for node in _nodes(graph) for name in node.input} | {value.name for value in graph.output}
+    kept = [one for one in graph.initializer if one.name in read or one.name not in stored]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _shorten_names(graph: onnx.GraphProto) -> None:

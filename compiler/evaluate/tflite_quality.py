@@ -93,7 +93,7 @@ def _run_all(files: Sequence[Path], feeds: Mapping[str, Array]) -> Iterator[tupl
     with scratch_folder() as folder, open_device("local") as device:
         for index, path in enumerate(files):
             file = read(path)
-            axes = _axes_of(file)
+            axes = axes_of(file)
             given = [file.tensors[i] for i in file.inputs]
             moved = [
                 _to_layout(array, axes.get(name), tensor)
@@ -111,7 +111,7 @@ def _run_all(files: Sequence[Path], feeds: Mapping[str, Array]) -> Iterator[tupl
             )
 
 
-def _axes_of(file: TfliteFile) -> Axes:
+def axes_of(file: TfliteFile) -> Axes:
     """Written into the file by the emitter; of a foreign file nothing is known."""
     axes = file.edgec_metadata.get("axes")
     if not isinstance(axes, dict):

@@ -55,6 +55,7 @@ class PreprocessOptions(TypedDict, total=False):
     crop: int | str | Iterable[int]
     channels: str
     letterbox: int | str
+    letterbox_at: str
 
 
 PathLike = str | os.PathLike[str]

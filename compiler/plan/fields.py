@@ -84,6 +84,7 @@ LayoutField = Annotated[preprocess.Layout, BeforeValidator(preprocess.READERS["l
 ResizeField = Annotated[tuple[int, ...], BeforeValidator(preprocess.READERS["resize"])]
 CropField = Annotated[tuple[int, int], BeforeValidator(preprocess.READERS["crop"])]
 ChannelsField = Annotated[preprocess.Channels, BeforeValidator(preprocess.READERS["channels"])]
+PlaceField = Annotated[preprocess.Place, BeforeValidator(preprocess.READERS["letterbox_at"])]
 GreyField = Annotated[int, BeforeValidator(preprocess.READERS["letterbox"])]
 
 

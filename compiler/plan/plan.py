@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from edgec.compiler.plan.defaults import precision_of, resolve_passes, with_merg
 from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.needs import check_given
 from edgec.compiler.plan.recipe import EvalSource, PassSpec, Recipe, check_model
+from edgec.compiler.plan.told import told_of, with_told
 from edgec.compiler.plan.versions import versions
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, InputSpec, open_data
@@ -24,6 +25,7 @@ from edgec.graph.foreign import Loading, Pending, begin
 from edgec.graph.labels import check_classes
 from edgec.graph.load import check_file
 from edgec.graph.plugins import TARGETS, plugin
+from edgec.graph.read.told import Told
 from edgec.graph.version import __version__
 from edgec.passes.base import Pass
 from edgec.passes.budget import has_latency, parse_budget
@@ -57,6 +59,10 @@ class Plan:
     evaluation: Dataset | None
     target: Target
     passes: tuple[Pass, ...]
+    told: Told = field(default_factory=Told)
+    """What the model says of itself."""
+    remarks: tuple[str, ...] = ()
+    """What was made of it, for the user."""
 
     @property
     def has_latency_budget(self) -> bool:
@@ -111,6 +117,8 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
         model = pending.model()
     check_budgets(recipe, passes, model)
     passes = with_merged_layers(recipe, passes, model)
+    told = told_of(recipe, model)
+    recipe, remarks = with_told(recipe, told)
     preprocess = recipe.preprocess.build()
     preprocess.check_inputs([spec.channels for spec in InputSpec.of(model) if spec.shape])
     data = evaluation = None
@@ -128,7 +136,7 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
         if known is not None:
             check_outputs(model, known, recipe.threads)
     resolved = _resolved(recipe, passes, sha256, data, evaluation)
-    return Plan(resolved, model, size, sha256, data, evaluation, target, passes)
+    return Plan(resolved, model, size, sha256, data, evaluation, target, passes, told, remarks)
 
 
 def check_latency(recipe: Recipe, passes: Sequence[Pass], target: Target) -> None:

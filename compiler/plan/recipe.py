@@ -78,6 +78,7 @@ class Preprocessing(_Closed):
     crop: fields.CropField | None = None
     channels: fields.ChannelsField = "rgb"
     letterbox: fields.GreyField | None = None
+    letterbox_at: fields.PlaceField = "corner"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Preprocessing:

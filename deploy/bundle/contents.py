@@ -35,10 +35,12 @@ def read_bundle() -> Json:
             bundle = json.loads(file.read(_MOST).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged("bundle.json", str(error)) from error
-    _check("bundle.json", bundle, {"threads": _count, "artifacts": _list, "preprocess": _object})
+    _check("bundle.json", bundle, _BUNDLE)
     for entry in bundle["artifacts"]:
         _check("bundle.json: an artifact", entry, _ARTIFACT)
-    _check("bundle.json: preprocess", bundle["preprocess"], _PREPROCESS)
+    for entry in bundle["inputs"]:
+        _check("bundle.json: an input", entry, _INPUT)
+    _check("bundle.json: preprocess", {"letterbox_at": "corner", **bundle["preprocess"]}, _PREPROCESS)
     return dict(bundle)
 
 
@@ -107,10 +109,28 @@ def _codes(value: Any) -> bool:
     return isinstance(value, dict) and all(_numbers(pair) and len(pair) == 2 for pair in value.values())
 
 
+def _count_of_any(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _order(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and all(type(axis) is int for axis in value)
+        and sorted(value) == list(range(len(value)))
+    )
+
+
 def _file(value: Any) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9_][\w.+-]*\.(onnx|tflite)", value))
 
 
+_BUNDLE: Dict[str, Callable[[Any], bool]] = {
+    "threads": _count,
+    "artifacts": _list,
+    "inputs": _list,
+    "preprocess": _object,
+}
 _ARTIFACT: Dict[str, Callable[[Any], bool]] = {
     "file": _file,
     "format": lambda value: value in ("onnx", "tflite"),
@@ -118,6 +138,13 @@ _ARTIFACT: Dict[str, Callable[[Any], bool]] = {
     "sha256": lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value)),
     "delegate": lambda value: isinstance(value, str),
     "quantised": _codes,
+    "axes": lambda value: isinstance(value, dict) and all(map(_order, value.values())),
+}
+_INPUT: Dict[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "shape": lambda value: isinstance(value, list) and all(map(_count_of_any, value)),
+    "dtype": lambda value: isinstance(value, str) and bool(re.fullmatch("[a-z]+[0-9]*", value)),
+    "channels_last": lambda value: isinstance(value, bool),
 }
 _PREPROCESS: Dict[str, Callable[[Any], bool]] = {
     "mean": _numbers,
@@ -127,6 +154,8 @@ _PREPROCESS: Dict[str, Callable[[Any], bool]] = {
     "resize": _sizes,
     "crop": lambda value: _sizes(value) and (value is None or len(value) == 2),
     "letterbox": lambda value: value is None or (type(value) is int and 0 <= value <= 255),
+    "letterbox_at": lambda value: value in ("corner", "centre"),
+    "layout": lambda value: value in ("auto", "nchw", "nhwc"),
 }
 
 

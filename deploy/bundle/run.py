@@ -32,6 +32,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from contents import AgentError, intact, open_engine, read_bundle, runnable, visible  # noqa: E402
+from prepare import Preparation, typed  # noqa: E402
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
 ARRAYS = {".npy", ".npz"}
@@ -50,43 +51,48 @@ class Model:
         self.engine = open_engine(
             intact(self.artifact), engine or None, threads or self.bundle["threads"], {}
         )
+        self.inputs = {spec["name"]: spec for spec in self.bundle["inputs"]}
+        lacking = [name for name, _, _ in self.engine.inputs if name not in self.inputs]
+        if lacking:
+            raise AgentError(
+                "data", f"bundle.json is damaged, copy the bundle again: no input {lacking[0]!r}"
+            )
         labels = HERE / "labels.txt"
         text = labels.read_text(encoding="utf-8", errors="replace") if labels.is_file() else ""
         self.labels = [visible(line, 200) for line in text.split("\n")[:-1]]
 
     def __call__(self, source: Any) -> Dict[str, Any]:
         """Outputs for a file, a uint8 picture (H, W, C), a float array for the only input, or a dict of arrays."""
-        arrays = source if isinstance(source, dict) else {self.engine.inputs[0][0]: self.prepare(source)}
+        arrays = self._arrays(source)
         feeds = {}
         for name, shape, dtype in self.engine.inputs:
+            if name not in arrays:
+                raise AgentError("data", f"no array for the input {name!r}")
             feeds[name] = self._fit(name, np.asarray(arrays[name]), shape, dtype)
         self.engine.feed(feeds)
         self.engine.invoke()
         return {name: self._real(name, array) for name, array in self.engine.outputs().items()}
 
-    def prepare(self, source: Any) -> Any:
-        """The network's input, float, for a file or an array."""
+    def _arrays(self, source: Any) -> Dict[str, Any]:
+        """By input name, what each input takes, in the layout of the network that was compiled."""
+        steps, first = Preparation(self.bundle["preprocess"]), self.engine.inputs[0][0]
         if isinstance(source, (str, Path)):
             path = Path(source)
-            if path.suffix == ".npz":
-                with np.load(path, allow_pickle=False) as archive:
-                    return self.prepare(archive["x" if "x" in archive.files else archive.files[0]])
+            if path.suffix not in ARRAYS:
+                return {first: steps.placed(steps.file(path), self.inputs[first])}
+            stored = np.load(path, allow_pickle=False)
             if path.suffix == ".npy":
-                return self.prepare(np.load(path, allow_pickle=False))
-            from PIL import Image
-
-            # Not by name: then Pillow maps an uncompressed TIFF, and garbles one that is turned on its side.
-            with path.open("rb") as stream, Image.open(stream) as image:
-                return self._normalise(self._picture(image))
-        array = np.asarray(source)
-        if array.dtype.kind == "f":
-            return array
-        steps = self.bundle["preprocess"]
-        if steps["resize"] or steps["crop"]:
-            from PIL import Image
-
-            array = self._picture(Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array))
-        return self._normalise(array)
+                return self._arrays(stored)
+            with stored:
+                names = [name for name in self.inputs if name in stored.files]
+                alone = "x" if "x" in stored.files else stored.files[0]
+                return self._arrays({name: stored[name] for name in names} if names else stored[alone])
+        given = source if isinstance(source, dict) else {first: source}
+        return {
+            name: steps.array(np.asarray(array), self.inputs[name])
+            for name, array in given.items()
+            if name in self.inputs
+        }
 
     def top(self, outputs: Dict[str, Any], count: int) -> List[Tuple[int, str, float]]:
         """Best classes of the first output: (class, label, score)."""
@@ -94,55 +100,20 @@ class Model:
         order = np.argsort(-scores, kind="stable")[:count]
         return [(int(i), self.labels[i] if i < len(self.labels) else "", float(scores[i])) for i in order]
 
-    def _picture(self, image: Any) -> Any:
-        """Decode as at compile time: rotate as the camera says, channels, resize, centre crop."""
-        from PIL import Image, ImageOps
-
-        steps = self.bundle["preprocess"]
-        image = ImageOps.exif_transpose(image).convert("L" if steps["channels"] == "gray" else "RGB")
-        sizes, bilinear = steps["resize"], getattr(Image, "Resampling", Image).BILINEAR
-        if sizes and len(sizes) == 1:
-            ratio = sizes[0] / min(image.size)
-            width, height = (max(sizes[0], round(side * ratio)) for side in image.size)
-            image = image.resize((width, height), bilinear)
-        elif sizes and steps["letterbox"] is None:
-            image = image.resize((sizes[1], sizes[0]), bilinear)
-        elif sizes:
-            ratio = min(sizes[1] / image.width, sizes[0] / image.height)
-            size = (max(1, int(image.width * ratio)), max(1, int(image.height * ratio)))
-            grey = steps["letterbox"] if image.mode == "L" else (steps["letterbox"],) * 3
-            canvas = Image.new(image.mode, (sizes[1], sizes[0]), grey)
-            canvas.paste(image.resize(size, bilinear), (0, 0))
-            image = canvas
-        pixels = np.asarray(image)
-        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-        if steps["crop"]:
-            height, width = steps["crop"]
-            top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-            if top < 0 or left < 0:
-                raise AgentError("data", f"the picture is smaller than the crop of {height}x{width}")
-            pixels = pixels[top : top + height, left : left + width]
-        return pixels[:, :, ::-1] if steps["channels"] == "bgr" else pixels
-
-    def _normalise(self, pixels: Any) -> Any:
-        """Raw values, channels last, to (value * scale - mean) / std."""
-        steps = self.bundle["preprocess"]
-        out = pixels.astype(np.float32) * np.float32(steps["scale"])
-        return (out - np.asarray(steps["mean"], np.float32)) / np.asarray(steps["std"], np.float32)
-
     def _fit(self, name: str, array: Any, shape: Tuple[int, ...], dtype: Any) -> Any:
-        """Batch axis, channel order, and codes as the artifact wants them."""
-        array = array if array.ndim == len(shape) else array[None]
-        if array.shape[1:] != shape[1:] and array.ndim == 4:
-            moved = {(0, 3, 1, 2): array.transpose(0, 3, 1, 2), (0, 2, 3, 1): array.transpose(0, 2, 3, 1)}
-            array = next((view for view in moved.values() if view.shape[1:] == shape[1:]), array)
-        if array.shape[1:] != shape[1:] or len(array) != 1:
-            raise AgentError("data", f"input {name!r} must be {list(shape)}, not {list(array.shape)}")
+        """A sample in the network's layout, as the artifact wants it: axes in its order, and codes where it takes codes."""
+        own = tuple(self.inputs[name]["shape"])
+        if array.shape != own:
+            raise AgentError("data", f"input {name!r} must be {list(own)}, not {list(array.shape)}")
+        axes = self.artifact["axes"].get(name)
+        if axes is not None:
+            back = [shape[axes.index(axis)] for axis in range(len(axes))]
+            array = array.reshape(back).transpose(axes)
         if array.dtype.kind == "f" and dtype.kind in "iu" and name in self.artifact["quantised"]:
             scale, zero = self.artifact["quantised"][name]
             limits = np.iinfo(dtype)
             array = np.clip(np.round(array / np.float32(scale)) + zero, limits.min, limits.max)
-        return np.ascontiguousarray(array, dtype)
+        return typed(name, array, dtype).reshape(shape)
 
     def _real(self, name: str, array: Any) -> Any:
         if name in self.artifact["quantised"] and array.dtype.kind in "iu":

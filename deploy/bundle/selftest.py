@@ -72,11 +72,15 @@ def differences(engine: Any, name: str, recorded: Any) -> Tuple[bool, float, int
         raise KeyError("samples")
     for i in range(count):
         engine.feed(
-            {n: np.ascontiguousarray(recorded[f"{name}/in/{n}"][i : i + 1]) for n, _, _ in engine.inputs}
+            {
+                n: np.ascontiguousarray(recorded[f"{name}/in/{n}"][i]).reshape(shape)
+                for n, shape, _ in engine.inputs
+            }
         )
         engine.invoke()
         for output, array in engine.outputs().items():
-            want = recorded[f"{name}/out/{output}"][i : i + 1]
+            rows = recorded[f"{name}/out/{output}"]
+            want = rows[i : i + 1] if array.shape[:1] == (1,) else rows[i]  # as the agent put them together
             same = (
                 array.dtype == want.dtype and array.shape == want.shape and array.tobytes() == want.tobytes()
             )

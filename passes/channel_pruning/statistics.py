@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup
+from edgec.graph.sharing import SharedWeights
 from edgec.graph.views import sole_consumer
 from edgec.passes.base import Context
 from edgec.passes.refit.fit import FitOptions, row_fraction
@@ -127,6 +128,22 @@ def gather(
             found[layer.name] = _one(walk, layer, following, position, batches, options, number)
     finally:
         store.clear()
+    return _pooled(model, found)
+
+
+def _pooled(model: ir.Model, found: dict[str, ConsumerStatistics]) -> dict[str, ConsumerStatistics]:
+    """Layers that share a weight are one layer that sees the rows of all: what is made of it is the same for each."""
+    for names in SharedWeights.of(model.graph).names():
+        known = [found[name] for name in names if name in found]
+        rows = sum(one.rows for one in known)
+        if len(known) < 2 or not rows:
+            continue
+        h = np.sum([one.h * (one.rows / rows) for one in known], axis=0)
+        columns = known[0].columns
+        energy = sum(one.energy * one.rows for one in known) / rows
+        for one in known:
+            made = ConsumerStatistics(one.layer, h, columns, energy, rows, known[0].ridge)
+            found[one.layer.name] = made
     return found
 
 

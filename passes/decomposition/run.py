@@ -9,6 +9,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgec.graph.cost import cost
+from edgec.graph.sharing import shares_weight
 from edgec.passes.base import (
     NUMBER_FORMATS,
     Context,
@@ -168,6 +169,8 @@ def price_of(budget: Budget, context: Context, scale: float) -> Price:
 
 def refusal(layer: Layer, forms: Sequence[Form]) -> str | None:
     """Why a layer cannot be cut into any of ``forms``, or None."""
+    if shares_weight(layer.node):
+        return "another layer reads its weight too"
     if layer.patches.group > 1:
         return "its channels are in groups"
     if layer.channels_last or not layer.patches.bias:

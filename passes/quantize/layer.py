@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.batch import as_inside
+from edgec.graph.sharing import shares_weight
 from edgec.graph.views import ConvView, GemmView, attribute, constant, set_constant, shape_of
 from edgec.passes.quantize.weights import guard_bias, quantise_bias
 from edgec.passes.solvers.gram import Patches
@@ -124,11 +125,14 @@ class Layer:
 
 
 def layers(quantised: ir.Model, original: ir.Model) -> Iterator[Layer]:
-    """The quantised linear layers that ``original`` has too (same name and weight shape), in graph order."""
+    """The quantised linear layers that ``original`` has too (same name and weight shape), in graph order.
+
+    A weight that several layers read is no layer's own to fit: its codes are the nearest ones.
+    """
     origins = {node.name: node for node in original.graph}
     for node in quantised.graph:
         origin = origins.get(node.name)
-        if origin is not None and origin.op_type == node.op_type:
+        if origin is not None and origin.op_type == node.op_type and not shares_weight(origin):
             found = _layer(node, origin)
             if found is not None:
                 yield found

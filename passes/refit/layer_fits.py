@@ -15,6 +15,8 @@ import onnx_ir as ir
 
 from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError
+from edgec.graph.sharing import shares_weight
+from edgec.graph.sources import is_channels_last
 from edgec.graph.views import constant
 from edgec.passes.base import Context
 from edgec.passes.refit.channel_map import ChannelMap, channel_maps
@@ -64,6 +66,8 @@ class Batches:
     mirror: bool = False
     memory: float = MEMORY
     mixup: bool = False
+    channels_last: frozenset[str] = frozenset()
+    """Inputs of (N, height, width, channels), which mirroring must know."""
 
     @staticmethod
     def of(
@@ -74,11 +78,11 @@ class Batches:
             raise PassError("needs calibration data")
         size = batch_size(graph)
         fit, held = split(context.data, held_out, context.seed)
-        return Batches(fit, held, size, hflip, mixup=mixup)
+        return Batches(fit, held, size, hflip, mixup=mixup, channels_last=channels_last(graph))
 
     def __iter__(self) -> Iterator[Feeds]:
         for number, feeds in enumerate(self.feeds.batches(self.size)):
-            turned = {name: mirrored(array) for name, array in feeds.items()}
+            turned = mirrored(feeds, self.channels_last)
             yield turned if self.mirror else feeds
             if self.hflip:
                 yield blended(turned, number) if self.mixup else turned
@@ -110,9 +114,12 @@ def held_or_all(context: Context, held_out: float) -> Dataset | None:
     return held if len(held) else fit
 
 
-def mirrored(array: Array) -> Array:
-    """Pictures left to right; anything that is no picture as it is."""
-    return np.ascontiguousarray(array[..., ::-1]) if array.ndim == 4 else array
+def mirrored(feeds: Feeds, last: frozenset[str]) -> Feeds:
+    """Pictures left to right; anything that is no picture as it is. ``last``: inputs of (N, height, width, channels)."""
+    return {
+        name: np.ascontiguousarray(np.flip(array, 2 if name in last else 3)) if array.ndim == 4 else array
+        for name, array in feeds.items()
+    }
 
 
 def blended(feeds: Feeds, seed: int) -> Feeds:
@@ -139,8 +146,14 @@ def wants_flips(choice: str, model: ir.Model) -> bool:
     """``auto``: where every input is a picture with three channels, mirroring shows the network something plausible."""
     if choice != "auto":
         return choice == "yes"
-    shapes = [value.shape for value in model.graph.inputs]
-    return all(shape is not None and len(shape) == 4 and shape[1] == 3 for shape in shapes)
+    last = channels_last(model.graph)
+    shapes = [(value.shape, 3 if value.name in last else 1) for value in model.graph.inputs]
+    return all(shape is not None and len(shape) == 4 and shape[axis] == 3 for shape, axis in shapes)
+
+
+def channels_last(graph: ir.Graph) -> frozenset[str]:
+    """Inputs that hold pictures of (N, height, width, channels)."""
+    return frozenset(value.name or "" for value in graph.inputs if is_channels_last(value))
 
 
 @dataclass(frozen=True)
@@ -179,6 +192,9 @@ class LayerFits:
         made = made_at(context.teacher.graph)
         for name in names:
             layer = layers[name]
+            if shares_weight(layer.node):
+                self.skipped[name] = "another layer reads its weight too"
+                continue
             goal = fit_target_of(layer, position)
             if goal.value not in made:
                 goal = FitTarget(layer.y.name or "")

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from edgec.graph.compare import by_sample, difference_of
 from edgec.graph.cost import cost
 from edgec.graph.execute import Executor
+from edgec.graph.sharing import SharedWeights
 from edgec.passes.base import Context
 from edgec.passes.refit.incremental import IncrementalExecutor, batch_size
 from edgec.passes.refit.layer_fits import MEMORY
@@ -67,6 +68,7 @@ def measure(
     data = context.data.take(int(np.clip(WORK / max(work, 1), LEAST_SAMPLES, MOST_SAMPLES)), context.seed)
     position = {node.name or "": number for number, node in enumerate(model.graph)}
     names = output_names(model.graph)
+    shared = SharedWeights.of(model.graph)
     store = ActivationStore(context.scratch, int(MEMORY))
     found: dict[str, tuple[Sensitivity, ...]] = {}
     try:
@@ -76,6 +78,7 @@ def measure(
         for subject in context.progress.over(f"{label}: sensitivity", ordered, len(subjects)):
             walk.go(position[subject.node])
             found[subject.name] = _tried(walk, subject, reference, names)
+            shared.restore(model.graph)
     finally:
         store.clear()
     return found

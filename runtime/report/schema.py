@@ -134,6 +134,18 @@ class Latency(Part):
     """Clock, governor, temperature, and throttling, before and after."""
 
 
+class ModelInput(Part):
+    """One input of the model: the shape of one sample, the type of its numbers, and how pictures lie in it."""
+
+    name: str
+    shape: tuple[Annotated[int, Field(ge=0, lt=1 << 31)], ...]
+    dtype: Literal[
+        "float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64",
+        "uint8", "uint16", "uint32", "uint64",
+    ]  # fmt: skip
+    channels_last: bool = False
+
+
 class SourceModel(Part):
     """The model that came in."""
 
@@ -143,6 +155,11 @@ class SourceModel(Part):
     params: int
     bytes: int
     latency: Latency | None = None
+    inputs: tuple[ModelInput, ...] = ()
+    """Empty in reports of edgec 0.1."""
+    task: str = ""
+    labels: tuple[str, ...] = ()
+    """Names of classes, where the model or a file beside it has them."""
 
 
 class Compressed(Part):

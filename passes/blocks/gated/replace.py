@@ -21,7 +21,7 @@ from edgec.passes.blocks.gated.rows import Collector, Rows
 from edgec.passes.blocks.gated.surgery import BlockWeights, Kernel, Placed, put_in, skip_value
 from edgec.passes.refit.fit_target import clipping_of
 from edgec.passes.refit.incremental import batch_size
-from edgec.passes.refit.layer_fits import mirrored
+from edgec.passes.refit.layer_fits import channels_last, mirrored
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.refit.store import ActivationStore
 from edgec.passes.solvers.gated_joint import JointGoal, Stage, refine_jointly
@@ -84,6 +84,7 @@ class Replacement:
     def run(self) -> Unconverged | None:
         """Replace all parts; stops where the convex solver does not converge. Raises PassError where nothing varies."""
         self.size = batch_size(self.student.graph)
+        self.last = channels_last(self.student.graph)
         self.filters = {name: layer.columns()[0] for name, layer in layers_of(self.student).items()
                         if any(name in part.firsts for part in self.parts)}  # fmt: skip
         self.store = ActivationStore(self.context.scratch, MEMORY)
@@ -124,7 +125,7 @@ class Replacement:
         for feeds in self.fit.batches(self.size):
             yield feeds
             if self.hflip:
-                yield {name: mirrored(array) for name, array in feeds.items()}
+                yield mirrored(feeds, self.last)
         yield from self.held.batches(self.size)
 
     def _begin(self) -> None:
@@ -225,7 +226,7 @@ class Replacement:
         teacher = Executor(self.teacher, outputs=[last.output], threads=self.context.threads)
         found = []
         for feeds in data.batches(self.size):
-            turned = [{name: mirrored(array) for name, array in feeds.items()}] if self.hflip else []
+            turned = [mirrored(feeds, self.last)] if self.hflip else []
             found += [(student.run(one), teacher.run(one)[last.output]) for one in (feeds, *turned)]
         columns = {name: _last(np.concatenate([one[name] for one, _ in found])) for name in named}
         target = _last(np.concatenate([wanted for _, wanted in found]))

@@ -41,7 +41,7 @@ def python(folder: Path, *words: str, code: int | None = 0) -> subprocess.Comple
 
 def test_a_bundle_is_whole_and_says_what_it_is(bundle: Bundle, run: Path) -> None:
     names = {path.name for path in bundle.path.iterdir()}
-    programs = {"run.py", "selftest.py", "contents.py", "service.py", "install.sh", "bench.sh"}
+    programs = {"run.py", "selftest.py", "contents.py", "prepare.py", "service.py", "install.sh", "bench.sh"}
     programs |= {"edgec-agent.pyz", "edgec-model.service"}
     assert names == programs | set(bundle.artifacts) | {
         "README.md", "SHA256SUMS", "bundle.json", "engines.txt", "selftest.npz", "labels.txt",
@@ -133,12 +133,11 @@ CODE = """
 import json, sys
 import numpy as np
 sys.path.insert(0, {folder!r})
-from run import Model
-model = Model.__new__(Model)
+from pathlib import Path
+from prepare import Preparation
 results = {{}}
 for i, steps in enumerate(json.loads(sys.stdin.read())):
-    model.bundle = {{"preprocess": steps}}
-    results[str(i)] = model.prepare({picture!r})
+    results[str(i)] = Preparation(steps).file(Path({picture!r}))
 np.savez({save!r}, **results)
 """
 
@@ -157,6 +156,7 @@ def test_the_device_preprocesses_as_edgec_does(bundle: Bundle, size: tuple[int, 
         Preprocess(resize=(8,), crop=(7, 8), channels="bgr"),
         Preprocess(resize=(12, 17), channels="gray", mean=(127.5,), std=(127.5,)),
         Preprocess(resize=(20, 16), letterbox=114),
+        Preprocess(resize=(20, 17), letterbox=114, letterbox_at="centre"),
         Preprocess(crop=(9, 9), scale=1 / 127.5, mean=(1.0,)),
     ]
     code = CODE.format(folder=str(bundle.path), picture=str(picture), save=str(save))

@@ -83,6 +83,10 @@ CARD: dict[str, Callable[[Path], object]] = {
     "resize": steps(resize=[-1]),
     "crop": steps(crop=[7]),
     "letterbox": steps(letterbox=999999),
+    "letterbox at": steps(letterbox_at="above"),
+    "no inputs": edit(lambda bundle: bundle.pop("inputs")),
+    "an input": edit(lambda bundle: bundle["inputs"][0].update(shape=["3"])),
+    "axes": artifact(axes={"x": [0, 0]}),
 }
 
 

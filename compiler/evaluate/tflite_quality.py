@@ -17,11 +17,12 @@ from edgec.compiler.emit.artifacts import Emitted
 from edgec.compiler.emit.tflite.read import TensorInfo, read
 from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.compiler.evaluate.quality import Tally
-from edgec.graph.compare import Difference
+from edgec.graph.compare import Difference, same_shape
 from edgec.graph.data import Dataset, InputSpec
 from edgec.graph.errors import ModelError
 from edgec.graph.execute import Executor
 from edgec.graph.npz import npz_bytes
+from edgec.graph.parts import parts_of
 from edgec.graph.scratch import scratch_folder, write_scratch
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -50,7 +51,8 @@ def judge_tflite(
     if not files:
         return {}
     runner = Executor(teacher, threads=threads)
-    tallies = {one.name: Tally(label_offset) for one in files}
+    parts = parts_of(teacher)
+    tallies = {one.name: Tally(parts, label_offset) for one in files}
     labels, done = data.labels, 0
     for feeds in data.batches(_chunk(data)):
         reference = runner.run(feeds)
@@ -70,16 +72,21 @@ def compare_file(model: ir.Model, path: Path, data: Dataset, *, threads: int = 1
     """Differences at the outputs between ``model`` and a TFLite file run on the same data. Raises EdgecError."""
     layout = _layout_of(path, InputSpec.of(model))
     runner = Executor(model, threads=threads)
-    found = {name: Difference(name, op="output") for name in runner.outputs}
+    parts = parts_of(model)
+    found = [Difference(part.name, op="output") for part in parts]
     for feeds in data.batches(_chunk(data)):
         reference = runner.run(feeds)
         (values,) = _run_all([path], feeds, layout)
         if len(values) != len(reference):
             why = f"{len(reference)} against {len(values)}"
             raise ModelError("the models have different numbers of outputs", where=str(path), why=why)
-        for (name, expected), value in zip(reference.items(), values, strict=True):
-            found[name].add(expected, _like(value, expected))
-    return tuple(found.values())
+        wanted = list(reference.values())
+        made = [_like(value, expected) for value, expected in zip(values, wanted, strict=True)]
+        for name, value, expected in zip(reference, made, wanted, strict=True):
+            same_shape(value, expected, name)
+        for part, difference in zip(parts, found, strict=True):
+            difference.add(part.of(wanted), part.of(made))
+    return tuple(found)
 
 
 def _layout_of(path: Path, specs: Sequence[InputSpec]) -> str:

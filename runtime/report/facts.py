@@ -174,7 +174,8 @@ def _accuracy(report: Report, artifact: Artifact | None) -> Change | None:
     after = measure.value(quality) or 0.0
     new, on = measure.text(after), f"on {quality.images:,} ".replace(",", "\u202f")
     if measure is SQNR:
-        return Change(measure.label, "", new, "", None, None, f"{on}inputs, against the original")
+        basis = f"{on}inputs, against the original{_worst_part(quality)}"
+        return Change(measure.label, "", new, "", None, None, basis)
     if measure is AGREEMENT:
         return Change(measure.label, "", new, "", None, after, f"{on}inputs", phrase=f"same answer on {new}")
     teacher = measure.value(report.quality.get("teacher"))
@@ -185,6 +186,12 @@ def _accuracy(report: Report, artifact: Artifact | None) -> Change | None:
     return Change(
         measure.label, measure.text(teacher), new, verdict, good, share, f"{on}labelled inputs", phrase=phrase
     )
+
+
+def _worst_part(quality: Quality) -> str:
+    """Which output, or part of one, the SQNR is that of; reports of edgec 0.1 speak of all outputs together."""
+    worst = [name for name, decibels in quality.outputs.items() if decibels == quality.sqnr_db]
+    return f": {worst[0]}, the worst of {len(quality.outputs)} parts" if worst else ""
 
 
 def _changed(verdict: str) -> str:

@@ -83,11 +83,12 @@ class Quality(Part):
     agreement: Figure = None
     """Share of inputs with the same top-1 answer as the teacher."""
     sqnr_db: Decibels = None
+    """Of the worst part (before 0.2: of all outputs together)."""
     kl: Figure = None
     """Mean Kullback-Leibler divergence from the teacher's softmax, in nats."""
     cosine: Figure = None
     outputs: dict[str, Decibels] = {}
-    """SQNR of each output by name, where the model has several."""
+    """SQNR of each output by name, and of each part of one that joins several (``output[:, 0:4]``), where there are several."""
 
 
 class LatencySample(Part):

@@ -1,12 +1,12 @@
 """Which parts an output is made of: a head that joins boxes and scores in one tensor is judged as boxes and as scores.
 
-An error is a share of what it is an error of. In a tensor that holds coordinates up to 640 beside scores up to 1, the scores can be
-lost while the sum looks right. So the joins at the end of a graph are traced back: a Concat along features makes parts, a Concat
-along positions (the levels of a pyramid, the rows of a list of anchors) joins what is alike, and layout, activations by element and
-arithmetic with constants keep the parts of what they read.
+An error is a share of what it is an error of. In a tensor that holds coordinates up to 640 beside scores up to 1, the scores
+can be lost while the sum looks right. So the joins at the end of a graph are traced back: a Concat along features makes
+parts, a Concat along positions (the levels of a pyramid, the rows of a list of anchors) joins what is alike, and layout,
+activations by element, and arithmetic with constants keep the parts of what they read.
 
-Positions are the axes that a convolution's pixels come to lie on (`positions`). Where no convolution is found they are taken to lie
-on the longest axis of three or more.
+Positions are the axes that a convolution's pixels come to lie on (`positions`). Where no convolution is found they are taken
+to lie on the longest axis of three or more.
 """
 
 from __future__ import annotations
@@ -92,14 +92,14 @@ class _Traced:
 
 
 def _trace(value: ir.Value, depth: int) -> _Traced:
-    node, shape = value.producer(), _sample_shape(value)
+    node, shape = value.producer(), sample_shape(value)
     leaf = _Traced(((node.name if node is not None else value.name) or "",))
     if node is None or node.domain not in ("", "ai.onnx") or shape is None or depth > LONGEST:
         return leaf
     if node.op_type == "Concat":
         return _joined(node, shape, depth) or leaf
     source = _moved_from(node)
-    before = None if source is None else _sample_shape(source)
+    before = None if source is None else sample_shape(source)
     if source is None or before is None or math.prod(before) != math.prod(shape):
         return leaf
     found = _trace(source, depth + 1)
@@ -113,7 +113,7 @@ def _joined(node: ir.Node, shape: tuple[int, ...], depth: int) -> _Traced | None
     """What a Concat joins; None where it joins the batch, or where one kind lies at all its positions."""
     axis = attribute(node, "axis", 0) % (len(shape) + 1)
     inputs = [value for value in node.inputs if value is not None]
-    shapes = [_sample_shape(value) for value in inputs]
+    shapes = [sample_shape(value) for value in inputs]
     if axis == 0 or any(one is None for one in shapes):
         return None
     found = [_trace(value, depth + 1) for value in inputs]
@@ -181,8 +181,8 @@ def positions(value: ir.Value | None, depth: int = 0) -> frozenset[int] | None:
 
 def _reshaped(before: frozenset[int], source: ir.Value | None, value: ir.Value) -> frozenset[int] | None:
     """Where positions come to lie: an axis holds them if its strides overlap with those of an axis that did."""
-    old = None if source is None else _sample_shape(source)
-    new = _sample_shape(value)
+    old = None if source is None else sample_shape(source)
+    new = sample_shape(value)
     if old is None or new is None or math.prod(old) != math.prod(new):
         return None
     held = [span for axis, span in enumerate(_spans(old), 1) if axis in before]
@@ -203,9 +203,10 @@ def _longest(shape: tuple[int, ...]) -> frozenset[int]:
     return frozenset((1 + shape.index(max(shape)),)) if len(shape) > 1 else frozenset()
 
 
-def _sample_shape(value: ir.Value) -> tuple[int, ...] | None:
+def sample_shape(value: ir.Value) -> tuple[int, ...] | None:
     """The shape without the batch axis; None where it is not known."""
     if value.shape is None or not len(value.shape):
         return None
     sizes = list(value.shape)[1:]
-    return tuple(int(size) for size in sizes) if all(isinstance(size, int) for size in sizes) else None
+    known = tuple(size for size in sizes if isinstance(size, int))
+    return known if len(known) == len(sizes) else None

@@ -2,8 +2,9 @@
 
 A fit that helps its own layer may still harm the network: layers behind it amplify what is left (gates multiply it), and what
 every layer gains is measured on the layer alone. So a pass that claims to recover accuracy (`Pass.recovers`) is judged by the
-outputs, each part of them by itself (`graph.parts`), with the paired errors of `solvers.guard`: where one became worse beyond doubt the pass is taken
-back, or, where it fitted layer after layer, as far as the longest beginning that does no harm (found by bisection).
+outputs, each part of them by itself (`graph.parts`), with the paired errors of `solvers.guard`: where one became worse beyond
+doubt the pass is taken back, or, where it fitted layer after layer, as far as the longest beginning that does no harm (found
+by bisection).
 
 It costs two or three runs over the held-out samples, and one more for each step of the bisection.
 """

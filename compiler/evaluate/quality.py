@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.compiler.evaluate.tasks.detection import DetectionTally
+from edgec.compiler.evaluate.tasks.heads import Head, find_head
 from edgec.graph.compare import Difference, by_sample, kl_divergence, same_shape
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
@@ -26,6 +28,7 @@ class Tally:
     """Running sums of one network against the teacher; `figures` gives the quality object of report.json."""
 
     parts: Sequence[Part]
+    head: Head | None = None
     label_offset: int = 0
     images: int = 0
     hits: int = 0
@@ -34,9 +37,11 @@ class Tally:
     kl: float = 0.0
     classified: bool = True
     differences: tuple[Difference, ...] = field(init=False)
+    boxes: DetectionTally | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.differences = tuple(Difference(part.name) for part in self.parts)
+        self.boxes = None if self.head is None else DetectionTally(self.head)
 
     def add(
         self, count: int, teacher: Mapping[str, Array], student: Mapping[str, Array], labels: Array | None
@@ -48,6 +53,8 @@ class Tally:
             same_shape(value, reference, name)
         for part, difference in zip(self.parts, self.differences, strict=True):
             difference.add(part.of(wanted), part.of(made))
+        if self.boxes is not None:
+            self.boxes.add(wanted, made)
         reference, value = wanted[0], made[0]
         if len(teacher) > 1 or len(by_sample(reference)) != count or not is_classifier(reference.shape):
             self.classified = False
@@ -61,7 +68,7 @@ class Tally:
             self.hits += int((answers == labels + self.label_offset).sum())
 
     def figures(self) -> dict[str, Any]:
-        """The quality object: images, and what applies of top1, agreement, kl, sqnr_db, cosine, outputs (the worst first)."""
+        """The quality object: images, and what applies of the others; ``outputs`` has the worst part first."""
         ranked = sorted(self.differences, key=lambda one: one.sqnr_db)
         figures: dict[str, Any] = {
             "images": self.images,
@@ -73,6 +80,8 @@ class Tally:
             figures["kl"] = max(0.0, self.kl / self.images)
             if self.labelled:
                 figures["top1"] = self.hits / self.labelled
+        if self.boxes is not None:
+            figures["detection"] = self.boxes.figures()
         if len(ranked) > 1:
             figures["outputs"] = {one.name: one.sqnr_db for one in ranked}
         return figures
@@ -90,8 +99,8 @@ def judge(
     """Quality objects of the teacher and of each student, from one pass over ``data``. Raises DataError on odd labels."""
     runner = Executor(teacher, threads=threads)
     runners = {name: Executor(model, threads=threads) for name, model in students.items()}
-    parts = parts_of(teacher)
-    tallies = {name: Tally(parts, label_offset) for name in ("teacher", *students)}
+    parts, head = parts_of(teacher), find_head(teacher)
+    tallies = {name: Tally(parts, head, label_offset) for name in ("teacher", *students)}
     labels = data.labels
     if labels is not None:
         check_classes(teacher, labels + label_offset)

@@ -17,6 +17,7 @@ from edgec.compiler.emit.artifacts import Emitted
 from edgec.compiler.emit.tflite.read import TensorInfo, read
 from edgec.compiler.emit.tflite.schema import TensorType
 from edgec.compiler.evaluate.quality import Tally
+from edgec.compiler.evaluate.tasks.heads import find_head
 from edgec.graph.compare import Difference, same_shape
 from edgec.graph.data import Dataset, InputSpec
 from edgec.graph.errors import ModelError
@@ -51,8 +52,8 @@ def judge_tflite(
     if not files:
         return {}
     runner = Executor(teacher, threads=threads)
-    parts = parts_of(teacher)
-    tallies = {one.name: Tally(parts, label_offset) for one in files}
+    parts, head = parts_of(teacher), find_head(teacher)
+    tallies = {one.name: Tally(parts, head, label_offset) for one in files}
     labels, done = data.labels, 0
     for feeds in data.batches(_chunk(data)):
         reference = runner.run(feeds)

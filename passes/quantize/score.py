@@ -23,8 +23,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Score:
-    """``sqnr_db`` is that of the worst part of an output over all samples; ``typical_db`` averages the decibels of single samples,
-    so that a few loud ones do not decide; ``agreement`` is the share of equal arg-max classes at the first output.
+    """``sqnr_db`` is that of the worst part over all samples; ``typical_db`` averages the decibels of single samples, so
+    that a few loud ones do not decide; ``agreement`` is the share of equal arg-max classes at the first output.
 
     ``drop`` is the loss of top-1 accuracy in percent where the data has labels, else 100 (1 - agreement). ``samples`` are the
     decibels of every sample, at its worst part, and ``noise_db`` what rounding may make of their mean.

@@ -38,7 +38,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The best measure of quality that a report has: top-1, else agreement with the teacher, else SQNR."""
+    """The best measure of quality that a report has: top-1, else boxes kept, else agreement with the teacher, else SQNR."""
 
     label: str
     key: str
@@ -61,6 +61,7 @@ class Accuracy:
 
 
 TOP1 = Accuracy("Top-1 accuracy", "top1", percent=True)
+BOXES = Accuracy("Boxes of the original still found", "boxes_kept", percent=True)
 AGREEMENT = Accuracy("Same answer as the original", "agreement", percent=True)
 SQNR = Accuracy("Signal to error (SQNR)", "sqnr_db", percent=False)
 
@@ -68,7 +69,7 @@ SQNR = Accuracy("Signal to error (SQNR)", "sqnr_db", percent=False)
 def accuracy_of(qualities: Sequence[Quality | None]) -> Accuracy | None:
     """The first measure that any of ``qualities`` has."""
     known = [quality for quality in qualities if quality is not None]
-    for measure in (TOP1, AGREEMENT, SQNR):
+    for measure in (TOP1, BOXES, AGREEMENT, SQNR):
         if any(measure.value(quality) is not None for quality in known):
             return measure
     return None
@@ -176,6 +177,10 @@ def _accuracy(report: Report, artifact: Artifact | None) -> Change | None:
     if measure is SQNR:
         basis = f"{on}inputs, against the original{_worst_part(quality)}"
         return Change(measure.label, "", new, "", None, None, basis)
+    if measure is BOXES and quality.detection is not None:
+        lost = f"{quality.detection.lost} of {quality.detection.boxes} boxes lost"
+        basis = f"{on}inputs: {lost} at score {quality.detection.threshold:g}"
+        return Change(measure.label, "", new, "", None, after, basis, phrase=lost)
     if measure is AGREEMENT:
         return Change(measure.label, "", new, "", None, after, f"{on}inputs", phrase=f"same answer on {new}")
     teacher = measure.value(report.quality.get("teacher"))

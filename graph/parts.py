@@ -44,7 +44,7 @@ class Part:
     output: int
     """Position of the output."""
     source: str = ""
-    """The node that computes it; the first of several."""
+    """The node that computes it, not one that only moves it; the first of several."""
     mask: Array | None = field(default=None, compare=False, repr=False)
     """Of the values of one sample, flat; None: all of them."""
 
@@ -104,7 +104,7 @@ def _trace(value: ir.Value, depth: int) -> _Traced:
         return leaf
     found = _trace(source, depth + 1)
     if found.labels is None:
-        return leaf
+        return found if node.op_type in (*_SHAPES, "Transpose", "Identity") else leaf
     labels = _moved(node, found.labels, shape)
     return leaf if labels is None else _Traced(found.sources, labels)
 

@@ -101,10 +101,15 @@ def by_sample(array: Array, samples: int | None = None) -> Array:
 
 def difference_of(value: Array, reference: Array, name: str) -> Array:
     """``value`` - ``reference`` in float64. Raises ModelError where the shapes differ."""
+    same_shape(value, reference, name)
+    return value.astype(np.float64) - reference
+
+
+def same_shape(value: Array, reference: Array, name: str) -> None:
+    """Raise ModelError where the shapes differ."""
     if reference.shape != value.shape:
         why = f"{reference.shape} against {value.shape}"
         raise ModelError("the shapes differ", where=f"value {name!r}", why=why)
-    return value.astype(np.float64) - reference
 
 
 def sqnr_db(reference: Array, value: Array) -> float:

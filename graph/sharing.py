@@ -52,7 +52,7 @@ class SharedWeights:
                 if other.shape != array.shape:
                     continue
                 node.replace_input_with(1, kept)
-                if not own.uses() and own.name in graph.initializers:
+                if not own.uses() and own.name is not None and own.name in graph.initializers:
                     del graph.initializers[own.name]
 
 

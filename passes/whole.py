@@ -2,8 +2,9 @@
 
 A fit that helps its own layer may still harm the network: layers behind it amplify what is left (gates multiply it), and what
 every layer gains is measured on the layer alone. So a pass that claims to recover accuracy (`Pass.recovers`) is judged by the
-outputs, each of them by itself, with the paired errors of `solvers.guard`: where one became worse beyond doubt the pass is taken
-back, or, where it fitted layer after layer, as far as the longest beginning that does no harm (found by bisection).
+outputs, each part of them by itself (`graph.parts`), with the paired errors of `solvers.guard`: where one became worse beyond
+doubt the pass is taken back, or, where it fitted layer after layer, as far as the longest beginning that does no harm (found
+by bisection).
 
 It costs two or three runs over the held-out samples, and one more for each step of the bisection.
 """
@@ -17,9 +18,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.compare import by_sample, difference_of
+from edgec.graph.compare import difference_of
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
+from edgec.graph.parts import Part, parts_of
 from edgec.passes.base import Choice, Context, Note, Partial, Pass, PassResult
 from edgec.passes.refit.incremental import batch_size
 from edgec.passes.refit.layers import layers_of
@@ -31,13 +33,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a reference makes of some samples, output by output, and how to compare others with it.
+    """What a reference makes of some samples, part by part, and how to compare others with it.
 
     Probabilities are compared in front of their Softmax or Sigmoid: saturated, they hide differences. ``unknowns`` counts the
     products on the way to an output, all layers together.
     """
 
     data: Dataset
+    parts: tuple[Part, ...]
     wanted: tuple[Array, ...]
     unknowns: float
     codes: bool
@@ -47,18 +50,20 @@ class Outputs:
     def of(reference: ir.Model, data: Dataset, threads: int, *, codes: bool = False) -> Outputs:
         """Run ``reference`` over ``data``. ``codes``: those that are compared with it are quantised."""
         unknowns = sum(layer.patches.unknowns for layer in layers_of(reference).values())
-        return Outputs(data, _outputs(reference, data, threads), float(max(unknowns, 1)), codes, threads)
+        parts = parts_of(reference)
+        wanted = _parts(parts, _outputs(reference, data, threads), len(data))
+        return Outputs(data, parts, wanted, float(max(unknowns, 1)), codes, threads)
 
     def errors(self, model: ir.Model) -> tuple[Array, ...]:
-        """Squared errors of every output by sample: (samples,) each."""
-        made = _outputs(model, self.data, self.threads)
+        """Squared errors of every part by sample: (samples,) each."""
+        made = _parts(self.parts, _outputs(model, self.data, self.threads), len(self.data))
         return tuple(
-            by_sample(np.square(difference_of(mine, wanted, name)), len(self.data)).sum(axis=1)
-            for name, mine, wanted in zip(output_names(model.graph), made, self.wanted, strict=True)
+            np.square(difference_of(mine, wanted, part.name)).sum(axis=1)
+            for part, mine, wanted in zip(self.parts, made, self.wanted, strict=True)
         )
 
     def verdict(self, before: Sequence[Array], after: Sequence[Array]) -> Verdict:
-        """Of the output that fared worst."""
+        """Of the part that fared worst."""
         found = [
             judge(old, new, _energy(wanted), unknowns=self.unknowns, codes=self.codes)
             for old, new, wanted in zip(before, after, self.wanted, strict=True)
@@ -66,7 +71,7 @@ class Outputs:
         return min(found, key=lambda one: one.margin)
 
     def decibels(self, errors: Sequence[Array]) -> float:
-        """Signal to noise of the worst output."""
+        """Signal to noise of the worst part."""
         ratios = [
             _energy(wanted) / max(float(left.sum()), 1e-30)
             for wanted, left in zip(self.wanted, errors, strict=True)
@@ -139,6 +144,10 @@ def _shortened(result: PassResult, model: ir.Model, kept: int, note: Note) -> Pa
 
 def _energy(values: Array) -> float:
     return float(np.square(values, dtype=np.float64).sum())
+
+
+def _parts(parts: Sequence[Part], outputs: Sequence[Array], samples: int) -> tuple[Array, ...]:
+    return tuple(part.of(outputs, samples) for part in parts)
 
 
 def _outputs(model: ir.Model, data: Dataset, threads: int) -> tuple[Array, ...]:

@@ -35,7 +35,7 @@ class GateResult:
 
 
 def drop_gate(recipe: Recipe, quality: Mapping[str, Mapping[str, Any]]) -> GateResult | None:
-    """``--max-drop``: of top-1 where there are labels, else the share of samples that the teacher answers otherwise."""
+    """``--max-drop``: of top-1 where there are labels, else the share of the teacher's boxes or answers that are lost."""
     limit = recipe.gates.max_drop
     if limit is None:
         return None
@@ -50,6 +50,11 @@ def drop_gate(recipe: Recipe, quality: Mapping[str, Mapping[str, Any]]) -> GateR
         return GateResult(
             "max-drop", drop <= limit + 1e-9, drop, limit, f"top-1 of {last} against the teacher"
         )
+    found = student.get("detection")
+    if found and found["boxes"]:
+        drop = found["lost"] / found["boxes"]
+        why = f"{found['lost']} of the teacher's {found['boxes']} boxes are lost in {last}"
+        return GateResult("max-drop", drop <= limit + 1e-9, drop, limit, why)
     if "agreement" in student:
         drop = 1.0 - float(student["agreement"])
         return GateResult(

@@ -15,11 +15,13 @@ import onnx_ir as ir
 
 from edgec.compiler.emit.artifacts import Emitted
 from edgec.compiler.evaluate.quality import Tally
-from edgec.graph.compare import Difference
+from edgec.compiler.evaluate.tasks.heads import find_head
+from edgec.graph.compare import Difference, same_shape
 from edgec.graph.data import Dataset
 from edgec.graph.errors import ModelError
 from edgec.graph.execute import Executor
 from edgec.graph.npz import npz_bytes
+from edgec.graph.parts import parts_of
 from edgec.graph.scratch import scratch_folder, write_scratch
 from edgec.graph.tflite.read import TensorInfo, TfliteFile, read
 from edgec.graph.tflite.schema import TensorType
@@ -49,7 +51,8 @@ def judge_tflite(
     if not files:
         return {}
     runner = Executor(teacher, threads=threads)
-    tallies = {one.name: Tally(label_offset) for one in files}
+    parts, head = parts_of(teacher), find_head(teacher)
+    tallies = {one.name: Tally(parts, head, label_offset) for one in files}
     labels, done = data.labels, 0
     for feeds in data.batches(_chunk(data)):
         reference = runner.run(feeds)
@@ -69,16 +72,24 @@ def judge_tflite(
 def compare_file(model: ir.Model, path: Path, data: Dataset, *, threads: int = 1) -> tuple[Difference, ...]:
     """Differences at the outputs between ``model`` and a TFLite file run on the same data. Raises EdgecError."""
     runner = Executor(model, threads=threads)
-    found = {name: Difference(name, op="output") for name in runner.outputs}
+    parts = parts_of(model)
+    found = [Difference(part.name, op="output") for part in parts]
     for feeds in data.batches(_chunk(data)):
         reference = runner.run(feeds)
         ((axes, values),) = _run_all([path], feeds)
         if len(values) != len(reference):
             why = f"{len(reference)} against {len(values)}"
             raise ModelError("the models have different numbers of outputs", where=str(path), why=why)
-        for (name, expected), value in zip(reference.items(), values, strict=True):
-            found[name].add(expected, _like(value, expected, axes.get(name)))
-    return tuple(found.values())
+        wanted = list(reference.values())
+        made = [
+            _like(value, expected, axes.get(name))
+            for (name, expected), value in zip(reference.items(), values, strict=True)
+        ]
+        for name, value, expected in zip(reference, made, wanted, strict=True):
+            same_shape(value, expected, name)
+        for part, difference in zip(parts, found, strict=True):
+            difference.add(part.of(wanted), part.of(made))
+    return tuple(found)
 
 
 Axes = Mapping[str, Sequence[int]]

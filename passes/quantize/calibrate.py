@@ -89,7 +89,7 @@ def ranges(
     for group in plan.groups:
         if group.fixed is not None or not group.sources:
             continue
-        merged = merge([calibration.histograms[name] for name in group.sources])
+        merged = merge([calibration.histograms[name] for name in group.sources]).clipped(*group.useful)
         if group.is_output:
             ends = merged.low * OUTPUT_MARGIN, merged.high * OUTPUT_MARGIN
         else:

@@ -73,6 +73,29 @@ class Histogram:
         width = 2.0 * self.reach / BINS
         return (np.arange(BINS) - BINS // 2 + 0.5) * width
 
+    def clipped(self, low: float, high: float) -> Histogram:
+        """The histogram of the values held within [low, high], to one bin; itself where none lies outside."""
+        if low <= self.low and self.high <= high:
+            return self
+        result = Histogram()
+        result.reach, result.zeros, result.finite = self.reach, self.zeros, self.finite
+        result.low, result.high = float(np.clip(self.low, low, high)), float(np.clip(self.high, low, high))
+        ends = (
+            [
+                int(np.clip(np.floor(end / self.reach * (BINS / 2)), -BINS // 2, BINS // 2 - 1))
+                for end in (low, high)
+            ]
+            if self.reach
+            else [0, 0]
+        )
+        first, last = (end + BINS // 2 for end in ends)
+        result.counts = self.counts.copy()
+        result.counts[first] += result.counts[:first].sum()
+        result.counts[:first] = 0
+        result.counts[last] += result.counts[last + 1 :].sum()
+        result.counts[last + 1 :] = 0
+        return result
+
     def quantile(self, fraction: float) -> float:
         """The value below which ``fraction`` of all values lie (to one bin), within the observed range."""
         counts = self.counts.astype(np.float64)

@@ -64,10 +64,15 @@ def units(model: ir.Model, plan: Plan) -> dict[str, tuple[str, ...]]:
 
 
 def sensitivities(
-    teacher: ir.Model, prepared: Prepared, data: Dataset, settings: Settings, context: Context
+    teacher: ir.Model,
+    prepared: Prepared,
+    data: Dataset,
+    settings: Settings,
+    context: Context,
+    samples: int = PROBE_SAMPLES,
 ) -> tuple[Sensitivity, ...]:
-    """Every unit's sensitivity, the worst first."""
-    probe = data.take(PROBE_SAMPLES, context.seed)
+    """Every unit's sensitivity, the worst first, on so many samples."""
+    probe = data.take(samples, context.seed)
     _, plan, _ = assemble(prepared, settings)
     found = []
     groups = units(prepared.original, plan)
@@ -102,7 +107,7 @@ def search(
     low, high = 0, len(ranked)
     while low + 1 < high or (not met and low < high):
         count = max((low + high) // 2, low + 1)
-        outcome, good = attempt(_without(settings, ranked[:count]))
+        outcome, good = attempt(without(settings, ranked[:count]))
         if good:
             best, met, high = outcome, True, count
         else:
@@ -114,7 +119,8 @@ def search(
     return replace(best, notes=(*best.notes, *(kept if met else ()))), met, ranked
 
 
-def _without(settings: Settings, worst: tuple[Sensitivity, ...]) -> Callable[[str], bool]:
+def without(settings: Settings, worst: tuple[Sensitivity, ...]) -> Callable[[str], bool]:
+    """What is excluded where these units stay float too."""
     names = {name for one in worst for name in one.nodes}
     return lambda name: name in names or settings.excluded(name)
 

@@ -16,6 +16,7 @@ from edgec.graph.views import constant, is_constant, sole_consumer
 from edgec.passes.quantize.dialects import Dialect
 from edgec.passes.quantize.qparams import QParams
 from edgec.passes.quantize.rules import Kind, Rule, activation_bounds, data_inputs, rule_for
+from edgec.passes.quantize.tails import ALL, output_joins, useful
 
 _FLOAT_INPUT = "an input of it is float"
 Edge = tuple[str, int]
@@ -31,6 +32,8 @@ class Group:
     fixed: QParams | None = None
     is_output: bool = False
     """A graph output is among the members."""
+    useful: tuple[float, float] = ALL
+    """The range outside of which it makes no difference how far values lie."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def make_plan(
         else:
             rules[name] = verdict.rule
     _prune_region(model, rules, floats)
-    return _Builder(model, rules).build(floats)
+    sigmoid = dialect.rules.get("Sigmoid")
+    return _Builder(model, rules, None if sigmoid is None else sigmoid.fixed).build(floats)
 
 
 def _prune_region(model: ir.Model, rules: dict[str, Rule], floats: dict[str, str]) -> None:
@@ -85,12 +89,13 @@ def _prune_region(model: ir.Model, rules: dict[str, Rule], floats: dict[str, str
     A node that is no anchor stays quantised if a quantised region feeds it and it leads, through quantised
     nodes, to an anchor or straight to a graph output, or is the activation of a quantised node. A SAME node
     behind a float one stays quantised where all its readers lead to anchors: the same codes, one node earlier.
-    A JOINT node behind which only layout follows, up to the outputs, stays float: it would put outputs of
-    different kinds (boxes and scores) on one scale.
+    A JOINT node behind which nothing heavy follows, up to the outputs, stays float: it would put outputs of
+    different kinds (boxes and scores) on one scale (`tails`).
     """
     nodes = list(model.graph)
-    for name in _output_joins(nodes, rules):
-        floats[name] = "it joins outputs"
+    for name in output_joins(nodes, rules):
+        joins = rules[name].kind is Kind.JOINT
+        floats[name] = "it joins outputs" if joins else "it takes the mean of a distribution"
         del rules[name]
     fed: set[str] = set()
     lifted: set[str] = set()
@@ -143,23 +148,13 @@ def _is_absorbable(node: ir.Node, rules: Mapping[str, Rule], fed: set[str]) -> b
     return before in fed and rules[before].kind is Kind.OWN and sole_consumer(value) is node
 
 
-def _output_joins(nodes: list[ir.Node], rules: Mapping[str, Rule]) -> list[str]:
-    """JOINT nodes from which only SAME and JOINT nodes lead to graph outputs."""
-    tail: set[str] = set()
-    for node in reversed(nodes):
-        rule = rules.get(node.name or "")
-        uses = [use.node.name for value in node.outputs for use in value.uses()]
-        if rule is not None and rule.kind in (Kind.SAME, Kind.JOINT) and all(name in tail for name in uses):
-            tail.add(node.name or "")
-    return [name for name in tail if rules[name].kind is Kind.JOINT]
-
-
 @dataclass
 class _Builder:
     """Works out groups by union-find over tensor names."""
 
     model: ir.Model
     rules: dict[str, Rule]
+    sigmoid: QParams | None
     parent: dict[str, str] = field(default_factory=dict)
     fixed: dict[str, QParams] = field(default_factory=dict)
     own: dict[str, bool] = field(default_factory=dict)
@@ -188,12 +183,15 @@ class _Builder:
         for name in self.parent:
             members.setdefault(self._find(name), []).append(name)
         outputs = {value.name for value in self.model.graph.outputs}
+        made = (value for node in self.model.graph for value in node.outputs)
+        values = {value.name: value for value in (*self.model.graph.inputs, *made)}
         groups = tuple(
             Group(
                 tuple(names),
                 tuple(name for name in names if self.own[name]),
                 self.fixed.get(root),
                 not outputs.isdisjoint(names),
+                useful([values[name] for name in names], self.rules, self.sigmoid),
             )
             for root, names in members.items()
         )

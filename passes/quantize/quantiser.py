@@ -31,6 +31,7 @@ from edgec.passes.quantize.insert import Form, store
 from edgec.passes.quantize.mixed import MixedGoal, Sensitivity, figures, search, sensitivities
 from edgec.passes.quantize.plan import make_plan
 from edgec.passes.quantize.rewrites import prepare as rewrite
+from edgec.passes.quantize.several import has_several, settle
 
 Method = Literal["minmax", "percentile", "mse", "entropy"]
 Correction = Literal["auto", "none", "bias", "round", "refit"]
@@ -92,7 +93,7 @@ class Quantize(Pass):
         teacher = model.clone()
         changed = rewrite(model)
         excluded = matcher(self.exclude, model)
-        settings = self._settings(context, excluded)
+        settings = self._settings(context, excluded, several=has_several(teacher))
         if not make_plan(model, settings.form.dialect, excluded).nodes:
             note = Note("nothing to quantise: no node has an int8 form", "warning")
             return PassResult(model, bool(changed), (note,))
@@ -109,14 +110,19 @@ class Quantize(Pass):
         """The outcome, the sensitivities where they were measured, and what to say about the goal."""
         goal = MixedGoal(self.min_sqnr or None, self.max_drop or None)
         if goal == MixedGoal():
-            ranked = sensitivities(teacher, prepared, data, settings, context) if self.sensitivity else ()
-            return build(teacher, prepared, data, settings, context), ranked, ()
+            notes: tuple[Note, ...] = ()
+            ranked: tuple[Sensitivity, ...] = ()
+            if has_several(teacher):
+                settings, ranked, notes = settle(teacher, prepared, data, settings, context)
+            elif self.sensitivity:
+                ranked = sensitivities(teacher, prepared, data, settings, context)
+            return build(teacher, prepared, data, settings, context), ranked, notes
         outcome, met, ranked = search(teacher, prepared, data, settings, goal, context)
         result = f"SQNR {outcome.score.sqnr_db:.1f} dB, drop {outcome.score.drop:.2f}%"
         text = f"{goal}: {'met' if met else 'not reachable, even with every layer in float'} ({result})"
         return outcome, ranked, (Note(text, "info" if met else "warning"),)
 
-    def _settings(self, context: Context, excluded: Callable[[str], bool]) -> Settings:
+    def _settings(self, context: Context, excluded: Callable[[str], bool], *, several: bool) -> Settings:
         dialect = self._dialect(context)
         limit = self._weight_limit(dialect, context)
         return Settings(
@@ -126,7 +132,7 @@ class Quantize(Pass):
             equalise=self.equalize,
             fits=fit_options(self.correct, limit),
             fit_samples=self.fit_samples,
-            probes=self.sensitivity or self.min_sqnr > 0 or self.max_drop > 0,
+            probes=several or self.sensitivity or self.min_sqnr > 0 or self.max_drop > 0,
             excluded=excluded,
         )
 

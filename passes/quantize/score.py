@@ -1,4 +1,4 @@
-"""How far a quantised network is from its float original, at the outputs."""
+"""How far a quantised network is from its float original, at the outputs, part by part (`graph.parts`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgec.graph.compare import Difference, by_sample
 from edgec.graph.execute import Executor
+from edgec.graph.parts import parts_of
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.solvers.guard import CLEAR, Verdict, amplitude, noise_floor, weigh
 
@@ -22,11 +23,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Score:
-    """``sqnr_db`` is that of the worst output over all samples; ``typical_db`` averages the decibels of single samples, so
+    """``sqnr_db`` is that of the worst part over all samples; ``typical_db`` averages the decibels of single samples, so
     that a few loud ones do not decide; ``agreement`` is the share of equal arg-max classes at the first output.
 
     ``drop`` is the loss of top-1 accuracy in percent where the data has labels, else 100 (1 - agreement). ``samples`` are the
-    decibels of every sample, at its worst output, and ``noise_db`` what rounding may make of their mean.
+    decibels of every sample, at its worst part, and ``noise_db`` what rounding may make of their mean.
     """
 
     sqnr_db: float
@@ -49,15 +50,18 @@ def score(
     """Compare two graphs with the same outputs on ``data``."""
     names = [value.name or "" for value in original.graph.outputs]
     reference, candidate = Executor(original, threads=threads), Executor(quantised, threads=threads)
-    differences = {name: Difference(name) for name in names}
-    decibels: dict[str, list[float]] = {name: [] for name in names}
+    parts = parts_of(original)
+    differences = [Difference(part.name) for part in parts]
+    decibels: list[list[float]] = [[] for _ in parts]
     labels = data.labels
     equal = right_before = right_after = seen = 0
     for feeds in data.batches(batch):
         a, b = reference.run(feeds), candidate.run(feeds)
-        for name, difference in differences.items():
-            difference.add(a[name], b[name])
-            decibels[name].extend(_decibels(a[name], b[name]))
+        wanted, made = [a[name] for name in names], [b[name] for name in names]
+        for part, difference, found in zip(parts, differences, decibels, strict=True):
+            mine, theirs = part.of(wanted), part.of(made)
+            difference.add(mine, theirs)
+            found.extend(_decibels(mine, theirs))
         before, after = _classes(a[names[0]]), _classes(b[names[0]])
         equal += int((before == after).all(axis=1).sum())
         if labels is not None:
@@ -67,9 +71,9 @@ def score(
         seen += len(before)
     agreement = equal / max(seen, 1)
     drop = 1.0 - agreement if labels is None else (right_before - right_after) / max(seen, 1)
-    typical = min(float(np.mean(values)) for values in decibels.values())
-    samples = np.min(list(decibels.values()), axis=0)
-    sqnr = min(d.sqnr_db for d in differences.values())
+    typical = min(float(np.mean(values)) for values in decibels)
+    samples = np.min(decibels, axis=0)
+    sqnr = min(d.sqnr_db for d in differences)
     return Score(sqnr, typical, agreement, 100.0 * drop, tuple(samples.tolist()), _noise(original, samples))
 
 
@@ -84,7 +88,7 @@ def _noise(original: ir.Model, samples: Array) -> float:
 
 def _decibels(reference: Array, value: Array) -> list[float]:
     """SQNR of each sample, within [-20, 100] dB so that exact or meaningless ones do not swamp the mean."""
-    a, b = (by_sample(x).astype(np.float64) for x in (reference, value))
+    a, b = reference.astype(np.float64), value.astype(np.float64)
     signal, noise = (a * a).sum(axis=1), ((a - b) ** 2).sum(axis=1)
     ratio = np.clip(signal / np.maximum(noise, np.maximum(signal * 1e-10, 1e-300)), 1e-2, 1e10)
     return [float(v) for v in 10.0 * np.log10(ratio)]

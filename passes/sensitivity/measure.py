@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.compare import by_sample, difference_of
+from edgec.graph.compare import difference_of
 from edgec.graph.cost import cost
 from edgec.graph.execute import Executor
+from edgec.graph.parts import Part, parts_of
 from edgec.graph.sharing import SharedWeights
 from edgec.passes.base import Context
 from edgec.passes.refit.incremental import IncrementalExecutor, batch_size
@@ -34,7 +35,7 @@ MOST_SAMPLES, LEAST_SAMPLES = 96, 8
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Measured once: the modelled ``error`` and the relative squared change of the ``output``."""
+    """Measured once: the modelled ``error`` and the relative squared change of the ``output``, of the part that changed most."""
 
     error: float
     output: float
@@ -67,17 +68,17 @@ def measure(
     work = max(cost(model).macs, 1) * 0.55 * sum(len(subject.trials) for subject in subjects)
     data = context.data.take(int(np.clip(WORK / max(work, 1), LEAST_SAMPLES, MOST_SAMPLES)), context.seed)
     position = {node.name or "": number for number, node in enumerate(model.graph)}
-    names = output_names(model.graph)
+    names, parts = output_names(model.graph), parts_of(model)
     shared = SharedWeights.of(model.graph)
     store = ActivationStore(context.scratch, int(MEMORY))
     found: dict[str, tuple[Sensitivity, ...]] = {}
     try:
         walk = IncrementalExecutor(model, data.batches(batch_size(model.graph)), store, context.threads)
-        reference = [centred(*one, names) for one in zip(walk.values(names), walk.sizes, strict=True)]
+        reference = [centred(*one, names, parts) for one in zip(walk.values(names), walk.sizes, strict=True)]
         ordered = sorted(subjects, key=lambda one: position[one.node])
         for subject in context.progress.over(f"{label}: sensitivity", ordered, len(subjects)):
             walk.go(position[subject.node])
-            found[subject.name] = _tried(walk, subject, reference, names)
+            found[subject.name] = _tried(walk, subject, reference, names, parts)
             shared.restore(model.graph)
     finally:
         store.clear()
@@ -85,7 +86,11 @@ def measure(
 
 
 def _tried(
-    walk: IncrementalExecutor, subject: Subject, reference: Sequence[Array], names: Sequence[str]
+    walk: IncrementalExecutor,
+    subject: Subject,
+    reference: Sequence[Sequence[Array]],
+    names: Sequence[str],
+    parts: Sequence[Part],
 ) -> tuple[Sensitivity, ...]:
     def prepared() -> Iterator[tuple[Trial, Executor]]:
         for trial in subject.trials:
@@ -94,12 +99,14 @@ def _tried(
 
     def scored(one: tuple[Trial, Executor]) -> Sensitivity:
         trial, executor = one
-        error = energy = 0.0
+        error, energy = [0.0] * len(parts), [0.0] * len(parts)
         for batch, wanted in enumerate(reference):
-            made = centred(executor.run(walk.feeds(batch)), walk.sizes[batch], names)
-            error += float(np.square(difference_of(made, wanted, "outputs")).sum())
-            energy += float(np.square(wanted).sum())
-        return Sensitivity(trial.error, error / energy if energy else 0.0)
+            made = centred(executor.run(walk.feeds(batch)), walk.sizes[batch], names, parts)
+            for index, part in enumerate(parts):
+                error[index] += float(np.square(difference_of(made[index], wanted[index], part.name)).sum())
+                energy[index] += float(np.square(wanted[index]).sum())
+        shares = [left / all_ if all_ else 0.0 for left, all_ in zip(error, energy, strict=True)]
+        return Sensitivity(trial.error, max(shares))
 
     # An executor holds the weights that it was made with: one runs while the next trial's is made.
     points = tuple(in_order(scored, prepared(), walk.threads))
@@ -131,10 +138,14 @@ def output_names(graph: ir.Graph) -> tuple[str, ...]:
     return tuple(names)
 
 
-def centred(outputs: Mapping[str, Array], samples: int, names: Sequence[str]) -> Array:
-    """All outputs of a batch of ``samples`` side by side; class scores less their mean, which softmax ignores."""
-    parts = []
-    for name in names:
-        flat = by_sample(outputs[name], samples).astype(np.float64)
-        parts.append(flat - flat.mean(axis=1, keepdims=True) if outputs[name].ndim == 2 else flat)
-    return np.concatenate(parts, axis=1)
+def centred(
+    outputs: Mapping[str, Array], samples: int, names: Sequence[str], parts: Sequence[Part]
+) -> list[Array]:
+    """The parts of a batch's outputs, (samples, values) each; class scores less their mean, which softmax ignores."""
+    arrays = [outputs[name] for name in names]
+    found = []
+    for part in parts:
+        flat = part.of(arrays, samples).astype(np.float64)
+        scores = arrays[part.output].ndim == 2
+        found.append(flat - flat.mean(axis=1, keepdims=True) if scores else flat)
+    return found

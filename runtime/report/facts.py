@@ -40,7 +40,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The best measure of quality that a report has: top-1, else agreement with the teacher, else SQNR."""
+    """The best measure of quality that a report has: top-1, else boxes kept, else agreement with the teacher, else SQNR."""
 
     label: str
     key: str
@@ -63,6 +63,7 @@ class Accuracy:
 
 
 TOP1 = Accuracy("Top-1 accuracy", "top1", percent=True)
+BOXES = Accuracy("Boxes of the original still found", "boxes_kept", percent=True)
 AGREEMENT = Accuracy("Same answer as the original", "agreement", percent=True)
 SQNR = Accuracy("Signal to error (SQNR)", "sqnr_db", percent=False)
 
@@ -70,7 +71,7 @@ SQNR = Accuracy("Signal to error (SQNR)", "sqnr_db", percent=False)
 def accuracy_of(qualities: Sequence[Quality | None]) -> Accuracy | None:
     """The first measure that any of ``qualities`` has."""
     known = [quality for quality in qualities if quality is not None]
-    for measure in (TOP1, AGREEMENT, SQNR):
+    for measure in (TOP1, BOXES, AGREEMENT, SQNR):
         if any(measure.value(quality) is not None for quality in known):
             return measure
     return None
@@ -181,7 +182,12 @@ def _accuracy(report: Report, artifact: Artifact | None) -> Change | None:
     after = measure.value(quality) or 0.0
     new, on = measure.text(after), f"on {quality.images:,} ".replace(",", "\u202f")
     if measure is SQNR:
-        return Change(measure.label, "", new, "", None, None, f"{on}inputs, against the original")
+        basis = f"{on}inputs, against the original{_worst_part(quality)}"
+        return Change(measure.label, "", new, "", None, None, basis)
+    if measure is BOXES and quality.detection is not None:
+        lost = f"{quality.detection.lost} of {quality.detection.boxes} boxes lost"
+        basis = f"{on}inputs: {lost} at score {quality.detection.threshold:g}"
+        return Change(measure.label, "", new, "", None, after, basis, phrase=lost)
     if measure is AGREEMENT:
         verdict, phrase = judged_rate(after, quality.images, f"same answer on {new}")
         return Change(measure.label, "", new, verdict, None, after, f"{on}inputs", phrase=phrase)
@@ -212,6 +218,12 @@ def wilson(rate: float, images: int) -> tuple[float, float]:
     middle = (rate + z2 / (2 * images)) / (1 + z2 / images)
     half = math.sqrt(z2 * (rate * (1 - rate) / images + z2 / (4 * images**2))) / (1 + z2 / images)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _worst_part(quality: Quality) -> str:
+    """Which output, or part of one, the SQNR is that of; reports of edgec 0.1 speak of all outputs together."""
+    worst = [name for name, decibels in quality.outputs.items() if decibels == quality.sqnr_db]
+    return f": {worst[0]}, the worst of {len(quality.outputs)} parts" if worst else ""
 
 
 def _changed(verdict: str) -> str:

@@ -75,6 +75,20 @@ class Part(BaseModel):
     )
 
 
+class Detection(Part):
+    """Boxes of the source model from score ``threshold`` on, after suppression, and what became of them."""
+
+    threshold: float
+    boxes: int
+    """Of the source, on all images."""
+    lost: int
+    """Boxes of the source without one of the same class, above the same score, that overlaps them by half."""
+    new: int
+    """Boxes that the source does not have."""
+    score_shift: Figure = None
+    """Mean absolute difference of the scores of boxes that both have."""
+
+
 class Quality(Part):
     """How well outputs match over ``images`` inputs: ``top1`` with labels, the others with the teacher."""
 
@@ -83,11 +97,20 @@ class Quality(Part):
     agreement: Figure = None
     """Share of inputs with the same top-1 answer as the teacher."""
     sqnr_db: Decibels = None
+    """Of the worst part (before 0.2: of all outputs together)."""
     kl: Figure = None
     """Mean Kullback-Leibler divergence from the teacher's softmax, in nats."""
     cosine: Figure = None
+    detection: Detection | None = None
+    """Of detectors whose head is known."""
     outputs: dict[str, Decibels] = {}
-    """SQNR of each output by name, where the model has several."""
+    """SQNR of each output by name, and of each part of one that joins several (``output[:, 0:4]``), where there are several."""
+
+    @property
+    def boxes_kept(self) -> float | None:
+        """Share of the source's boxes that are still found; None where nothing was to be found."""
+        found = self.detection
+        return 1.0 - found.lost / found.boxes if found is not None and found.boxes else None
 
 
 class LatencySample(Part):

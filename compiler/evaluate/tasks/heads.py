@@ -1,0 +1,128 @@
+"""Heads of detectors: from a network's outputs to boxes, as the exporters' own examples do it.
+
+==========  ===================================================================================================================
+yolov8      (N, 4 + classes, rows): centre, size in pixels, scores of classes. Ultralytics v8, v9, v11, v12
+yolov5      (N, rows, 5 + classes): centre, size in pixels, objectness, scores of classes. v5, v7; YOLOX decoded inside
+yolox       (N, rows, 5 + classes) raw: offsets in cells and logarithms of sizes, on grids of strides 8, 16, 32
+ssd         two outputs, (N, rows, 4) and (N, rows, classes), decoded with their priors inside
+==========  ===================================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.compiler.evaluate.tasks.boxes import Boxes, corners_of
+from edgec.graph.parts import parts_of, sample_shape
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Kind = Literal["yolov8", "yolov5", "yolox", "ssd"]
+
+STRIDES = ((8, 16, 32), (8, 16, 32, 64))
+ANCHORS = 3
+"""Per cell, of YOLOv5 and v7."""
+LOW = 0.01
+"""Rows below this score are dropped before anything else."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What one network's outputs mean. ``size`` is its input's (height, width)."""
+
+    kind: Kind
+    size: tuple[int, int]
+    strides: tuple[int, ...] = ()
+    outputs: tuple[int, int] = (0, 0)
+    """Positions of the boxes and of the scores, where they are two outputs."""
+    background: bool = False
+    """The first class is no object (SSD with Softmax)."""
+
+    def decode(self, outputs: Sequence[Array]) -> list[Boxes]:
+        """The boxes of each sample above `LOW`, one for the best class of each row; nothing is suppressed yet."""
+        boxes, scores = outputs[self.outputs[0]], outputs[self.outputs[1]]
+        if self.kind == "ssd":
+            return [self._rows(*pair) for pair in zip(boxes, scores, strict=True)]
+        rows = boxes.transpose(0, 2, 1) if self.kind == "yolov8" else boxes
+        return [self._yolo(sample.astype(np.float64)) for sample in rows]
+
+    def _yolo(self, rows: Array) -> Boxes:
+        centres, sizes, scores = rows[:, :2], rows[:, 2:4], rows[:, 4:]
+        if self.kind != "yolov8":
+            scores = scores[:, :1] * (scores[:, 1:] if scores.shape[1] > 1 else 1.0)
+        if self.kind == "yolox":
+            cells, strides = _grid(self.size, self.strides)
+            centres, sizes = (centres + cells) * strides, np.exp(np.minimum(sizes, 20.0)) * strides
+        return self._rows(corners_of(centres, sizes), scores)
+
+    def _rows(self, corners: Array, scores: Array) -> Boxes:
+        scores = scores[:, 1:] if self.background else scores
+        classes = scores.argmax(axis=1)
+        best = scores.max(axis=1)
+        kept = np.flatnonzero(best >= LOW)
+        return Boxes(corners[kept].astype(np.float64), best[kept].astype(np.float64), classes[kept])
+
+
+def find_head(model: ir.Model) -> Head | None:
+    """The head of ``model``, from the shapes of its outputs and what computes them; None where it is no known detector."""
+    picture = sample_shape(model.graph.inputs[0])
+    shapes = [sample_shape(value) for value in model.graph.outputs]
+    if picture is None or len(picture) != 3 or any(one is None for one in shapes):
+        return None
+    size = (picture[1], picture[2])
+    known = [one for one in shapes if one is not None]
+    if len(known) == 1 and len(known[0]) == 2:
+        return _one_output(model, known[0], size)
+    if len(known) == 2 and all(len(one) == 2 for one in known) and known[0][0] == known[1][0]:
+        return _two_outputs(model, known, size)
+    return None
+
+
+def _one_output(model: ir.Model, shape: tuple[int, ...], size: tuple[int, int]) -> Head | None:
+    for strides in STRIDES:
+        rows = sum(-(-size[0] // stride) * -(-size[1] // stride) for stride in strides)
+        if shape[1] == rows and shape[0] >= 5:
+            return Head("yolov8", size, strides)
+        if shape[1] < 5:
+            continue
+        if shape[0] == ANCHORS * rows:
+            return Head("yolov5", size, strides)
+        if shape[0] == rows:
+            return Head("yolox" if _is_raw(model) else "yolov5", size, strides)
+    return None
+
+
+def _is_raw(model: ir.Model) -> bool:
+    """Whether a convolution itself gives the boxes, so that grid and stride are added outside."""
+    source = parts_of(model)[0].source
+    return any(node.name == source and node.op_type == "Conv" for node in model.graph)
+
+
+def _two_outputs(model: ir.Model, shapes: Sequence[tuple[int, ...]], size: tuple[int, int]) -> Head | None:
+    """Decoded boxes beside scores: rows that a convolution gives as they are lack priors, which no file holds."""
+    boxes = [index for index, shape in enumerate(shapes) if shape[1] == 4]
+    if not boxes or shapes[0][0] < 16:
+        return None
+    at = boxes[0] if len(boxes) == 1 else 1
+    sources = {part.output: part.source for part in reversed(parts_of(model))}
+    ops = {node.name: node.op_type for node in model.graph}
+    if ops.get(sources[at]) not in ("Add", "Sub", "Mul", "Div", "Clip"):
+        return None
+    background = ops.get(sources[1 - at]) == "Softmax"
+    if background and shapes[1 - at][1] < 2:
+        return None
+    return Head("ssd", size, outputs=(at, 1 - at), background=background)
+
+
+def _grid(size: tuple[int, int], strides: Sequence[int]) -> tuple[Array, Array]:
+    """(x, y) of every cell, (rows, 2), and its stride, (rows, 1), level after level."""
+    cells, steps = [], []
+    for stride in strides:
+        y, x = np.mgrid[: -(-size[0] // stride), : -(-size[1] // stride)]
+        cells.append(np.stack([x.ravel(), y.ravel()], axis=1))
+        steps.append(np.full((x.size, 1), float(stride)))
+    return np.concatenate(cells).astype(np.float64), np.concatenate(steps)

@@ -79,7 +79,9 @@ def cumsum(call: Call) -> None:
     order = call.preferred()
     axis = order.index(call.axis(call.ints(1, "axis")[0]))
     place = call.lifting.store(np.asarray(axis, np.int64), f"{call.stem}_axis")
-    switches = {name: int(bool(call.option(name, False))) for name in ("exclusive", "reverse")}
+    switches: dict[str, Any] = {
+        name: int(bool(call.option(name, False))) for name in ("exclusive", "reverse")
+    }
     call.finish(call.add("CumSum", [call.take(0, order), place], **switches), order)
 
 

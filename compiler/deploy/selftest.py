@@ -103,8 +103,8 @@ def _axes(path: Path) -> Axes:
     """Of a TFLite file, as it says itself; an ONNX file keeps the network's own."""
     if path.suffix != ".tflite":
         return {}
-    from edgec.compiler.emit.tflite.read import read
     from edgec.compiler.evaluate.tflite_quality import axes_of
+    from edgec.graph.tflite.read import read
 
     file = read(path)
     ranks = {file.tensors[index].name: len(file.tensors[index].shape) for index in file.inputs}

@@ -82,7 +82,7 @@ def cumsum(call: Call) -> None:
     switches: dict[str, Any] = {
         name: int(bool(call.option(name, False))) for name in ("exclusive", "reverse")
     }
-    call.finish(call.add("CumSum", [call.take(0, order), place], None, **switches), order)
+    call.finish(call.add("CumSum", [call.take(0, order), place], **switches), order)
 
 
 def resize(call: Call) -> None:

@@ -9,7 +9,6 @@ What comes from elsewhere is read through `graph.foreign`, which does this in a 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -25,6 +24,7 @@ from edgec.graph.listener import READING, Listener
 from edgec.graph.tflite.lift.model import to_onnx
 from edgec.graph.tflite.read import read as read_tflite
 from edgec.graph.tflite.schema import FILE_IDENTIFIER
+from edgec.graph.sizes import InputShape
 
 TORCH_SUFFIX = ".pt2"
 
@@ -33,13 +33,13 @@ def load(
     source: str | Path,
     *,
     weights: str | Path | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: InputShape | None = None,
     trust: bool = False,
     listener: Listener | None = None,
 ) -> ir.Model:
     """Read ``source`` and return its canonical graph (design section 2).
 
-    ``input_shape`` (without the batch axis) fixes dimensions that an ONNX file leaves open, and is the example input of a
+    ``input_shape`` (of the first input without its batch axis, or of inputs by name, whole) fixes what a file leaves open, and is the input of a
     torch factory. ``trust``: run the pickles and the Python that a ``.pt2`` holds. A hostile file can crash this process, or
     fill its memory: `graph.foreign.load` reads it in another. Raises ModelError or UnsupportedError for a model that cannot be
     taken, UsageError for a wrong call.
@@ -53,7 +53,7 @@ def read(
     source: str | Path,
     *,
     weights: str | Path | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: InputShape | None = None,
     trust: bool = False,
     listener: Listener | None = None,
 ) -> onnx.ModelProto:

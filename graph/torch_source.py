@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import onnx
 from edgec.graph.boundary import first_line
 from edgec.graph.errors import EdgecError, ModelError, UsageError
 from edgec.graph.listener import Listener
+from edgec.graph.sizes import InputShape
 from edgec.graph.torch_export import export_module, export_program, quiet_log
 from edgec.graph.torch_guard import load_guarded
 
@@ -48,9 +49,7 @@ def from_pt2(path: Path, *, trust: bool, listener: Listener) -> onnx.ModelProto:
     return export_program(program, str(path))
 
 
-def from_factory(
-    source: str, weights: str | Path | None, input_shape: Sequence[int] | None
-) -> onnx.ModelProto:
+def from_factory(source: str, weights: str | Path | None, input_shape: InputShape | None) -> onnx.ModelProto:
     """The module that a function makes, with ``weights`` in it, in ONNX. The function is the user's own code and is run."""
     module_name, _, function = source.rpartition(":")
     if not module_name.endswith(".py") and not all(part.isidentifier() for part in module_name.split(".")):
@@ -73,7 +72,10 @@ def from_factory(
         raise UsageError(
             "a torch factory needs the shape of one input", where=source, hint="Add --input-shape 3,224,224."
         )
-    return export_module(module, (torch.zeros((2, *input_shape)),), source)
+    shapes = (
+        [sizes[1:] for sizes in input_shape.values()] if isinstance(input_shape, Mapping) else [input_shape]
+    )
+    return export_module(module, tuple(torch.zeros((2, *sizes)) for sizes in shapes), source)
 
 
 @contextmanager

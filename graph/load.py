@@ -39,7 +39,7 @@ def load(
 ) -> ir.Model:
     """Read ``source`` and return its canonical graph (design section 2).
 
-    ``input_shape`` (of the first input without its batch axis, or of inputs by name, whole) fixes what a file leaves open, and is the input of a
+    ``input_shape`` (without the batch axis; or whole shapes by input name) fixes what a file leaves open, and is the input of a
     torch factory. ``trust``: run the pickles and the Python that a ``.pt2`` holds. A hostile file can crash this process, or
     fill its memory: `graph.foreign.load` reads it in another. Raises ModelError or UnsupportedError for a model that cannot be
     taken, UsageError for a wrong call.
@@ -64,7 +64,7 @@ def read(
     if is_factory(text):
         from edgec.graph.torch_source import from_factory
 
-        return from_factory(text, weights, input_shape)
+        return from_factory(text, weights, input_shape, trust=trust)
     if weights is not None:
         raise UsageError(
             "--weights goes with a factory only", where=text, hint="Write file.py:factory as MODEL."
@@ -79,9 +79,25 @@ def read(
         return _from_file(path, listener, input_shape)
 
 
+def _refuse_keras(path: Path) -> None:
+    """Raise ModelError, with the line that exports it, for a model of Keras or TensorFlow."""
+    keras = path.suffix in (".keras", ".h5", ".hdf5")
+    if not keras and not (path / "saved_model.pb").is_file():
+        return
+    line = (
+        'KERAS_BACKEND=torch python -c "import keras; '
+        f"keras.models.load_model('{path.name}').export('model.onnx', format='onnx')\""
+        if keras
+        else f"python -m tf2onnx.convert --saved-model {path.name} --output model.onnx"
+    )
+    what = "a model of Keras" if keras else "a SavedModel of TensorFlow"
+    raise ModelError(f"this is {what}", where=str(path), hint=f"Export it: {line}")
+
+
 def check_file(path: Path) -> int:
     """The size of a model file. Raises ModelError for what is no plain file, or above 2 GB; nothing of it is read."""
     where = str(path)
+    _refuse_keras(path)
     try:
         with open_regular(path) as stream:
             size = os.fstat(stream.fileno()).st_size

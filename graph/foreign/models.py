@@ -102,7 +102,7 @@ def load(
 ) -> ir.Model:
     """Read ``source`` and return its canonical graph: an ONNX file, a ``.pt2``, or a torch factory with its ``weights``.
 
-    ``input_shape`` (of the first input without its batch axis, or of inputs by name, whole) fixes what a file leaves open, and is the input of a
+    ``input_shape`` (without the batch axis; or whole shapes by input name) fixes what a file leaves open, and is the input of a
     torch factory. The file is read in a child process that may take ``load_timeout`` seconds and ``load_memory`` bytes (None: by
     the file's size and the free memory); ``isolated=False`` reads it in this process, which a hostile file can end.
     ``trust``: run the pickles and the code that a ``.pt2`` holds.

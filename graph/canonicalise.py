@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,6 +49,7 @@ from edgec.graph.read.dequantise import dequantise, is_quantised
 from edgec.graph.read.floats import to_float32
 from edgec.graph.read.metadata import keep_words, notes_in
 from edgec.graph.read.resizing import rewrite_old_resizes
+from edgec.graph.sizes import InputShape, fix_shapes
 from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
 from edgec.graph.split_heads import split_heads
 from edgec.graph.unbatched import add_batch, lacks_batch
@@ -61,7 +62,7 @@ TOLERANCE = 1e-4
 
 
 def canonicalise(
-    source: onnx.ModelProto, *, input_shape: Sequence[int] | None = None, listener: Listener | None = None
+    source: onnx.ModelProto, *, input_shape: InputShape | None = None, listener: Listener | None = None
 ) -> ir.Model:
     """The canonical graph of ``source``, which is left as it is. ``listener`` hears of each stage before it begins.
 
@@ -71,7 +72,7 @@ def canonicalise(
         return _canonicalise(source, input_shape, listener or Listener())
 
 
-def _canonicalise(source: onnx.ModelProto, input_shape: Sequence[int] | None, listener: Listener) -> ir.Model:
+def _canonicalise(source: onnx.ModelProto, input_shape: InputShape | None, listener: Listener) -> ir.Model:
     model = onnx.ModelProto()
     model.CopyFrom(source)
     listener.stage(CHECKING)
@@ -297,39 +298,6 @@ def _drop_initialiser_inputs(model: onnx.ModelProto) -> None:
         del model.graph.input[:]
         model.graph.input.extend(kept)
         model.ir_version = max(model.ir_version, 4)
-
-
-def fix_shapes(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> None:
-    """Every axis but the leading one must have a size; ``input_shape`` gives those of the first input, by name of other ones."""
-    known: dict[str, int] = {}
-    for index, value in enumerate(model.graph.input):
-        tensor = value.type.tensor_type
-        if not tensor.HasField("shape"):
-            if input_shape is None or index:
-                raise UnsupportedError("its rank is unknown", where=f"input {value.name!r}")
-            for size in (1, *input_shape):
-                tensor.shape.dim.add().dim_value = size
-            continue
-        dims = tensor.shape.dim
-        for dim in dims:
-            if dim.WhichOneof("value") == "dim_value" and dim.dim_value < 0:
-                dim.ClearField("dim_value")  # what some exporters write for an open size
-        if input_shape is not None and index == 0:
-            if len(dims) != len(input_shape) + 1:
-                why = f"the model's input has {len(dims)} axes, --input-shape gives {len(input_shape)} and the batch"
-                raise ModelError("--input-shape does not fit", where=f"input {value.name!r}", why=why)
-            for dim, size in zip(list(dims)[1:], input_shape, strict=True):
-                if dim.dim_param:
-                    known[dim.dim_param] = size
-                dim.ClearField("dim_param")
-                dim.dim_value = size
-        for axis, dim in enumerate(dims):
-            if axis and dim.dim_param in known:  # another input's axis of that name
-                dim.dim_value = known[dim.dim_param]
-            if axis and dim.WhichOneof("value") != "dim_value":
-                hint = "Give the sizes behind the batch axis, e.g. --input-shape 3,224,224."
-                what = f"axis {axis} has no fixed size"
-                raise UnsupportedError(what, where=f"input {value.name!r}", hint=hint)
 
 
 def _onnxsim() -> Any:

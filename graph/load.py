@@ -9,7 +9,7 @@ What comes from elsewhere is read through `graph.foreign`, which does this in a 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -22,6 +22,7 @@ from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.external import MOST_BYTES, load_external
 from edgec.graph.files import is_factory, open_regular
 from edgec.graph.listener import READING, Listener
+from edgec.graph.sizes import InputShape
 from edgec.graph.tflite.lift.model import to_onnx
 from edgec.graph.tflite.read import read as read_tflite
 from edgec.graph.tflite.schema import FILE_IDENTIFIER
@@ -33,13 +34,13 @@ def load(
     source: str | Path,
     *,
     weights: str | Path | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: InputShape | None = None,
     trust: bool = False,
     listener: Listener | None = None,
 ) -> ir.Model:
     """Read ``source`` and return its canonical graph (design section 2).
 
-    ``input_shape`` (without the batch axis) fixes dimensions that an ONNX file leaves open, and is the example input of a
+    ``input_shape`` (without the batch axis; or whole shapes by input name) fixes what a file leaves open, and is the input of a
     torch factory. ``trust``: run the pickles and the Python that a ``.pt2`` holds. A hostile file can crash this process, or
     fill its memory: `graph.foreign.load` reads it in another. Raises ModelError or UnsupportedError for a model that cannot be
     taken, UsageError for a wrong call.
@@ -53,7 +54,7 @@ def read(
     source: str | Path,
     *,
     weights: str | Path | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: InputShape | None = None,
     trust: bool = False,
     listener: Listener | None = None,
 ) -> onnx.ModelProto:
@@ -64,7 +65,7 @@ def read(
     if is_factory(text):
         from edgec.graph.torch_source import from_factory
 
-        return from_factory(text, weights, input_shape)
+        return from_factory(text, weights, input_shape, trust=trust)
     if weights is not None:
         raise UsageError(
             "--weights goes with a factory only", where=text, hint="Write file.py:factory as MODEL."
@@ -79,9 +80,25 @@ def read(
         return _from_file(path, listener, input_shape)
 
 
+def _refuse_keras(path: Path) -> None:
+    """Raise ModelError, with the line that exports it, for a model of Keras or TensorFlow."""
+    keras = path.suffix in (".keras", ".h5", ".hdf5")
+    if not keras and not (path / "saved_model.pb").is_file():
+        return
+    line = (
+        'KERAS_BACKEND=torch python -c "import keras; '
+        f"keras.models.load_model('{path.name}').export('model.onnx', format='onnx')\""
+        if keras
+        else f"python -m tf2onnx.convert --saved-model {path.name} --output model.onnx"
+    )
+    what = "a model of Keras" if keras else "a SavedModel of TensorFlow"
+    raise ModelError(f"this is {what}", where=str(path), hint=f"Export it: {line}")
+
+
 def check_file(path: Path) -> int:
     """The size of a model file. Raises ModelError for what is no plain file, or above 2 GB; nothing of it is read."""
     where = str(path)
+    _refuse_keras(path)
     try:
         with open_regular(path) as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -97,7 +114,7 @@ def check_file(path: Path) -> int:
     return size
 
 
-def _from_file(path: Path, listener: Listener, input_shape: Sequence[int] | None) -> onnx.ModelProto:
+def _from_file(path: Path, listener: Listener, input_shape: InputShape | None) -> onnx.ModelProto:
     if path.suffix in (".pt", ".pth", ".ckpt"):
         raise ModelError(
             "weights without a network cannot be compiled",
@@ -113,13 +130,16 @@ def _from_file(path: Path, listener: Listener, input_shape: Sequence[int] | None
     return _from_onnx(data, path, listener)
 
 
-def _from_tflite(data: bytes, where: str, input_shape: Sequence[int] | None) -> onnx.ModelProto:
+def _from_tflite(data: bytes, where: str, input_shape: InputShape | None) -> onnx.ModelProto:
     """Every size of a TFLite file follows from its input's: another one needs another file."""
     file = read_tflite(data, where=where)
     model = to_onnx(file)
     shape = file.tensors[file.inputs[0]].shape
-    if input_shape is not None and tuple(input_shape) != shape[1:]:
-        why = f"the file is made for {shape[1:]}, --input-shape gives {tuple(input_shape)}"
+    given = (
+        None if isinstance(input_shape, Mapping) else input_shape
+    )  # those by name are checked with the graph
+    if given is not None and tuple(given) != shape[1:]:
+        why = f"the file is made for {shape[1:]}, --input-shape gives {tuple(given)}"
         raise ModelError(
             "--input-shape does not fit", where=where, why=why, hint="Convert the network at that size."
         )

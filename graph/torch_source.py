@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from edgec.graph.boundary import first_line
+from edgec.graph.checkpoint import load_weights
 from edgec.graph.errors import EdgecError, ModelError, UsageError
 from edgec.graph.listener import Listener
+from edgec.graph.sizes import InputShape
 from edgec.graph.torch_export import export_module, export_program, quiet_log
 from edgec.graph.torch_guard import load_guarded
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 def _torch(source: str) -> Any:
@@ -49,9 +51,12 @@ def from_pt2(path: Path, *, trust: bool, listener: Listener) -> onnx.ModelProto:
 
 
 def from_factory(
-    source: str, weights: str | Path | None, input_shape: Sequence[int] | None
+    source: str, weights: str | Path | None, input_shape: InputShape | None, *, trust: bool = False
 ) -> onnx.ModelProto:
-    """The module that a function makes, with ``weights`` in it, in ONNX. The function is the user's own code and is run."""
+    """The module that a function makes, with ``weights`` in it, in ONNX. The function is the user's own code and is run.
+
+    ``trust``: unpickle whatever ``weights`` holds.
+    """
     module_name, _, function = source.rpartition(":")
     if not module_name.endswith(".py") and not all(part.isidentifier() for part in module_name.split(".")):
         raise ModelError("no such file", where=source)
@@ -68,12 +73,15 @@ def from_factory(
         why = f"the factory returned {type(module).__name__}"
         raise UsageError("a factory must return a torch.nn.Module", where=source, why=why)
     if weights is not None:
-        _load_weights(module, Path(weights))
+        load_weights(module, Path(weights), trust)
     if input_shape is None:
         raise UsageError(
             "a torch factory needs the shape of one input", where=source, hint="Add --input-shape 3,224,224."
         )
-    return export_module(module, (torch.zeros((2, *input_shape)),), source)
+    shapes = (
+        [sizes[1:] for sizes in input_shape.values()] if isinstance(input_shape, Mapping) else [input_shape]
+    )
+    return export_module(module, tuple(torch.zeros((2, *sizes)) for sizes in shapes), source)
 
 
 @contextmanager
@@ -105,23 +113,3 @@ def _import(name: str, source: str) -> Any:
     except (ImportError, SyntaxError) as error:
         raise UsageError("cannot be imported", where=source, why=first_line(error)) from error
     return module
-
-
-def _load_weights(module: torch.nn.Module, path: Path) -> None:
-    import torch
-
-    if not path.is_file():
-        raise ModelError("no such file", where=str(path))
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, OSError) as error:
-        raise ModelError("not a state_dict", where=str(path), why=first_line(error)) from error
-    except Exception as error:  # torch raises pickle.UnpicklingError for anything but plain tensors
-        raise ModelError("not a plain state_dict", where=str(path), why=first_line(error)) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        why = " ".join(str(error).split())[:300]
-        raise ModelError("the weights do not fit the network", where=str(path), why=why) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -212,6 +212,24 @@ def shape(raw: Any) -> tuple[int, ...]:
         raise NotAdmitted(raw, admitted)
     if math.prod(found) > 2**28:
         raise NotAdmitted(raw, f"{admitted}; it has {math.prod(found)} elements, 2^28 are the most")
+    return found
+
+
+def input_shape(raw: Any) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+    """``3,224,224``: the first input without its batch; ``name:1x3x224x224``, or a mapping of such: inputs by name, batch too.
+
+    Several of the latter, in a list, go together.
+    """
+    parts = list(raw) if isinstance(raw, (list, tuple)) else [raw]
+    named = [one for one in parts if isinstance(one, Mapping) or (isinstance(one, str) and ":" in one)]
+    if not named:
+        return shape(raw)
+    if len(named) < len(parts):
+        raise NotAdmitted(raw, "one shape, or several of the form name:1x3x224x224")
+    found: dict[str, tuple[int, ...]] = {}
+    for one in named:
+        pairs = one.items() if isinstance(one, Mapping) else [one.rpartition(":")[::2]]
+        found |= {str(name): shape(sizes) for name, sizes in pairs}
     return found
 
 

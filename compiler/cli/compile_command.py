@@ -29,12 +29,7 @@ if TYPE_CHECKING:
     "-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="The run's folder. [required]"
 )
 @click.option("--weights", metavar="FILE", help="state_dict for a MODEL given as file.py:factory.")
-@click.option(
-    "--input-shape",
-    type=params.SHAPE,
-    metavar="SHAPE",
-    help="Shape of one input without the batch, e.g. 3,224,224.",
-)
+@params.input_shape
 @data_options
 @click.option(
     "--eval",

@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--target", type=params.TARGET, default=None, help="Add the estimated latency on this target.")
 @click.option("--weights", metavar="FILE", help="state_dict for a MODEL given as file.py:factory.")
-@click.option(
-    "--input-shape", type=params.SHAPE, metavar="SHAPE", help="Shape of one input without the batch."
-)
+@params.input_shape
 @data_options
 @loading_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -48,7 +46,7 @@ def command(
     show_blocks: bool,
     target: str | None,
     weights: str | None,
-    input_shape: tuple[int, ...] | None,
+    input_shape: tuple[int, ...] | dict[str, tuple[int, ...]] | None,
     as_json: bool,
     **given: Any,
 ) -> None:

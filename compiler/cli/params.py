@@ -121,8 +121,26 @@ def _system(raw: str) -> str:
     return values.word(raw, tuple(systems()))
 
 
+def _together(ctx: click.Context, param: click.Parameter, given: tuple[Any, ...]) -> Any:
+    """Shapes of several inputs, each by its name, or the one of the first input."""
+    if len(given) < 2:
+        return given[0] if given else None
+    try:
+        return values.input_shape(given)
+    except NotAdmitted as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
 SHARE = Read("share", values.share)
-SHAPE = Read("shape", values.shape)
+SHAPE = Read("shape", values.input_shape)
+input_shape = click.option(
+    "--input-shape",
+    type=SHAPE,
+    multiple=True,
+    callback=_together,
+    metavar="SHAPE",
+    help="Shape of the first input without the batch, e.g. 3,224,224; or, once per input, name:1x3x224x224.",
+)
 FORMATS = Read("list", _formats)
 BUDGET = Read("budget", _budget)
 PIPELINE = Read("pipeline", _pipeline)

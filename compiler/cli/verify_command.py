@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 @click.argument("a")
 @click.argument("b")
 @data_options
-@click.option(
-    "--input-shape", type=params.SHAPE, metavar="SHAPE", help="Shape of one input without the batch."
-)
+@params.input_shape
 @click.option(
     "--seed",
     type=params.whole(admitted.SEED),

@@ -101,7 +101,9 @@ class Given:
         if self.example is not None:
             return source.example_of(self.example)
         if recipe.model.input_shape is not None:
-            return (np.zeros((2, *recipe.model.input_shape), np.float32),)
+            given = recipe.model.input_shape
+            shapes = [sizes[1:] for sizes in given.values()] if isinstance(given, dict) else [given]
+            return tuple(np.zeros((2, *sizes), np.float32) for sizes in shapes)
         for held, path in ((data, recipe.data), (evaluation, recipe.eval)):
             arrays = held.first() if held.given else None if path is None else _first_of_file(path.path)
             if arrays is not None:

@@ -61,7 +61,7 @@ IoLayout = Literal["nchw", "nhwc"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 PathField = Annotated[str, BeforeValidator(read_path)]
-ShapeField = Annotated[tuple[int, ...], BeforeValidator(values.shape)]
+ShapeField = Annotated[tuple[int, ...] | dict[str, tuple[int, ...]], BeforeValidator(values.input_shape)]
 SwitchField = Annotated[bool, BeforeValidator(values.switch)]
 CountField = Annotated[int, _whole(values.COUNT)]
 SeedField = Annotated[int, _whole(values.SEED)]

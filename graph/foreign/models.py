@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from edgec.graph import values
 from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.files import is_factory
 from edgec.graph.foreign.loading import MOST_MODEL, Loading
 from edgec.graph.foreign.process import Child, CrashError
 from edgec.graph.listener import GRAPH_STAGES
-from edgec.graph.values import NotAdmitted, shape
+from edgec.graph.sizes import InputShape
+from edgec.graph.values import NotAdmitted
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -76,7 +78,7 @@ def begin(
     loading: Loading,
     *,
     weights: str | Path | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: InputShape | None = None,
 ) -> Pending:
     """Start to load ``source`` (a file, or a torch factory); the work goes on while the caller does something else."""
     arguments = {
@@ -92,7 +94,7 @@ def load(
     source: str | Path,
     *,
     weights: str | Path | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: InputShape | None = None,
     trust: bool = False,
     load_timeout: float | None = None,
     load_memory: int | None = None,
@@ -100,7 +102,7 @@ def load(
 ) -> ir.Model:
     """Read ``source`` and return its canonical graph: an ONNX file, a ``.pt2``, or a torch factory with its ``weights``.
 
-    ``input_shape`` (without the batch axis) fixes dimensions that an ONNX file leaves open, and is the example input of a
+    ``input_shape`` (without the batch axis; or whole shapes by input name) fixes what a file leaves open, and is the input of a
     torch factory. The file is read in a child process that may take ``load_timeout`` seconds and ``load_memory`` bytes (None: by
     the file's size and the free memory); ``isolated=False`` reads it in this process, which a hostile file can end.
     ``trust``: run the pickles and the code that a ``.pt2`` holds.
@@ -157,8 +159,11 @@ def _to_model(content: bytes, source: str) -> ir.Model:
         raise ModelError("the model cannot be read", where=source, why="its reader sent no model") from error
 
 
-def _shape(raw: Sequence[int]) -> list[int]:
+def _shape(raw: InputShape) -> list[int] | dict[str, list[int]]:
     try:
-        return list(shape(raw))
+        found = values.input_shape(raw)
+        return (
+            {name: list(sizes) for name, sizes in found.items()} if isinstance(found, dict) else list(found)
+        )
     except NotAdmitted as error:
         raise UsageError(f"input shape: {error}") from None

@@ -1,0 +1,98 @@
+"""Sizes of axes that a model leaves open: given by the user, by order or by name, or told by the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx
+
+from edgec.graph.errors import ModelError, UnsupportedError, did_you_mean
+from edgec.graph.read.told import size_told
+
+InputShape = Sequence[int] | Mapping[str, Sequence[int]]
+"""Of the first input without its leading axis; or of inputs by name, whole."""
+
+
+def fix_shapes(model: onnx.ModelProto, input_shape: InputShape | None) -> None:
+    """Every axis but the leading one must have a size; in place. What one input says holds for axes of that name in others.
+
+    Height and width that nobody gives are those of the model's own metadata. Raises ModelError for a shape that does not fit,
+    UnsupportedError for an axis that stays open.
+    """
+    given = _by_name(model, input_shape)
+    known: dict[str, int] = {}
+    for value in model.graph.input:
+        _give(value, given.get(value.name), known)
+    told = size_told({one.key: one.value for one in model.metadata_props})
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        for axis, dim in enumerate(dims):
+            if axis and dim.dim_param in known:  # another input's axis of that name
+                dim.dim_value = known[dim.dim_param]
+        if told is not None and len(dims) == 4 and dims[1].dim_value in (1, 3):
+            for dim, size in zip(list(dims)[2:], told, strict=True):
+                if dim.WhichOneof("value") != "dim_value":
+                    dim.dim_value = size
+        for axis, dim in enumerate(dims):
+            if axis and dim.WhichOneof("value") != "dim_value":
+                raise UnsupportedError(
+                    f"axis {axis} has no fixed size", where=f"input {value.name!r}", hint=_hint(model, value)
+                )
+
+
+def _by_name(model: onnx.ModelProto, input_shape: InputShape | None) -> dict[str, list[int | None]]:
+    """Shapes by input; None stands for the leading axis where it is not given."""
+    if input_shape is None or not model.graph.input:
+        return {}
+    if not isinstance(input_shape, Mapping):
+        return {model.graph.input[0].name: [None, *input_shape]}
+    names = [value.name for value in model.graph.input]
+    for name in input_shape:
+        if name not in names:
+            why = f"the inputs are {', '.join(names)}"
+            raise ModelError(f"--input-shape: no input {name!r}", why=why, hint=did_you_mean(name, names))
+    return {name: list(sizes) for name, sizes in input_shape.items()}
+
+
+def _give(value: onnx.ValueInfoProto, sizes: Sequence[int | None] | None, known: dict[str, int]) -> None:
+    """Write ``sizes`` into an input's shape; ``known`` learns the names of its axes."""
+    tensor, where = value.type.tensor_type, f"input {value.name!r}"
+    if not tensor.HasField("shape"):
+        if sizes is None:
+            raise UnsupportedError("its rank is unknown", where=where, hint=_HINT)
+        for size in sizes:
+            tensor.shape.dim.add().dim_value = 1 if size is None else size
+        return
+    dims = tensor.shape.dim
+    for dim in dims:
+        if dim.WhichOneof("value") == "dim_value" and dim.dim_value < 0:
+            dim.ClearField("dim_value")  # what some exporters write for an open size
+    if sizes is None:
+        return
+    if len(dims) != len(sizes):
+        batch = " and the batch" if sizes[:1] == [None] else ""
+        why = f"the model's input has {len(dims)} axes, --input-shape gives {len(sizes) - bool(batch)}{batch}"
+        raise ModelError("--input-shape does not fit", where=where, why=why)
+    for axis, (dim, one) in enumerate(zip(dims, sizes, strict=True)):
+        if one is None:
+            continue
+        if axis == 0 and dim.WhichOneof("value") != "dim_value":
+            continue  # an open batch stays open
+        if axis and dim.dim_param:
+            known[dim.dim_param] = one
+        dim.ClearField("dim_param")
+        dim.dim_value = one
+
+
+_HINT = "Give the sizes behind the batch axis, e.g. --input-shape 3,224,224."
+
+
+def _hint(model: onnx.ModelProto, value: Any) -> str:
+    if len(model.graph.input) == 1:
+        return _HINT
+    sizes = [
+        str(dim.dim_value or ("1" if axis == 0 else "SIZE"))
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim)
+    ]
+    return f"Give its shape by name, batch too: --input-shape {value.name}:{'x'.join(sizes)}"

@@ -117,7 +117,7 @@ def compiled(path: Path, model: ir.Model, macs: str) -> str:
         if done.returncode:
             return f"exit {done.returncode}: {done.stderr.strip().splitlines()[0][:90]}"
         made = out / "model.int8.tflite"
-        before, after = read_cost(path), read_cost(made)
+        before, after = (read_cost(file)[0] for file in (path, made))
         worst = np.inf
         feeds = [squares(rng, spec.shape, 1) for spec in specs]
         for want, have in zip(litert(path, feeds), litert(made, feeds), strict=True):

@@ -9,6 +9,7 @@ What comes from elsewhere is read through `graph.foreign`, which does this in a 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -21,10 +22,10 @@ from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.external import MOST_BYTES, load_external
 from edgec.graph.files import is_factory, open_regular
 from edgec.graph.listener import READING, Listener
+from edgec.graph.sizes import InputShape
 from edgec.graph.tflite.lift.model import to_onnx
 from edgec.graph.tflite.read import read as read_tflite
 from edgec.graph.tflite.schema import FILE_IDENTIFIER
-from edgec.graph.sizes import InputShape
 
 TORCH_SUFFIX = ".pt2"
 
@@ -113,7 +114,7 @@ def check_file(path: Path) -> int:
     return size
 
 
-def _from_file(path: Path, listener: Listener, input_shape: Sequence[int] | None) -> onnx.ModelProto:
+def _from_file(path: Path, listener: Listener, input_shape: InputShape | None) -> onnx.ModelProto:
     if path.suffix in (".pt", ".pth", ".ckpt"):
         raise ModelError(
             "weights without a network cannot be compiled",
@@ -129,16 +130,27 @@ def _from_file(path: Path, listener: Listener, input_shape: Sequence[int] | None
     return _from_onnx(data, path, listener)
 
 
-def _from_tflite(data: bytes, where: str, input_shape: Sequence[int] | None) -> onnx.ModelProto:
+def _from_tflite(data: bytes, where: str, input_shape: InputShape | None) -> onnx.ModelProto:
     """Every size of a TFLite file follows from its input's: another one needs another file."""
     file = read_tflite(data, where=where)
     model = to_onnx(file)
-    shape = file.tensors[file.inputs[0]].shape
-    if input_shape is not None and tuple(input_shape) != shape[1:]:
-        why = f"the file is made for {shape[1:]}, --input-shape gives {tuple(input_shape)}"
-        raise ModelError(
-            "--input-shape does not fit", where=where, why=why, hint="Convert the network at that size."
-        )
+    inputs = {file.tensors[index].name: tuple(file.tensors[index].shape) for index in file.inputs}
+    first = next(iter(inputs))
+    named = isinstance(input_shape, Mapping)
+    given = (
+        {}
+        if input_shape is None
+        else input_shape
+        if isinstance(input_shape, Mapping)
+        else {first: input_shape}
+    )
+    for name, sizes in given.items():
+        made = inputs.get(name)
+        if made is None or tuple(sizes) != (made if named else made[1:]):
+            why = f"the file has {inputs}, --input-shape gives {tuple(sizes)} for {name!r}"
+            raise ModelError(
+                "--input-shape does not fit", where=where, why=why, hint="Convert the network at that size."
+            )
     return model
 
 

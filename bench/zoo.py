@@ -83,8 +83,8 @@ def export(name: str, exporter: str, path: Path) -> tuple[int, ...]:
     return shape
 
 
-def by_onnxruntime(path: Path, x: Array) -> list[Array]:
-    """Outputs, sample by sample, joined."""
+def by_onnxruntime(path: Path, x: Array) -> dict[str, Array]:
+    """Outputs by name, sample by sample, joined."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -92,10 +92,11 @@ def by_onnxruntime(path: Path, x: Array) -> list[Array]:
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     rows = [session.run(None, {name: one[None]}) for one in x]
-    return [np.stack([np.asarray(row[i])[0] for row in rows]) for i in range(len(rows[0]))]
+    names = [value.name for value in session.get_outputs()]
+    return {name: np.stack([np.asarray(row[i])[0] for row in rows]) for i, name in enumerate(names)}
 
 
-def by_litert(path: Path, x: Array, wanted: list[Array]) -> tuple[list[Array], Counter[str]]:
+def by_litert(path: Path, x: Array, wanted: Mapping[str, Array]) -> tuple[dict[str, Array], Counter[str]]:
     """Outputs in the source's layout, and how often each operator stands in the file."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -104,14 +105,16 @@ def by_litert(path: Path, x: Array, wanted: list[Array]) -> tuple[list[Array], C
     runner = engine.get_signature_runner("serving_default")
     ((key, entry),) = runner.get_input_details().items()
     given = x if tuple(entry["shape"][1:]) == x.shape[1:] else np.moveaxis(x, 1, -1)
-    rows: list[list[Array]] = []
+    rows: list[dict[str, Array]] = []
     for one in given:
         made = runner(**{key: _coded(one[None], entry)})
         details = runner.get_output_details()
-        rows.append([_decoded(made[k], details[k])[0] for k in made])
-    found = [np.stack([row[i] for row in rows]) for i in range(len(wanted))]
+        rows.append({k: _decoded(made[k], details[k])[0] for k in made})
+    keys = dict(zip(wanted, wanted if set(wanted) <= set(rows[0]) else rows[0], strict=True))
     kinds = Counter(op["op_name"] for op in engine._get_ops_details())
-    return [_like(one, target) for one, target in zip(found, wanted, strict=True)], kinds
+    return {
+        name: _like(np.stack([row[keys[name]] for row in rows]), target) for name, target in wanted.items()
+    }, kinds
 
 
 def _coded(x: Array, entry: Mapping[str, Any]) -> Array:
@@ -131,10 +134,10 @@ def _like(found: Array, wanted: Array) -> Array:
     return found if found.shape == wanted.shape or last_first.shape != wanted.shape else last_first
 
 
-def quality(found: list[Array], wanted: list[Array]) -> float:
+def quality(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
     """Signal to error of the worst output, in dB."""
     worst = np.inf
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in zip(found.values(), wanted.values(), strict=True):
         if a.shape != b.shape:
             raise ValueError(f"shape {a.shape} for {b.shape}")
         error, signal = np.square(a.astype(np.float64) - b).sum(), np.square(b.astype(np.float64)).sum()

@@ -132,7 +132,7 @@ def outputs(args: argparse.Namespace) -> Json:
     collected: Dict[str, List[Any]] = {}
     batched = True
     for feeds in read_feeds(args.inputs, engine) if args.inputs else [made_up_feeds(engine)]:
-        batched = all(array.shape[:1] == (1,) for array in feeds.values())
+        batched = all(array.shape[:1] == (1,) for array in feeds.values() if array.ndim)
         engine.feed(feeds)
         engine.invoke()
         for name, array in engine.outputs().items():

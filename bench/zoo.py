@@ -178,7 +178,7 @@ def run_one(name: str, exporter: str) -> dict[str, Any]:
         source = folder / "source.onnx"
         try:
             shape = export(name, exporter, source)
-        except Exception as error:
+        except Exception as error:  # what torch cannot export is no case of ours
             return {**entry, "export": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
         fit, unseen = samples(CALIBRATION, shape, 1), samples(UNSEEN, shape, 2)
         wanted = by_onnxruntime(source, unseen)
@@ -206,7 +206,7 @@ def run_one(name: str, exporter: str) -> dict[str, Any]:
                 made, kinds = by_litert(out / f"{wanted_name}.tflite", unseen, wanted)
                 found["tflite_db"], found["ops"] = round(quality(made, wanted), 1), dict(kinds)
                 found |= facts(json.loads((out / "report.json").read_text(encoding="utf-8")))
-            except Exception as error:
+            except Exception as error:  # each failure is a row of the table, whatever its class
                 found["error"] = f"{type(error).__name__}: {str(error)[:300]}"
             entry[stage] = found
         try:
@@ -215,7 +215,7 @@ def run_one(name: str, exporter: str) -> dict[str, Any]:
                 "db": round(quality(by_onnxruntime(made, unseen), wanted), 1),
                 "bytes": made.stat().st_size,
             }
-        except Exception as error:
+        except Exception as error:  # of the peer: said in its column
             entry["peer"] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
     return entry
 

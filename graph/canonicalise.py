@@ -14,11 +14,7 @@ The steps, each a library's work where one does it well:
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import onnx
@@ -45,6 +41,7 @@ from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRIN
 from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset
 from edgec.graph.padding import write_out_pads
 from edgec.graph.provenance import mark_read
+from edgec.graph.quiet import quiet_log, silent
 from edgec.graph.read.dequantise import dequantise, is_quantised
 from edgec.graph.read.floats import to_float32
 from edgec.graph.read.metadata import keep_words, notes_in
@@ -57,6 +54,8 @@ from edgec.graph.verify import verify
 from edgec.graph.wellformed import check_form, check_sizes
 
 NAME_KEY = "edgec.name"
+LIBRARIES = ("onnx_ir", "onnxscript")
+"""They log each step of theirs as a warning; none of it concerns the user."""
 TOLERANCE = 1e-4
 """Of an output's range: what float32 rounding may change when layers are fused."""
 
@@ -193,7 +192,7 @@ def fuse(model: ir.Model) -> bool:
             rules.fuse_pad_into_conv_rule,
         ]
     )
-    with _quiet():
+    with quiet_log(*LIBRARIES):
         optimizer.optimize_ir(model)
         fired = rule_set.apply_to_model(model)
         fired += drop_expands(model) + fold_affine(model) + write_out_pads(model) + split_heads(model)
@@ -207,7 +206,7 @@ def tidy(model: ir.Model) -> None:
     """Names, topological order, unused things removed, shapes inferred afresh; in place."""
     from onnx_ir.passes import Sequential
 
-    with _quiet():
+    with quiet_log(*LIBRARIES):
         Sequential(
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
             common.RemoveUnusedNodesPass(),
@@ -226,7 +225,7 @@ def infer_shapes(model: ir.Model) -> None:
             value.shape = None
             if id(value) not in outputs:
                 value.type = None
-    with _quiet():
+    with quiet_log(*LIBRARIES):
         common.ShapeInferencePass(data_prop=True)(model)
     _name_batch_axis(model)
     if drop_idle_ceil(model):
@@ -317,7 +316,7 @@ def _onnxsim() -> Any:
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     library = _onnxsim()
     try:
-        with _silent():
+        with silent():
             simple, _ = library.simplify(model)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         # onnxsim validates first: what it refuses is a broken model or an op that it cannot infer.
@@ -339,7 +338,7 @@ def _interface(model: onnx.ModelProto) -> list[list[str]]:
 
 def _to_ir(model: onnx.ModelProto) -> ir.Model:
     graph = ir.from_proto(model)
-    with _quiet():
+    with quiet_log(*LIBRARIES):
         common.InlinePass()(graph)
         common.RemoveUnusedFunctionsPass()(graph)  # type: ignore[no-untyped-call]
         common.ClearMetadataAndDocStringPass()(graph)
@@ -367,37 +366,3 @@ def _name_ir_nodes(model: ir.Model) -> None:
             unique = f"{name}_{count}"
         node.name = unique
         taken.add(unique)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Nothing on file descriptors 1 and 2: onnxsim's compiled part prints a trace for each op that it cannot run."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for descriptor, copy in zip((1, 2), saved, strict=True):
-            os.dup2(copy, descriptor)
-            os.close(copy)
-        os.close(nowhere)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The libraries log each step of theirs as a warning; none of it concerns the user."""
-    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

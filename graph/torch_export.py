@@ -15,6 +15,7 @@ import onnx
 
 from edgec.graph.boundary import first_line
 from edgec.graph.errors import ModelError
+from edgec.graph.quiet import quiet_log
 
 if TYPE_CHECKING:
     import torch
@@ -99,23 +100,11 @@ def _exporters(
 def _tried(run: Callable[[], onnx.ModelProto]) -> tuple[onnx.ModelProto | None, str]:
     """What ``run`` exports, or why it could not; quiet, whatever torch has to say."""
     try:
-        with warnings.catch_warnings(), quiet_log("torch"), _silence():
+        with warnings.catch_warnings(), quiet_log("torch", least=logging.CRITICAL), _silence():
             warnings.simplefilter("ignore")
             return run(), ""
     except Exception as error:  # noqa: BLE001  (the exporters raise trees of their own, and what the module's code raises)
         return None, _reason(error)
-
-
-@contextlib.contextmanager
-def quiet_log(name: str) -> Iterator[None]:
-    """What torch logs, with tracebacks, is none of the user's business: the error says it."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextlib.contextmanager

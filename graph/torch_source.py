@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ from edgec.graph.boundary import first_line
 from edgec.graph.checkpoint import load_weights
 from edgec.graph.errors import EdgecError, ModelError, UsageError
 from edgec.graph.listener import Listener
+from edgec.graph.quiet import quiet_log
 from edgec.graph.sizes import InputShape
-from edgec.graph.torch_export import export_module, export_program, quiet_log
+from edgec.graph.torch_export import export_module, export_program
 from edgec.graph.torch_guard import load_guarded
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def from_pt2(path: Path, *, trust: bool, listener: Listener) -> onnx.ModelProto:
     """
     torch = _torch(str(path))
     try:
-        with quiet_log("torch.export"):
+        with quiet_log("torch.export", least=logging.CRITICAL):
             program = torch.export.load(path) if trust else load_guarded(path, listener)
     except EdgecError:
         raise

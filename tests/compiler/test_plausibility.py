@@ -100,6 +100,15 @@ def test_one_answer_to_everything_copies_and_flat_pictures_are_said(tmp_path: Pa
         assert said in told, name
 
 
+def test_a_few_copies_and_dark_pictures_are_no_doubt(tmp_path: Path) -> None:
+    _, spread, middle = RIGHT["raw"]
+    model = network(spread, middle)
+    x = np.load(pictures(tmp_path))["x"]
+    x[1], x[2], x[3] = x[0], 0, 7
+    np.savez(tmp_path / "few.npz", x=x)
+    assert not doubts_about(model, open_data(tmp_path / "few.npz", model), 1)
+
+
 def test_noise_and_too_few_are_not_judged(tmp_path: Path) -> None:
     _, spread, middle = RIGHT["raw"]
     model = network(spread, middle)

@@ -21,6 +21,7 @@ from edgec.compiler.emit.tflite.emitter import (
 from edgec.compiler.emit.tflite.half import halve_constants
 from edgec.compiler.emit.tflite.serialise import serialise
 from edgec.graph.errors import UnsupportedError, UsageError
+from edgec.graph.version import __version__
 from edgec.graph.views import is_constant
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -141,10 +142,8 @@ def _refusal(refused: list[Unsupported]) -> UnsupportedError:
 
 
 def _metadata(lowered: Lowered, precision: str, io_layout: str, given: Mapping[str, str]) -> bytes:
-    from importlib.metadata import version
-
     content = {
-        "edgec": version("edgec"),
+        "edgec": __version__,
         "precision": precision,
         "io_layout": io_layout,
         "axes": {name: list(perm) for name, perm in lowered.layouts.items()},

@@ -145,6 +145,7 @@ class Preprocess:
         from PIL import Image as Pillow
         from PIL import ImageOps
 
+        image.getexif()  # while the file is open: Pillow 10.0 closes a TIFF once its pixels are read
         image.load()
         if image.getexif().get(_ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)

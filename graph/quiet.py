@@ -25,19 +25,32 @@ def quiet_log(*names: str, least: int = logging.ERROR) -> Iterator[None]:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Nothing on file descriptors 1 and 2: onnxsim's compiled part prints a trace for each op that it cannot run."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
+    """Nothing on file descriptors 1 and 2: compiled code prints there, past Python (onnxsim a trace for each op that it cannot
+    run, torch a graph that it cannot export). A process without them, as daemons are, keeps none."""
+    _flush()
+    saved = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2) if _open(descriptor)]
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
+        for descriptor, _ in saved:
+            os.dup2(nowhere, descriptor)
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for descriptor, copy in zip((1, 2), saved, strict=True):
+        _flush()
+        for descriptor, copy in saved:
             os.dup2(copy, descriptor)
             os.close(copy)
         os.close(nowhere)
+
+
+def _open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # Python has none for a descriptor that was closed when it began
+            stream.flush()

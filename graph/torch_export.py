@@ -9,13 +9,12 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import onnx
 
 from edgec.graph.boundary import first_line
 from edgec.graph.errors import ModelError
-from edgec.graph.quiet import quiet_log
+from edgec.graph.quiet import quiet_log, silent
 
 if TYPE_CHECKING:
     import torch
@@ -111,17 +110,32 @@ def _tried(run: Callable[[], onnx.ModelProto]) -> tuple[onnx.ModelProto | None, 
 def _silence() -> Iterator[None]:
     """Nothing on stdout and stderr: where an exporter fails, it prints the graph before it raises.
 
-    The one of TorchScript does so from C++, past Python's stdout, and turns that on by itself whatever ``verbose`` says.
+    The one of TorchScript does so from C++, past Python's stdout. It turns that on by itself whatever ``verbose`` says and
+    leaves it on (torch 2.13): after any such export by the module's owner it is on before ours begins.
     """
+    with (
+        _torchscript_log(),
+        silent(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _torchscript_log() -> Iterator[None]:
+    """TorchScript's log is afterwards as it was before."""
     import torch
 
-    switch = "_jit_set_onnx_log_enabled"
-    with contextlib.ExitStack() as held:
-        held.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        held.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        if hasattr(torch._C, switch):
-            held.enter_context(mock.patch.object(torch._C, switch, return_value=None))
+    inner = torch._C
+    if not hasattr(inner, "_jit_is_onnx_log_enabled"):  # releases to come may do without it
         yield
+        return
+    before = inner._jit_is_onnx_log_enabled()
+    try:
+        yield
+    finally:
+        inner._jit_set_onnx_log_enabled(before)
 
 
 def _reason(error: BaseException) -> str:

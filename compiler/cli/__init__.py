@@ -19,6 +19,7 @@ import click
 
 from edgec.compiler.cli.echo import echo_lines
 from edgec.compiler.cli.ending import Ending
+from edgec.compiler.cli.group import Group
 from edgec.graph.disk import disk_error, is_disk_error
 from edgec.graph.errors import EdgecError, RenamedOptionWarning
 from edgec.graph.version import __version__
@@ -36,7 +37,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group that imports a command's file when the command is called, and not for listing it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -47,15 +48,6 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(COMMANDS[cmd_name][0]).command
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from edgec.graph.errors import did_you_mean
-
-            ctx.fail(f"unknown command {args[0]!r}. {did_you_mean(args[0], COMMANDS)}")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -9,9 +9,10 @@ import click
 
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo, echo_lines
+from edgec.compiler.cli.group import Group
 
 
-@click.group("passes")
+@click.group("passes", cls=Group)
 def command() -> None:
     """List the passes, or explain one."""
 

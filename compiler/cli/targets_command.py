@@ -6,10 +6,11 @@ import click
 
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo, echo_lines
+from edgec.compiler.cli.group import Group
 from edgec.graph import values as admitted
 
 
-@click.group("targets")
+@click.group("targets", cls=Group)
 def command() -> None:
     """Device classes: list them, show one, check a device against one, add your own."""
 

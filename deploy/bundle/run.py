@@ -81,7 +81,7 @@ class Model:
             if path.suffix not in ARRAYS:
                 return {first: steps.placed(steps.file(path), self.inputs[first])}
             stored = np.load(path, allow_pickle=False)
-            if path.suffix == ".npy":
+            if isinstance(stored, np.ndarray):  # whatever the file is called
                 return self._arrays(stored)
             with stored:
                 names = [name for name in self.inputs if name in stored.files]

@@ -101,7 +101,10 @@ def distance(array: Any, want: Any) -> float:
 def read_recorded() -> Dict[str, Any]:
     """The recorded inputs and outputs by name. Raises AgentError where the file is damaged."""
     try:
-        with np.load(HERE / "selftest.npz", allow_pickle=False) as archive:
+        archive = np.load(HERE / "selftest.npz", allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise TypeError("it is a single array")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         why = visible(str(error), 200)

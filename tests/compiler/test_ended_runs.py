@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -69,15 +70,19 @@ def room_for(count: float, code: int = errno.ENOSPC) -> Iterator[None]:
     """Files that Python writes meanwhile lie on a disk with ``count`` free bytes."""
     real = io.open
 
-    def opened(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
+    def opened(
+        file: Any, mode: str = "r", buffering: int = -1, encoding: str | None = None, *rest: Any, **more: Any
+    ) -> Any:
         if not set(mode) & set("wax+") or "r" in mode:
-            return real(file, mode, *rest, **more)
+            return real(file, mode, buffering, encoding, *rest, **more)
         buffered = io.BufferedWriter(Faulty(file, mode.replace("b", "").replace("t", "")))
-        return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding=more.get("encoding"))
+        return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding=encoding)
 
     Faulty.room, Faulty.code, Faulty.written = count, code, 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(io, "open", opened)
+        if hasattr(pathlib, "_NormalAccessor"):  # Python 3.10 holds on to io.open here
+            patch.setattr(pathlib._NormalAccessor, "open", staticmethod(opened))
         yield
 
 

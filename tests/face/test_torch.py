@@ -116,11 +116,17 @@ def test_what_torch_export_refuses_torchscript_may_take(pictures, tmp_path) -> N
     np.testing.assert_allclose(report.load()(pictures), expected, atol=1e-4)
 
 
-def test_where_both_exporters_fail_one_error_gives_both_reasons(pictures, tmp_path, capfd) -> None:
+@pytest.mark.parametrize("earlier", ["nothing exported before", "an export by torch's own hand before"])
+def test_where_both_exporters_fail_one_error_gives_both_reasons(earlier, pictures, tmp_path, capfd) -> None:
+    """After any TorchScript export torch's log stays on, in C++: what ran earlier in the process must not matter."""
+    log = earlier.startswith("an export")
+    torch._C._jit_set_onnx_log_enabled(log)
     with pytest.raises(edgec.ModelError, match=r"Unheard .*torch\.export: .*; TorchScript: .*") as caught:
         edgec.compile(Unheard(), tmp_path / "out", data=pictures, **FAST)
     assert len(str(caught.value)) < 1500
     assert capfd.readouterr() == ("", "")
+    assert torch._C._jit_is_onnx_log_enabled() == log
+    torch._C._jit_set_onnx_log_enabled(False)
 
 
 def test_a_module_without_an_example_asks_for_one(tmp_path) -> None:

@@ -7,9 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +83,13 @@ def test_run_classifies_files(copy: Path) -> None:
     np.save(copy / "one.npy", x[0])
     said = python(copy, "run.py", "one.npy", "--top", "1").stdout
     assert f"class {y[0]}  digit {y[0]}" in said
+    np.savez(copy / "several.npz", x=x[0])
+    for name, there in (
+        ("array.npz", "one.npy"),
+        ("archive.npy", "several.npz"),
+    ):  # misnamed: content decides
+        shutil.copy(copy / there, copy / name)
+        assert f"class {y[0]}  digit {y[0]}" in python(copy, "run.py", name, "--top", "1").stdout
     folder = copy / "many"
     folder.mkdir()
     for i in range(4):
@@ -267,12 +274,7 @@ def test_measured_on_a_real_board_takes_the_place_of_an_estimate(run: Path, tmp_
     assert [o.device for o in others if o.measured] == ["ssh://pi@five"]
 
 
-def test_the_command(run: Path, tmp_path: Path, capsys: Any) -> None:
-    from click.testing import CliRunner
-
-    from edgec.compiler.cli.deploy_command import command
-
-    words = [str(run), "-o", str(tmp_path / "out"), "--artifact", "model.int8.tflite", "--json"]
-    result = CliRunner().invoke(command, words)
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["artifacts"] == ["model.int8.tflite"]
+def test_the_command(run: Path, tmp_path: Path, edgec: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = edgec("deploy", run, "-o", tmp_path / "out", "--artifact", "model.int8.tflite", "--json")
+    assert code == 0, err
+    assert json.loads(out)["artifacts"] == ["model.int8.tflite"]

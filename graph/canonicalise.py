@@ -38,6 +38,7 @@ from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.expand import drop_expands
 from edgec.graph.gelu import keep_gelus_whole
 from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRING, RUNNING, Listener
+from edgec.graph.neighbours import keep_lrns_whole
 from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset
 from edgec.graph.padding import write_out_pads
 from edgec.graph.provenance import mark_read
@@ -196,6 +197,7 @@ def fuse(model: ir.Model) -> bool:
         optimizer.optimize_ir(model)
         fired = rule_set.apply_to_model(model)
         fired += drop_expands(model) + fold_affine(model) + write_out_pads(model) + split_heads(model)
+        fired += keep_lrns_whole(model)
         if fired:
             optimizer.optimize_ir(model)
     _restore_names(model)

@@ -236,6 +236,18 @@ def _slice_rows(node: ir.Node, rank: int) -> dict[int, tuple[int, int, int]]:
     }
 
 
+def _fix_mean(removal: Removal, node: ir.Node) -> None:
+    """A mean over channels goes on dividing by the number that there were: those that are gone are zeros in it."""
+    kept, y = removal.kept(node.inputs[0]), node.outputs[0]
+    if kept is None or removal.kept(y) is not None:
+        return
+    share = add_initializer(removal.graph, f"{node.name}_share", np.asarray(kept[1].mean(), np.float32))
+    scaled = ir.node("Mul", [y, share], name=fresh_name(removal.graph, f"{node.name}_scaled"))
+    scaled.outputs[0].type, scaled.outputs[0].shape = y.type, y.shape
+    removal.graph.insert_after(node, scaled)
+    _take_over(removal, y, scaled)
+
+
 def renumber(mask: Mask, places: Labels) -> Labels:
     """The survivors among ``places``, at their positions among all survivors."""
     renumbered: Labels = (np.cumsum(mask) - 1)[places[mask[places]]]
@@ -307,6 +319,7 @@ FIXES: dict[str, Fix] = {
     "ConvTranspose": _fix_conv,
     "Reshape": _fix_target,
     "Expand": _fix_target,
+    "ReduceMean": _fix_mean,
     "Resize": _fix_resize,
     "Split": _fix_split,
     "Pad": _fix_pad,

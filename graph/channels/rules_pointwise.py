@@ -28,6 +28,38 @@ REDUCTIONS = (
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
     "ReduceProd", "ReduceSum", "ReduceSumSquare",
 )  # fmt: skip
+SUMS = frozenset({"ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
+MAKING_ZEROS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+KEEPING_ZEROS = frozenset(
+    {
+        *SUMS,
+        "Abs",
+        "AveragePool",
+        "Elu",
+        "Flatten",
+        "Gelu",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "HardSwish",
+        "Identity",
+    }
+    | {
+        "LeakyRelu",
+        "MaxPool",
+        "Mish",
+        "Neg",
+        "PRelu",
+        "Relu",
+        "Reshape",
+        "Sqrt",
+        "Squeeze",
+        "Swish",
+        "Tanh",
+        "Transpose",
+    }
+    | {"Unsqueeze"}
+)
+"""Of one operand that is zero they make zero."""
 
 
 def _unary(trace: Trace, node: ir.Node) -> None:
@@ -109,10 +141,36 @@ def _reduce(trace: Trace, node: ir.Node) -> None:
     if not axes:
         axes = () if attribute(node, "noop_with_empty_axes", 0) else tuple(range(rank))
     axes = {axis % rank for axis in axes}
+    channels = set(varying(labels))
+    if channels and channels <= axes and node.op_type in SUMS and stays_zero(node.inputs[0]):
+        # What is gone adds nothing to a sum; a mean goes on dividing by the number that there were (`remove`).
+        labels = trace.blank(rank, f"{node.op_type} {node.name!r} sums over channels")
     labels = trace.whole(labels, axes, "it sums over channels")
     if not attribute(node, "keepdims", 1):
         labels = labels.reshape([size for axis, size in enumerate(labels.shape) if axis not in axes])
     trace.set(node.outputs[0], labels)
+
+
+def stays_zero(value: ir.Value | None) -> bool:
+    """True where a channel whose layer makes nothing is zero at ``value`` as well.
+
+    Sums over channels can then lose it. Behind the mean of all channels that a layer norm takes away it is not zero any more.
+    """
+    node = None if value is None else value.producer()
+    if value is None or node is None:
+        return False
+    if node.op_type in MAKING_ZEROS:
+        return True
+    if node.op_type == "Mul":
+        return any(stays_zero(factor) for factor in node.inputs)
+    if node.op_type == "Add":  # a constant per channel goes with its channel
+        return all(v is not None and (_is_vector(v) or stays_zero(v)) for v in node.inputs)
+    return node.op_type in KEEPING_ZEROS and stays_zero(node.inputs[0])
+
+
+def _is_vector(value: ir.Value) -> bool:
+    array = constant(value)
+    return array is not None and array.size > 1
 
 
 def _normalise_axis(trace: Trace, node: ir.Node) -> None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgec.graph.cost import cost
 from edgec.graph.sharing import shares_weight
+from edgec.graph.transposed import TransposedView
 from edgec.passes.base import (
     NUMBER_FORMATS,
     Context,
@@ -171,6 +172,8 @@ def refusal(layer: Layer, forms: Sequence[Form]) -> str | None:
     """Why a layer cannot be cut into any of ``forms``, or None."""
     if shares_weight(layer.node):
         return "another layer reads its weight too"
+    if isinstance(layer.view, TransposedView):
+        return "it is a transposed convolution"
     if layer.patches.group > 1:
         return "its channels are in groups"
     if layer.channels_last or not layer.patches.bias:

@@ -56,8 +56,10 @@ class Inner:
 def chain_before(layer: Layer, depth: int) -> tuple[Inner, ...]:
     """Up to ``depth`` layers that only ``layer`` depends on, through activations that clip; the nearest last.
 
-    Depthwise layers do not count: they sit between two others that belong together.
+    Depthwise layers do not count: they sit between two others that belong together. Transposed convolutions have no chains.
     """
+    if layer.patches.is_spread:
+        return ()
     found: list[Inner] = []
     while depth > 0:
         value = layer.view.x
@@ -70,7 +72,7 @@ def chain_before(layer: Layer, depth: int) -> tuple[Inner, ...]:
                 break
             value = behind
         before = Layer.of(value.producer())
-        if before is None or before.channels_last or not before.patches.kernel:
+        if before is None or before.channels_last or before.patches.is_spread or not before.patches.kernel:
             break
         found.insert(0, Inner(before, clipping))
         depth -= not before.is_depthwise

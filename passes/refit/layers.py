@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgec.graph.batch import as_inside
 from edgec.graph.cost import elements
+from edgec.graph.transposed import TransposedView
 from edgec.graph.views import ConvView, GemmView, shape_of
 from edgec.passes.solvers.gram import Patches
 
@@ -19,12 +20,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Layer:
-    """A Conv, Gemm or MatMul with constant weights and a known input rank.
+    """A Conv, ConvTranspose, Gemm or MatMul with constant weights and a known input rank.
 
     ``patches`` says how input pixels become rows; ``channels_last`` marks a MatMul on (n, ..., channels).
     """
 
-    view: ConvView | GemmView
+    view: ConvView | TransposedView | GemmView
     patches: Patches
     channels_last: bool = False
 
@@ -40,6 +41,9 @@ class Layer:
                 conv.in_channels, conv.kernel, conv.strides, conv.pads, conv.dilations, conv.group
             )
             return Layer(conv, geometry)
+        transposed = TransposedView.of(node)
+        if transposed is not None:
+            return _of_transposed(transposed)
         gemm = GemmView.of(node)
         if gemm is None or gemm.weight.dtype != np.float32 or gemm.x.shape is None:
             return None
@@ -93,6 +97,16 @@ class Layer:
     def rows(self) -> int:
         """Rows of one sample: output pixels, or tokens."""
         return max(elements(self.y) // max(self.view.out_channels, 1), 1)
+
+
+def _of_transposed(view: TransposedView) -> Layer | None:
+    if view.weight.dtype != np.float32 or min(view.pads, default=0) < 0:
+        return None
+    ones = (1,) * len(view.kernel)
+    geometry = Patches(
+        view.in_channels, view.kernel, ones, view.pads, view.dilations, view.group, spread=view.spread
+    )
+    return Layer(view, geometry)
 
 
 def layers_of(model: ir.Model) -> Mapping[str, Layer]:

@@ -35,7 +35,8 @@ class Pool:
     @staticmethod
     def before(layer: Layer) -> Pool | None:
         """The pool whose mean ``layer`` reads, with nothing but a change of shape between; None where there is none."""
-        if layer.channels_last or len(layer.patches.taps) != 1 or layer.patches.group != 1:
+        patches = layer.patches
+        if layer.channels_last or len(patches.taps) != 1 or patches.group != 1 or patches.is_spread:
             return None
         value: ir.Value | None = layer.view.x
         while value is not None and (node := value.producer()) is not None and sole_consumer(value):

@@ -31,7 +31,8 @@ class Patches:
     """Geometry of a convolution, in ONNX's terms; a fully connected layer is one without spatial axes.
 
     ``group`` splits the input channels into groups with unknowns of their own: a depthwise convolution has one input channel
-    per group. ``bias`` adds the constant to every row.
+    per group. ``bias`` adds the constant to every row. ``spread`` puts zeros between the input's pixels, from one to the next
+    so many steps: a transposed convolution is a convolution of such a map.
     """
 
     channels: int
@@ -41,6 +42,7 @@ class Patches:
     dilations: tuple[int, ...] = ()
     group: int = 1
     bias: bool = True
+    spread: tuple[int, ...] = ()
 
     @cached_property
     def taps(self) -> tuple[tuple[int, ...], ...]:
@@ -56,6 +58,17 @@ class Patches:
         """Per group and output channel."""
         return len(self.taps) * self.group_channels + self.bias
 
+    @property
+    def is_spread(self) -> bool:
+        """True where zeros stand between the input's pixels."""
+        return any(step != 1 for step in self.spread)
+
+    def spread_out(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """Spatial size of the input with its zeros."""
+        if not self.is_spread:
+            return tuple(spatial)
+        return tuple((size - 1) * step + 1 for size, step in zip(spatial, self.spread, strict=True))
+
     def out_shape(self, spatial: Sequence[int]) -> tuple[int, ...]:
         """Spatial size of the output."""
         rank = len(self.kernel)
@@ -63,7 +76,7 @@ class Patches:
             (size + self.pads[i] + self.pads[i + rank] - self.dilations[i] * (self.kernel[i] - 1) - 1)
             // self.strides[i]
             + 1
-            for i, size in enumerate(spatial)
+            for i, size in enumerate(self.spread_out(spatial))
         )
 
     def columns(self, weight: Array, bias: Array | None) -> Array:
@@ -109,9 +122,11 @@ class Patches:
         spatial = x.shape[2:]
         bases, offsets, padded = self._places(len(x), spatial, rows)
         last = np.moveaxis(x, 1, -1)
-        if any(self.pads):
+        if any(self.pads) or self.is_spread:
             room = np.zeros((len(x), *padded, self.channels), np.float32)
-            inside = (slice(self.pads[i], self.pads[i] + size) for i, size in enumerate(spatial))
+            steps = self.spread or (1,) * len(spatial)
+            ends = self.spread_out(spatial)
+            inside = (slice(p, p + end, step) for p, end, step in zip(self.pads, ends, steps, strict=False))
             room[(slice(None), *inside)] = last
             last = room
         return np.ascontiguousarray(last).reshape(-1, self.channels), bases, offsets
@@ -121,7 +136,8 @@ class Patches:
     ) -> tuple[Array, Array, tuple[int, ...]]:
         """First padded pixel of every row's patch, offset of every tap, and the padded size."""
         rank = len(self.kernel)
-        padded = tuple(size + self.pads[i] + self.pads[i + rank] for i, size in enumerate(spatial))
+        spread = self.spread_out(spatial)
+        padded = tuple(size + self.pads[i] + self.pads[i + rank] for i, size in enumerate(spread))
         steps = np.array([math.prod(padded[i + 1 :]) for i in range(rank)], np.int64)
         image, *position = np.unravel_index(rows, (count, *self.out_shape(spatial)))
         bases = image * math.prod(padded)

@@ -14,6 +14,7 @@ from edgec.graph.channels import Member, groups, remove
 from edgec.graph.execute import Executor
 from edgec.graph.views import add_initializer, constant, is_constant, own_constant
 
+SUMS = ("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 Removals = Mapping[str, Sequence[int]]
 
 
@@ -39,7 +40,7 @@ def build(text: str, seed: int = 0, opset: int = 18) -> ir.Model:
 
 
 def mask(model: ir.Model, removals: Removals) -> None:
-    """Zero what reads the removed channels, weights and sums of products: what `remove` must equal."""
+    """Zero what reads the removed channels, weights, sums and sums of products: what `remove` must equal."""
     by_name = {group.name: group for group in groups(model)}
     nodes = {node.name: node for node in model.graph}
     for name, units in removals.items():
@@ -56,15 +57,24 @@ def mask(model: ir.Model, removals: Removals) -> None:
                     and not is_constant(node.inputs[1])
                 ):
                     _mask_product(model, node, member, units)
+                elif (
+                    node.op_type in SUMS
+                    and node.inputs[0].name == member.value
+                    and node.outputs[0].shape[member.axis] == 1
+                ):
+                    _mask_input(model, node, member, units)
 
 
 def _mask_product(model: ir.Model, node: ir.Node, member: Member, units: Sequence[int]) -> None:
     """Zeros in the left factor of a product of two computed tensors where it sums over removed channels."""
+    if member.axis == len(node.inputs[0].shape) - 1:
+        _mask_input(model, node, member, units)
+
+
+def _mask_input(model: ir.Model, node: ir.Node, member: Member, units: Sequence[int]) -> None:
     shape = node.inputs[0].shape
-    if member.axis != len(shape) - 1:
-        return
-    keep = np.ones(shape[-1], np.float32)
-    keep[member.index[list(units)].ravel()] = 0
+    keep = np.ones([shape[axis] if axis == member.axis else 1 for axis in range(len(shape))], np.float32)
+    keep[(slice(None),) * member.axis + (member.index[list(units)].ravel(),)] = 0
     kept = add_initializer(model.graph, "keep", keep)
     masked = ir.node("Mul", [node.inputs[0], kept], name=f"{kept.name}_{node.name}")
     masked.outputs[0].name = masked.name

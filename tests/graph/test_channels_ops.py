@@ -162,6 +162,17 @@ CASES: dict[str, tuple[str, int, str, set[int]]] = {
         "  u = Unsqueeze(m, o)  q = Squeeze(u, o)  h = MatMul(q, w2)  z = Unsqueeze(h, o)",
         6, "float[8,6] w2", {8, 6},
     ),
+    "response norm over maps": (
+        "sp = Constant<value_ints=[2,3]>()  ch = Constant<value_ints=[1]>()  e = Constant<value_float=0.01>()"
+        "  l = ReduceL2(r1, sp)  m = ReduceMean(l, ch)  d = Add(m, e)  n = Div(l, d)  s = Mul(r1, n)  t = Mul(gr, s)"
+        "  u = Add(t, br)  v = Add(u, r1)  z = Conv(v, w2)",
+        6, "float[8,1,1] gr, float[8,1,1] br, float[6,8,1,1] w2", {8, 6},
+    ),
+    "sums over channels": (
+        "ch = Constant<value_ints=[1]>()  q = ReduceSumSquare(c1, ch)  a = ReduceL1(c1, ch)  b = ReduceL2(r1, ch)"
+        "  c = ReduceSum(r1, ch)  s = Sum(q, a, b, c)  g2 = Sigmoid(s)  m = Mul(r1, g2)  z = Conv(m, w2)",
+        6, "float[6,8,1,1] w2", {8, 6},
+    ),
     "instance norm": ("z = InstanceNormalization(r1, s, b)", 8, "float[8] s, float[8] b", {8}),
     "where": (
         "t = Constant<value_floats=[0.5]>()  q = Greater(r1, t)  z = Where(q, c1, k)", 8,
@@ -296,7 +307,14 @@ REASONS = {
         "s = Softmax<axis=1>(c1)  y = Conv(s, w2)", "Softmax 'softmax_1' is not traced: it mixes channels",
         "conv_0",
     ),
-    "reduce": ("s = ReduceMean(c1, ax)  y = Mul(x0, s)", "it sums over channels", "conv_0"),
+    "maximum": ("s = ReduceMax(c1, ax)  y = Mul(x0, s)", "it sums over channels", "conv_0"),
+    "mean of what is not zero": (
+        "sg = Sigmoid(c1)  s = ReduceMean(sg, ax)  y = Mul(x0, s)", "it sums over channels", "conv_0",
+    ),
+    "layer norm written out": (
+        "m = ReduceMean(c1, ax)  d = Sub(c1, m)  q = Mul(d, d)  s = ReduceMean(q, ax)  y = Mul(x0, s)",
+        "it sums over channels", "conv_0",
+    ),
     "unknown op": ("s = LRN<size=3>(c1)  y = Conv(s, w2)", "LRN 'lrn_1' is not traced", "conv_0"),
     "attention across channels": (
         "sh = Constant<value_ints=[-1,6,16]>()  f = Reshape(c1, sh)  t = Transpose<perm=[0,2,1]>(f)"

@@ -65,6 +65,8 @@ FLOAT: dict[str, str] = {
     "softmax over channels": f"{MAP} {{ y = Softmax<axis=1>(x) }}",
     "softmax over rows": f"{MAP} {{ y = Softmax<axis=2>(x) }}",
     "log softmax": f"{FLAT} {{ y = LogSoftmax(x) }}",
+    "lrn of odd size": f"{MAP} {{ y = LRN<size=3, alpha=0.9, beta=0.75, bias=2.0>(x) }}",
+    "lrn of more neighbours than channels": f"{MAP} {CONV} y = LRN<size=9, alpha=0.5, beta=0.5>(h) }}",
     "global max": f"{MAP} {{ y = GlobalMaxPool(x) }}",
     "max pool dilated": f"{MAP} {{ y = MaxPool<kernel_shape=[2,2], dilations=[2,2], pads=[1,1,1,1]>(x) }}",
     "mean over height": f"{MAP} {{ a = Constant<value_ints=[2]>() y = ReduceMean(x, a) }}",

@@ -10,11 +10,12 @@ import onnx_ir as ir
 
 from edgec.compiler.emit.tflite.call import Call, is_read
 from edgec.compiler.emit.tflite.context import Lowering, RefusalError
-from edgec.compiler.emit.tflite.layout import Layout
+from edgec.compiler.emit.tflite.layout import Layout, channels_last
 from edgec.compiler.emit.tflite.ops.elementwise import binary_tensors
 from edgec.compiler.emit.tflite.program import Tensor
 from edgec.compiler.emit.tflite.registry import Registry
-from edgec.graph.tflite.schema import TensorType
+from edgec.graph.tflite.schema import ActivationFunctionType as Activation
+from edgec.graph.tflite.schema import Padding, TensorType
 from edgec.graph.views import attribute
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -205,3 +206,33 @@ def layer_normalization(ctx: Lowering, node: ir.Node) -> None:
     kept = layout.with_orders({a: o for a, o in layout.orders if a < axis})
     for output, tensor in zip(range(1, len(node.outputs)), statistics, strict=False):
         call.finish(tensor, kept, output)
+
+
+@COMPOSITE.register("LRN")
+def local_response_normalization(ctx: Lowering, node: ir.Node) -> None:
+    """``x * (bias + alpha / size * sum of the neighbours' squares) ^ -beta``; a 1x1 convolution of equal weights sums.
+
+    TFLite's own operator takes odd sizes only, and its two kernels disagree on the last neighbour.
+    """
+    call = Call(ctx, node, real=True)
+    rank, channels = len(call.in_shape()), call.in_shape()[1]
+    if rank != 4 or channels is None:
+        raise RefusalError(f"it has {rank - 2} spatial axes, it is written for two")
+    layout, f = channels_last(rank), Formula(ctx, call.name)
+    x = call.take(0, layout)
+    size = int(attribute(node, "size", 1))
+    offset = np.arange(channels)[None, :] - np.arange(channels)[:, None]  # of what is read to what is made
+    near = (offset >= -((size - 1) // 2)) & (offset <= size // 2)
+    share = float(attribute(node, "alpha", 1e-4)) / size
+    weight = ctx.program.constant("neighbours", (near * share).astype(np.float32)[:, None, None, :])
+    bias = np.full(channels, float(attribute(node, "bias", 1.0)), np.float32)
+    total = call.tensor(layout)
+    options = {
+        "padding": int(Padding.VALID), "stride_w": 1, "stride_h": 1, "dilation_w_factor": 1, "dilation_h_factor": 1,
+        "fused_activation_function": int(Activation.NONE),
+    }  # fmt: skip
+    ctx.program.add(
+        "CONV_2D", [f.unary("SQUARE", x.tensor), weight, ctx.program.constant("bias", bias)], [total], options
+    )
+    power = f.binary("POW", total, -float(attribute(node, "beta", 0.75)))
+    call.finish(f.binary("MUL", x.tensor, power), layout)

@@ -22,6 +22,7 @@ from edgec.passes.solvers.guard import TIE
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Codes = np.ndarray[Any, np.dtype[np.int8]]
+Order = np.ndarray[Any, np.dtype[np.intp]]
 
 BLOCK = 64
 
@@ -47,7 +48,7 @@ def round_to_nearest(W: Array, scales: Array, limit: int) -> Codes:
 class Feedback:
     """How the error of one rounded input is spread over those not yet rounded; it depends on ``H`` alone."""
 
-    order: Array
+    order: Order
     """The inputs, those of most energy first, (g, d)."""
     upper: Array
     """The upper Cholesky factor of ``H^-1`` in that order: row by row the inverse of what is left to round, (g, d, d)."""

@@ -74,11 +74,14 @@ class Executor:
         self.outputs = tuple(dict.fromkeys(wanted))
         self._computed = [name for name in self.outputs if name not in self.inputs]
         self._session = None
+        self.reads: tuple[str, ...] = tuple(name for name in self.outputs if name in self.inputs)
+        """Those of ``inputs`` that `run` needs."""
         if not self._computed:
             return
         proto = extract(model, self.inputs, self._computed)
         self._session = session(proto, threads=threads)
         self._shapes = {value.name: value.shape for value in self._session.get_inputs()}
+        self.reads = tuple(dict.fromkeys((*self.reads, *self._shapes)))
         self._singly = None if is_free(model) else SampleBySample.of(model)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

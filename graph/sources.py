@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,8 @@ from edgec.graph.views import attribute
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+KEPT_BYTES = 32 << 20
+"""Decoded pixels of a folder of pictures, of the size that the network takes: 200 of 224 by 224."""
 _FLOAT32 = np.dtype(np.float32)
 _WHOLE = (
     "Give them as the network takes them; --mean, --std and --scale are for networks that take real numbers."
@@ -148,11 +150,12 @@ class ArraySource:
 
 @dataclass(frozen=True)
 class PictureSource:
-    """Picture files."""
+    """Picture files. Every pass over the data reads them again, so decoded pixels are kept, up to `KEPT_BYTES`."""
 
     paths: tuple[Path, ...]
     preprocess: Preprocess
     spec: InputSpec
+    _kept: dict[int, Array] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -168,7 +171,12 @@ class PictureSource:
     def decode(self, index: int) -> Array:
         """One sample; DataError, naming the file, where it is damaged or of the wrong size."""
         path = self.paths[index]
-        return _fit_picture(decode_picture(path, self.preprocess), self.preprocess, self.spec, str(path))
+        pixels = self._kept.get(index)
+        if pixels is None:
+            pixels = decode_picture(path, self.preprocess)
+            if (len(self._kept) + 1) * pixels.nbytes <= KEPT_BYTES:
+                self._kept[index] = pixels = pixels.copy()  # not a view of the whole picture
+        return _fit_picture(pixels, self.preprocess, self.spec, str(path))
 
     def update_hash(self, digest: Any, indices: Sequence[int]) -> None:
         digest.update(json.dumps(self.preprocess.to_dict()).encode())

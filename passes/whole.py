@@ -23,7 +23,7 @@ from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.graph.parts import Part, parts_of
 from edgec.passes.base import Choice, Context, Note, Partial, Pass, PassResult
-from edgec.passes.refit.incremental import batch_size
+from edgec.passes.incremental.executor import batch_size
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.sensitivity.measure import output_names
 from edgec.passes.solvers.guard import Verdict, judge

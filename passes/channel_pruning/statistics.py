@@ -13,13 +13,13 @@ from edgec.graph.channels import ChannelGroup
 from edgec.graph.sharing import SharedWeights
 from edgec.graph.views import sole_consumer
 from edgec.passes.base import Context
+from edgec.passes.incremental.executor import IncrementalExecutor
+from edgec.passes.incremental.store import ActivationStore
 from edgec.passes.refit.fit import FitOptions, row_fraction
 from edgec.passes.refit.fit_target import clipping_of, fit_target_of
-from edgec.passes.refit.incremental import IncrementalExecutor
 from edgec.passes.refit.layer_fits import Batches
 from edgec.passes.refit.layers import Layer, layers_of
 from edgec.passes.refit.pooled import Pool, add_pixels, mixed
-from edgec.passes.refit.store import ActivationStore
 from edgec.passes.solvers.gram import Gram
 from edgec.passes.solvers.obs import Consumer
 from edgec.passes.solvers.parallel import prefetch

@@ -15,10 +15,10 @@ from edgec.graph.data import Dataset
 from edgec.passes.base import Choice, Context, LayerReport, Note, Switch
 from edgec.passes.equalize import channel_peaks, equalise, segments
 from edgec.passes.quantize.calibrate import Calibration, observe, outlier_notes, ranges
-from edgec.passes.quantize.fit import FitOptions, fit
+from edgec.passes.quantize.fit import FitOptions, Student, fit
 from edgec.passes.quantize.insert import Form, insert
 from edgec.passes.quantize.plan import Plan, Table, make_plan, parameters
-from edgec.passes.quantize.score import Score, nearer, score
+from edgec.passes.quantize.score import Reference, Score, nearer
 from edgec.passes.solvers.guard import Verdict
 
 CHECK_SHARE = 0.15
@@ -91,8 +91,8 @@ def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context
     check = split_data(data, settings.fit_samples, context.seed)[1]
     # Rounding of weights is repaired later; what equalisation is for shows with the weights exact.
     judged = replace(settings, form=replace(settings.form, float_weights=bool(settings.fits)))
-    before = score(model, assemble(plain, judged)[0], check, threads=context.threads)
-    after = score(model, assemble(equalised, judged)[0], check, threads=context.threads)
+    with Reference(model, check, context) as reference:
+        before, after = (reference.score(assemble(one, judged)[0]) for one in (plain, equalised))
     text = f"equalisation: SQNR per sample {before.typical_db:.1f} -> {after.typical_db:.1f} dB"
     verdict = nearer(before, after)
     if settings.equalise == "auto" and not verdict.kept:
@@ -123,30 +123,28 @@ def assemble(
 
 
 def build(
-    teacher: ir.Model,
+    reference: Reference,
     prepared: Prepared,
     data: Dataset,
     settings: Settings,
     context: Context,
     excluded: Callable[[str], bool] | None = None,
 ) -> Outcome:
-    """The quantised graph with its corrections, which stay only if they bring the outputs nearer to ``teacher``."""
-    fitting, check = split_data(data, settings.fit_samples, context.seed)
+    """The quantised graph with its corrections, which stay only if they bring the outputs nearer to the ``reference``."""
     model, plan, table = assemble(prepared, settings, excluded)
     notes = [*prepared.calibration.notes, *outlier_notes(prepared.calibration, plan), *prepared.notes]
     choices = [] if prepared.equalised is None else [Choice.of("equalisation", prepared.equalised)]
-    best = Outcome(
-        model, prepared.original, plan, table, score(teacher, model, check, threads=context.threads)
-    )
-    for options in settings.fits if plan.nodes else ():
-        corrected = model.clone()
-        reports = fit(corrected, prepared.original, fitting, options, context)
-        after = score(teacher, corrected, check, threads=context.threads)
+    best = Outcome(model, prepared.original, plan, table, reference.score(model))
+    students = [Student(model.clone(), options) for options in (settings.fits if plan.nodes else ())]
+    fitting = split_data(data, settings.fit_samples, context.seed)[0]
+    reports = fit(students, prepared.original, fitting, context) if students else []
+    for student, layers in zip(students, reports, strict=True):
+        after = reference.score(student.model)
         change = f"{best.score.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
         verdict = nearer(best.score, after)
-        text = f"corrections ({options}): SQNR {change}{verdict.doubt}"
+        text = f"corrections ({student.options}): SQNR {change}{verdict.doubt}"
         notes.append(Note(text, "info" if verdict.kept else "reverted"))
-        choices.append(Choice.of(f"corrections ({options})", verdict))
+        choices.append(Choice.of(f"corrections ({student.options})", verdict))
         if verdict.kept:
-            best = replace(best, model=corrected, score=after, layers=reports)
+            best = replace(best, model=student.model, score=after, layers=layers)
     return replace(best, notes=tuple(notes), choices=tuple(choices))

@@ -13,10 +13,10 @@ import onnx_ir as ir
 from edgec.graph.errors import DataError, PassError
 from edgec.passes.base import Choice, Context, Note, PassResult
 from edgec.passes.quantize.compose import split_data
-from edgec.passes.quantize.fit import FitOptions, fit
+from edgec.passes.quantize.fit import FitOptions, Student, fit
 from edgec.passes.quantize.layer import layers
 from edgec.passes.quantize.rewrites import prepare
-from edgec.passes.quantize.score import nearer, score
+from edgec.passes.quantize.score import Reference, nearer
 
 
 def correct(name: str, model: ir.Model, options: FitOptions, samples: int, context: Context) -> PassResult:
@@ -34,10 +34,11 @@ def correct(name: str, model: ir.Model, options: FitOptions, samples: int, conte
             hint="Run it after quantize.",
         )
     fitting, check = split_data(context.data, samples, context.seed)
-    before = score(original, model, check, threads=context.threads)
     corrected = model.clone()
-    reports = fit(corrected, original, fitting, options, context)
-    after = score(original, corrected, check, threads=context.threads)
+    with Reference(original, check, context) as reference:
+        before = reference.score(model)
+        reports = fit([Student(corrected, options)], original, fitting, context)[0]
+        after = reference.score(corrected)
     text = f"SQNR {before.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
     verdict = nearer(before, after)
     data = {"choices": [asdict(Choice.of("corrections", verdict))]}

@@ -9,7 +9,8 @@ it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,8 +20,9 @@ import onnx_ir as ir
 from edgec.graph.data import Dataset
 from edgec.graph.views import shape_of
 from edgec.passes.base import Choice, Context, LayerReport
+from edgec.passes.incremental.executor import IncrementalExecutor, visits
+from edgec.passes.incremental.store import ActivationStore
 from edgec.passes.quantize.layer import Layer, layers
-from edgec.passes.quantize.replay import Replay
 from edgec.passes.solvers import gptq as rounding
 from edgec.passes.solvers.gram import Gram, targets_at
 from edgec.passes.solvers.guard import held_count
@@ -90,43 +92,67 @@ class Held:
         return found
 
 
+@dataclass(frozen=True)
+class Student:
+    """A quantised graph, which is fitted in place, and what is tried on its layers."""
+
+    model: ir.Model
+    options: FitOptions
+
+
 def fit(
-    quantised: ir.Model, original: ir.Model, data: Dataset, options: FitOptions, context: Context
-) -> tuple[LayerReport, ...]:
-    """Fit all layers of ``quantised`` in place; what was done, layer by layer."""
-    found = list(layers(quantised, original))
-    batch = _batch(original, found)
-    with (
-        Replay(
-            quantised,
-            data,
-            [layer.codes_name for layer in found],
-            context.scratch,
-            batch=batch,
-            threads=context.threads,
-        ) as students,
-        Replay(
-            original,
-            data,
-            [layer.target_name for layer in found],
-            context.scratch,
-            batch=batch,
-            threads=context.threads,
-        ) as teachers,
-    ):
-        reports = []
-        sizes = [min(batch, len(data) - start) for start in range(0, len(data), batch)]
-        for layer in context.progress.over("fit quantised layers", found, len(found)):
-            seen, held = _moments(layer, students, teachers, sizes, context.seed)
-            reports.append(_fit_layer(layer, seen, held, options))
-    return tuple(reports)
+    students: Sequence[Student], original: ir.Model, data: Dataset, context: Context
+) -> list[tuple[LayerReport, ...]]:
+    """Fit all layers of every student in place; what was done, layer by layer.
+
+    All are walked through side by side, so that what ``original`` computes is computed once. They differ in codes and scales
+    alone. Activations lie on disk; memory holds one batch.
+    """
+    found = [list(layers(student.model, original)) for student in students]
+    batch = _batch(original, found[0])
+    wanted = [layer.target_name for layer in found[0] for _ in students]
+    reports: list[list[LayerReport]] = [[] for _ in students]
+    with ExitStack() as stack:
+        walks = [
+            _Visits(student.model, [one.codes_name for one in mine], data, batch, context, stack)
+            for student, mine in zip(students, found, strict=True)
+        ]
+        teacher = _Visits(original, wanted, data, batch, context, stack)
+        steps = list(zip(*found, strict=True))
+        for side_by_side in context.progress.over("fit quantised layers", steps, len(steps)):
+            for student, walk, layer, done in zip(students, walks, side_by_side, reports, strict=True):
+                seen, held = _moments(layer, walk, teacher, context.seed)
+                done.append(_fit_layer(layer, seen, held, student.options))
+    return [tuple(done) for done in reports]
 
 
-def _moments(
-    layer: Layer, students: Replay, teachers: Replay, sizes: Sequence[int], seed: int
-) -> tuple[Gram, Held]:
-    """Statistics of the samples to fit on, and the rows of those to judge on; ``sizes`` are those of the batches."""
-    samples = sum(sizes)
+class _Visits:
+    """Values of a graph over a data set, to be asked for in the order of ``wanted`` and read to their end."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        wanted: Sequence[str],
+        data: Dataset,
+        batch: int,
+        context: Context,
+        stack: ExitStack,
+    ) -> None:
+        store = stack.enter_context(ActivationStore(context.scratch, 0))
+        self.walk = IncrementalExecutor(model, data.batches(batch), store, context.threads)
+        self.sizes = self.walk.sizes
+        self.plan = iter(list(zip(wanted, visits(model, wanted), strict=True)))
+
+    def next(self) -> Iterator[Array]:
+        """The next one, batch by batch."""
+        name, live = next(self.plan)
+        for found in self.walk.move(live, [name]):
+            yield found[name]
+
+
+def _moments(layer: Layer, student: _Visits, teacher: _Visits, seed: int) -> tuple[Gram, Held]:
+    """Statistics of the samples to fit on, and the rows of those to judge on."""
+    samples = sum(student.sizes)
     groups, outputs, inputs = layer.weight.shape
     seen, held = Gram.zeros(groups, inputs + 1, outputs), Held()
     affordable = ROW_FLOPS / (groups * (inputs + 1) ** 2)
@@ -135,8 +161,7 @@ def _moments(
     most = HELD_BYTES / (4 * groups * (inputs + 1 + outputs)) * stride
     rng = np.random.default_rng(seed)
     first = 0
-    batches = zip(students.tensors(layer.codes_name), teachers.tensors(layer.target_name), sizes, strict=True)
-    for codes, targets, size in batches:
+    for codes, targets, size in zip(student.next(), teacher.next(), student.sizes, strict=True):
         x, y = layer.inputs(codes), layer.targets(targets)
         lead = len(x) // size  # entries of one sample: 1, or its tokens or windows
         for index in range(size):
@@ -204,10 +229,11 @@ def _candidates(layer: Layer, seen: Gram, held: Held, options: FitOptions) -> _T
     if refitted.weight is not None:
         wishes.append((f"re-fitted ({refitted.strength:g}), ", refitted.weight, refitted.condition))
     H = rounding.damped(covariance, options.damping)
+    feedback = rounding.Feedback.of(covariance, options.damping) if options.gptq else None
     for label, weight, condition in wishes:
         grid = _scales(layer, H, weight, options)
-        if options.gptq:
-            rounded = rounding.gptq(covariance, weight, grid, options.limit, damping=options.damping)
+        if feedback is not None:
+            rounded = rounding.gptq(feedback, weight, grid, options.limit)
             rounded = rounding.descend(H, weight, grid, rounded, options.limit)
         else:
             rounded = rounding.round_to_nearest(weight, grid, options.limit)

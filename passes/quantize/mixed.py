@@ -13,7 +13,7 @@ from edgec.passes.base import Context, Note
 from edgec.passes.quantize.compose import Outcome, Prepared, Settings, assemble, build
 from edgec.passes.quantize.plan import Plan
 from edgec.passes.quantize.rules import data_inputs
-from edgec.passes.quantize.score import Score, score
+from edgec.passes.quantize.score import Reference, Score
 
 PROBE_SAMPLES = 32
 GOAL_SAMPLES = 512
@@ -71,20 +71,29 @@ def sensitivities(
     context: Context,
     samples: int = PROBE_SAMPLES,
 ) -> tuple[Sensitivity, ...]:
-    """Every unit's sensitivity, the worst first, on so many samples."""
+    """Every unit's sensitivity, the worst first, on so many samples.
+
+    In front of the unit all is float: that much is run once for all units, and for each only what lies behind.
+    """
     probe = data.take(samples, context.seed)
     _, plan, _ = assemble(prepared, settings)
     found = []
-    groups = units(prepared.original, plan)
-    for unit, nodes in context.progress.over("sensitivity", groups.items(), len(groups)):
-        alone = set(nodes)
-        model, _, _ = assemble(prepared, settings, lambda name, alone=alone: name not in alone)  # type: ignore[misc]
-        result = score(teacher, model, probe, threads=context.threads)
-        found.append(Sensitivity(unit, nodes, result.sqnr_db))
+    position = {node.name or "": number for number, node in enumerate(prepared.original.graph)}
+    groups = dict(
+        sorted(units(prepared.original, plan).items(), key=lambda one: min(position[name] for name in one[1]))
+    )
+    with Reference(teacher, probe, context) as reference, reference.beside(prepared.original) as walk:
+        for unit, nodes in context.progress.over("sensitivity", groups.items(), len(groups)):
+            alone = set(nodes)
+            model, _, _ = assemble(prepared, settings, lambda name, alone=alone: name not in alone)  # type: ignore[misc]
+            walk.go(min(position[name] for name in nodes))
+            result = reference.score_from(walk, model)
+            found.append(Sensitivity(unit, nodes, result.sqnr_db))
     return tuple(sorted(found, key=lambda one: one.sqnr_db))
 
 
 def search(
+    reference: Reference,
     teacher: ir.Model,
     prepared: Prepared,
     data: Dataset,
@@ -93,28 +102,28 @@ def search(
     context: Context,
 ) -> tuple[Outcome, bool, tuple[Sensitivity, ...]]:
     """The outcome with the fewest units in float that meets ``goal``, whether it does, and the sensitivities."""
-    judged = data.take(GOAL_SAMPLES, context.seed)
+    with Reference(teacher, data.take(GOAL_SAMPLES, context.seed), context) as judged:
 
-    def attempt(excluded: Callable[[str], bool]) -> tuple[Outcome, bool]:
-        outcome = build(teacher, prepared, data, settings, context, excluded)
-        found = score(teacher, outcome.model, judged, threads=context.threads)
-        return replace(outcome, score=found), goal.met(found)
+        def attempt(excluded: Callable[[str], bool]) -> tuple[Outcome, bool]:
+            outcome = build(reference, prepared, data, settings, context, excluded)
+            found = judged.score(outcome.model)
+            return replace(outcome, score=found), goal.met(found)
 
-    best, met = attempt(settings.excluded)
-    if met:
-        return best, True, ()
-    ranked = sensitivities(teacher, prepared, data, settings, context)
-    low, high = 0, len(ranked)
-    while low + 1 < high or (not met and low < high):
-        count = max((low + high) // 2, low + 1)
-        outcome, good = attempt(without(settings, ranked[:count]))
-        if good:
-            best, met, high = outcome, True, count
-        else:
-            low = count
-            best = best if met else outcome
-        if low >= high:
-            break
+        best, met = attempt(settings.excluded)
+        if met:
+            return best, True, ()
+        ranked = sensitivities(teacher, prepared, data, settings, context)
+        low, high = 0, len(ranked)
+        while low + 1 < high or (not met and low < high):
+            count = max((low + high) // 2, low + 1)
+            outcome, good = attempt(without(settings, ranked[:count]))
+            if good:
+                best, met, high = outcome, True, count
+            else:
+                low = count
+                best = best if met else outcome
+            if low >= high:
+                break
     kept = tuple(Note(f"left in float for {goal}: {one.unit}", "info", one.unit) for one in ranked[:high])
     return replace(best, notes=(*best.notes, *(kept if met else ()))), met, ranked
 

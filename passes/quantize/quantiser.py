@@ -24,13 +24,14 @@ from edgec.graph.provenance import place
 from edgec.graph.values import Range
 from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.options import SAMPLES
-from edgec.passes.quantize.compose import Outcome, Prepared, Settings, build, prepare
+from edgec.passes.quantize.compose import Outcome, Prepared, Settings, build, prepare, split_data
 from edgec.passes.quantize.dialects import DIALECTS, ORT_X86, TFLITE_16X8, Dialect
 from edgec.passes.quantize.fit import FitOptions
 from edgec.passes.quantize.insert import Form, store
 from edgec.passes.quantize.mixed import MixedGoal, Sensitivity, figures, search, sensitivities
 from edgec.passes.quantize.plan import make_plan
 from edgec.passes.quantize.rewrites import prepare as rewrite
+from edgec.passes.quantize.score import Reference
 from edgec.passes.quantize.several import has_several, settle
 
 Method = Literal["minmax", "percentile", "mse", "entropy"]
@@ -109,15 +110,17 @@ class Quantize(Pass):
     ) -> tuple[Outcome, tuple[Sensitivity, ...], tuple[Note, ...]]:
         """The outcome, the sensitivities where they were measured, and what to say about the goal."""
         goal = MixedGoal(self.min_sqnr or None, self.max_drop or None)
-        if goal == MixedGoal():
-            notes: tuple[Note, ...] = ()
-            ranked: tuple[Sensitivity, ...] = ()
-            if has_several(teacher):
-                settings, ranked, notes = settle(teacher, prepared, data, settings, context)
-            elif self.sensitivity:
-                ranked = sensitivities(teacher, prepared, data, settings, context)
-            return build(teacher, prepared, data, settings, context), ranked, notes
-        outcome, met, ranked = search(teacher, prepared, data, settings, goal, context)
+        check = split_data(data, settings.fit_samples, context.seed)[1]
+        with Reference(teacher, check, context) as reference:
+            if goal == MixedGoal():
+                notes: tuple[Note, ...] = ()
+                ranked: tuple[Sensitivity, ...] = ()
+                if has_several(teacher):
+                    settings, ranked, notes = settle(reference, teacher, prepared, data, settings, context)
+                elif self.sensitivity:
+                    ranked = sensitivities(teacher, prepared, data, settings, context)
+                return build(reference, prepared, data, settings, context), ranked, notes
+            outcome, met, ranked = search(reference, teacher, prepared, data, settings, goal, context)
         result = f"SQNR {outcome.score.sqnr_db:.1f} dB, drop {outcome.score.drop:.2f}%"
         text = f"{goal}: {'met' if met else 'not reachable, even with every layer in float'} ({result})"
         return outcome, ranked, (Note(text, "info" if met else "warning"),)

@@ -1,8 +1,10 @@
-"""How far a quantised network is from its float original, at the outputs, part by part (`graph.parts`)."""
+"""How far quantised networks are from their float original, at the outputs, part by part (`graph.parts`)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,9 @@ import onnx_ir as ir
 from edgec.graph.compare import Difference, by_sample
 from edgec.graph.execute import Executor
 from edgec.graph.parts import parts_of
+from edgec.passes.base import Context
+from edgec.passes.incremental.executor import IncrementalExecutor
+from edgec.passes.incremental.store import ActivationStore
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.solvers.guard import CLEAR, Verdict, amplitude, noise_floor, weigh
 
@@ -19,6 +24,9 @@ if TYPE_CHECKING:
     from edgec.graph.data import Dataset
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+HELD_BYTES = 64 << 20
+"""Inputs and outputs of the samples that judge stay in memory up to this."""
 
 
 @dataclass(frozen=True)
@@ -44,43 +52,83 @@ def nearer(before: Score, after: Score) -> Verdict:
     return weigh(gains, len(gains) * before.noise_db, alone=CLEAR)
 
 
-def score(
-    original: ir.Model, quantised: ir.Model, data: Dataset, *, threads: int = 1, batch: int = 8
-) -> Score:
-    """Compare two graphs with the same outputs on ``data``."""
-    names = [value.name or "" for value in original.graph.outputs]
-    reference, candidate = Executor(original, threads=threads), Executor(quantised, threads=threads)
-    parts = parts_of(original)
-    differences = [Difference(part.name) for part in parts]
-    decibels: list[list[float]] = [[] for _ in parts]
-    labels = data.labels
-    equal = right_before = right_after = seen = 0
-    for feeds in data.batches(batch):
-        a, b = reference.run(feeds), candidate.run(feeds)
-        wanted, made = [a[name] for name in names], [b[name] for name in names]
-        for part, difference, found in zip(parts, differences, decibels, strict=True):
-            mine, theirs = part.of(wanted), part.of(made)
-            difference.add(mine, theirs)
-            found.extend(_decibels(mine, theirs))
-        before, after = _classes(a[names[0]]), _classes(b[names[0]])
-        equal += int((before == after).all(axis=1).sum())
-        if labels is not None:
-            truth = labels[seen : seen + len(before)]
-            right_before += int((before[:, 0] == truth).sum())
-            right_after += int((after[:, 0] == truth).sum())
-        seen += len(before)
-    agreement = equal / max(seen, 1)
-    drop = 1.0 - agreement if labels is None else (right_before - right_after) / max(seen, 1)
-    typical = min(float(np.mean(values)) for values in decibels)
-    samples = np.min(decibels, axis=0)
-    sqnr = min(d.sqnr_db for d in differences)
-    return Score(sqnr, typical, agreement, 100.0 * drop, tuple(samples.tolist()), _noise(original, samples))
+class Reference:
+    """What a float network makes of some samples: computed once, held in memory up to `HELD_BYTES`, then on disk.
+
+    As a context it leaves nothing behind.
+    """
+
+    def __init__(self, original: ir.Model, data: Dataset, context: Context, *, batch: int = 8) -> None:
+        self.data, self.context, self.batch = data, context, batch
+        self.names = [value.name or "" for value in original.graph.outputs]
+        self.parts = parts_of(original)
+        self.amplitude = _amplitude(original)
+        self.store = ActivationStore(context.scratch, HELD_BYTES)
+        try:
+            self.walk = IncrementalExecutor(original, data.batches(batch), self.store, context.threads)
+            for _ in self.walk.move(list(dict.fromkeys([*self.walk.live, *self.names]))):
+                pass
+        except BaseException:
+            self.store.clear()
+            raise
+
+    def __enter__(self) -> Reference:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.store.clear()
+
+    def score(self, quantised: ir.Model) -> Score:
+        """How near a graph with the same inputs and outputs comes."""
+        executor = Executor(quantised, outputs=self.names, threads=self.context.threads)
+        return self._score(self.walk.run(executor, number) for number in range(len(self.walk.sizes)))
+
+    @contextmanager
+    def beside(self, model: ir.Model) -> Iterator[IncrementalExecutor]:
+        """A walk over the same samples through ``model``, for `score_from`."""
+        with ActivationStore(self.context.scratch, HELD_BYTES) as store:
+            yield IncrementalExecutor(model, self.data.batches(self.batch), store, self.context.threads)
+
+    def score_from(self, walk: IncrementalExecutor, quantised: ir.Model) -> Score:
+        """`score` of a graph that computes the same as the one of ``walk`` up to where that stands: only the rest is run."""
+        executor = walk.executor(self.names, quantised)
+        return self._score(walk.run(executor, number) for number in range(len(walk.sizes)))
+
+    def _score(self, found: Iterable[Mapping[str, Array]]) -> Score:
+        differences = [Difference(part.name) for part in self.parts]
+        decibels: list[list[float]] = [[] for _ in self.parts]
+        labels = self.data.labels
+        equal = right_before = right_after = seen = 0
+        for number, b in enumerate(found):
+            wanted = [self.store.get(name, number) for name in self.names]
+            made = [b[name] for name in self.names]
+            for part, difference, values in zip(self.parts, differences, decibels, strict=True):
+                mine, theirs = part.of(wanted), part.of(made)
+                difference.add(mine, theirs)
+                values.extend(_decibels(mine, theirs))
+            before, after = _classes(wanted[0]), _classes(made[0])
+            equal += int((before == after).all(axis=1).sum())
+            if labels is not None:
+                truth = labels[seen : seen + len(before)]
+                right_before += int((before[:, 0] == truth).sum())
+                right_after += int((after[:, 0] == truth).sum())
+            seen += len(before)
+        agreement = equal / max(seen, 1)
+        drop = 1.0 - agreement if labels is None else (right_before - right_after) / max(seen, 1)
+        typical = min(float(np.mean(values)) for values in decibels)
+        samples = np.min(decibels, axis=0)
+        sqnr = min(d.sqnr_db for d in differences)
+        noise = _noise(self.amplitude, samples)
+        return Score(sqnr, typical, agreement, 100.0 * drop, tuple(samples.tolist()), noise)
 
 
-def _noise(original: ir.Model, samples: Array) -> float:
-    """What rounding errors of all layers together make of decibels: d(10 log10 e) for the noise floor of an error e."""
-    unknowns = sum(layer.patches.unknowns for layer in layers_of(original).values())
-    share = amplitude(unknowns, codes=True)
+def _amplitude(original: ir.Model) -> float:
+    """What rounding errors of all layers together make of an output, as a share of it."""
+    return amplitude(sum(layer.patches.unknowns for layer in layers_of(original).values()), codes=True)
+
+
+def _noise(share: float, samples: Array) -> float:
+    """What rounding errors make of the mean of decibels: d(10 log10 e) for the noise floor of an error e."""
     errors = 10.0 ** (-samples / 10)
     floors = [noise_floor(float(error), 1.0, share) / float(error) for error in errors]
     return float(10 / np.log(10) * np.mean(floors)) if floors else 0.0

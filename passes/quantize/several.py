@@ -15,9 +15,9 @@ import onnx_ir as ir
 from edgec.graph.data import Dataset
 from edgec.graph.parts import parts_of
 from edgec.passes.base import Context, Note
-from edgec.passes.quantize.compose import Prepared, Settings, assemble, split_data
+from edgec.passes.quantize.compose import Prepared, Settings, assemble
 from edgec.passes.quantize.mixed import Sensitivity, sensitivities, without
-from edgec.passes.quantize.score import nearer, score
+from edgec.passes.quantize.score import Reference, nearer
 
 LEAST_DB = 25.0
 """An error of 0.3% of the worst part's energy from one layer of many (docs/results.md)."""
@@ -30,10 +30,15 @@ def has_several(model: ir.Model) -> bool:
 
 
 def settle(
-    teacher: ir.Model, prepared: Prepared, data: Dataset, settings: Settings, context: Context
+    reference: Reference,
+    teacher: ir.Model,
+    prepared: Prepared,
+    data: Dataset,
+    settings: Settings,
+    context: Context,
 ) -> tuple[Settings, tuple[Sensitivity, ...], tuple[Note, ...]]:
     """``settings`` with the better ranges and the layers that must stay float, all sensitivities, and what to say of it."""
-    settings, notes = _ranges(teacher, prepared, data, settings, context)
+    settings, notes = _ranges(reference, prepared, settings)
     ranked = sensitivities(teacher, prepared, data, settings, context, PROBE_SAMPLES)
     coarse = tuple(one for one in ranked if one.sqnr_db < LEAST_DB)
     told = tuple(
@@ -44,17 +49,13 @@ def settle(
 
 
 def _ranges(
-    teacher: ir.Model, prepared: Prepared, data: Dataset, settings: Settings, context: Context
+    reference: Reference, prepared: Prepared, settings: Settings
 ) -> tuple[Settings, tuple[Note, ...]]:
-    """``settings``, or the same with ranges that cut nothing off where those are nearer to ``teacher`` on held-out samples."""
+    """``settings``, or the same with ranges that cut nothing off where those are nearer to the ``reference``."""
     if settings.method != "mse":
         return settings, ()
-    check = split_data(data, settings.fit_samples, context.seed)[1]
     whole = replace(settings, method="minmax")
-    before, after = (
-        score(teacher, assemble(prepared, one)[0], check, threads=context.threads)
-        for one in (settings, whole)
-    )
+    before, after = (reference.score(assemble(prepared, one)[0]) for one in (settings, whole))
     verdict = nearer(before, after)
     # Neither is the plainer choice: what is likelier nearer is taken, as soon as rounding cannot have decided.
     better = verdict.gain > verdict.noise

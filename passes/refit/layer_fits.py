@@ -19,13 +19,13 @@ from edgec.graph.sharing import shares_weight
 from edgec.graph.sources import is_channels_last
 from edgec.graph.views import constant
 from edgec.passes.base import Context
+from edgec.passes.incremental.executor import IncrementalExecutor, batch_size
+from edgec.passes.incremental.store import ActivationStore
 from edgec.passes.refit.channel_map import ChannelMap, channel_maps
 from edgec.passes.refit.fit_target import FitTarget, Inner, chain_before, fit_target_of
-from edgec.passes.refit.incremental import IncrementalExecutor, batch_size
 from edgec.passes.refit.layers import Layer, layers_of
 from edgec.passes.refit.order import skips_first
 from edgec.passes.refit.pooled import Pool, applied
-from edgec.passes.refit.store import ActivationStore
 from edgec.passes.solvers.guard import held_count
 from edgec.passes.solvers.parallel import prefetch
 

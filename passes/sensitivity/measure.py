@@ -21,9 +21,9 @@ from edgec.graph.execute import Executor
 from edgec.graph.parts import Part, parts_of
 from edgec.graph.sharing import SharedWeights
 from edgec.passes.base import Context
-from edgec.passes.refit.incremental import IncrementalExecutor, batch_size
+from edgec.passes.incremental.executor import IncrementalExecutor, batch_size
+from edgec.passes.incremental.store import ActivationStore
 from edgec.passes.refit.layer_fits import MEMORY
-from edgec.passes.refit.store import ActivationStore
 from edgec.passes.solvers.parallel import in_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -101,7 +101,7 @@ def _tried(
         trial, executor = one
         error, energy = [0.0] * len(parts), [0.0] * len(parts)
         for batch, wanted in enumerate(reference):
-            made = centred(executor.run(walk.feeds(batch)), walk.sizes[batch], names, parts)
+            made = centred(walk.run(executor, batch), walk.sizes[batch], names, parts)
             for index, part in enumerate(parts):
                 error[index] += float(np.square(difference_of(made[index], wanted[index], part.name)).sum())
                 energy[index] += float(np.square(wanted[index]).sum())

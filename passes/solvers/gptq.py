@@ -12,14 +12,17 @@ d), ``W`` (g, o, d), ``scales`` (g, o).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.linalg import lapack
 
 from edgec.passes.solvers.guard import TIE
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Codes = np.ndarray[Any, np.dtype[np.int8]]
+Order = np.ndarray[Any, np.dtype[np.intp]]
 
 BLOCK = 64
 
@@ -41,15 +44,29 @@ def round_to_nearest(W: Array, scales: Array, limit: int) -> Codes:
     return np.clip(np.rint(W / scales[..., None]), -limit, limit).astype(np.int8)
 
 
-def gptq(H: Array, W: Array, scales: Array, limit: int, *, damping: float = 0.01) -> Codes:
+@dataclass(frozen=True)
+class Feedback:
+    """How the error of one rounded input is spread over those not yet rounded; it depends on ``H`` alone."""
+
+    order: Order
+    """The inputs, those of most energy first, (g, d)."""
+    upper: Array
+    """The upper Cholesky factor of ``H^-1`` in that order: row by row the inverse of what is left to round, (g, d, d)."""
+
+    @staticmethod
+    def of(H: Array, damping: float = 0.01) -> Feedback:
+        """Of ``H`` with `damped`."""
+        order = np.argsort(-np.einsum("gii->gi", H), axis=1, kind="stable")
+        rows = np.arange(len(H))[:, None]
+        sorted_ = damped(H, damping)[rows[:, :, None], order[:, :, None], order[:, None, :]]
+        return Feedback(order, _inverse_factor(sorted_))
+
+
+def gptq(feedback: Feedback, W: Array, scales: Array, limit: int) -> Codes:
     """Codes by successive rounding with error feedback, inputs of most energy first."""
-    groups, size = H.shape[0], H.shape[-1]
-    order = np.argsort(-np.einsum("gii->gi", H), axis=1, kind="stable")
-    rows = np.arange(groups)[:, None]
-    H = damped(H, damping)[rows[:, :, None], order[:, :, None], order[:, None, :]]
+    order, upper = feedback.order, feedback.upper
+    size = order.shape[1]
     W = np.take_along_axis(W, order[:, None, :], axis=2).copy()
-    # The upper Cholesky factor of the inverse holds, row by row, the inverse of what is left to round.
-    upper = _inverse_factor(H)
     codes = np.zeros(W.shape, np.int8)
     for start in range(0, size, BLOCK):
         stop = min(start + BLOCK, size)
@@ -67,32 +84,43 @@ def gptq(H: Array, W: Array, scales: Array, limit: int, *, damping: float = 0.01
 
 
 def _inverse_factor(H: Array) -> Array:
-    """The upper Cholesky factor of ``H^-1``; a matrix that is singular in float64 gets the least jitter that works."""
+    """The upper Cholesky factor of ``H^-1``; a matrix that is singular in float64 gets the least jitter that works.
+
+    With the rows and columns of ``H`` in reverse, its factor is upper, and the inverse of that is what is wanted: a quarter of
+    the work of inverting ``H``.
+    """
     jitter = 0.0
     while True:
         try:
-            factor: Array = np.linalg.cholesky(np.linalg.inv(damped(H, jitter))).transpose(0, 2, 1)
+            lower = np.linalg.cholesky(damped(H, jitter)[:, ::-1, ::-1])
         except np.linalg.LinAlgError:
             jitter = max(10.0 * jitter, 1e-9)
         else:
-            return factor
+            return np.stack([lapack.dtrtri(one)[0] for one in lower[:, ::-1, ::-1]])
 
 
 def descend(H: Array, W: Array, scales: Array, codes: Codes, limit: int, *, sweeps: int = 2) -> Codes:
     """Improve ``codes`` one input at a time; never raises the error."""
     diagonal = np.maximum(np.einsum("gii->gi", H), np.finfo(np.float64).tiny)
+    size = H.shape[-1]
     current = codes.astype(np.float64)
     gradient = (current * scales[..., None] - W) @ H
     for _ in range(sweeps):
-        changed = False
-        for j in range(H.shape[-1]):
-            best = current[:, :, j] - gradient[:, :, j] / (diagonal[:, j][:, None] * scales)
-            step = np.clip(np.rint(best), -limit, limit) - current[:, :, j]
-            if step.any():
-                changed = True
-                current[:, :, j] += step
-                gradient += (step * scales)[:, :, None] * H[:, None, j, :]
-        if not changed:
+        before = current.copy()
+        for start in range(0, size, BLOCK):
+            # Within the block every step counts at once; the others are told of all its steps together.
+            block = slice(start, min(start + BLOCK, size))
+            local, near = gradient[:, :, block].copy(), H[:, block, block]
+            for j in range(start, block.stop):
+                best = current[:, :, j] - local[:, :, j - start] / (diagonal[:, j][:, None] * scales)
+                step = np.clip(np.rint(best), -limit, limit) - current[:, :, j]
+                if step.any():
+                    current[:, :, j] += step
+                    local += (step * scales)[:, :, None] * near[:, None, j - start, :]
+            steps = (current - before)[:, :, block]
+            if steps.any():
+                gradient += (steps * scales[..., None]) @ H[:, block, :]
+        if np.array_equal(current, before):
             break
     return current.astype(np.int8)
 

@@ -14,12 +14,12 @@ from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError
 from edgec.graph.execute import Executor
 from edgec.passes.base import Context
+from edgec.passes.incremental.executor import IncrementalExecutor, batch_size, visits
+from edgec.passes.incremental.store import ActivationStore
 from edgec.passes.refit.channel_map import channel_maps, record_removal
 from edgec.passes.refit.fit_target import chain_before, fit_target_of
-from edgec.passes.refit.incremental import IncrementalExecutor, batch_size
 from edgec.passes.refit.layer_fits import Batches, LayerFits, touched_layers, wants_flips
 from edgec.passes.refit.layers import Layer, layers_of
-from edgec.passes.refit.store import ActivationStore
 from edgec.passes.solvers.rectified import Clipping
 
 Canonical = Callable[..., ir.Model]
@@ -64,7 +64,7 @@ def test_stops_hold_what_the_whole_network_computes(model: ir.Model, noise: Nois
         } & {*names[:position], "x"}
         for name in walk.live:
             if name != "x":
-                held = np.concatenate([walk.feeds(batch)[name] for batch in range(3)])
+                held = np.concatenate([found[name] for found in walk.values([name])])
                 np.testing.assert_allclose(held, whole[name], rtol=1e-5, atol=1e-5)
         ahead = np.concatenate([found["y"] for found in walk.values(["y"])])
         np.testing.assert_allclose(ahead, whole["y"], rtol=1e-4, atol=1e-5)
@@ -79,6 +79,43 @@ def test_weights_behind_the_stop_are_those_of_the_moment(
     layers_of(model)["inner"].view.set(bias=np.full(8, 5, np.float32))
     after = next(walk.values(["c"]))["c"]
     assert np.abs(after - before).min() > 1
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 20])
+@pytest.mark.parametrize(
+    "wanted",
+    [["r", "d", "s", "y"], ["a", "a", "t", "a", "f"], ["x", "e", "r", "x"], ["y"], ["r", "e", "e", "s", "s"]],
+    ids=",".join,
+)
+def test_what_is_visited_is_what_the_whole_network_computes(
+    model: ir.Model, noise: Noise, tmp_path: Path, wanted: list[str], limit: int
+) -> None:
+    """In any order, again and again; what no later visit needs is let go of."""
+    data = noise(model, 10)
+    whole = Executor(model, outputs=wanted).run(next(iter(data.batches(10))))
+    with ActivationStore(tmp_path, limit) as store:
+        walk = IncrementalExecutor(model, data.batches(4), store, 1)
+        for number, (name, held) in enumerate(zip(wanted, visits(model, wanted), strict=True)):
+            found = np.concatenate([one[name] for one in walk.move(held, [name])])
+            np.testing.assert_allclose(found, whole[name], rtol=1e-4, atol=1e-5)
+            assert set(walk.live) <= {"x", *wanted[: number + 1]}
+        assert not walk.live
+        assert not list(tmp_path.iterdir())
+        assert not store.held
+
+
+def test_what_is_visited_runs_no_node_twice(model: ir.Model) -> None:
+    """The second branch of the residual begins where the first did; `r` is held until the sum."""
+    held = visits(model, ["r", "d", "s", "u"])
+    assert list(map(set, held)) == [{"r"}, {"d", "r"}, {"s"}, set()]
+
+
+def test_the_store_is_empty_behind_its_context(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), ActivationStore(tmp_path, 0) as store:  # noqa: PT012
+        store.put("a", 0, np.ones(3))
+        assert list(tmp_path.iterdir())
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_store_spills_and_forgets(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from edgec.graph.errors import EdgecError
-from edgec.passes.quantize.replay import Replay
-from edgec.passes.refit.store import ActivationStore
-from edgec.passes.spill import Spill
+from edgec.passes.incremental.executor import IncrementalExecutor, visits
+from edgec.passes.incremental.spill import Spill
+from edgec.passes.incremental.store import ActivationStore
 
 ARRAYS = [
     np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -79,9 +79,10 @@ NET = "net (float[N,4,16,16] x) => (float[N,4,16,16] y) <float[4,4,1,1] a, float
 def test_the_walks_that_spill_say_so(tmp_path: Path, canonical, noise) -> None:
     model = canonical(NET)
     data = noise(model, 32)
-    with Replay(model, data, ["t", "y"], tmp_path, batch=4) as replay, file_limit(20_000):  # noqa: SIM117
-        with pytest.raises(EdgecError, match="cannot write"):
-            list(replay.tensors("t"))
+    with ActivationStore(tmp_path, 0) as store:
+        walk = IncrementalExecutor(model, data.batches(4), store, 1)
+        with file_limit(10_000), pytest.raises(EdgecError, match="cannot write"):
+            list(walk.move(visits(model, ["t", "y"])[0]))
     store = ActivationStore(tmp_path, 0)
     with file_limit(20_000), pytest.raises(EdgecError, match="cannot write"):
         store.put("t", 0, np.ones(10_000, np.float32))

@@ -233,16 +233,19 @@ def test_corrections_help_and_are_reported(net: ir.Model, noise: Noise, tmp_path
     assert fitted.data["sqnr_db"] > plain.data["sqnr_db"]  # type: ignore[attr-defined]
     assert len(fitted.layers) == 4  # type: ignore[attr-defined]
     assert all(layer.error_after <= layer.error_before for layer in fitted.layers)  # type: ignore[attr-defined]
-    assert not list(tmp_path.glob("replay*"))
+    assert not list(tmp_path.glob("*.bin"))
 
 
-def test_interruptions_pass_through(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["calibrate", "sensitivity", "fit quantised layers"])
+def test_interruptions_pass_through(net: ir.Model, noise: Noise, tmp_path: Path, where: str) -> None:
     class Impatient(Progress):
         def step(self, label: str, done: int, total: int) -> None:
-            raise KeyboardInterrupt
+            if label == where and done:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(net, noise(net), tmp_path, progress=Impatient())
+        run(net, noise(net), tmp_path, "sensitivity=yes", progress=Impatient())
+    assert not list(tmp_path.glob("*.bin"))
 
 
 def test_the_float_islands_of_excluded_nodes_are_all_there_is(

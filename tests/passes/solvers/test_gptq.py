@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.passes.solvers.gptq import damped, descend, error, gptq, round_to_nearest, search_scales
+from edgec.passes.solvers.gptq import Feedback, damped, descend, error, gptq, round_to_nearest, search_scales
 
 
 def problem(
@@ -27,7 +27,7 @@ def problem(
 @given(seed=st.integers(0, 2**31), groups=st.integers(1, 3))
 def test_errors_only_fall(seed: int, groups: int) -> None:
     H, W, scales = problem(seed, groups)
-    rounded = gptq(H, W, scales, 7)
+    rounded = gptq(Feedback.of(H), W, scales, 7)
     assert rounded.dtype == np.int8
     assert np.abs(rounded).max() <= 7
     improved = descend(H, W, scales, rounded, 7)
@@ -43,7 +43,9 @@ def test_far_better_than_nearest_on_correlated_inputs() -> None:
     for seed in range(20):
         H, W, scales = problem(seed, inputs=32, rows=256)
         total["nearest"] += float(error(H, W, scales, round_to_nearest(W, scales, 7)).sum())
-        total["gptq"] += float(error(H, W, scales, descend(H, W, scales, gptq(H, W, scales, 7), 7)).sum())
+        total["gptq"] += float(
+            error(H, W, scales, descend(H, W, scales, gptq(Feedback.of(H), W, scales, 7), 7)).sum()
+        )
     assert total["gptq"] < 0.2 * total["nearest"]
 
 
@@ -54,20 +56,20 @@ def test_near_the_optimum_of_a_tiny_problem(seed: int) -> None:
     candidates = np.array(list(itertools.product(*[range(c - 3, c + 4) for c in near])))
     difference = W[0, 0] - np.clip(candidates, -7, 7) * scales[0, 0]
     best = np.einsum("ni,ij,nj->n", difference, H[0], difference).min()
-    found = descend(H, W, scales, gptq(H, W, scales, 7), 7)
+    found = descend(H, W, scales, gptq(Feedback.of(H), W, scales, 7), 7)
     assert error(H, W, scales, found)[0, 0] <= 4 * best + 1e-9
 
 
 def test_uncorrelated_inputs_give_the_nearest_codes() -> None:
     _, W, scales = problem(0)
     H = np.eye(8)[None]
-    np.testing.assert_array_equal(gptq(H, W, scales, 7), round_to_nearest(W, scales, 7))
+    np.testing.assert_array_equal(gptq(Feedback.of(H), W, scales, 7), round_to_nearest(W, scales, 7))
 
 
 def test_many_columns_cross_blocks() -> None:
     """The lazy update of later blocks is the same as rounding column by column."""
     H, W, scales = problem(3, inputs=150, rows=600)
-    codes = gptq(H, W, scales, 7)
+    codes = gptq(Feedback.of(H), W, scales, 7)
     order = np.argsort(-np.diag(H[0]), kind="stable")
     Hd = damped(H, 0.01)[0][np.ix_(order, order)]
     w, result = W[0][:, order].copy(), np.zeros((3, 150))
@@ -85,7 +87,7 @@ def test_many_columns_cross_blocks() -> None:
 def test_degenerate_statistics(H: np.ndarray) -> None:
     W = np.random.default_rng(0).standard_normal((1, 2, 6))
     scales = np.abs(W).max(axis=2) / 7
-    codes = gptq(H, W, scales, 7)
+    codes = gptq(Feedback.of(H), W, scales, 7)
     assert np.all(np.abs(codes * scales[..., None] - W)[:, :, np.diag(H[0]) == 0] <= scales[..., None] * 0.51)
 
 
@@ -108,4 +110,4 @@ def test_a_channel_of_zeros() -> None:
     W[0, 1] = 0.0
     scales = search_scales(H, W, 127, np.linspace(1.0, 0.7, 4))
     assert np.all(scales > 0)
-    assert not gptq(H, W, scales, 127)[0, 1].any()
+    assert not gptq(Feedback.of(H), W, scales, 127)[0, 1].any()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.passes.spill import Spill
+from edgec.passes.incremental.spill import Spill
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -17,7 +17,10 @@ _numbers = itertools.count()
 
 
 class ActivationStore:
-    """Arrays by (name, batch). What exceeds ``limit`` bytes is written to ``folder`` and read back when asked for."""
+    """Arrays by (name, batch). What exceeds ``limit`` bytes is written to ``folder`` and read back when asked for.
+
+    As a context it is empty at the end, whatever happened.
+    """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
@@ -25,6 +28,12 @@ class ActivationStore:
         self.spilled = 0
         self._arrays: dict[tuple[str, int], Array | Spill] = {}
         self._prefix = f"activations-{next(_numbers)}"
+
+    def __enter__(self) -> ActivationStore:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.clear()
 
     def put(self, name: str, batch: int, array: Array) -> None:
         """Keep one batch of one tensor, replacing what was there."""

@@ -63,6 +63,9 @@ def arguments() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="TensorRT engines of .onnx files, kept in engines/ beside them")
     build.add_argument("artifacts", nargs="+", metavar="MODEL.onnx")
     build.add_argument("--force", action="store_true", help="build those again that are there")
+    build.add_argument(
+        "--text", action="store_true", help="nothing on stdout: what is built is said on stderr"
+    )
     build.add_argument("--output", help="also write the JSON line to this file, by rename")
     build.add_argument("--root", default="/", help=argparse.SUPPRESS)
     outputs = commands.add_parser("outputs", parents=[common], help="run inputs, save outputs")
@@ -176,6 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if getattr(args, "text", False) and code == 0:
         from .measure import layer_table, table
 
+        if args.command == "build":
+            return 0 if any(row["engine"] for row in result["engines"]) else 3
         print(table(result) if args.command == "bench" else layer_table(result), flush=True)
     else:
         print(json.dumps(result), flush=True)

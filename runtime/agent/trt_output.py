@@ -51,11 +51,11 @@ def times(path: Path, warmup_ms: float) -> Times:
         raise _unreadable(path, "not a list")
     kept = []
     for row in rows:
-        values = [row.get(key) if isinstance(row, dict) else None for key in ("computeMs", "startComputeMs")]
-        if not all(_positive(value) for value in values):
+        compute, begun = (_amount(row, key) for key in ("computeMs", "startComputeMs"))
+        if compute is None or begun is None:
             raise _unreadable(path, "a row without computeMs and startComputeMs")
-        if values[1] >= warmup_ms:
-            kept.append((float(values[0]), float(values[1]) / 1e3))
+        if begun >= warmup_ms:
+            kept.append((compute, begun / 1e3))
     if not kept:
         raise _unreadable(path, "no inference in it")
     first = kept[0][1]
@@ -71,11 +71,11 @@ def profile(path: Path) -> List[Json]:
     found = []
     for row in rows if isinstance(rows, list) else []:
         if isinstance(row, dict) and "name" in row:
-            value = row.get("medianMs") or row.get("averageMs")
-            try:
-                found.append({"name": str(row["name"]), "us": round(1e3 * float(value), 3)})
-            except (TypeError, ValueError):
-                raise _unreadable(path, f"layer {visible(str(row['name']), 80)} has no time") from None
+            times_of = [_amount(row, key) for key in ("medianMs", "averageMs")]
+            value = next((one for one in times_of if one is not None), None)
+            if value is None:
+                raise _unreadable(path, f"layer {visible(str(row['name']), 80)} has no time")
+            found.append({"name": str(row["name"]), "us": round(1e3 * value, 3)})
     if not found:
         raise _unreadable(path, "no layer in it")
     return found
@@ -160,8 +160,12 @@ def _text(path: Path) -> str:
         raise _unreadable(path, error.strerror or str(error)) from error
 
 
-def _positive(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+def _amount(row: Any, key: str) -> float | None:
+    """The number of 0 or more under ``key``; None for anything else."""
+    value = row.get(key) if isinstance(row, dict) else None
+    if isinstance(value, str):  # of a file that was read line by line
+        value = float(value)
+    return float(value) if type(value) in (int, float) and math.isfinite(value) and value >= 0 else None
 
 
 def _unreadable(path: Path, why: str) -> AgentError:

@@ -67,7 +67,7 @@ def profile(path: Path) -> List[Json]:
     try:
         rows = _parsed(path)
     except AgentError:
-        rows = [match.groupdict() for match in _PROFILED.finditer(_text(path))]
+        rows = [_by_line(match) for match in _PROFILED.finditer(_text(path))]
     found = []
     for row in rows if isinstance(rows, list) else []:
         if isinstance(row, dict) and "name" in row:
@@ -163,9 +163,15 @@ def _text(path: Path) -> str:
 def _amount(row: Any, key: str) -> float | None:
     """The number of 0 or more under ``key``; None for anything else."""
     value = row.get(key) if isinstance(row, dict) else None
-    if isinstance(value, str):  # of a file that was read line by line
-        value = float(value)
-    return float(value) if type(value) in (int, float) and math.isfinite(value) and value >= 0 else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) and value >= 0 else None
+
+
+def _by_line(match: re.Match[str]) -> Json:
+    """A layer of a file that is no JSON, as JSON would have it."""
+    numbers = {key: float(match[key]) for key in ("averageMs", "medianMs") if match[key] is not None}
+    return {"name": match["name"], **numbers}
 
 
 def _unreadable(path: Path, why: str) -> AgentError:

@@ -40,6 +40,7 @@ _ERRORS: Mapping[str, type[EdgecError]] = {
     "data": DataError,
     "usage": UsageError,
     "engine": DeviceError,
+    "accelerator": DeviceError,
     "worker": DeviceError,
 }
 _HINTS = {
@@ -51,7 +52,7 @@ _HINTS = {
 class Artifact:
     """A model file and the engine to run it with (None: the preferred one for its type).
 
-    Engines: onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, litert, litert-builtin, litert-reference,
+    Engines: onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt, litert, litert-builtin, litert-reference,
     tflite-runtime, tflite-runtime-builtin, tflite-runtime-reference.
     """
 
@@ -115,12 +116,12 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
 
 def check_engine(artifact: Path, engine: str | None) -> None:
     """Raise UsageError for an engine that does not exist, or that does not run files of this kind."""
-    from edgec.runtime.agent.engines import ORT_PROVIDERS, TFLITE_RESOLVERS
+    from edgec.runtime.agent.engines import ORT_PROVIDERS, TENSORRT, TFLITE_RESOLVERS
 
     if engine is None:
         return
     _check_name(engine)
-    known: Mapping[str, Any] = ORT_PROVIDERS if artifact.suffix == ".onnx" else TFLITE_RESOLVERS
+    known = [*ORT_PROVIDERS, TENSORRT] if artifact.suffix == ".onnx" else [*TFLITE_RESOLVERS]
     if engine not in known:
         hint = f"Engines for {artifact.suffix}: {', '.join(known)}."
         raise UsageError(f"{engine} does not run {artifact.suffix} files", where=str(artifact), hint=hint)
@@ -276,7 +277,10 @@ def _agent(
     for item in named:
         remote = device.push(item.path)
         command.append(f"{remote}@{item.engine}" if item.engine else remote)
-    done = run_job(device, command, timeout=options.timeout + options.sustained, notify=notify)
+    # One run at a time holds a board; this host is everybody's.
+    wait = None if device.name == "local" else options.wait
+    limit = options.timeout + options.sustained + (wait or 0.0)
+    done = run_job(device, command, timeout=limit, wait=wait, notify=notify)
     return _result(kind, done, device)
 
 
@@ -287,7 +291,7 @@ def _result(kind: type[Answer], done: Completed, device: Device) -> Answer:
         raise _broke_down(done, device)
     answer = parse(kind, line, device.name)
     if isinstance(answer, Failure):
-        ours = device.name == "local" and answer.kind not in ("engine", "worker")
+        ours = device.name == "local" and answer.kind not in ("engine", "accelerator", "worker")
         where = None if ours else device.name
         raise _ERRORS[answer.kind](answer.error, where=where, hint=_HINTS.get(answer.kind))
     if done.returncode != 0:

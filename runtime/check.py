@@ -94,6 +94,8 @@ def _software(info: Info, target: Target, system: System | None) -> Iterator[Dif
     else:
         for trap in system.traps:
             yield Difference("trap", system.name, trap)
+    if system and (wanted := system.runtime("tensorrt")) and info.tensorrt != wanted.version:
+        yield Difference("tensorrt", wanted.version, info.tensorrt or "none", advice=_tensorrt_advice(info))
     engines = info.engines
     if not any(engine.works for engine in engines.values()):
         why = "; ".join(f"{name}: {engine.why}" for name, engine in engines.items())
@@ -102,6 +104,12 @@ def _software(info: Info, target: Target, system: System | None) -> Iterator[Dif
         engine = engines.get(agent_name(runtime.engine) or "")
         if engine and engine.works and engine.version != runtime.version:
             yield Difference(runtime.engine, runtime.version, engine.version, advice=runtime.trap)
+
+
+def _tensorrt_advice(info: Info) -> str:
+    if info.tensorrt is None:
+        return "Nothing runs on the GPU without it: sudo apt install tensorrt"
+    return "Engines are built for the version that is there."
 
 
 def _condition(info: Info, target: Target) -> Iterator[Difference]:

@@ -23,7 +23,7 @@ class Measurement:
     engine: str
     engine_version: str
     delegate: str
-    """What ran the model inside the engine: CPU, CUDA, XNNPACK, or 'none (built-in kernels)'."""
+    """What ran the model inside the engine: CPU, CUDA, XNNPACK, 'none (built-in kernels)', or 'GPU, int8 + fp16'."""
     threads: int
     cores: tuple[int, ...]
     """Cores that the process was pinned to; empty where it was not."""
@@ -35,13 +35,14 @@ class Measurement:
     p90_ms: float
     p99_ms: float
     mean_ms: float
-    import_ms: float
-    load_ms: float
-    first_ms: float
-    warmup_runs: int
+    import_ms: float | None
+    load_ms: float | None
+    first_ms: float | None
+    """None where the engine does not tell: trtexec counts nothing of the warm-up."""
+    warmup_runs: int | None
     warmup_seconds: float
     settled: bool
-    engine_rss_mb: float
+    engine_rss_mb: float | None
     """Resident memory once the engine was imported, before the model was loaded."""
     peak_rss_mb: float
     hard_faults: int
@@ -56,6 +57,8 @@ class Measurement:
     after: Mapping[str, Any]
     """Clock, governor, temperature, throttle bits, swap, load, power before and after the run."""
     inputs: tuple[tuple[str, tuple[int, ...], str], ...] = ()
+    power_w: Mapping[str, float] | None = None
+    """Mean watts per rail during the run, where the board has sensors."""
     sustained: tuple[Mapping[str, Any], ...] = ()
     """Of a sustained run, per window: t (s), median_ms, p90_ms, runs, clock_mhz, temperature_c, ..."""
     samples_ms: tuple[float, ...] = ()
@@ -111,9 +114,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """Microseconds of one layer, and its share of the sum over all layers."""
+    """Microseconds of one layer, and its share of the sum over all layers.
+
+    ``nodes``: those of the model that the engine says it made the layer of; empty where it says nothing.
+    """
 
     name: str
     op: str
     us: float
     share: float
+    nodes: tuple[str, ...] = ()

@@ -45,6 +45,8 @@ Dtype = Annotated[
 ]
 Shape = Annotated[tuple[Count, ...], Field(max_length=64)]
 Tensors = Annotated[tuple[tuple[Name, Shape, Dtype], ...], Field(max_length=4096)]
+Rails = Annotated[dict[Text, Number], Field(max_length=64)]
+"""Watts by the name of the sensor."""
 Texts = Annotated[tuple[Text, ...], Field(max_length=256)]
 
 
@@ -60,20 +62,21 @@ class Failure(Part):
     """The agent's own word that it could not."""
 
     error: Text
-    kind: Literal["model", "data", "usage", "engine", "worker"]
+    kind: Literal["model", "data", "usage", "engine", "accelerator", "worker"]
 
 
 class State(Part):
     """One reading of the machine: MHz, degrees Celsius, MB, watts per rail."""
 
     clock_mhz: Amount | None
+    gpu_mhz: Amount | None = None
     governor: Text | None
     temperature_c: Number | None
     throttled: Bits | None
     swapped_pages: Count | None
     available_mb: Amount | None
     loadavg: Annotated[tuple[Amount, ...], Field(max_length=3)] | None
-    power_w: Annotated[dict[Text, Number], Field(max_length=64)] | None
+    power_w: Rails | None
     cooling: Count
     events: Count
 
@@ -88,7 +91,7 @@ class Window(Part):
     clock_mhz: Amount | None
     temperature_c: Number | None
     throttled: Bits | None
-    power_w: Annotated[dict[Text, Number], Field(max_length=64)] | None
+    power_w: Rails | None
 
 
 class Noise(Part):
@@ -117,13 +120,13 @@ class Record(Part):
     p90_ms: Time
     p99_ms: Time
     mean_ms: Time
-    import_ms: Amount
-    load_ms: Amount
-    first_ms: Amount
-    warmup_runs: Count
+    import_ms: Amount | None
+    load_ms: Amount | None
+    first_ms: Amount | None
+    warmup_runs: Count | None
     warmup_seconds: Amount
     settled: bool
-    engine_rss_mb: Amount
+    engine_rss_mb: Amount | None
     peak_rss_mb: Amount
     hard_faults: Count
     valid: bool
@@ -134,6 +137,7 @@ class Record(Part):
     before: State
     after: State
     inputs: Tensors
+    power_w: Rails | None = None
     sustained: Annotated[tuple[Window, ...], Field(max_length=100_000)] | None = None
     samples_ms: Annotated[tuple[Amount, ...], Field(max_length=VALUES_MOST)] | None = None
 
@@ -155,12 +159,13 @@ class Bench(Part):
 
 
 class Layer(Part):
-    """Time of one layer, and its share of the sum."""
+    """Time of one layer, and its share of the sum. ``nodes``: of the model, as far as the engine says which are in it."""
 
     name: Text
     op: Text
     us: Amount
     share: Annotated[float, Field(ge=0, le=1)]
+    nodes: Annotated[tuple[Name, ...], Field(max_length=10_000)] = ()
 
 
 class Profile(Part):
@@ -179,6 +184,23 @@ class Outputs(Part):
     outputs: Tensors
     quantised: Annotated[dict[Name, tuple[Number, int]], Field(max_length=4096)]
     notices: Texts
+
+
+class Engine(Part):
+    """A TensorRT engine of one artifact on the board, or why there is none. ``seconds``: of its build."""
+
+    artifact: Name
+    engine: Text | None
+    kind: Text | None
+    seconds: Amount | None
+    kept: bool
+    why: Text | None
+
+
+class Build(Part):
+    """Answer of ``build``."""
+
+    engines: Annotated[tuple[Engine, ...], Field(max_length=1024)]
 
 
 class Cluster(Part):
@@ -209,6 +231,8 @@ class Info(Part):
     isa: Annotated[tuple[Text, ...], Field(max_length=1024)]
     memory_mb: Count | None
     engines: Annotated[dict[Text, EngineCheck], Field(max_length=64)]
+    tensorrt: Text | None = None
+    """Its version, where the board has it."""
     emulated: bool
     state: State
 
@@ -221,6 +245,8 @@ class Tested(Part):
     passed: bool
     skipped: bool
     result: Text
+    accelerated: bool = False
+    """Of a TensorRT engine on the GPU."""
     engine: Text | None = None
     delegate: Text | None = None
     bit_equal: bool | None = None

@@ -95,6 +95,13 @@ def _check(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
             check_engine(artifact, values["engine"])
     if values["as_comparison"] and len(artifacts) < 2:
         raise UsageError("--compare needs at least two artifacts", why=f"there is {artifacts[0]} alone")
+    if values["engine"] == "tensorrt" and not values["estimate"]:
+        unused = params.given("threads", "as_comparison")
+        params.refuse(
+            unused,
+            "does nothing with --engine tensorrt",
+            "trtexec measures each engine by itself, on the GPU.",
+        )
     if values["estimate"]:
         unused = params.given("device", "runs", "seconds", "as_comparison", "sustained")
         params.refuse(unused, "does nothing with --estimate", "Leave one of the two out.")
@@ -162,6 +169,10 @@ def _layers(artifact: Path, options: Any, device: Any) -> list[dict[str, Any]]:
     from edgec.compiler.latency.layer_models import layer_models
     from edgec.runtime.bench import profile
 
+    if options.engine == "tensorrt":
+        from edgec.compiler.latency.engine_layers import mapped
+
+        return [asdict(layer) for layer in mapped(profile(artifact, options, device), artifact)]
     with layer_models(artifact) as models:
         return [asdict(layer) for layer in profile(artifact, options, device, models)]
 
@@ -173,7 +184,8 @@ def print_measurements(measurements: tuple[Measurement, ...], comparison: Compar
     rows = [
         (
             Path(m.artifact).name, size(m.bytes), m.runtime, str(m.threads), f"{m.median_ms:.3f}", f"{m.p10_ms:.3f}",
-            f"{m.p90_ms:.3f}", f"{m.p99_ms:.3f}", str(m.runs), f"{m.first_ms:.1f}", f"{m.peak_rss_mb:.0f}",
+            f"{m.p90_ms:.3f}", f"{m.p99_ms:.3f}", str(m.runs), "–" if m.first_ms is None else f"{m.first_ms:.1f}",
+            f"{m.peak_rss_mb:.0f}",
             "INVALID" if not m.valid else "host busy" if m.host_busy else "ok",
         )
         for m in measurements
@@ -200,6 +212,9 @@ def print_measurements(measurements: tuple[Measurement, ...], comparison: Compar
             f"{names}: {ratio.ratio:.3f} of the time ({ratio.p10:.3f} to {ratio.p90:.3f}, {ratio.rounds} rounds)"
         )
     for m in measurements:
+        if m.power_w:
+            watts = ", ".join(f"{rail} {value:.2f} W" for rail, value in m.power_w.items())
+            echo(f"power {Path(m.artifact).name} ({m.engine}): {watts}")
         for reason in m.invalid:
             echo(f"INVALID {Path(m.artifact).name}: {reason}", err=True)
     for notice in dict.fromkeys(notice for m in measurements for notice in m.notices):

@@ -104,8 +104,11 @@ def _print_deployed(deployed: Deployed, run: Path) -> None:
 
     _print_bundle(deployed.bundle)
     echo(f"installed in {deployed.folder} on {deployed.device}")
-    for line in deployed.selftest.artifacts:
-        echo(f"self-test {line.artifact}: {line.result}")
+    for line in deployed.engines.lines():
+        echo(line)
+    for tested in deployed.selftest.artifacts:
+        on = " on the GPU" if tested.accelerated else ""
+        echo(f"self-test {tested.artifact}{on}: {tested.result}")
     print_measurements(deployed.measurements)
     echo(f"the latencies are in {run / 'report.html'} now")
     echo(f"use it there: cd {shlex.quote(deployed.folder)} && .venv/bin/python run.py picture.jpg")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 BUNDLE_JSON = "bundle.json"
 RECIPE = "recipe.yaml"
+_BUILD = "build.sh"
 _SUMS = "SHA256SUMS"
 _RECIPE_MOST = 2**20  # bytes
 _PLAIN = re.compile(r"[A-Za-z0-9_][\w.+-]{0,199}\.(onnx|tflite)", re.ASCII)
@@ -74,11 +75,14 @@ class Bundle:
     artifacts: tuple[str, ...]
     wheels: tuple[str, ...]
     bytes: int
+    accelerator: str | None = None
+    """'tensorrt' where engines for the board's GPU are built there."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         names = {"artifacts": list(self.artifacts), "wheels": list(self.wheels)}
-        return {"path": str(self.path), "target": self.target, **names, "bytes": self.bytes}
+        about = {"target": self.target, "accelerator": self.accelerator}
+        return {"path": str(self.path), **about, **names, "bytes": self.bytes}
 
 
 def make_bundle(
@@ -112,7 +116,8 @@ def make_bundle(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
-    return Bundle(out, target.name, tuple(Path(a.path).name for a in chosen), wheels, size)
+    names = tuple(Path(a.path).name for a in chosen)
+    return Bundle(out, target.name, names, wheels, size, accelerator_of(target, chosen))
 
 
 def check_bundle(run: Path, out: Path, options: DeployOptions) -> tuple[Report, Target, list[Artifact]]:
@@ -134,6 +139,12 @@ def _system(target: Target, name: str) -> System:
         known = [one.name for one in target.systems]
         raise UsageError(f"{target.name} has no system {name!r}", hint=did_you_mean(name, known))
     return system
+
+
+def accelerator_of(target: Target, chosen: Sequence[Artifact]) -> str | None:
+    """'tensorrt' where the target's GPU can run one of the artifacts, else None."""
+    has_it = any("tensorrt" in one.runtimes for one in target.accelerators)
+    return "tensorrt" if has_it and any(one.format == "onnx" for one in chosen) else None
 
 
 def engine_lines(target: Target) -> list[str]:
@@ -248,7 +259,10 @@ def _fill(
     from edgec.runtime.pack import write_agent
 
     templates = resources.files("edgec.deploy") / "bundle"
+    accelerator = accelerator_of(target, chosen)
     for entry in templates.iterdir():
+        if entry.name == _BUILD and accelerator is None:
+            continue
         if not entry.name.endswith((".in", ".pyc")) and entry.is_file():
             (part / entry.name).write_bytes(entry.read_bytes())
             if entry.name.endswith((".sh", ".py")):
@@ -276,6 +290,7 @@ def _fill(
         "threads": options.threads or target.threads,
         "preprocess": preprocess,
         "selftest": recorded.source,
+        "accelerator": accelerator,
         "inputs": list(recorded.inputs),
         "artifacts": [
             {

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgec.compiler.deploy.accelerator import BUILD_SECONDS, Engines, build_engines, measure_engines
 from edgec.compiler.deploy.bundle import Bundle, DeployOptions, make_bundle, recipe_of, target_of
 from edgec.graph.errors import DeviceError
 from edgec.runtime.bench import BenchOptions, bench, device_info
@@ -35,6 +36,8 @@ class Deployed:
     check: Check
     selftest: SelfTest
     measurements: tuple[Measurement, ...]
+    engines: Engines
+    """Of the GPU; without rows where the target has none."""
 
     @property
     def passed(self) -> bool:
@@ -49,6 +52,7 @@ class Deployed:
             "folder": self.folder,
             "check": self.check.to_dict(),
             "selftest": {"passed": self.passed, **self.selftest.model_dump(exclude_none=True)},
+            "engines": self.engines.to_dict(),
             "measurements": [asdict(m) for m in self.measurements],
         }
 
@@ -82,16 +86,24 @@ def deploy(
     options = replace(options, threads=threads)
     bundle = make_bundle(run, out, options, notify)
     folder = _bring(bundle.path, device, notify)
-    selftest = _install(folder, bundle.artifacts, device, notify)
+    selftest = _install(folder, bundle, device, notify)
     device.use_python(f"{folder}/.venv/bin/python")
+    engines = Engines()
+    if bundle.accelerator is not None:
+        files = [name for name in bundle.artifacts if name.endswith(".onnx")]
+        engines = build_engines(folder, files, device, notify)
     settings = replace(bench_options or BenchOptions(), threads=threads)
-    testable = {line.artifact for line in selftest.artifacts if not line.skipped}
+    testable = {line.artifact for line in selftest.artifacts if not line.skipped and not line.accelerated}
     paths = [bundle.path / name for name in bundle.artifacts if name in testable]
     source = None if info.emulated else _source(run, paths)
     found = bench([*([source] if source else []), *paths], settings, device, notify) if paths else ()
-    before, measured = (found[0], found[1:]) if source else (None, found)
+    before, measured = (found[:1], found[1:]) if source else ((), found)
+    if engines.built:
+        fast = [bundle.path / name for name in engines.built]
+        on_gpu, source_there = measure_engines(fast, source, settings, device, notify)
+        measured, before = (*measured, *on_gpu), (*before, *([source_there] if source_there else []))
     _add_to_report(run, measured, before, of_target=target.name == read(run).target)
-    return Deployed(bundle, device.name, folder, check, selftest, measured)
+    return Deployed(bundle, device.name, folder, check, selftest, measured, engines)
 
 
 def _source(run: Path, paths: Sequence[Path]) -> Path | None:
@@ -133,7 +145,8 @@ def _bring(bundle: Path, device: Device, notify: Callable[[str], None]) -> str:
             lines.append(f"chmod 755 {to}")
     lines += [
         f"rmdir {part}/wheels 2>/dev/null || true",
-        f"[ ! -d {target}/.venv ] || mv {target}/.venv {part}/.venv",  # install.sh keeps it when it still fits
+        # install.sh and build.sh keep what still fits
+        *(f"[ ! -d {target}/{kept} ] || mv {target}/{kept} {part}/{kept}" for kept in (".venv", "engines")),
         f"rm -rf {target}",
         f"mv {part} {target}",
     ]
@@ -144,14 +157,11 @@ def _bring(bundle: Path, device: Device, notify: Callable[[str], None]) -> str:
     return folder
 
 
-def _install(
-    folder: str, artifacts: Sequence[str], device: Device, notify: Callable[[str], None]
-) -> SelfTest:
+def _install(folder: str, bundle: Bundle, device: Device, notify: Callable[[str], None]) -> SelfTest:
     """Run install.sh and then the self-test; the latter's result."""
     there = shlex.quote(folder)
-    done = run_job(
-        device, ["sh", "-c", f"cd {there} && ./install.sh"], timeout=_INSTALL_SECONDS, notify=notify
-    )
+    limit = _INSTALL_SECONDS + (BUILD_SECONDS if bundle.accelerator is not None else 0.0)
+    done = run_job(device, ["sh", "-c", f"cd {there} && ./install.sh"], timeout=limit, notify=notify)
     if done.returncode not in (0, 1):
         why = done.stderr.strip().rpartition("\n")[2].removeprefix("install: ")
         raise DeviceError("the bundle does not install there", where=device.name, why=why)
@@ -163,14 +173,14 @@ def _install(
     result = parse(SelfTest, tested.stdout.rstrip().rpartition("\n")[2], device.name)
     if isinstance(result, Failure):
         raise DeviceError("the self-test does not run there", where=device.name, why=result.error)
-    if {line.artifact for line in result.artifacts} != set(artifacts):
+    if {line.artifact for line in result.artifacts} != set(bundle.artifacts):
         names = ", ".join(sorted(line.artifact for line in result.artifacts)) or "nothing"
         raise not_understood(f"the self-test is of {words(names, most=200)}", device.name)
     return result
 
 
 def _add_to_report(
-    run: Path, measured: Sequence[Measurement], source: Measurement | None, *, of_target: bool
+    run: Path, measured: Sequence[Measurement], source: Sequence[Measurement], *, of_target: bool
 ) -> None:
     """Put the latencies into the report: in the place of estimates where a real board of the run's target gave them.
 
@@ -183,12 +193,16 @@ def _add_to_report(
     def latency(one: Measurement) -> Latency:
         return Latency.model_validate(measured_record(one))
 
-    found = {Path(m.artifact).name: latency(m) for m in measured}
     report = read(run)
-    artifacts = tuple(_with(a, found.get(Path(a.path).name), of_target=of_target) for a in report.artifacts)
-    model = report.model
-    if source is not None and of_target and _supersedes(latency(source), model.latency):
-        model = model.model_copy(update={"latency": latency(source)})
+    artifacts, model = report.artifacts, report.model
+    for one in measured:  # the GPU's come last, and stand first where they are valid
+        name, found = Path(one.artifact).name, latency(one)
+        artifacts = tuple(
+            _with(a, found, of_target=of_target) if Path(a.path).name == name else a for a in artifacts
+        )
+    for one in source:
+        if of_target and _supersedes(latency(one), model.latency):
+            model = model.model_copy(update={"latency": latency(one)})
     changed = {"artifacts": artifacts, "model": model}
     if of_target and report.headline in (
         None,
@@ -205,15 +219,18 @@ def _fastest(artifacts: Sequence[Artifact]) -> str | None:
     return None if best is None else best.path
 
 
-def _with(artifact: Artifact, new: Latency | None, *, of_target: bool) -> Artifact:
-    if new is None:
-        return artifact
-    key = (new.device, new.runtime, new.threads)
-    kept = tuple(old for old in artifact.others if (old.device, old.runtime, old.threads) != key)
+def _with(artifact: Artifact, new: Latency, *, of_target: bool) -> Artifact:
+    kept = tuple(old for old in artifact.others if _how(old) != _how(new))
     if of_target and _supersedes(new, artifact.latency):
-        estimates = (artifact.latency,) if artifact.latency and not artifact.latency.measured else ()
-        return artifact.model_copy(update={"latency": new, "others": (*kept, *estimates)})
+        before = artifact.latency
+        beside = (before,) if before and not (before.measured and _how(before) == _how(new)) else ()
+        return artifact.model_copy(update={"latency": new, "others": (*kept, *beside)})
     return artifact.model_copy(update={"others": (*kept, new)})
+
+
+def _how(latency: Latency) -> tuple[str, str, int]:
+    """Device, engine and threads: a new time of the same takes an old one's place."""
+    return latency.device, latency.runtime, latency.threads
 
 
 def _supersedes(new: Latency, old: Latency | None) -> bool:

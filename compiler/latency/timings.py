@@ -136,7 +136,11 @@ def measured_record(measurement: Measurement) -> dict[str, Any]:
         "runtime": measurement.runtime,
         "invalid": list(measurement.invalid),
         "notices": list(measurement.notices),
-        "machine": {"before": dict(measurement.before), "after": dict(measurement.after)},
+        "machine": {
+            "before": dict(measurement.before),
+            "after": dict(measurement.after),
+            **({"power_w": dict(measurement.power_w)} if measurement.power_w else {}),
+        },
         **{key: values[key] for key in keys},
     }
 

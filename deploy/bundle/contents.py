@@ -1,6 +1,8 @@
 """What this bundle holds, read with care: a copy can be cut short, and a card can lose bits.
 
 .venv/bin/python contents.py          the artifacts that an installed engine can run, one per line
+.venv/bin/python contents.py --onnx    the .onnx artifacts alone, for ./build.sh
+.venv/bin/python contents.py --bench   what ./bench.sh measures: files, and file@tensorrt for the GPU's engines that are built
 """
 
 from __future__ import annotations
@@ -12,18 +14,28 @@ import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "edgec-agent.pyz"))
 try:
     from edgec_agent.base import AgentError, visible
-    from edgec_agent.engines import open_engine
+    from edgec_agent.engines import TENSORRT, open_engine
+    from edgec_agent.trt_engines import kept
 except Exception as damage:  # noqa: BLE001  (a damaged archive is a dozen kinds of error)
     print(f"error: edgec-agent.pyz is damaged or missing, copy the bundle again: {damage}", file=sys.stderr)
     raise SystemExit(3) from None
 
-__all__ = ["AgentError", "intact", "open_engine", "read_bundle", "runnable", "visible"]
+__all__ = [
+    "TENSORRT",
+    "AgentError",
+    "intact",
+    "open_engine",
+    "open_preferred",
+    "read_bundle",
+    "runnable",
+    "visible",
+]
 Json = Dict[str, Any]
 _MOST = 2**20  # bytes of bundle.json
 
@@ -65,6 +77,49 @@ def runnable(bundle: Json) -> Iterator[str]:
         "tflite": find_spec("ai_edge_litert") or find_spec("tflite_runtime"),
     }
     return (entry["file"] for entry in bundle["artifacts"] if have[entry["format"]])
+
+
+def on_gpu(bundle: Json) -> List[Json]:
+    """Artifacts that the board's GPU can run, in order of preference; none where the target has no TensorRT."""
+    return [
+        entry
+        for entry in bundle["artifacts"]
+        if bundle["accelerator"] == TENSORRT and entry["format"] == "onnx"
+    ]
+
+
+def open_preferred(bundle: Json, name: str, engine: str, threads: int) -> Tuple[Json, Any]:
+    """The artifact and the engine that were asked for; else the GPU's, and where that cannot be, said on stderr, the CPU's."""
+    by_name = {entry["file"]: entry for entry in bundle["artifacts"]}
+    if name and name not in by_name:
+        raise AgentError("usage", f"no artifact {name!r} in this bundle; it has {', '.join(by_name)}")
+    failures = []
+    for entry in on_gpu(bundle) if engine in ("", TENSORRT) else []:
+        if name in ("", entry["file"]):
+            try:
+                return entry, open_engine(intact(entry), TENSORRT, threads, {})
+            except AgentError as error:
+                if error.kind != "accelerator":
+                    raise
+                failures.append(error)
+    if failures and engine:
+        raise failures[0]
+    if failures:
+        print(
+            f"note: not on the GPU: {visible(str(failures[0]), 400)}; the CPU is used",
+            file=sys.stderr,
+            flush=True,
+        )
+    entry = by_name[name or next(runnable(bundle), next(iter(by_name)))]
+    return entry, open_engine(intact(entry), engine or None, threads, {})
+
+
+def _measured(bundle: Json) -> Iterator[str]:
+    """GPU engines that are built, and the files for the CPU."""
+    yield from (
+        f"{entry['file']}@{TENSORRT}" for entry in on_gpu(bundle) if kept(HERE / entry["file"]) is not None
+    )
+    yield from runnable(bundle)
 
 
 def _damaged(name: str, why: str) -> AgentError:
@@ -130,6 +185,7 @@ _BUNDLE: Dict[str, Callable[[Any], bool]] = {
     "artifacts": _list,
     "inputs": _list,
     "preprocess": _object,
+    "accelerator": lambda value: value in (None, "tensorrt"),
 }
 _ARTIFACT: Dict[str, Callable[[Any], bool]] = {
     "file": _file,
@@ -161,7 +217,9 @@ _PREPROCESS: Dict[str, Callable[[Any], bool]] = {
 
 if __name__ == "__main__":
     try:
-        print("\n".join(runnable(read_bundle())))
+        contents, asked = read_bundle(), sys.argv[1:]
+        files = [entry["file"] for entry in on_gpu(contents)] if asked == ["--onnx"] else runnable(contents)
+        print("\n".join(_measured(contents) if asked == ["--bench"] else files))
     except AgentError as problem:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(3)

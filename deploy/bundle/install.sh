@@ -47,6 +47,10 @@ say "Python $version on $arch"
 formats=$("$python" -c 'import json; print(" ".join(sorted({a["format"] for a in json.load(open("bundle.json"))["artifacts"]})))') || fail 3 "bundle.json is damaged, copy the bundle again"
 
 finish() {
+  if [ -f build.sh ]; then
+    say "engines for the GPU:"
+    ./build.sh || say "no engine for the GPU: the CPU is used"
+  fi
   say "self-test:"
   .venv/bin/python selftest.py || fail 1 "the self-test failed: this device does not compute what the host did"
   if [ "$service" = yes ]; then

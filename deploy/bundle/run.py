@@ -31,7 +31,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from contents import AgentError, intact, open_engine, read_bundle, runnable, visible  # noqa: E402
+from contents import AgentError, open_preferred, read_bundle, visible  # noqa: E402
 from prepare import Preparation, typed  # noqa: E402
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
@@ -43,13 +43,8 @@ class Model:
 
     def __init__(self, artifact: str = "", engine: str = "", threads: int = 0) -> None:
         self.bundle: Dict[str, Any] = read_bundle()
-        by_name = {entry["file"]: entry for entry in self.bundle["artifacts"]}
-        name = artifact or next(runnable(self.bundle), next(iter(by_name)))
-        if name not in by_name:
-            raise AgentError("usage", f"no artifact {name!r} in this bundle; it has {', '.join(by_name)}")
-        self.artifact = by_name[name]
-        self.engine = open_engine(
-            intact(self.artifact), engine or None, threads or self.bundle["threads"], {}
+        self.artifact, self.engine = open_preferred(
+            self.bundle, artifact, engine, threads or self.bundle["threads"]
         )
         self.inputs = {spec["name"]: spec for spec in self.bundle["inputs"]}
         lacking = [name for name, _, _ in self.engine.inputs if name not in self.inputs]
@@ -202,7 +197,7 @@ def main() -> int:
     parser.add_argument(
         "--artifact", default="", help="which file of the bundle (default: the preferred one that runs)"
     )
-    parser.add_argument("--engine", default="", help="onnxruntime, litert, tflite-runtime, ...")
+    parser.add_argument("--engine", default="", help="onnxruntime, litert, tflite-runtime, tensorrt, ...")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--top", type=int, default=5)
     parser.add_argument("--raw", action="store_true", help="outputs instead of classes")

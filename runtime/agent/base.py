@@ -13,7 +13,10 @@ _JOINERS = "\u200c\u200d"
 
 
 class AgentError(Exception):
-    """What the person must know, in one line; ``kind`` is 'model', 'engine', 'data', 'usage' or 'worker'."""
+    """What the person must know, in one line.
+
+    ``kind`` is 'model', 'engine', 'accelerator' (TensorRT's part of the board), 'data', 'usage' or 'worker'.
+    """
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, List, Sequence, Tuple
 
 from .base import VERSION, AgentError, Json, say
-from .engines import engine_names
+from .engines import TENSORRT, engine_names
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -59,6 +59,15 @@ def arguments() -> argparse.ArgumentParser:
     profile.add_argument(
         "--layers", help="archive of single-op models, one per layer: layers.json, 0.tflite, 1.tflite, ..."
     )
+    profile.add_argument("--text", action="store_true", help="a table for people instead of JSON")
+    build = commands.add_parser("build", help="TensorRT engines of .onnx files, kept in engines/ beside them")
+    build.add_argument("artifacts", nargs="+", metavar="MODEL.onnx")
+    build.add_argument("--force", action="store_true", help="build those again that are there")
+    build.add_argument(
+        "--text", action="store_true", help="nothing on stdout: what is built is said on stderr"
+    )
+    build.add_argument("--output", help="also write the JSON line to this file, by rename")
+    build.add_argument("--root", default="/", help=argparse.SUPPRESS)
     outputs = commands.add_parser("outputs", parents=[common], help="run inputs, save outputs")
     outputs.add_argument("artifact", metavar="MODEL[@ENGINE]")
     outputs.add_argument("--save", required=True, help=".npz to write")
@@ -67,7 +76,7 @@ def arguments() -> argparse.ArgumentParser:
     info.add_argument("--output", help="also write the JSON line to this file, by rename")
     commands.add_parser("worker")
     check = commands.add_parser("check-engine")
-    check.add_argument("engine", choices=engine_names())
+    check.add_argument("engine", choices=[name for name in engine_names() if name != TENSORRT])
     return parser
 
 
@@ -123,6 +132,11 @@ def run(args: argparse.Namespace) -> Json:
         from .probe import info
 
         return info(args.root)
+    if args.command == "build":
+        from .machine import Machine
+        from .trt_engines import build_all
+
+        return {"agent": VERSION, "engines": build_all(args.artifacts, Machine(args.root), args.force)}
     from .layers import outputs, profile
 
     return profile(args) if args.command == "profile" else outputs(args)
@@ -163,9 +177,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         part.write_text(json.dumps(result), encoding="utf-8")
         part.replace(args.output)
     if getattr(args, "text", False) and code == 0:
-        from .measure import table
+        from .measure import layer_table, table
 
-        print(table(result), flush=True)
+        if args.command == "build":
+            return 0 if any(row["engine"] for row in result["engines"]) else 3
+        print(table(result) if args.command == "bench" else layer_table(result), flush=True)
     else:
         print(json.dumps(result), flush=True)
     return code

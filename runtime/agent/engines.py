@@ -23,6 +23,8 @@ ORT_PROVIDERS = {
     "onnxruntime-cuda": "CUDAExecutionProvider",
     "onnxruntime-tensorrt": "TensorrtExecutionProvider",
 }
+TENSORRT = "tensorrt"
+"""NVIDIA's own: engines that are built on the board (`trt_engines`), measured by trtexec (`trt_bench`)."""
 TFLITE_RESOLVERS = {
     "litert": ("ai_edge_litert", "AUTO"),
     "litert-builtin": ("ai_edge_litert", "BUILTIN_WITHOUT_DEFAULT_DELEGATES"),
@@ -36,7 +38,7 @@ _ORT_TYPES = {"float": "float32", "double": "float64"}
 
 
 def engine_names() -> list[str]:
-    return list(ORT_PROVIDERS) + list(TFLITE_RESOLVERS)
+    return [*ORT_PROVIDERS, TENSORRT, *TFLITE_RESOLVERS]
 
 
 class Engine(abc.ABC):
@@ -220,6 +222,10 @@ def open_engine(
         try:
             if name in TFLITE_RESOLVERS:
                 return TfLite(name, path, threads, shapes)
+            if name == TENSORRT:
+                from .trt_run import TensorRt
+
+                return TensorRt(path, shapes)
             return OnnxRuntime(name, path, threads, shapes, profile)
         except AgentError as error:
             if error.kind == "model":

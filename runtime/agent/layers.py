@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from .base import VERSION, AgentError, Json, first_line
-from .engines import made_up_feeds, open_engine, read_feeds
+from .engines import TENSORRT, made_up_feeds, open_engine, read_feeds
 from .machine import Machine
 from .measure import split_artifact
 from .worker import burst
@@ -29,7 +29,11 @@ def profile(args: argparse.Namespace) -> Json:
     if cores:
         os.sched_setaffinity(0, cores)
     path, engine = split_artifact(args.artifact)
-    if args.layers:
+    if (engine or args.engine) == TENSORRT:
+        from .trt_bench import layer_times
+
+        rows = layer_times(path, args)
+    elif args.layers:
         with tempfile.TemporaryDirectory() as folder:
             layers = unpack(args.layers, Path(folder))
             rows = _single_ops(layers, engine or args.engine, args.threads)

@@ -62,6 +62,15 @@ class Machine:
             known = [float(mhz) for mhz in re.findall(r"cpu MHz\s*:\s*([\d.]+)", self.read("/proc/cpuinfo"))]
         return round(min(known), 1) if known else None
 
+    def gpu_mhz(self) -> float | None:
+        """Present clock of a Jetson's GPU (devfreq), in MHz."""
+        for device in self.glob("/sys/class/devfreq/*"):
+            if re.search(r"gpu|ga10b|gv11b|gp10b|gm20b", device.rpartition("/")[2]):
+                hertz = self.number(device + "/cur_freq")
+                if hertz:
+                    return round(hertz / 1e6, 1)
+        return None
+
     def governor(self, cores: Sequence[int]) -> str | None:
         names = {self.read(_CPU.format(core) + "cpufreq/scaling_governor") for core in cores}
         return ",".join(sorted(names - {""})) or None
@@ -94,7 +103,7 @@ class Machine:
         """What else says 'slowed down': cooling devices at work, and event counters (x86, Jetson)."""
         cooling = 0
         for device in self.glob("/sys/class/thermal/cooling_device*"):
-            if re.search("cpu|processor", self.read(device + "/type"), re.IGNORECASE):
+            if re.search("cpu|processor|gpu", self.read(device + "/type"), re.IGNORECASE):
                 cooling += int(self.number(device + "/cur_state") or 0)
         events = self.glob("/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count")
         events += self.glob("/sys/class/hwmon/hwmon*/oc*_event_cnt")
@@ -149,6 +158,7 @@ class Machine:
         bits = self.throttle_bits()
         return {
             "clock_mhz": self.clock_mhz(cores),
+            "gpu_mhz": self.gpu_mhz(),
             "governor": self.governor(cores),
             "temperature_c": self.temperature_c(),
             "throttled": None if bits is None else hex(bits),

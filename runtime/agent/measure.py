@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import List, Sequence, Tuple
 
-from .base import VERSION, AgentError, Json, say
-from .engines import engine_names
+from .base import VERSION, AgentError, Json, say, visible
+from .engines import TENSORRT, engine_names
 from .machine import Machine
 from .watch import Watch
 from .worker import Worker
@@ -128,6 +128,10 @@ def bench(args: argparse.Namespace) -> Json:
                 0, others
             )  # this process keeps off the measured cores; workers pin themselves
     if args.interleave:
+        if any((split_artifact(artifact)[1] or args.engine) == TENSORRT for artifact in args.artifacts):
+            raise AgentError(
+                "usage", "trtexec measures one engine by itself: --interleave has no turns for tensorrt"
+            )
         records, ratios = _compare(args, cores)
     else:
         records, ratios = [_measure(artifact, args, cores) for artifact in args.artifacts], []
@@ -135,7 +139,12 @@ def bench(args: argparse.Namespace) -> Json:
 
 
 def _measure(artifact: str, args: argparse.Namespace, cores: Sequence[int]) -> Json:
-    name = Path(artifact.partition("@")[0]).name
+    path, engine = split_artifact(artifact)
+    if (engine or args.engine) == TENSORRT:
+        from .trt_bench import measure
+
+        return measure(path, args)
+    name = Path(path).name
     say(f"{name}: loading")
     worker = Worker(_config(artifact, args, cores), args.timeout)
     try:
@@ -152,7 +161,7 @@ def _measure(artifact: str, args: argparse.Namespace, cores: Sequence[int]) -> J
         record = _record(worker, watch, watch.noise(worker.cpu - used), warm, times)
     finally:
         worker.close()
-    return {**record, "sustained": samples, "samples_ms": _kept(times, args)}
+    return {**record, "sustained": samples, "samples_ms": kept_samples(times, args)}
 
 
 def _compare(args: argparse.Namespace, cores: Sequence[int]) -> Tuple[List[Json], List[Json]]:
@@ -186,41 +195,55 @@ def _compare(args: argparse.Namespace, cores: Sequence[int]) -> Tuple[List[Json]
     watch.read()
     noise = watch.noise(used)
     records = [
-        {**_record(worker, watch, noise, first, times), "sustained": None, "samples_ms": _kept(times, args)}
+        {
+            **_record(worker, watch, noise, first, times),
+            "sustained": None,
+            "samples_ms": kept_samples(times, args),
+        }
         for worker, first, times in zip(workers, warm, sides)
     ]
     return records, [ratio_figures(part) for part in rounds[1:]]
 
 
-def _kept(times: Sequence[float], args: argparse.Namespace) -> List[float] | None:
+def kept_samples(times: Sequence[float], args: argparse.Namespace) -> List[float] | None:
+    """Every single time, where that is asked for."""
     return [round(t, 5) for t in times] if args.samples else None
 
 
 def _record(worker: Worker, watch: Watch, noise: Json, warm: Json, times: Sequence[float]) -> Json:
     """Everything known about one artifact's run."""
     config = worker.config
-    content = Path(config["path"]).read_bytes()
-    invalid = watch.invalid()
+    record = observed(Path(config["path"]), watch, noise, times)
     if worker.swap_mb > 0:
-        invalid.append(f"{worker.swap_mb:.1f} MB of the process were swapped out")
+        record["invalid"].append(f"{worker.swap_mb:.1f} MB of the process were swapped out")
+        record["valid"] = False
     facts = dict(worker.facts)
-    notices = [*facts.pop("notices"), *watch.notices(noise)]
+    record["notices"][:0] = facts.pop("notices")
     if not warm["settled"]:
-        notices.append(f"latency had not settled after {warm['warmup_seconds']:.0f} s of warm-up")
+        record["notices"].append(f"latency had not settled after {warm['warmup_seconds']:.0f} s of warm-up")
+    return {
+        **record,
+        "threads": config["threads"],
+        "cores": config["cores"],
+        **facts,
+        **warm,
+        "peak_rss_mb": worker.peak_rss_mb,
+        "hard_faults": worker.faults,
+    }
+
+
+def observed(path: Path, watch: Watch, noise: Json, times: Sequence[float]) -> Json:
+    """What is known of a run whatever engine it was of: the file, the figures, what the machine did meanwhile."""
+    content = path.read_bytes()
+    invalid, notices = watch.invalid(), watch.notices(noise)
     emulated = watch.machine.emulated()
     if emulated:
         notices.append("emulated: not a latency")
     return {
-        "name": Path(config["path"]).name,
+        "name": path.name,
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "threads": config["threads"],
-        "cores": config["cores"],
-        **facts,
         **figures(times),
-        **warm,
-        "peak_rss_mb": worker.peak_rss_mb,
-        "hard_faults": worker.faults,
         "valid": not invalid,
         "invalid": invalid,
         "notices": notices,
@@ -228,6 +251,7 @@ def _record(worker: Worker, watch: Watch, noise: Json, warm: Json, times: Sequen
         "emulated": emulated,
         "before": watch.before,
         "after": watch.after,
+        "power_w": watch.power_w(),
     }
 
 
@@ -258,9 +282,13 @@ def table(result: Json) -> str:
     lines = ["{:<34} {:<22} {:>9} {:>9} {:>9} {:>9} {:>8}".format(*head)]
     for row in result["artifacts"]:
         engine = f"{row['engine']} {row['engine_version']}"
+        engine += f" ({row['delegate']})" if row["engine"] == TENSORRT else ""
         values = [row[key] for key in ("p10_ms", "median_ms", "p90_ms", "p99_ms")]
         numbers = " ".join(f"{value:9.3f}" for value in values)
         lines.append(f"{row['name']:<34} {engine:<22} {numbers} {row['peak_rss_mb']:8.1f}")
+        if row["power_w"]:
+            watts = ", ".join(f"{visible(rail, 40)} {value:.2f} W" for rail, value in row["power_w"].items())
+            lines.append(f"  power: {watts}")
         lines += [f"  INVALID: {text}" for text in row["invalid"]]
         lines += [f"  note: {text}" for text in row["notices"]]
     first = result["artifacts"][0]["name"]
@@ -268,3 +296,12 @@ def table(result: Json) -> str:
         spread = f"p10 {ratio['p10']:.3f}, p90 {ratio['p90']:.3f}, {ratio['rounds']} rounds"
         lines.append(f"{row['name']} takes {ratio['ratio']:.3f} of the time of {first} ({spread})")
     return "\n".join(lines)
+
+
+def layer_table(result: Json) -> str:
+    """Times per layer for people."""
+    rows = [
+        f"{row['us']:10.1f} {100 * row['share']:6.1f}%  {visible(row['name'], 160)}"
+        for row in result["layers"]
+    ]
+    return "\n".join(["{:>10} {:>7}  {}".format("us", "share", "layer"), *rows])

@@ -18,6 +18,7 @@ from typing import Dict
 from .base import VERSION, AgentError, Json
 from .engines import TFLITE_RESOLVERS, made_up_feeds, open_engine, package_version
 from .machine import Machine
+from .trtexec import find
 from .worker import own_command
 
 # One ReLU over four floats, as ONNX (opset 12) and as TFLite: what an engine must run to count as installed.
@@ -87,7 +88,7 @@ def info(root: str = "/") -> Json:
         "power_mode": _power_mode(machine),
         "jetson_linux": machine.read("/etc/nv_tegra_release").partition(", GCID")[0].lstrip("# ") or None,
         "vcgencmd": bool(shutil.which("vcgencmd")),
-        "trtexec": shutil.which("trtexec") or _present("/usr/src/tensorrt/bin/trtexec"),
+        "tensorrt": _tensorrt(),
         "numpy": package_version("numpy") or None,
         "engines": {name: check(name) for name in _CHECKED},
         "emulated": machine.emulated(),
@@ -152,8 +153,12 @@ def _power_mode(machine: Machine) -> str | None:
     return match.group(1) if match else None
 
 
-def _present(path: str) -> str | None:
-    return path if Path(path).exists() else None
+def _tensorrt() -> str | None:
+    """Version of the TensorRT whose trtexec is here."""
+    try:
+        return find().name
+    except AgentError:
+        return None
 
 
 def check(engine: str) -> Json:

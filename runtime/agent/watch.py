@@ -23,14 +23,18 @@ class Watch:
         self.machine, self.cores, self.period = machine, list(cores) or [0], period
         self.before = self.after = machine.state(self.cores)
         self._low_bits = self._cooling = 0
+        self._power: list[Json] = []
         self._busy = machine.busy_seconds()
         self._start = self._last = time.monotonic()
         self._own = own_cpu()
 
-    def sample(self) -> None:
-        """Read the state again when the last reading is older than the period."""
-        if time.monotonic() - self._last >= self.period:
-            self.read()
+    def sample(self) -> bool:
+        """Read the state again when the last reading is older than the period; whether that was so."""
+        if time.monotonic() - self._last < self.period:
+            return False
+        if self.read()["power_w"]:
+            self._power.append(self.after["power_w"])
+        return True
 
     def read(self) -> Json:
         """Read the state now. Ends the run when nobody waits for it any more: the parent was killed outright."""
@@ -42,6 +46,14 @@ class Watch:
         self._cooling = max(self._cooling, self.after["cooling"])
         self._last = time.monotonic()
         return self.after
+
+    def power_w(self) -> Json | None:
+        """Mean watts per rail of the readings during the run; None where the board has no sensors, or the run was too short."""
+        rails = sorted({rail for reading in self._power for rail in reading})
+        if not rails:
+            return None
+        found = {rail: [reading[rail] for reading in self._power if rail in reading] for rail in rails}
+        return {rail: round(sum(watts) / len(watts), 3) for rail, watts in found.items()}
 
     def invalid(self) -> list[str]:
         """Reasons why the numbers must not be used; empty for a valid run."""

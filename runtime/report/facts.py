@@ -154,8 +154,8 @@ def _latency(report: Report, artifact: Artifact | None) -> Change | None:
     before = report.model.latency
     if artifact is None or after is None:
         return None
-    if before is not None and before.measured != after.measured:
-        before = None  # a measured time over an estimated one is no speed-up
+    if before is not None and _kind_of_time(before) != _kind_of_time(after):
+        before = None  # a measured time over an estimated one is no speed-up, nor is the GPU's over the CPU's
     estimated = not after.measured
     basis = latency_basis(after)
     if before is None:
@@ -172,6 +172,10 @@ def _latency(report: Report, artifact: Artifact | None) -> Change | None:
     if after.emulated or not after.valid:
         phrase = ""
     return Change("Latency", old, new, text, good, share, basis, estimated, phrase)
+
+
+def _kind_of_time(latency: Latency) -> tuple[bool, bool]:
+    return latency.measured, latency.runtime.startswith("tensorrt")
 
 
 def _accuracy(report: Report, artifact: Artifact | None) -> Change | None:

@@ -31,7 +31,7 @@ def compile_recipe(recipe: Recipe, settings: Settings, metric: Metric | None = N
     """
     start = time.perf_counter()
     with workspace(settings) as space:
-        brought = space.read(recipe)
+        brought = space.admit(recipe)
         plan = make_plan(brought.recipe, settings.loading, brought.pending)
         for line in plan.remarks:
             settings.progress.say(line)

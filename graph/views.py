@@ -48,26 +48,42 @@ def set_constant(value: ir.Value, array: Array) -> None:
     value.dtype = tensor.dtype
 
 
+class Names:
+    """The names of a graph's values and nodes, for somebody who adds many: they are looked up once, and every new one is kept."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self.taken = set(graph.initializers) | {v.name for v in graph.inputs}
+        for node in graph:
+            self.taken.add(node.name or "")
+            self.taken.update(v.name or "" for v in node.outputs)
+
+    def fresh(self, stem: str) -> str:
+        """``stem``, or ``stem_2``, ``stem_3``... where that name is taken by a value or a node."""
+        name, count = stem, 1
+        while name in self.taken:
+            count += 1
+            name = f"{stem}_{count}"
+        self.taken.add(name)
+        return name
+
+    def initializer(self, stem: str, array: Array) -> ir.Value:
+        """A new initialiser; its name is made unique."""
+        name = self.fresh(stem)
+        tensor = ir.tensor(np.ascontiguousarray(array).reshape(np.shape(array)), name=name)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)  # type: ignore[arg-type]
+        self.graph.register_initializer(value)
+        return value
+
+
 def fresh_name(graph: ir.Graph, stem: str) -> str:
-    """``stem``, or ``stem_2``, ``stem_3``... where that name is taken by a value or a node."""
-    taken = set(graph.initializers) | {v.name for v in graph.inputs}
-    for node in graph:
-        taken.add(node.name or "")
-        taken.update(v.name or "" for v in node.outputs)
-    name, count = stem, 1
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    return name
+    """One new name (`Names.fresh`)."""
+    return Names(graph).fresh(stem)
 
 
 def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """A new initialiser; the name is made unique."""
-    name = fresh_name(graph, name)
-    tensor = ir.tensor(np.ascontiguousarray(array).reshape(np.shape(array)), name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)  # type: ignore[arg-type]
-    graph.register_initializer(value)
-    return value
+    """One new initialiser; the name is made unique."""
+    return Names(graph).initializer(name, array)
 
 
 def own_constant(graph: ir.Graph, node: ir.Node, index: int, array: Array, suffix: str = "") -> ir.Value:

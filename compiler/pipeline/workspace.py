@@ -49,7 +49,7 @@ class Workspace:
         """The passes that are finished."""
         return PassCache(self.kept)
 
-    def read(self, recipe: Recipe) -> Brought:
+    def admit(self, recipe: Recipe) -> Brought:
         """The recipe with what a Python program holds in memory brought into files, and its model on the way."""
         settings = self.settings
         if settings.given is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -15,11 +15,13 @@ from edgec.graph.provenance import place
 from edgec.graph.views import shape_of
 from edgec.passes.base import Context, Note
 from edgec.passes.quantize.histogram import Histogram, merge
-from edgec.passes.quantize.plan import Plan
+from edgec.passes.quantize.plan import Group, Plan
 from edgec.passes.quantize.ranges import choose
 
 if TYPE_CHECKING:
     from edgec.graph.data import Dataset
+
+Ends = tuple[float, float]
 
 BATCH_BYTES = 64 << 20
 """Inner tensors of one calibration batch take no more than this."""
@@ -39,6 +41,20 @@ class Calibration:
     histograms: Mapping[str, Histogram]
     samples: int
     notes: tuple[Note, ...]
+    _chosen: dict[object, Ends] = field(default_factory=dict, compare=False, repr=False)
+    """Ranges that were searched for already: many graphs are made from one calibration."""
+
+    def ends(self, group: Group, method: str, percentile: float, bits: int) -> Ends:
+        """The range of a group of tensors that share parameters."""
+        key = group.sources, group.useful, group.is_output, method, percentile, bits
+        if key not in self._chosen:
+            merged = merge([self.histograms[name] for name in group.sources]).clipped(*group.useful)
+            if group.is_output:
+                found = merged.low * OUTPUT_MARGIN, merged.high * OUTPUT_MARGIN
+            else:
+                found = choose(merged, method, percentile=percentile, bits=bits)
+            self._chosen[key] = found
+        return self._chosen[key]
 
 
 def batch_size(model: ir.Model, tensors: Sequence[str]) -> int:
@@ -89,12 +105,7 @@ def ranges(
     for group in plan.groups:
         if group.fixed is not None or not group.sources:
             continue
-        merged = merge([calibration.histograms[name] for name in group.sources]).clipped(*group.useful)
-        if group.is_output:
-            ends = merged.low * OUTPUT_MARGIN, merged.high * OUTPUT_MARGIN
-        else:
-            ends = choose(merged, method, percentile=percentile, bits=bits)
-        found.update(dict.fromkeys(group.sources, ends))
+        found.update(dict.fromkeys(group.sources, calibration.ends(group, method, percentile, bits)))
     return found
 
 

@@ -153,7 +153,8 @@ class _Visits:
 def _moments(layer: Layer, student: _Visits, teacher: _Visits, seed: int) -> tuple[Gram, Held]:
     """Statistics of the samples to fit on, and the rows of those to judge on."""
     samples = sum(student.sizes)
-    groups, outputs, inputs = layer.weight.shape
+    groups, inputs = layer.patches.group, layer.patches.unknowns - 1
+    outputs = layer.source.out_channels // groups
     seen, held = Gram.zeros(groups, inputs + 1, outputs), Held()
     affordable = ROW_FLOPS / (groups * (inputs + 1) ** 2)
     wanted = max(min(ENOUGH_ROWS[0] + ENOUGH_ROWS[1] * inputs, affordable), FEWEST_PER_UNKNOWN * inputs)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from edgec.graph.views import add_initializer, attribute, constant, fresh_name, set_constant
+from edgec.graph.views import Names, attribute, constant, set_constant
 from edgec.passes.quantize.dialects import Dialect
 from edgec.passes.quantize.plan import Plan, Table
 from edgec.passes.quantize.qparams import QParams
@@ -55,7 +55,7 @@ def insert_weight(graph: ir.Graph, node: ir.Node) -> None:
     weight = constant(node.inputs[1])
     if weight is not None:
         axis = weight_axis(node)
-        _write_weight(graph, node, quantise_weight(weight, weight_scales(weight, axis), axis))
+        _write_weight(Names(graph), node, quantise_weight(weight, weight_scales(weight, axis), axis))
 
 
 def store(model: ir.Model, dialect: Dialect) -> None:
@@ -82,6 +82,7 @@ def _store_int8(model: ir.Model) -> None:
 class _Writer:
     def __init__(self, model: ir.Model, plan: Plan, table: Table, form: Form) -> None:
         self.graph = model.graph
+        self.names = Names(model.graph)
         self.plan = plan
         self.table = table
         self.form = form
@@ -128,8 +129,8 @@ class _Writer:
         scale = np.float32(2.0 ** (np.ceil(np.log2(peak)) - 30) if peak else 1.0)
         codes = np.rint(array.astype(np.float64) / scale).astype(np.int32)
         stem = value.name or f"{node.name}_weight"
-        stored = add_initializer(self.graph, f"{stem}_scale", np.full(array.shape[axis], scale))
-        node.replace_input_with(1, _dequantise(self.graph, node, stem, codes, stored, None, axis))
+        stored = self.names.initializer(f"{stem}_scale", np.full(array.shape[axis], scale))
+        node.replace_input_with(1, _dequantise(self.names, node, stem, codes, stored, None, axis))
 
     def _constants(self, node: ir.Node) -> None:
         rule = self.plan.nodes[node.name or ""]
@@ -150,7 +151,7 @@ class _Writer:
         params = self.dialect.parameters(*ends) if target is None else self.table.tensors[target]
         codes = self.dialect.stored(params.quantise(array))
         scale, zero = self._params(value.name or "constant", params)
-        node.replace_input_with(index, _dequantise(self.graph, node, value.name or "", codes, scale, zero))
+        node.replace_input_with(index, _dequantise(self.names, node, value.name or "", codes, scale, zero))
 
     def _weight(self, node: ir.Node) -> None:
         value, weight = node.inputs[1], constant(node.inputs[1])
@@ -169,20 +170,20 @@ class _Writer:
             peaks = bias if axis is None else np.abs(bias).reshape(groups, -1).max(axis=0)
             scales = guard_bias(scales, peaks, x_scale)
         quantised = quantise_weight(weight, scales, axis, self.form.weight_limit)
-        _write_weight(self.graph, node, quantised)
+        _write_weight(self.names, node, quantised)
         if bias_value is None or bias is None:
             return
         spread_scales = quantised.scales if groups == 1 else np.tile(quantised.scales, groups)
         codes, product = quantise_bias(bias, x_scale, spread_scales)
         stem = bias_value.name or f"{node.name}_bias"
-        scale = add_initializer(self.graph, f"{stem}_scale", product)
+        scale = self.names.initializer(f"{stem}_scale", product)
         bias_axis = None if axis is None else 0
-        node.replace_input_with(2, _dequantise(self.graph, node, stem, codes, scale, None, bias_axis))
+        node.replace_input_with(2, _dequantise(self.names, node, stem, codes, scale, None, bias_axis))
 
     def _params(self, stem: str, params: QParams) -> tuple[ir.Value, ir.Value]:
-        scale = add_initializer(self.graph, f"{stem}_scale", np.asarray(params.scale, np.float32))
+        scale = self.names.initializer(f"{stem}_scale", np.asarray(params.scale, np.float32))
         zero = self.dialect.stored(params.zero_point)
-        return scale, add_initializer(self.graph, f"{stem}_zero_point", zero)
+        return scale, self.names.initializer(f"{stem}_zero_point", zero)
 
     def _convert(self, node: ir.Node, index: int, target: str) -> None:
         """A second pair in front of one input: from the tensor's own parameters to those of ``target``."""
@@ -231,31 +232,32 @@ class _Writer:
         for index, output in enumerate(self.graph.outputs):
             if output is value:
                 self.graph.outputs[index] = result
-        value.name = fresh_name(self.graph, f"{name}_float")
+        value.name = self.names.fresh(f"{name}_float")
+        self.names.taken.discard(result.name or "")
         result.name = name
         result.shape, result.type = value.shape, value.type
 
     def _pair_nodes(
         self, value: ir.Value, stem: str, params: tuple[ir.Value, ir.Value]
     ) -> tuple[ir.Node, ir.Node]:
-        quantise = _node(self.graph, "QuantizeLinear", [value, *params], f"{stem}_codes", value, {})
+        quantise = _node(self.names, "QuantizeLinear", [value, *params], f"{stem}_codes", value, {})
         codes = quantise.outputs[0]
         codes.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(self.dialect.codes)))
-        dequantise = _node(self.graph, "DequantizeLinear", [codes, *params], f"{stem}_quantised", value, {})
+        dequantise = _node(self.names, "DequantizeLinear", [codes, *params], f"{stem}_quantised", value, {})
         return quantise, dequantise
 
 
-def _write_weight(graph: ir.Graph, node: ir.Node, quantised: QuantisedWeight) -> None:
+def _write_weight(names: Names, node: ir.Node, quantised: QuantisedWeight) -> None:
     """Put int8 codes and a DequantizeLinear in the place of the weight of ``node``."""
     value = node.inputs[1]
     stem = (None if value is None else value.name) or f"{node.name}_weight"
-    scale = add_initializer(graph, f"{stem}_scale", quantised.scales)
-    zero = add_initializer(graph, f"{stem}_zero_point", np.zeros(quantised.scales.shape, np.int8))
-    node.replace_input_with(1, _dequantise(graph, node, stem, quantised.codes, scale, zero, quantised.axis))
+    scale = names.initializer(f"{stem}_scale", quantised.scales)
+    zero = names.initializer(f"{stem}_zero_point", np.zeros(quantised.scales.shape, np.int8))
+    node.replace_input_with(1, _dequantise(names, node, stem, quantised.codes, scale, zero, quantised.axis))
 
 
 def _dequantise(
-    graph: ir.Graph,
+    names: Names,
     node: ir.Node,
     stem: str,
     codes: Array,
@@ -264,19 +266,19 @@ def _dequantise(
     axis: int | None = None,
 ) -> ir.Value:
     """An initialiser of codes behind a DequantizeLinear in front of ``node``."""
-    stored = add_initializer(graph, f"{stem}_codes", codes)
+    stored = names.initializer(f"{stem}_codes", codes)
     attributes = {} if axis is None else {"axis": axis}
     inputs = [stored, scale] if zero is None else [stored, scale, zero]
-    dequantise = _node(graph, "DequantizeLinear", inputs, f"{stem}_quantised", stored, attributes)
-    graph.insert_before(node, dequantise)
+    dequantise = _node(names, "DequantizeLinear", inputs, f"{stem}_quantised", stored, attributes)
+    names.graph.insert_before(node, dequantise)
     return dequantise.outputs[0]
 
 
 def _node(
-    graph: ir.Graph, op: str, inputs: list[ir.Value], output: str, like: ir.Value, attributes: dict[str, int]
+    names: Names, op: str, inputs: list[ir.Value], output: str, like: ir.Value, attributes: dict[str, int]
 ) -> ir.Node:
-    node = ir.node(op, inputs=inputs, attributes=attributes, name=fresh_name(graph, f"{output}_{op}"))
-    node.outputs[0].name = fresh_name(graph, output)
+    node = ir.node(op, inputs=inputs, attributes=attributes, name=names.fresh(f"{output}_{op}"))
+    node.outputs[0].name = names.fresh(output)
     node.outputs[0].shape = like.shape
     node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     return node

@@ -56,10 +56,20 @@ class Layer:
     x: Dequantised
     w: Dequantised
     b: Dequantised | None
-    weight: Array
-    """Float weight (g, o, d), float64."""
-    bias: Array
-    """Float bias (g, o), float64."""
+    source: ConvView | GemmView
+    """The float weights."""
+
+    @property
+    def weight(self) -> Array:
+        """Float weight (g, o, d), float64."""
+        return _matrix(self.patches, self.source.weight)
+
+    @property
+    def bias(self) -> Array:
+        """Float bias (g, o), float64."""
+        stored = self.source.bias
+        vector = np.zeros(self.source.out_channels) if stored is None else stored.astype(np.float64)
+        return vector.reshape(self.patches.group, -1)
 
     @property
     def name(self) -> str:
@@ -95,14 +105,14 @@ class Layer:
         codes = _outputs_first(self.node, np.asarray(constant(self.w.codes)))
         matrix = _matrix(self.patches, codes).astype(np.int8)
         scales, _ = self.w.params()
-        rows = np.broadcast_to(scales.astype(np.float64).reshape(-1), (self.bias.size,))
-        return matrix, rows.reshape(self.bias.shape), self._stored_bias()
+        rows = np.broadcast_to(scales.astype(np.float64).reshape(-1), (self.source.out_channels,))
+        return matrix, rows.reshape(self.patches.group, -1), self._stored_bias()
 
     def _stored_bias(self) -> Array:
         if self.b is None:
-            return np.zeros(self.bias.shape)
+            return np.zeros((self.patches.group, self.source.out_channels // self.patches.group))
         codes = np.asarray(constant(self.b.codes), np.float64)
-        real: Array = (codes * self.b.params()[0].astype(np.float64)).reshape(self.bias.shape)
+        real: Array = (codes * self.b.params()[0].astype(np.float64)).reshape(self.patches.group, -1)
         return real
 
     def store(self, codes: Array | None, scales: Array | None, bias: Array) -> None:
@@ -153,14 +163,10 @@ def _layer(node: ir.Node, origin: ir.Node) -> Layer | None:
         patches = Patches(
             conv.in_channels, conv.kernel, conv.strides, conv.pads, conv.dilations, conv.group, bias=True
         )
-        weight, bias = conv.weight, conv.bias
-    elif gemm is not None and gemm.weight.shape == _outputs_first(node, stored).shape:
-        patches = Patches(gemm.in_channels)
-        weight, bias = gemm.weight, gemm.bias
-    else:
-        return None
-    vector = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
-    return Layer(node, origin, patches, x, w, b, _matrix(patches, weight), vector.reshape(patches.group, -1))
+        return Layer(node, origin, patches, x, w, b, conv)
+    if gemm is not None and gemm.weight.shape == _outputs_first(node, stored).shape:
+        return Layer(node, origin, Patches(gemm.in_channels), x, w, b, gemm)
+    return None
 
 
 def _matrix(patches: Patches, weight: Array) -> Array:

@@ -11,7 +11,7 @@ from edgec.graph.data import Dataset
 from edgec.graph.views import is_constant
 from edgec.passes.base import Context, Note
 from edgec.passes.quantize.compose import Outcome, Prepared, Settings, assemble, build
-from edgec.passes.quantize.plan import Plan
+from edgec.passes.quantize.plan import Plan, make_plan
 from edgec.passes.quantize.rules import data_inputs
 from edgec.passes.quantize.score import Reference, Score
 
@@ -76,7 +76,7 @@ def sensitivities(
     In front of the unit all is float: that much is run once for all units, and for each only what lies behind.
     """
     probe = data.take(samples, context.seed)
-    _, plan, _ = assemble(prepared, settings)
+    plan = make_plan(prepared.original, settings.form.dialect, settings.excluded)
     found = []
     position = {node.name or "": number for number, node in enumerate(prepared.original.graph)}
     groups = dict(

@@ -8,6 +8,8 @@ form: Migacz, GTC 2017).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,38 +33,45 @@ def choose(
     if method == "percentile":
         share = percentile / 100.0
         return min(histogram.quantile(1.0 - share), 0.0), max(histogram.quantile(share), 0.0)
-    if method == "mse":
-        return _search(histogram, low, high, bits, _square_error)
-    return _search(histogram, low, high, bits, _divergence)
+    cost = _square_error(histogram, bits) if method == "mse" else partial(_divergence, histogram, bits)
+    return _search(low, high, cost)
 
 
-def _search(histogram: Histogram, low: float, high: float, bits: int, cost: Any) -> tuple[float, float]:
+def _search(low: float, high: float, cost: Callable[[float, float], float]) -> tuple[float, float]:
     """Shrink both ends together, then each by itself, along a geometric grid, keeping what lowers the cost."""
     factors = np.geomspace(1.0, FINEST, STEPS)
-    best, least = (low, high), cost(histogram, low, high, bits)
+    best, least = (low, high), cost(low, high)
     for sides in ((0, 1), (0,), (1,), (0,), (1,)):
         for factor in factors if any((low, high)[side] for side in sides) else ():
             ends = list(best)
             for side in sides:
                 ends[side] = (low, high)[side] * factor
-            value = cost(histogram, ends[0], ends[1], bits)
+            value = cost(ends[0], ends[1])
             if value < least:
                 least, best = value, (ends[0], ends[1])
     return best
 
 
-def _square_error(histogram: Histogram, low: float, high: float, bits: int) -> float:
-    """Sum of squared errors of the histogram's values quantised to [low, high]."""
+def _square_error(histogram: Histogram, bits: int) -> Callable[[float, float], float]:
+    """The sum of squared errors of the histogram's values, quantised to a range from low to high, as a function of these."""
     used = np.flatnonzero(histogram.counts)
     values, counts = histogram.centres[used], histogram.counts[used].astype(np.float64)
-    step = (high - low) / ((1 << bits) - 1)
-    inside = (values >= low) & (values <= high)
-    outside = np.where(values > high, values - high, np.where(values < low, low - values, 0.0))
-    # Uniform error within the range: evaluating the rounding at bin centres would alias.
-    return float(np.sum(counts * np.where(inside, step * step / 12.0, outside * outside)))
+
+    def cost(low: float, high: float) -> float:
+        step = (high - low) / ((1 << bits) - 1)
+        # Values ascend: those within the range lie in one piece.
+        first, last = np.searchsorted(values, low, "left"), np.searchsorted(values, high, "right")
+        errors = np.empty_like(values)
+        errors[:first] = np.square(low - values[:first])
+        # Uniform error within the range: evaluating the rounding at bin centres would alias.
+        errors[first:last] = step * step / 12.0
+        errors[last:] = np.square(values[last:] - high)
+        return float(np.sum(counts * errors))
+
+    return cost
 
 
-def _divergence(histogram: Histogram, low: float, high: float, bits: int) -> float:
+def _divergence(histogram: Histogram, bits: int, low: float, high: float) -> float:
     """Kullback-Leibler divergence of the saturated histogram from its quantised form."""
     half = len(histogram.counts) // 2
     width = histogram.reach / half

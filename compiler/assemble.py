@@ -27,9 +27,12 @@ from edgec.compiler.plan.versions import versions
 from edgec.graph.cost import cost
 from edgec.graph.data import InputSpec
 from edgec.graph.read.metadata import notes_of
+from edgec.graph.resolution.resize import size_of
 from edgec.graph.version import __version__
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from edgec.runtime.report.schema import Report
 
 
@@ -91,15 +94,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
             "latency": facts.timings.source,
             "task": facts.plan.told.task,
             "labels": facts.plan.told.labels,
-            "inputs": [
-                {
-                    "name": one.name,
-                    "shape": one.shape,
-                    "dtype": str(one.dtype),
-                    "channels_last": one.channels_last,
-                }
-                for one in InputSpec.of(plan.model)
-            ],
+            "inputs": _inputs(plan.model),
         },
         "target": plan.target.name,
         "target_title": plan.target.title,
@@ -112,6 +107,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
         "latency": facts.timings.section,
         "layers": [_layer(row, facts.timings) for row in facts.layers()],
         "tradeoff": _tradeoff(facts),
+        "resolution": _resolution(facts),
         "recipe": json.loads(recipe.model_dump_json(exclude_none=True)),
         "command": f"edgec compile --recipe {folder}/recipe.yaml -o {folder}-again",
         "environment": environment(),
@@ -123,6 +119,21 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
     }
     report = Report.model_validate(values)
     return report.model_copy(update={"headline": _headline(facts, report)})
+
+
+def _inputs(model: ir.Model) -> list[dict[str, Any]]:
+    return [
+        {"name": one.name, "shape": one.shape, "dtype": str(one.dtype), "channels_last": one.channels_last}
+        for one in InputSpec.of(model)
+    ]
+
+
+def _resolution(facts: RunFacts) -> dict[str, Any] | None:
+    """Where the artifacts' input has another size than the source's."""
+    source, made = facts.plan.model, facts.emission.models["fp32"]
+    if InputSpec.of(source) == InputSpec.of(made):
+        return None
+    return {"source": size_of(source), "size": size_of(made), "inputs": _inputs(made)}
 
 
 def _headline(facts: RunFacts, report: Report) -> str | None:

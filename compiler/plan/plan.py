@@ -14,6 +14,7 @@ from edgec.compiler.plan.defaults import precision_of, resolve_passes, with_merg
 from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.needs import check_given
 from edgec.compiler.plan.recipe import EvalSource, PassSpec, Recipe, check_model
+from edgec.compiler.plan.resolution import check_size
 from edgec.compiler.plan.told import told_of, with_told
 from edgec.compiler.plan.versions import versions
 from edgec.graph.cost import cost
@@ -25,10 +26,12 @@ from edgec.graph.foreign import Loading, Pending, begin
 from edgec.graph.labels import check_classes
 from edgec.graph.load import check_file
 from edgec.graph.plugins import TARGETS, plugin
+from edgec.graph.preprocess import Preprocess
 from edgec.graph.read.told import Told
+from edgec.graph.resolution.resize import size_of
 from edgec.graph.version import __version__
 from edgec.passes.base import Pass
-from edgec.passes.budget import has_latency, parse_budget
+from edgec.passes.budget import budgets_in, has_latency, parse_budget
 from edgec.passes.pipeline_string import options_of
 from edgec.passes.table import pass_plugin
 from edgec.targets import target as find_target
@@ -68,6 +71,13 @@ class Plan:
     def has_latency_budget(self) -> bool:
         """Whether a pass narrows until a latency is met."""
         return any(map(has_latency, self.passes))
+
+    def preprocess_for(self, model: ir.Model) -> Preprocess:
+        """How pictures are prepared for ``model``, whose picture may have another size than the source's."""
+        given = self.recipe.preprocess.build()
+        if InputSpec.of(model) == InputSpec.of(self.model):
+            return given
+        return given.at(size_of(self.model), size_of(model))
 
     @property
     def label_offset(self) -> int:
@@ -120,6 +130,7 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
     told = told_of(recipe, model)
     recipe, remarks = with_told(recipe, told)
     preprocess = recipe.preprocess.build()
+    check_size(passes, model, recipe.model, preprocess, loading)
     preprocess.check_inputs([spec.channels for spec in InputSpec.of(model) if spec.shape])
     data = evaluation = None
     if recipe.data is not None:
@@ -152,7 +163,10 @@ def check_budgets(recipe: Recipe, passes: Sequence[Pass], model: ir.Model) -> No
     spent = cost(model)
     whole = {"macs": spent.macs, "params": spent.params, "size": spent.weight_bytes}
     given = [
-        parse_budget(f"{unit}={text}") for one in passes for unit in whole if (text := getattr(one, unit, ""))
+        parse_budget(f"{unit}={text}")
+        for one in passes
+        for unit, text in budgets_in(one).items()
+        if text and unit in whole
     ]
     for budget in (*given, *([parse_budget(recipe.budget)] if recipe.budget else [])):
         source = whole.get(budget.unit, 0)

@@ -24,6 +24,7 @@ from edgec.compiler.plan.names import NAMES, own_format
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Recipe, relative_to
 from edgec.compiler.plan.versions import versions
+from edgec.compiler.search.resolution import Compared
 from edgec.graph.cost import cost
 from edgec.graph.data import InputSpec
 from edgec.graph.read.metadata import notes_of
@@ -47,6 +48,8 @@ class RunFacts:
     timings: Timings
     doubts: tuple[Doubt, ...] = ()
     """About the inputs, from before the work."""
+    compared: Compared | None = None
+    """Sizes of the input, where they were compared."""
 
     def layers(self) -> tuple[LayerRow, ...]:
         """What each layer cost and costs, and how far it moved, on the data that judges."""
@@ -129,11 +132,18 @@ def _inputs(model: ir.Model) -> list[dict[str, Any]]:
 
 
 def _resolution(facts: RunFacts) -> dict[str, Any] | None:
-    """Where the artifacts' input has another size than the source's."""
+    """Where the artifacts' input has another size than the source's, or others were compared."""
     source, made = facts.plan.model, facts.emission.models["fp32"]
-    if InputSpec.of(source) == InputSpec.of(made):
+    if facts.compared is None and InputSpec.of(source) == InputSpec.of(made):
         return None
-    return {"source": size_of(source), "size": size_of(made), "inputs": _inputs(made)}
+    found = {"source": size_of(source), "size": size_of(made), "inputs": _inputs(made)}
+    if facts.compared is None:
+        return found
+    return {
+        **found,
+        "measure": facts.compared.measure,
+        "points": [asdict(one) for one in facts.compared.points],
+    }
 
 
 def _headline(facts: RunFacts, report: Report) -> str | None:

@@ -38,6 +38,8 @@ Size = tuple[int, int]
 
 
 def _size(text: str) -> str:
+    if not text.strip():
+        return ""
     try:
         return "x".join(map(str, sizes(text)))
     except NotAdmitted as error:

@@ -45,18 +45,19 @@ class Priced:
     timing: Timing | None = None
 
 
-def price(plan: Plan, space: Workspace) -> tuple[Plan, LatencyModel | None]:
-    """Prices for the plan's passes, and the plan whose recipe holds what was measured for them.
-
-    Without a latency budget, a host that was never calibrated gets the prices of another machine of its kind, and another target
-    without estimates none. Raises UsageError where a latency budget has nothing to go by.
-    """
-    priced = _settled(plan, _first(plan, space), space)
+def settle(plan: Plan, priced: Priced, space: Workspace) -> tuple[Plan, LatencyModel | None]:
+    """Prices corrected by what they lead to, and the plan whose recipe holds what was measured for them."""
+    priced = _settled(plan, priced, space)
     recipe = plan.recipe.model_copy(update={"timing": priced.timing})
     return replace(plan, recipe=recipe), priced.prices
 
 
-def _first(plan: Plan, space: Workspace) -> Priced:
+def first_prices(plan: Plan, space: Workspace) -> Priced:
+    """Prices for the plan's passes before anything was narrowed by them.
+
+    Without a latency budget, a host that was never calibrated gets the prices of another machine of its kind, and another target
+    without estimates none. Raises UsageError where a latency budget has nothing to go by.
+    """
     from edgec.targets.estimator import estimate, has_estimates, latency_table
 
     recipe, target = plan.recipe, plan.target

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from edgec.compiler.plan.defaults import precision_of, resolve_passes, with_merged_layers
+from edgec.compiler.plan.defaults import (
+    precision_of,
+    resolve_passes,
+    with_merged_layers,
+    with_resolution,
+)
 from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.needs import check_given
 from edgec.compiler.plan.recipe import EvalSource, PassSpec, Recipe, check_model
@@ -71,6 +76,13 @@ class Plan:
     def has_latency_budget(self) -> bool:
         """Whether a pass narrows until a latency is met."""
         return any(map(has_latency, self.passes))
+
+    def at_size(self, resolution: str, remark: str) -> Plan:
+        """The plan that ``--resolution auto`` comes to: a size, or ``keep``; ``remark`` says why."""
+        passes = with_resolution(self.passes, resolution)
+        update = {"resolution": resolution, "passes": _specs(passes)}
+        recipe = self.recipe.model_copy(update=update)
+        return replace(self, recipe=recipe, passes=passes, remarks=(*self.remarks, remark))
 
     def preprocess_for(self, model: ir.Model) -> Preprocess:
         """How pictures are prepared for ``model``, whose picture may have another size than the source's."""
@@ -212,7 +224,7 @@ def _resolved(
     """The recipe with nothing left open: hashes, fingerprints, every pass with its options, versions."""
     update: dict[str, Any] = {
         "model": recipe.model.model_copy(update={"sha256": sha256}),
-        "passes": tuple(PassSpec(name=one.name, options=options_of(one)) for one in passes),
+        "passes": _specs(passes),
         "edgec": __version__,
         "versions": {**versions(), **_plugin_versions(recipe, passes)},
     }
@@ -221,6 +233,10 @@ def _resolved(
     if recipe.eval is not None and evaluation is not None:
         update["eval"] = recipe.eval.model_copy(update={"fingerprint": evaluation.fingerprint})
     return recipe.model_copy(update=update)
+
+
+def _specs(passes: tuple[Pass, ...]) -> tuple[PassSpec, ...]:
+    return tuple(PassSpec(name=one.name, options=options_of(one)) for one in passes)
 
 
 def _plugin_versions(recipe: Recipe, passes: tuple[Pass, ...]) -> dict[str, str]:

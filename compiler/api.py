@@ -69,6 +69,7 @@ def compile(  # noqa: A001
     preprocess: PreprocessOptions | None = None,
     target: PathLike | Target = "host",
     budget: str | None = None,
+    resolution: str | int | tuple[int, int] = "keep",
     precision: Precision = "fp32",
     formats: Format | str | Sequence[Format] = ("onnx",),
     passes: str | Sequence[str | PassSpec] | None = None,
@@ -106,6 +107,7 @@ def compile(  # noqa: A001  (the verb of the product)
     preprocess: PreprocessOptions | None = None,
     target: PathLike | Target = "host",
     budget: str | None = None,
+    resolution: str | int | tuple[int, int] = "keep",
     precision: Precision = "fp32",
     formats: Format | str | Sequence[Format] = ("onnx",),
     passes: str | Sequence[str | PassSpec] | None = None,
@@ -141,7 +143,8 @@ def compile(  # noqa: A001  (the verb of the product)
     TypeError too; gates that fail are in the report (``report.passed``).
     """
     values: dict[str, Any] = {
-        "target": target, "budget": budget, "precision": precision, "formats": formats, "passes": passes, "seed": seed,
+        "target": target, "budget": budget, "resolution": resolution, "precision": precision, "formats": formats,
+        "passes": passes, "seed": seed,
         "io_layout": io_layout, "batch": batch, "split_unsupported": split_unsupported,
     }  # fmt: skip
     beside: dict[str, Any] = {
@@ -173,7 +176,8 @@ def compile(  # noqa: A001  (the verb of the product)
 
 
 _DEFAULTS: Mapping[str, Any] = {
-    "target": "host", "precision": "fp32", "formats": ("onnx",), "seed": 0, "io_layout": "nhwc", "label_offset": 0,
+    "target": "host", "resolution": "keep", "precision": "fp32", "formats": ("onnx",), "seed": 0, "io_layout": "nhwc",
+    "label_offset": 0,
 }  # fmt: skip
 
 

@@ -24,12 +24,16 @@ from edgec.compiler.plan.names import NAMES, own_format
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Recipe, relative_to
 from edgec.compiler.plan.versions import versions
+from edgec.compiler.search.resolution import Compared
 from edgec.graph.cost import cost
 from edgec.graph.data import InputSpec
 from edgec.graph.read.metadata import notes_of
+from edgec.graph.resolution.resize import size_of
 from edgec.graph.version import __version__
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from edgec.runtime.report.schema import Report
 
 
@@ -44,6 +48,8 @@ class RunFacts:
     timings: Timings
     doubts: tuple[Doubt, ...] = ()
     """About the inputs, from before the work."""
+    compared: Compared | None = None
+    """Sizes of the input, where they were compared."""
 
     def layers(self) -> tuple[LayerRow, ...]:
         """What each layer cost and costs, and how far it moved, on the data that judges."""
@@ -91,15 +97,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
             "latency": facts.timings.source,
             "task": facts.plan.told.task,
             "labels": facts.plan.told.labels,
-            "inputs": [
-                {
-                    "name": one.name,
-                    "shape": one.shape,
-                    "dtype": str(one.dtype),
-                    "channels_last": one.channels_last,
-                }
-                for one in InputSpec.of(plan.model)
-            ],
+            "inputs": _inputs(plan.model),
         },
         "target": plan.target.name,
         "target_title": plan.target.title,
@@ -112,6 +110,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
         "latency": facts.timings.section,
         "layers": [_layer(row, facts.timings) for row in facts.layers()],
         "tradeoff": _tradeoff(facts),
+        "resolution": _resolution(facts),
         "recipe": json.loads(recipe.model_dump_json(exclude_none=True)),
         "command": f"edgec compile --recipe {folder}/recipe.yaml -o {folder}-again",
         "environment": environment(),
@@ -123,6 +122,28 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
     }
     report = Report.model_validate(values)
     return report.model_copy(update={"headline": _headline(facts, report)})
+
+
+def _inputs(model: ir.Model) -> list[dict[str, Any]]:
+    return [
+        {"name": one.name, "shape": one.shape, "dtype": str(one.dtype), "channels_last": one.channels_last}
+        for one in InputSpec.of(model)
+    ]
+
+
+def _resolution(facts: RunFacts) -> dict[str, Any] | None:
+    """Where the artifacts' input has another size than the source's, or others were compared."""
+    source, made = facts.plan.model, facts.emission.models["fp32"]
+    if facts.compared is None and InputSpec.of(source) == InputSpec.of(made):
+        return None
+    found = {"source": size_of(source), "size": size_of(made), "inputs": _inputs(made)}
+    if facts.compared is None:
+        return found
+    return {
+        **found,
+        "measure": facts.compared.measure,
+        "points": [asdict(one) for one in facts.compared.points],
+    }
 
 
 def _headline(facts: RunFacts, report: Report) -> str | None:

@@ -13,12 +13,13 @@ from edgec.compiler.emit.artifacts import emit_all
 from edgec.compiler.evaluate.evaluate import evaluate, judge_teacher
 from edgec.compiler.evaluate.plausibility import doubts_of
 from edgec.compiler.face.metric import Metric
-from edgec.compiler.latency.prices import price
+from edgec.compiler.latency.prices import first_prices, settle
 from edgec.compiler.latency.timings import time_run
 from edgec.compiler.pipeline.steps import run_passes
 from edgec.compiler.pipeline.workspace import Settings, workspace
 from edgec.compiler.plan.plan import make_plan
 from edgec.compiler.plan.recipe import Recipe
+from edgec.compiler.search.resolution import choose_size
 
 if TYPE_CHECKING:
     from edgec.runtime.report.schema import Report
@@ -38,9 +39,11 @@ def compile_recipe(recipe: Recipe, settings: Settings, metric: Metric | None = N
         judge_teacher(plan, brought.targets, metric)
         doubts = doubts_of(plan)
         space.begin()
-        plan, prices = price(plan, space)
+        priced = first_prices(plan, space)
+        plan, compared = choose_size(plan, priced.prices, space)
+        plan, prices = settle(plan, priced, space)
         steps = run_passes(plan, prices, space)
         emission = emit_all(plan, steps, space.folder)
         evaluation = evaluate(plan, emission, metric, settings.progress)
         timings = time_run(plan, emission, space)
-        return publish(RunFacts(plan, steps, emission, evaluation, timings, doubts), space, start)
+        return publish(RunFacts(plan, steps, emission, evaluation, timings, doubts, compared), space, start)

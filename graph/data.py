@@ -23,7 +23,15 @@ from edgec.graph.files import reason
 from edgec.graph.labels import read_labels
 from edgec.graph.memory import free_memory
 from edgec.graph.preprocess import Preprocess
-from edgec.graph.sources import ArraySource, InputSpec, NpyFolderSource, PictureSource, Source, noise
+from edgec.graph.sources import (
+    ArraySource,
+    InputSpec,
+    NpyFolderSource,
+    PictureSource,
+    ReadySource,
+    Source,
+    noise,
+)
 from edgec.graph.stored import load_npy, load_npz, npz_names
 from edgec.graph.text import size, visible
 
@@ -58,6 +66,31 @@ class Dataset:
         """Inputs by name, ``size`` samples at a time, in the inputs' types."""
         for start in range(0, len(self.indices), size):
             yield self.source.read(self.indices[start : start + size])
+
+    def at(self, model: ir.Model | tuple[InputSpec, ...]) -> Dataset:
+        """The same samples for a network that takes its picture at another size; itself where the inputs are the same.
+
+        Each sample is made from what was given, once. Raises DataError for samples that cannot be resized.
+        """
+        specs = model if isinstance(model, tuple) else InputSpec.of(model)
+        if specs == self.specs:
+            return self
+        if self.is_random:
+            return replace(_noise(specs, len(self.source), 0), indices=self.indices)
+        try:
+            return replace(self, source=self.source.at(specs))
+        except DataError as error:
+            raise DataError(error.what, where=self.name, why=error.why, hint=error.hint) from None
+
+    @property
+    def is_resized_numbers(self) -> bool:
+        """Whether samples are made from prepared arrays, not from pixels."""
+        return isinstance(self.source, ReadySource)
+
+    @property
+    def specs(self) -> tuple[InputSpec, ...]:
+        """The inputs that it is read for."""
+        return self.source.specs
 
     def take(self, count: int, seed: int = 0) -> Dataset:
         """``count`` samples chosen by ``seed`` (all of them where there are no more), in their old order."""

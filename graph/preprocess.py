@@ -6,7 +6,7 @@ Order: decode, channels (RGB, BGR, grey), resize, crop, then ``(pixel * scale - 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -31,6 +31,9 @@ MEAN = Range(-1e9, 1e9)
 FACTOR = Range(1e-9, 1e9)
 """Of ``scale`` and ``std``: neither turns float32 pixels into zeros or infinities."""
 GREY = Range(0, 255)
+ZOOM = Range(1e-4, 1e4)
+_SAME_SHAPE = 0.02
+"""Ratios of sides that differ by less are the same shape: sides are whole pixels."""
 
 
 def read_numbers(raw: Any, within: Range) -> tuple[float, ...]:
@@ -57,6 +60,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "channels": partial(values.word, words=get_args(Channels)),
     "letterbox": partial(values.whole, within=GREY),
     "letterbox_at": partial(values.word, words=get_args(Place)),
+    "zoom": lambda raw: values.several(raw, partial(values.number, within=ZOOM)),
 }
 """What each setting is read by, here, in recipes, and on the command line."""
 
@@ -80,6 +84,8 @@ class Preprocess:
     channels: Channels = "rgb"
     letterbox: int | None = None
     letterbox_at: Place = "corner"
+    zoom: tuple[float, ...] = (1.0, 1.0)
+    """Height and width before the crop are multiplied by these; nobody sets them: see `at`."""
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -101,7 +107,7 @@ class Preprocess:
             raise UsageError(
                 "--letterbox needs --resize HEIGHTxWIDTH", why=f"resize is {self.resize}", hint=hint
             )
-        if self.resize is None or self.crop is None:
+        if self.resize is None or self.crop is None or self.zooms:
             return
         # One size is the short side: of an oblong picture the other one may be long enough.
         lacks = (
@@ -113,6 +119,11 @@ class Preprocess:
             what = "the crop is larger than what is left by --resize"
             hint = "Crop at most what --resize gives."
             raise UsageError(what, why=f"crop {_by(self.crop)} of {_by(self.resize)}", hint=hint)
+
+    @property
+    def zooms(self) -> bool:
+        """Whether pictures are resized by a factor."""
+        return self.zoom != (1.0, 1.0)
 
     @property
     def is_raw(self) -> bool:
@@ -131,6 +142,28 @@ class Preprocess:
                 hint = "Give one number, or one per channel."
                 raise UsageError(f"--{what} has {len(entries)} entries", why=why, hint=hint)
 
+    def at(self, old: tuple[int, int], new: tuple[int, int]) -> Preprocess:
+        """The same view of a picture for an input of height and width ``new`` in place of ``old``.
+
+        1. Without a crop, what is left has the input's size: it gets the new one (also in a letterbox).
+        2. A crop is scaled, and with it what it is cut from: both sides, or the short one.
+        3. A crop of pictures as they are, or another shape of one from a short side: what it is cut from is multiplied.
+
+        Each picture is resized once, from its own pixels.
+        """
+        if new == old:
+            return self
+        if self.crop is None:
+            return replace(self, resize=new)
+        tall, wide = new[0] / old[0], new[1] / old[1]
+        sizes = self.resize
+        if sizes is None or (len(sizes) == 1 and abs(tall / wide - 1) > _SAME_SHAPE):
+            return replace(self, crop=new, zoom=(tall, wide))
+        if len(sizes) == 2:
+            resize = (max(round(sizes[0] * tall), new[0]), max(round(sizes[1] * wide), new[1]))
+            return replace(self, resize=resize, crop=new)
+        return replace(self, resize=(max(round(sizes[0] * max(tall, wide)), min(new)),), crop=new)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, as in the recipe."""
         found = {
@@ -138,6 +171,8 @@ class Preprocess:
         }
         if self.letterbox_at == "corner":
             del found["letterbox_at"]  # files of edgec 0.1 say the same without it
+        if not self.zooms:
+            del found["zoom"]
         return found
 
     def picture(self, image: Image.Image) -> Array:
@@ -152,7 +187,7 @@ class Preprocess:
         mode = "L" if self.channels == "gray" else "RGB"
         if image.mode != mode:  # each step that has nothing to do would copy all pixels
             image = image.convert(mode)
-        if self.resize is not None:
+        if self.resize is not None or self.zooms:
             image = self._resized(image, Pillow.Resampling.BILINEAR)
         pixels = np.asarray(image)
         if pixels.ndim == 2:
@@ -179,13 +214,17 @@ class Preprocess:
     def _resized(self, image: Image.Image, how: Any) -> Image.Image:
         from PIL import Image as Pillow
 
-        sizes = cast("tuple[int, ...]", self.resize)
+        sizes = self.resize or image.size[::-1]
         if len(sizes) == 1:
             short = sizes[0]
             ratio = short / min(image.size)
             wide, high = max(short, round(image.width * ratio)), max(short, round(image.height * ratio))
-            _check_pixels(image, wide, high)
-            return image.resize((wide, high), how)
+            sizes = (high, wide)
+        if self.zooms and self.crop is not None:
+            sides = zip(sizes, self.zoom, self.crop, strict=True)
+            sizes = tuple(
+                max(round(side * zoom), part if side * zoom > part - 1 else 1) for side, zoom, part in sides
+            )
         height, width = sizes
         _check_pixels(image, width, height)
         if self.letterbox is None:
@@ -208,6 +247,20 @@ class Preprocess:
             raise DataError("too small to crop", why=why, hint="Add --resize.")
         top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
         return pixels[top : top + height, left : left + width]
+
+
+def resized_numbers(pixels: Array, size: tuple[int, int]) -> Array:
+    """Prepared float32 pixels (height, width, channels) at another height and width: as pictures are, without rounding."""
+    from PIL import Image as Pillow
+
+    height, width = size
+    planes = [
+        np.asarray(
+            Pillow.fromarray(np.ascontiguousarray(plane)).resize((width, height), Pillow.Resampling.BILINEAR)
+        )
+        for plane in np.moveaxis(pixels, -1, 0)
+    ]
+    return np.stack(planes, axis=-1)
 
 
 def _check_pixels(image: Image.Image, width: int, height: int) -> None:

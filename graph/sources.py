@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from edgec.graph.batch import sample_shape
 from edgec.graph.errors import DataError
 from edgec.graph.files import update_digest
 from edgec.graph.pictures import check_picture, decode_picture
-from edgec.graph.preprocess import Preprocess
+from edgec.graph.preprocess import Preprocess, resized_numbers
 from edgec.graph.stored import load_npy
 from edgec.graph.views import attribute
 
@@ -25,6 +25,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 KEPT_BYTES = 32 << 20
 """Decoded pixels of a folder of pictures, of the size that the network takes: 200 of 224 by 224."""
 _FLOAT32 = np.dtype(np.float32)
+LOOKED_AT = 16
+"""Samples that say whether prepared numbers are pictures."""
+LEVELS = 256
 _WHOLE = (
     "Give them as the network takes them; --mean, --std and --scale are for networks that take real numbers."
 )
@@ -73,6 +76,10 @@ class InputSpec:
         """Pictures (..., height, width, channels) as the input has them."""
         return pixels if self.channels_last else np.moveaxis(pixels, -1, -3)
 
+    def unplaced(self, values: Array) -> Array:
+        """The inverse of `placed`."""
+        return values if self.channels_last else np.moveaxis(values, -3, -1)
+
     def typed(self, values: Array) -> Array:
         """``values`` in the input's type. Raises DataError for what it cannot hold: fractions and numbers outside its range."""
         if values.dtype == self.dtype:
@@ -103,12 +110,19 @@ def _turns(node: ir.Node) -> bool:
 class Source(Protocol):
     """Where samples come from. ``read`` gives the inputs of the samples at ``indices``, preprocessed, in the inputs' types."""
 
+    @property
+    def specs(self) -> tuple[InputSpec, ...]:
+        """The inputs that it is read for."""
+
     def __len__(self) -> int: ...
     def read(self, indices: Sequence[int]) -> dict[str, Array]:
         """Inputs of these samples by name."""
 
     def update_hash(self, digest: Any, indices: Sequence[int]) -> None:
         """Hash their content and how it is preprocessed."""
+
+    def at(self, specs: tuple[InputSpec, ...]) -> Source:
+        """The same samples for inputs of other sizes, each made from what was given, once. Raises DataError, UsageError."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +154,21 @@ class ArraySource:
             return _raw_to_input(raw, spec, self.preprocess)
         return _pictures_to_input(raw, spec, self.preprocess)
 
+    def at(self, specs: tuple[InputSpec, ...]) -> Source:
+        """Pixels go the way of pictures; ready numbers are resized as they are, where they are those of pictures."""
+        (old, new), *others = [pair for pair in zip(self.specs, specs, strict=True) if pair[0] != pair[1]]
+        if others:
+            names = ", ".join(one.name for _, one in (*others, (old, new)))
+            raise DataError("several inputs have another size", why=names)
+        array = self.arrays[old.name]
+        if array.dtype.kind == "f":
+            return ReadySource(self, old, new)
+        if array.ndim != 4:
+            why = f"samples of {old.name!r} have the shape {array.shape[1:]}"
+            raise DataError("what is no picture cannot be resized", why=why)
+        preprocess = self.preprocess.at(old.picture[:2], new.picture[:2])
+        return replace(self, preprocess=preprocess, specs=specs)
+
     def update_hash(self, digest: Any, indices: Sequence[int]) -> None:
         digest.update(json.dumps(self.preprocess.to_dict()).encode())
         for name, array in sorted(self.arrays.items()):
@@ -155,7 +184,13 @@ class PictureSource:
     paths: tuple[Path, ...]
     preprocess: Preprocess
     spec: InputSpec
-    _kept: dict[int, Array] = field(default_factory=dict, compare=False, repr=False)
+    _kept: dict[int, Array] = field(init=False, default_factory=dict, compare=False, repr=False)
+    """Decoded pixels. Not handed on: with another size or crop they are others."""
+
+    @property
+    def specs(self) -> tuple[InputSpec, ...]:
+        """Its one input."""
+        return (self.spec,)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -163,6 +198,11 @@ class PictureSource:
     def read(self, indices: Sequence[int]) -> dict[str, Array]:
         rows = [self.decode(index) for index in indices]
         return {self.spec.name: np.stack(rows)}
+
+    def at(self, specs: tuple[InputSpec, ...]) -> Source:
+        """From the same files."""
+        preprocess = self.preprocess.at(self.spec.picture[:2], specs[0].picture[:2])
+        return replace(self, preprocess=preprocess, spec=specs[0])
 
     def check(self, index: int) -> None:
         """Judge one file by its header. Raises DataError, naming it."""
@@ -194,21 +234,36 @@ class NpyFolderSource:
     preprocess: Preprocess
     spec: InputSpec
 
+    @property
+    def specs(self) -> tuple[InputSpec, ...]:
+        """Its one input."""
+        return (self.spec,)
+
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, indices: Sequence[int]) -> dict[str, Array]:
         return {self.spec.name: np.stack([self._one(self.paths[index]) for index in indices])}
 
-    def _one(self, path: Path) -> Array:
+    def at(self, specs: tuple[InputSpec, ...]) -> Source:
+        """From the same files, each as its numbers say; the first one speaks for all."""
+        first = self._array(self.paths[0]).at(specs)
+        if isinstance(first, ReadySource):
+            return ReadySource(self, self.spec, specs[0])
+        return replace(self, preprocess=first.preprocess, spec=specs[0])
+
+    def _array(self, path: Path) -> ArraySource:
+        """One file."""
         raw = load_npy(path)
         rows = raw[None] if raw.ndim == len(self.spec.shape) else raw
         if not rows.ndim or len(rows) != 1:
             why = f"an array of shape {raw.shape}; the model takes {self.spec.shape}"
             raise DataError("not one sample", where=str(path), why=why, hint=_ONE_EACH)
-        source = ArraySource({self.spec.name: rows}, self.preprocess, (self.spec,))
+        return ArraySource({self.spec.name: rows}, self.preprocess, (self.spec,))
+
+    def _one(self, path: Path) -> Array:
         try:
-            one: Array = source.read([0])[self.spec.name][0]
+            one: Array = self._array(path).read([0])[self.spec.name][0]
         except DataError as error:
             raise DataError(error.what, where=str(path), why=error.why) from None
         return one
@@ -217,6 +272,61 @@ class NpyFolderSource:
         digest.update(json.dumps(self.preprocess.to_dict()).encode())
         for index in indices:
             update_digest(digest, self.paths[index])
+
+
+@dataclass(frozen=True)
+class ReadySource:
+    """Samples of ``inner`` that were prepared for an input of ``old`` size, as numbers: resized to that of ``new``."""
+
+    inner: ArraySource | NpyFolderSource
+    old: InputSpec
+    new: InputSpec
+
+    def __post_init__(self) -> None:
+        step = max(1, len(self) // LOOKED_AT)
+        few = self.inner.read(list(range(0, len(self), step))[:LOOKED_AT])[self.old.name]
+        if not are_pictures(self.old.unplaced(few)):
+            why = f"the arrays for {self.old.name!r} hold other numbers than prepared pixels do"
+            hint = "Give pictures, or uint8 pixels with --mean, --std and --scale; or keep the input's size."
+            raise DataError("what is no picture cannot be resized", why=why, hint=hint)
+
+    @property
+    def specs(self) -> tuple[InputSpec, ...]:
+        """Those of ``inner``, with the new one in place of the old."""
+        return tuple(self.new if one == self.old else one for one in self.inner.specs)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def read(self, indices: Sequence[int]) -> dict[str, Array]:
+        found = self.inner.read(indices)
+        pixels = self.old.unplaced(found[self.old.name]).astype(np.float32)
+        resized = np.stack([resized_numbers(one, self.new.picture[:2]) for one in pixels])
+        return {**found, self.old.name: self.new.typed(self.new.placed(resized))}
+
+    def at(self, specs: tuple[InputSpec, ...]) -> Source:
+        """From what was given."""
+        return self.inner.at(specs)
+
+    def update_hash(self, digest: Any, indices: Sequence[int]) -> None:
+        digest.update(f"resized to {self.new.shape}".encode())
+        self.inner.update_hash(digest, indices)
+
+
+def are_pictures(pixels: Array) -> bool:
+    """Whether prepared numbers (samples, height, width, channels) can be pixels' that were shifted and scaled.
+
+    Pixels of 8 bits have 256 levels in a channel, whatever they were scaled by. Pictures that were resized as real numbers have
+    more: they are known by their range where there are three channels (0 to 1, 0 to 255, -1 to 1, or ImageNet's), since
+    spectra and the like have one.
+    """
+    if pixels.shape[-1] not in (1, 3, 4):
+        return False
+    if all(len(np.unique(pixels[..., channel])) <= LEVELS for channel in range(pixels.shape[-1])):
+        return True
+    low, high = float(pixels.min()), float(pixels.max())
+    known = (low >= 0 and (high <= 1 or 16 < high <= 255)) or (-1 <= low < -0.5 and high <= 1)
+    return pixels.shape[-1] == 3 and (known or (-3 < low < -1 and 1 < high < 3))
 
 
 def _raw_to_input(raw: Array, spec: InputSpec, preprocess: Preprocess) -> Array:

@@ -175,6 +175,13 @@ class Context:
     """Behind ``quantize``: the float model that it was given (not to be changed). None before it."""
     prices: LatencyModel | None = None
     """None: passes take the target's estimates for its default engine in fp32, where it has any."""
+    at_source_size: ir.Model | None = None
+    """Where the input has another size than the source's: the teacher as it came in."""
+
+    @property
+    def source(self) -> ir.Model:
+        """The model that relative budgets are shares of."""
+        return self.teacher if self.at_source_size is None else self.at_source_size
 
 
 class Partial(Protocol):
@@ -220,6 +227,8 @@ class Pass(abc.ABC):
     """Passes that must not stand anywhere in front of it."""
     changes_function: ClassVar[bool] = True
     """False: the pipeline verifies to 1e-5 relative on random input that outputs stay the same."""
+    changes_input: ClassVar[bool] = False
+    """True: the picture may have another size behind it. Nothing that changes the function may stand in front of it."""
     recovers: ClassVar[bool] = False
     """True: it claims to bring outputs nearer to the teacher's. What makes them worse is taken back (`passes.whole`)."""
 

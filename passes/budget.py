@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from typing import Any
 
 from edgec.graph.errors import UsageError, did_you_mean
 from edgec.passes.options import option
@@ -55,6 +56,16 @@ def has_latency(one: object) -> bool:
 def budget_option(unit: str, help: str) -> str:  # noqa: A002  (as in `option`)
     """A pass option that holds the amount of a budget, ``50%``; empty: none."""
     return option("", help, reads=partial(_amount_or_none, unit))
+
+
+def budgets_in(one: Any) -> dict[str, str]:
+    """Unit -> amount, of the budget options of a pass; empty where it is left open."""
+    options = {item.name: item.metadata.get("reads") for item in fields(one)}
+    return {
+        name: getattr(one, name)
+        for name, reads in options.items()
+        if isinstance(reads, partial) and reads.func is _amount_or_none
+    }
 
 
 def parse_budget(text: str) -> Budget:

@@ -11,6 +11,7 @@ from edgec.passes.base import NUMBER_FORMATS, Pass
 def check_order(passes: Sequence[Pass]) -> None:
     """Raise UsageError for the first pass that stands where it cannot work, with what has to change."""
     before: set[str] = set()
+    changed: str | None = None
     for one in passes:
         where = f"pass {one.name}"
         if missing := sorted(one.requires_before - before):
@@ -28,7 +29,16 @@ def check_order(passes: Sequence[Pass]) -> None:
             raise UsageError(
                 f"it cannot come after {wrong[0]}", where=where, why=_why(one, wrong[0]), hint=hint
             )
+        if one.changes_input and changed is not None:
+            why = f"{changed} works on the network at the size that it has"
+            raise UsageError(
+                f"it cannot come after {changed}",
+                where=where,
+                why=why,
+                hint=f"Move {one.name} in front of {changed}.",
+            )
         before.add(one.name)
+        changed = changed or (one.name if one.changes_function else None)
 
 
 def _why(one: Pass, earlier: str) -> str | None:

@@ -192,7 +192,7 @@ class _Search:
     def _source(self, budget: Budget) -> float:
         if budget.unit == "latency" and self.context.prices is not None:
             return self.context.prices.source_ms
-        return self._amount(budget, self.context.teacher)
+        return self._amount(budget, self.context.source)
 
     def _amount(self, budget: Budget, model: ir.Model) -> float:
         return self.price(model) if budget.unit == "latency" else float(cost(model).macs)

@@ -16,6 +16,7 @@ from edgec.passes.options import kinds
 PASSES: dict[str, str] = {
     "normalise": "edgec.passes.normalise:Normalise",
     "merge-layers": "edgec.passes.merge_layers:MergeLayers",
+    "resize-input": "edgec.passes.resize_input:ResizeInput",
     "fold": "edgec.passes.fold:Fold",
     "fold-pointwise": "edgec.passes.fold_pointwise:FoldPointwise",
     "prune-channels": "edgec.passes.prune_channels:PruneChannels",

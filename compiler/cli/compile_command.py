@@ -70,6 +70,13 @@ if TYPE_CHECKING:
     help="onnx, tflite, or both: onnx,tflite. [default: onnx]",
 )
 @click.option(
+    "--resolution",
+    type=params.RESOLUTION,
+    metavar="keep|auto|SIZE",
+    default=None,
+    help="Of the input: the model's, one named (160: the shorter side; 160x192), or what meets the budget best. [default: keep]",
+)
+@click.option(
     "--passes",
     type=params.PIPELINE,
     metavar="STR",
@@ -221,7 +228,7 @@ def _add_data(base: dict[str, Any], values: dict[str, Any]) -> None:
 def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
     import os
 
-    for key in ("target", "budget", "precision", "seed", "threads", "io_layout", "batch"):
+    for key in ("target", "budget", "precision", "seed", "threads", "io_layout", "batch", "resolution"):
         if values[key] is not None:
             base[key] = values[key]
     base.setdefault("threads", os.cpu_count() or 1)
@@ -229,7 +236,7 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
         base["split_unsupported"] = True
     if values["formats"] is not None:
         base["formats"] = values["formats"]
-    changed = [key for key in ("budget", "precision") if values[key] is not None]
+    changed = [key for key in ("budget", "precision", "resolution") if values[key] is not None]
     if values["passes"] is not None:
         base["passes"] = [values["passes"]]
     elif changed and base.get("passes") is not None:

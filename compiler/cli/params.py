@@ -81,6 +81,12 @@ def _budget(raw: str) -> str:
     return raw
 
 
+def _resolution(raw: str) -> str:
+    from edgec.compiler.plan.fields import read_resolution
+
+    return read_resolution(raw)
+
+
 def _pipeline(raw: str) -> str:
     from edgec.passes.pipeline_string import parse_pipeline
 
@@ -143,6 +149,7 @@ input_shape = click.option(
 )
 FORMATS = Read("list", _formats)
 BUDGET = Read("budget", _budget)
+RESOLUTION = Read("size", _resolution)
 PIPELINE = Read("pipeline", _pipeline)
 PASS = Read("pass", _pass_name)
 TARGET = Read("target", _target)

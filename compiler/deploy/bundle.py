@@ -275,20 +275,22 @@ def _fill(
     (part / "engines.txt").write_text("\n".join(engine_lines(target)) + "\n", encoding="utf-8")
     notify("recording the self-test")
     paths = [part / Path(a.path).name for a in chosen]
-    recorded = record(paths, report.model.inputs, recipe, part / "selftest.npz", options.samples)
+    recorded = record(paths, report, recipe, part / "selftest.npz", options.samples)
     formats = sorted({artifact.format for artifact in chosen})
     wheels: list[str] = []
     for name in options.wheels_for:
         system = _system(target, name)
         notify(f"fetching wheels for {system.title}")
         wheels += download(system, requirements(system, formats), part / "wheels")
-    preprocess = recipe.preprocess.build().to_dict()
+    preprocess = recipe.preprocess.build()
+    if report.resolution is not None:
+        preprocess = preprocess.at(report.resolution.source, report.resolution.size)
     bundle = {
         "edgec": __version__,
         "target": target.name,
         "model": report.model.name,
         "threads": options.threads or target.threads,
-        "preprocess": preprocess,
+        "preprocess": preprocess.to_dict(),
         "selftest": recorded.source,
         "accelerator": accelerator,
         "inputs": list(recorded.inputs),

@@ -23,7 +23,7 @@ from edgec.runtime.devices.local import LocalDevice
 
 if TYPE_CHECKING:
     from edgec.runtime.replies import Outputs
-    from edgec.runtime.report.schema import ModelInput
+    from edgec.runtime.report.schema import ModelInput, Report
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Axes = Mapping[str, Sequence[int]]
@@ -43,20 +43,20 @@ class Recorded:
 
 def record(
     artifacts: Sequence[Path],
-    inputs: Sequence[ModelInput],
+    report: Report,
     recipe: Recipe,
     save: Path,
     samples: int,
 ) -> Recorded:
     """Run ``samples`` inputs through every artifact on this host, each in a process of its own, into ``save``.
 
-    ``inputs`` are the report's; where it has none (edgec 0.1), they are taken for pictures channels first, of the artifacts'
+    Their inputs are the report's; where it has none (edgec 0.1), they are taken for pictures channels first, of the artifacts'
     shapes. The samples are the recipe's calibration samples where they can be read, else seeded noise. Raises DataError
     where an artifact lacks an input of the report.
     """
     arrays: dict[str, Array] = {}
     facts: dict[str, Mapping[str, Any]] = {}
-    specs = tuple(InputSpec(one.name, one.shape, np.dtype(one.dtype), one.channels_last) for one in inputs)
+    specs, source_specs = _specs(report.inputs), _specs(report.model.inputs)
     found: dict[str, Array] = {}
     source = ""
     with LocalDevice() as device, scratch_folder() as folder:
@@ -67,7 +67,7 @@ def record(
             specs = specs or _assumed(told, axes, path, recipe)
             _check(specs, told, path)
             if not found:
-                found, source = _samples(specs, recipe, samples)
+                found, source = _samples(specs, source_specs or specs, recipe, samples)
             feeds = {}
             for name, shape, dtype in told.inputs:
                 feeds[name] = _placed(found[name], shape, axes.get(name), told.quantised.get(name), dtype)
@@ -88,6 +88,10 @@ def record(
         for one in specs
     )  # fmt: skip
     return Recorded(source, kept, facts)
+
+
+def _specs(inputs: Sequence[ModelInput]) -> tuple[InputSpec, ...]:
+    return tuple(InputSpec(one.name, one.shape, np.dtype(one.dtype), one.channels_last) for one in inputs)
 
 
 def _check(specs: Sequence[InputSpec], told: Outputs, path: Path) -> None:
@@ -125,11 +129,14 @@ def _assumed(told: Outputs, axes: Axes, path: Path, recipe: Recipe) -> tuple[Inp
     return tuple(found)
 
 
-def _samples(specs: tuple[InputSpec, ...], recipe: Recipe, count: int) -> tuple[dict[str, Array], str]:
-    """``count`` samples by input, as the network that was compiled takes them, and what they are."""
+def _samples(
+    specs: tuple[InputSpec, ...], source: tuple[InputSpec, ...], recipe: Recipe, count: int
+) -> tuple[dict[str, Array], str]:
+    """``count`` samples by input, as the artifacts take them, and what they are; ``source``: what the source model takes."""
     if recipe.data is not None and recipe.data.path != "random" and Path(recipe.data.path).exists():
         try:
-            data = open_data(recipe.data.path, specs, recipe.preprocess.build(), samples=count, skip_bad=True)
+            preprocess = recipe.preprocess.build()
+            data = open_data(recipe.data.path, source, preprocess, samples=count, skip_bad=True).at(specs)
             return next(iter(data.batches(len(data)))), f"{len(data)} of the calibration samples"
         except DataError:
             pass  # the data changed since the run: noise tests the arithmetic as well

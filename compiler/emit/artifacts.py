@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,10 @@ from edgec.compiler.plan.defaults import PRECISION_PASSES
 from edgec.compiler.plan.names import NAMES
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Precision, Recipe
+from edgec.graph.data import InputSpec
 from edgec.graph.read.metadata import source_metadata
+from edgec.graph.resolution.resize import size_of
+from edgec.graph.version import __version__
 from edgec.passes.cast_fp16 import widened
 
 
@@ -61,7 +65,7 @@ def emit_all(plan: Plan, steps: tuple[Step, ...], folder: RunFolder) -> Emission
             name = NAMES[file_format, precision]
             # TFLite stores half precision in its own way, the values that the pass chose.
             source = widened(model) if file_format == "tflite" and precision == "fp16" else model
-            data = emit_bytes(source, file_format, precision, recipe, source_metadata(plan.model))
+            data = emit_bytes(source, file_format, precision, recipe, words_for(plan, model))
             path = folder.write(name, data)
             digest = hashlib.sha256(data).hexdigest()
             emitted.append(Emitted(name, file_format, precision, path, len(data), digest))
@@ -69,14 +73,13 @@ def emit_all(plan: Plan, steps: tuple[Step, ...], folder: RunFolder) -> Emission
 
 
 def emit_bytes(
-    model: ir.Model, file_format: str, precision: str, recipe: Recipe, carried: Mapping[str, str]
+    model: ir.Model, file_format: str, precision: str, recipe: Recipe, metadata: Mapping[str, str]
 ) -> bytes:
-    """One artifact's bytes; ``carried``: properties of the source model that go with it."""
-    metadata = {**carried, **preprocessing_metadata(recipe)}
+    """One artifact's bytes; ``metadata``: what it says of itself."""
     if file_format == "onnx":
         from edgec.compiler.emit.onnx import emit
 
-        return emit(model, metadata=metadata)
+        return emit(model, metadata=dict(metadata))
     from edgec.compiler.emit import tflite
 
     if recipe.split_unsupported and tflite.unsupported(model):
@@ -86,18 +89,21 @@ def emit_bytes(
         precision=cast("Precision", precision),
         io_layout=recipe.io_layout,
         batch=recipe.batch,
-        metadata=metadata,
+        metadata=dict(metadata),
     )
 
 
-def preprocessing_metadata(recipe: Recipe) -> dict[str, str]:
-    """What the file itself says of its preprocessing, so that the device does the same."""
-    import json
+def words_for(plan: Plan, model: ir.Model) -> dict[str, str]:
+    """What an artifact says of itself: what the source model said, and its preprocessing, so that the device does the same.
 
-    from edgec.graph.version import __version__
-
-    settings = recipe.preprocess.build().to_dict()
-    return {"edgec.version": __version__, "edgec.preprocess": json.dumps(settings, sort_keys=True)}
+    Its input size (Ultralytics' ``imgsz``) is that of ``model``.
+    """
+    carried = source_metadata(plan.model)
+    if "imgsz" in carried and InputSpec.of(model) != InputSpec.of(plan.model):
+        carried["imgsz"] = str(list(size_of(model)))
+    settings = plan.preprocess_for(model).to_dict()
+    own = {"edgec.version": __version__, "edgec.preprocess": json.dumps(settings, sort_keys=True)}
+    return {**carried, **own}
 
 
 def split_remarks(models: Mapping[str, ir.Model], recipe: Recipe) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def evaluate(plan: Plan, emission: Emission, metric: Metric | None, progress: Pr
             "": found.by_stage.get("teacher", {})
         }
         files = [(one.name, one.path) for one in emission.files]
-        metrics, more = metric.on_files(files, known.__getitem__)
+        metrics, more = metric.on_files(files, known.__getitem__, emission.models["fp32"])
         return replace(found, metrics=metrics, remarks=(*found.remarks, *more))
 
 
@@ -82,6 +82,7 @@ def _files(plan: Plan, emission: Emission, data: Dataset) -> dict[str, dict[str,
         plan.model,
         emission.files,
         data,
+        like=emission.models["fp32"],
         label_offset=plan.label_offset,
         threads=plan.recipe.threads,
     )

@@ -95,8 +95,10 @@ def _sqnr(reference: ir.Model, other: ir.Model, data: Dataset, threads: int) -> 
         Executor(other, outputs=names, threads=threads),
     )
     sums: dict[str, Array] = {}
-    for feeds in data.batches(1):  # every inner value of both graphs is held at once
-        x, y = left.run(feeds), right.run(feeds)
+    ours, theirs = data.at(reference), data.at(other)
+    pairs = zip(ours.batches(1), theirs.batches(1), strict=True)
+    for feeds, others in pairs:  # every inner value of both graphs is held at once
+        x, y = left.run(feeds), right.run(others)
         for name in names:
             found = _channel_sums(x[name], y[name])
             sums[name] = found if name not in sums else sums[name] + found

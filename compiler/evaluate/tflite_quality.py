@@ -14,8 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.emit.artifacts import Emitted
-from edgec.compiler.evaluate.quality import Tally
-from edgec.compiler.evaluate.tasks.heads import find_head
+from edgec.compiler.evaluate.quality import Judge, Tally
 from edgec.graph.compare import Difference, same_shape
 from edgec.graph.data import Dataset
 from edgec.graph.errors import ModelError
@@ -43,23 +42,28 @@ def judge_tflite(
     emitted: Sequence[Emitted],
     data: Dataset,
     *,
+    like: ir.Model,
     label_offset: int,
     threads: int,
 ) -> dict[str, dict[str, Any]]:
-    """Quality objects by artifact name, for the TFLite files among ``emitted``. Raises EdgecError where none can run."""
+    """Quality objects by artifact name, for the TFLite files among ``emitted``. Raises EdgecError where none can run.
+
+    ``like``: a graph with the inputs that the files have.
+    """
     files = [one for one in emitted if one.format == "tflite"]
     if not files:
         return {}
     runner = Executor(teacher, threads=threads)
-    parts, head = parts_of(teacher), find_head(teacher)
-    tallies = {one.name: Tally(parts, head, label_offset) for one in files}
+    judge, theirs, chunk = Judge.of(teacher, like), data.at(like), _chunk(data)
+    tallies = {one.name: Tally(judge, label_offset) for one in files}
     labels, done = data.labels, 0
-    for feeds in data.batches(_chunk(data)):
+    given = (None,) * len(data) if theirs is data else theirs.batches(chunk)
+    for feeds, other in zip(data.batches(chunk), given):  # noqa: B905  (as many batches as there are)
         reference = runner.run(feeds)
         count = len(next(iter(feeds.values())))
         batch_labels = None if labels is None else labels[done : done + count]
         paths = [one.path for one in files]
-        for one, (axes, values) in zip(files, _run_all(paths, feeds), strict=True):
+        for one, (axes, values) in zip(files, _run_all(paths, other or feeds), strict=True):
             moved = {
                 name: _like(value, reference[name], axes.get(name))
                 for name, value in zip(reference, values, strict=True)

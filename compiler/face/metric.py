@@ -48,6 +48,12 @@ class Samples:
     def __len__(self) -> int:
         return len(self._data)
 
+    def at(self, model: ir.Model) -> Samples:
+        """The same for a network that takes its picture at another size."""
+        found = Samples(self._data.at(model))
+        found._y = self._y
+        return found
+
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return self.batches(_BATCH)
 
@@ -129,15 +135,20 @@ class Metric:
         self._teacher = self._call(lambda x: _alone(runner.run(_feeds(x, inputs))))
 
     def on_files(
-        self, files: Iterable[tuple[str, Path]], quality: Callable[[str], Mapping[str, Any]]
+        self, files: Iterable[tuple[str, Path]], quality: Callable[[str], Mapping[str, Any]], like: ir.Model
     ) -> tuple[tuple[Judged, ...], tuple[str, ...]]:
-        """(values, remarks) for artifacts by name and path; ``quality``: what is known by artifact, '' being the teacher."""
+        """(values, remarks) for artifacts by name and path; ``quality``: what is known by artifact, '' being the teacher.
+
+        ``like``: a graph with the artifacts' inputs; where its picture has another size, the samples have it too.
+        """
         if isinstance(self._metric, str):
             name = self._metric
             values = {file: _finite(quality(file).get(name)) for file, _ in files}
             teacher = quality("")
             images = int(teacher.get("images", 0))
             return (Judged(name, images, _finite(teacher.get(name)), values, {}, name in LOWER),), ()
+        if self._samples is not None:
+            self._samples = self._samples.at(like)
         found: dict[str, dict[str, Value]] = {}
         remarks = []
         for file, path in files:

@@ -22,6 +22,7 @@ from edgec.compiler.pipeline.workspace import Workspace
 from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.recipe import Recipe, Timing
+from edgec.compiler.plan.resolution import has_open_size
 from edgec.graph.batch import is_free
 from edgec.graph.cost import cost
 from edgec.graph.scratch import write_scratch
@@ -44,18 +45,19 @@ class Priced:
     timing: Timing | None = None
 
 
-def price(plan: Plan, space: Workspace) -> tuple[Plan, LatencyModel | None]:
-    """Prices for the plan's passes, and the plan whose recipe holds what was measured for them.
-
-    Without a latency budget, a host that was never calibrated gets the prices of another machine of its kind, and another target
-    without estimates none. Raises UsageError where a latency budget has nothing to go by.
-    """
-    priced = _settled(plan, _first(plan, space), space)
+def settle(plan: Plan, priced: Priced, space: Workspace) -> tuple[Plan, LatencyModel | None]:
+    """Prices corrected by what they lead to, and the plan whose recipe holds what was measured for them."""
+    priced = _settled(plan, priced, space)
     recipe = plan.recipe.model_copy(update={"timing": priced.timing})
     return replace(plan, recipe=recipe), priced.prices
 
 
-def _first(plan: Plan, space: Workspace) -> Priced:
+def first_prices(plan: Plan, space: Workspace) -> Priced:
+    """Prices for the plan's passes before anything was narrowed by them.
+
+    Without a latency budget, a host that was never calibrated gets the prices of another machine of its kind, and another target
+    without estimates none. Raises UsageError where a latency budget has nothing to go by.
+    """
     from edgec.targets.estimator import estimate, has_estimates, latency_table
 
     recipe, target = plan.recipe, plan.target
@@ -167,22 +169,13 @@ def _processor_ms(paths: Sequence[Path], progress: Progress) -> list[float]:
 def source_file(plan: Plan, folder: Path) -> Path:
     """The source model as a file that onnxruntime runs: itself, or its canonical graph (from torch, or with free axes)."""
     path = Path(plan.recipe.model.path)
-    if path.suffix == ".onnx" and path.is_file() and not _has_free_axes(path):
+    if path.suffix == ".onnx" and path.is_file() and not has_open_size(path):
         return path
     from edgec.compiler.emit.onnx import emit
 
     made = folder / "source.onnx"
     write_scratch(made, emit(plan.model))
     return made
-
-
-def _has_free_axes(path: Path) -> bool:
-    import onnx
-
-    graph = onnx.load(path, load_external_data=False).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    shapes = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in constants]
-    return any(not dim.HasField("dim_value") for shape in shapes for dim in shape[1:])
 
 
 def _plain(recipe: Recipe, model: ir.Model, runtime: str, folder: Path) -> Path:

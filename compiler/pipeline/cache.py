@@ -80,6 +80,7 @@ class KeyMaker:
         """The part of the keys that no pass changes."""
         parts = {
             "teacher": model_hash(context.teacher),
+            "source": None if context.at_source_size is None else model_hash(context.at_source_size),
             "data": context.data.fingerprint if context.data is not None else None,
             "target": context.target.model_dump_json() if context.target is not None else None,
             "estimates": _estimates(context),

@@ -15,6 +15,7 @@ from edgec.compiler.pipeline.resources import measured
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError, PassError
 from edgec.graph.provenance import mark
+from edgec.graph.resolution.resize import resized, size_of
 from edgec.passes.base import Context, LayerReport, Note, Pass, PassResult
 from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import options_of
@@ -92,9 +93,19 @@ def run_pipeline(
                 cache.write(key, step.model, step.figures())
         steps.append(step)
         model = step.model
+        if one.changes_input and step.modified:
+            context = _at_size_of(model, context)
+            keys = KeyMaker.of(context) if cache is not None else None
         if after is not None:
             after(step)
     return tuple(steps)
+
+
+def _at_size_of(model: ir.Model, context: Context) -> Context:
+    """What passes see behind one that changed the picture's size: data and teacher at that size."""
+    teacher = resized(context.teacher, size_of(model))
+    data = None if context.data is None else context.data.at(model)
+    return replace(context, teacher=teacher, data=data, at_source_size=context.source)
 
 
 def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:

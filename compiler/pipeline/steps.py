@@ -23,19 +23,20 @@ def run_passes(plan: Plan, prices: LatencyModel | None, space: Workspace) -> tup
 
     # With a timing, this run itself left what `narrow` computed.
     resume = space.settings.resume or plan.recipe.timing is not None
-    context = _context(plan, prices, space)
+    context = context_of(plan, prices, space)
     return run_pipeline(plan.passes, plan.model, context, cache=space.cache, resume=resume, after=after)
 
 
 def narrow(plan: Plan, prices: LatencyModel, space: Workspace) -> ir.Model:
     """The float model after the last pass with a latency budget, by ``prices``."""
     last = max(index for index, one in enumerate(plan.passes) if has_latency(one))
-    context = _context(plan, prices, space)
+    context = context_of(plan, prices, space)
     first = plan.passes[: last + 1]
     return run_pipeline(first, plan.model, context, cache=space.cache, resume=space.settings.resume)[-1].model
 
 
-def _context(plan: Plan, prices: LatencyModel | None, space: Workspace) -> Context:
+def context_of(plan: Plan, prices: LatencyModel | None, space: Workspace) -> Context:
+    """What the plan's passes may look at."""
     return Context(
         teacher=plan.model,
         scratch=space.scratch,

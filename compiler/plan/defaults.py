@@ -6,10 +6,11 @@ import dataclasses
 
 import onnx_ir as ir
 
+from edgec.compiler.plan.fields import AUTO, KEEP
 from edgec.compiler.plan.recipe import Precision, Recipe
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Pass
-from edgec.passes.budget import Budget, parse_budget
+from edgec.passes.budget import Budget, budgets_in, parse_budget
 from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
 from edgec.passes.table import blamed
@@ -34,11 +35,25 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
     elif budget is not None:
         passes = _with_budget(passes, budget)
     passes += _quantisation(recipe.precision, passes)
+    passes = with_resolution(passes, recipe.resolution)
     check_order(passes)
     for one in passes:
         with blamed(one.name):
             one.complete()
     return passes
+
+
+def with_resolution(passes: tuple[Pass, ...], resolution: str) -> tuple[Pass, ...]:
+    """``passes`` behind `resize-input` where ``resolution`` is a size. Raises UsageError where they name another one."""
+    from edgec.passes.resize_input import ResizeInput
+
+    named = next((one for one in passes if isinstance(one, ResizeInput)), None)
+    if resolution == KEEP or (named is not None and named.size == resolution):
+        return passes
+    if named is not None:
+        why = f"the passes have {named.name}{{size={named.size}}}"
+        raise UsageError(f"resolution {resolution} and the named passes disagree", why=why)
+    return passes if resolution == AUTO else (ResizeInput(size=resolution), *passes)
 
 
 def with_merged_layers(recipe: Recipe, passes: tuple[Pass, ...], model: ir.Model) -> tuple[Pass, ...]:
@@ -65,10 +80,10 @@ def _compression(budget: Budget, precision: str) -> tuple[Pass, ...]:
 
 def _with_budget(passes: tuple[Pass, ...], budget: Budget) -> tuple[Pass, ...]:
     name, value = budget.option
-    if any(getattr(one, name, None) == value for one in passes):
+    if any(budgets_in(one).get(name) == value for one in passes):
         return passes
     for index, one in enumerate(passes):
-        if name in {item.name for item in dataclasses.fields(one)} and not getattr(one, name):
+        if budgets_in(one).get(name) == "":
             filled = dataclasses.replace(one, **{name: value})
             return (*passes[:index], filled, *passes[index + 1 :])
     why = f"none of the named passes has an open option {name!r}"

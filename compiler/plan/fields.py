@@ -76,6 +76,20 @@ PrecisionField = Annotated[Precision, _words(Precision)]
 FormatsField = Annotated[tuple[Annotated[Format, _words(Format)], ...], BeforeValidator(_listed)]
 IoLayoutField = Annotated[IoLayout, _words(IoLayout)]
 
+
+def read_resolution(raw: Any) -> str:
+    """``keep``, ``auto``, or a size: 160 (the shorter side), 160x192."""
+    text = raw.strip().lower() if isinstance(raw, str) else raw
+    if text in (KEEP, AUTO):
+        return str(text)
+    try:
+        return "x".join(map(str, values.sizes(text)))
+    except NotAdmitted as error:
+        raise NotAdmitted(raw, f"keep, auto, or {error.admitted}") from None
+
+
+KEEP, AUTO = "keep", "auto"
+ResolutionField = Annotated[str, BeforeValidator(read_resolution)]
 NumbersField = tuple[float, ...]
 MeanField = Annotated[NumbersField, BeforeValidator(preprocess.READERS["mean"])]
 StdField = Annotated[NumbersField, BeforeValidator(preprocess.READERS["std"])]

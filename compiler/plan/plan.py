@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from edgec.compiler.plan.defaults import precision_of, resolve_passes, with_merged_layers
+from edgec.compiler.plan.defaults import (
+    precision_of,
+    resolve_passes,
+    with_merged_layers,
+    with_resolution,
+)
 from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.needs import check_given
 from edgec.compiler.plan.recipe import EvalSource, PassSpec, Recipe, check_model
+from edgec.compiler.plan.resolution import check_size
 from edgec.compiler.plan.told import told_of, with_told
 from edgec.compiler.plan.versions import versions
 from edgec.graph.cost import cost
@@ -25,10 +31,12 @@ from edgec.graph.foreign import Loading, Pending, begin
 from edgec.graph.labels import check_classes
 from edgec.graph.load import check_file
 from edgec.graph.plugins import TARGETS, plugin
+from edgec.graph.preprocess import Preprocess
 from edgec.graph.read.told import Told
+from edgec.graph.resolution.resize import size_of
 from edgec.graph.version import __version__
 from edgec.passes.base import Pass
-from edgec.passes.budget import has_latency, parse_budget
+from edgec.passes.budget import budgets_in, has_latency, parse_budget
 from edgec.passes.pipeline_string import options_of
 from edgec.passes.table import pass_plugin
 from edgec.targets import target as find_target
@@ -68,6 +76,20 @@ class Plan:
     def has_latency_budget(self) -> bool:
         """Whether a pass narrows until a latency is met."""
         return any(map(has_latency, self.passes))
+
+    def at_size(self, resolution: str, remark: str) -> Plan:
+        """The plan that ``--resolution auto`` comes to: a size, or ``keep``; ``remark`` says why."""
+        passes = with_resolution(self.passes, resolution)
+        update = {"resolution": resolution, "passes": _specs(passes)}
+        recipe = self.recipe.model_copy(update=update)
+        return replace(self, recipe=recipe, passes=passes, remarks=(*self.remarks, remark))
+
+    def preprocess_for(self, model: ir.Model) -> Preprocess:
+        """How pictures are prepared for ``model``, whose picture may have another size than the source's."""
+        given = self.recipe.preprocess.build()
+        if InputSpec.of(model) == InputSpec.of(self.model):
+            return given
+        return given.at(size_of(self.model), size_of(model))
 
     @property
     def label_offset(self) -> int:
@@ -120,6 +142,7 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
     told = told_of(recipe, model)
     recipe, remarks = with_told(recipe, told)
     preprocess = recipe.preprocess.build()
+    check_size(passes, model, recipe.model, preprocess, loading)
     preprocess.check_inputs([spec.channels for spec in InputSpec.of(model) if spec.shape])
     data = evaluation = None
     if recipe.data is not None:
@@ -152,7 +175,10 @@ def check_budgets(recipe: Recipe, passes: Sequence[Pass], model: ir.Model) -> No
     spent = cost(model)
     whole = {"macs": spent.macs, "params": spent.params, "size": spent.weight_bytes}
     given = [
-        parse_budget(f"{unit}={text}") for one in passes for unit in whole if (text := getattr(one, unit, ""))
+        parse_budget(f"{unit}={text}")
+        for one in passes
+        for unit, text in budgets_in(one).items()
+        if text and unit in whole
     ]
     for budget in (*given, *([parse_budget(recipe.budget)] if recipe.budget else [])):
         source = whole.get(budget.unit, 0)
@@ -198,7 +224,7 @@ def _resolved(
     """The recipe with nothing left open: hashes, fingerprints, every pass with its options, versions."""
     update: dict[str, Any] = {
         "model": recipe.model.model_copy(update={"sha256": sha256}),
-        "passes": tuple(PassSpec(name=one.name, options=options_of(one)) for one in passes),
+        "passes": _specs(passes),
         "edgec": __version__,
         "versions": {**versions(), **_plugin_versions(recipe, passes)},
     }
@@ -207,6 +233,10 @@ def _resolved(
     if recipe.eval is not None and evaluation is not None:
         update["eval"] = recipe.eval.model_copy(update={"fingerprint": evaluation.fingerprint})
     return recipe.model_copy(update=update)
+
+
+def _specs(passes: tuple[Pass, ...]) -> tuple[PassSpec, ...]:
+    return tuple(PassSpec(name=one.name, options=options_of(one)) for one in passes)
 
 
 def _plugin_versions(recipe: Recipe, passes: tuple[Pass, ...]) -> dict[str, str]:

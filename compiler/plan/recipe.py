@@ -155,6 +155,8 @@ class Recipe(_Closed):
         | None
     ) = None
     """None: the default pipeline for the budget and the precision."""
+    resolution: fields.ResolutionField = fields.KEEP
+    """Of the input: keep the model's, a size, or auto: whichever meets the budget with the least loss."""
     gates: Gates = Gates()
     seed: fields.SeedField = 0
     threads: fields.ThreadsField = 1
@@ -180,6 +182,10 @@ class Recipe(_Closed):
                 if given:
                     why = f"{key} is about TFLite files, and the formats are {', '.join(self.formats)}"
                     raise ValueError(f"{why}. Add tflite to the formats, or leave it out")
+        if self.resolution == fields.AUTO and self.budget is None and self.passes is None:
+            raise ValueError(
+                "resolution: auto takes part in a budget, and there is none. Add budget, or name a size"
+            )
         if self.gates.max_drop is not None and self.data is None and self.eval is None:
             raise ValueError("gates.max_drop has nothing to judge on. Add data or eval")
         return self

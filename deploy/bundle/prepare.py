@@ -77,10 +77,8 @@ class Preparation:
         steps = self.steps
         image = ImageOps.exif_transpose(image).convert("L" if steps["channels"] == "gray" else "RGB")
         sizes, bilinear = steps["resize"], getattr(Image, "Resampling", Image).BILINEAR
-        if sizes and len(sizes) == 1:
-            ratio = sizes[0] / min(image.size)
-            width, height = (max(sizes[0], round(side * ratio)) for side in image.size)
-            image = image.resize((width, height), bilinear)
+        if steps.get("zoom") or (sizes and len(sizes) == 1):
+            image = image.resize(self._sides(image.size)[::-1], bilinear)
         elif sizes and steps["letterbox"] is None:
             image = image.resize((sizes[1], sizes[0]), bilinear)
         elif sizes:
@@ -94,6 +92,19 @@ class Preparation:
                 raise AgentError("data", f"the picture is smaller than the crop of {height}x{width}")
             pixels = pixels[top : top + height, left : left + width]
         return pixels[:, :, ::-1] if steps["channels"] == "bgr" else pixels
+
+    def _sides(self, size: Tuple[int, int]) -> Tuple[int, int]:
+        """Height and width that a picture of this width and height is resized to, before the crop."""
+        sizes = self.steps["resize"] or size[::-1]
+        if len(sizes) == 1:
+            ratio = sizes[0] / min(size)
+            sizes = [max(sizes[0], round(side * ratio)) for side in size[::-1]]
+        if self.steps.get("zoom"):
+            sides = zip(sizes, self.steps["zoom"], self.steps["crop"])
+            sizes = [
+                max(round(one * zoom), part if one * zoom > part - 1 else 1) for one, zoom, part in sides
+            ]
+        return sizes[0], sizes[1]
 
     def _letterboxed(self, image: Any, height: int, width: int, how: Any) -> Any:
         """Fitted into height and width, the rest grey: at the bottom and the right, or on both sides alike."""

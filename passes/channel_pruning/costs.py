@@ -80,8 +80,8 @@ def source_cost(budget: Budget, context: Context) -> float:
     """What the source model costs in the budget's unit: relative budgets are shares of it."""
     if budget.unit == "latency" and context.prices is not None:
         return context.prices.source_ms
-    teacher, scale = context.teacher, SOURCE_BYTES
-    return cost_of(budget, teacher, channel_groups(teacher), context.target, scale, context.prices).total({})
+    source, scale = context.source, SOURCE_BYTES
+    return cost_of(budget, source, channel_groups(source), context.target, scale, context.prices).total({})
 
 
 def cost_of(

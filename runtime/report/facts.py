@@ -126,7 +126,7 @@ def changes(report: Report) -> list[Change]:
         accuracy = replace(
             accuracy, verdict="in doubt", good=False, phrase="accuracy in doubt, see the inputs"
         )
-    found = [_size(report, artifact), _macs(report), _latency(report, artifact), accuracy]
+    found = [_size(report, artifact), _input(report), _macs(report), _latency(report, artifact), accuracy]
     return [change for change in found if change is not None]
 
 
@@ -138,6 +138,22 @@ def _size(report: Report, artifact: Artifact | None) -> Change | None:
     basis = f"{artifact.path} on disk"
     share = _share(before, after)
     return Change("Size", size(before), size(after), text, good, share, basis, phrase=_changed(text))
+
+
+def _input(report: Report) -> Change | None:
+    """The picture's size, where it is another one."""
+    found = report.resolution
+    if found is None or found.size == found.source:
+        return None
+    share = found.size[0] * found.size[1] / (found.source[0] * found.source[1])
+    word = f"{abs(1 - share):.0%} {'fewer' if share < 1 else 'more'} pixels"
+    basis = "the same pictures; the source is judged at its own size"
+    return Change("Input", pixels(found.source), f"{pixels(found.size)} px", word, None, share, basis)
+
+
+def pixels(size: tuple[int, int]) -> str:
+    """``160``, or ``160x192`` (height x width)."""
+    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 
 def _macs(report: Report) -> Change:

@@ -358,6 +358,38 @@ class Metric(Part):
     lower_is_better: bool = False
 
 
+class SizePoint(Part):
+    """One input size that was compared: the loss on calibration samples that no pass saw, and what it costs.
+
+    ``alone``: of the network at that size with its weights as they are; ``loss``: of it under the budget, None where that was
+    not tried. Losses are in the unit that `Resolution.measure` names.
+    """
+
+    size: tuple[int, int]
+    share: float
+    """Of the source's cost in the budget's unit, without the budget's passes."""
+    alone: Figure = None
+    expected: Figure = None
+    """The loss under the budget that ``alone`` and the source's own curve let one expect; what is tried is chosen by it."""
+    loss: Figure = None
+    error: Figure = None
+    """Standard error of the difference to keeping the size, paired by sample."""
+    why: str = ""
+    """The size cannot be: the node that forbids it, and why."""
+
+
+class Resolution(Part):
+    """The input's height and width, of the source and of the artifacts."""
+
+    source: tuple[int, int]
+    size: tuple[int, int]
+    inputs: tuple[ModelInput, ...] = ()
+    """Of the artifacts."""
+    measure: str = ""
+    points: tuple[SizePoint, ...] = ()
+    """What ``--resolution auto`` compared."""
+
+
 class DataInfo(Part):
     """The calibration data (``random``: noise that was asked for), and the evaluation data if any."""
 
@@ -392,6 +424,8 @@ class Report(Part):
     latency: LatencySection | None = None
     layers: tuple[Layer, ...] = ()
     tradeoff: Tradeoff | None = None
+    resolution: Resolution | None = None
+    """Where the input has another size than the source's, or others were compared."""
     recipe: Options = {}
     command: str = ""
     """The command that reproduces the run, to be pasted; empty: one is made from ``recipe.yaml``."""
@@ -402,6 +436,11 @@ class Report(Part):
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     peak_rss_mb: Figure = None
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """Of the artifacts."""
+        return self.model.inputs if self.resolution is None else self.resolution.inputs
 
     @property
     def passed(self) -> bool:

@@ -7,7 +7,7 @@ other has no box of its class, above the same score, that overlaps it by half.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class DetectionTally:
     """Running counts over batches of two networks' outputs; `figures` gives the detection object of report.json."""
 
     head: Head
+    theirs: Head | None = None
+    """Of the other network, where its picture has another size."""
     threshold: float = THRESHOLD
     source: int = 0
     found: int = 0
@@ -37,16 +39,19 @@ class DetectionTally:
     shifts: list[float] = field(default_factory=list)
 
     def add(self, teacher: Sequence[Array], student: Sequence[Array]) -> None:
-        """One batch of the outputs of both, in the source's layout."""
-        for wanted, made in zip(self._boxes(teacher), self._boxes(student), strict=True):
+        """One batch of the outputs of both, in the source's layout; boxes are compared in the source's pixels."""
+        theirs = self.theirs or self.head
+        found, scale = self._boxes(student, theirs), theirs.to_pixels_of(self.head, teacher)
+        for wanted, other in zip(self._boxes(teacher, self.head), found, strict=True):
+            made = replace(other, corners=other.corners * scale)
             pairs = matched(wanted, made, SAME)
             self.source += len(wanted)
             self.found += len(made)
             self.kept += len(pairs)
             self.shifts += [float(made.scores[b] - wanted.scores[a]) for a, b in pairs]
 
-    def _boxes(self, outputs: Sequence[Array]) -> list[Boxes]:
-        decoded = self.head.decode(outputs)
+    def _boxes(self, outputs: Sequence[Array], head: Head) -> list[Boxes]:
+        decoded = head.decode(outputs)
         above = [boxes.take(np.flatnonzero(boxes.scores >= self.threshold)) for boxes in decoded]
         return [suppressed(boxes, SUPPRESSION) for boxes in above]
 

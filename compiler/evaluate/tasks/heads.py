@@ -26,6 +26,8 @@ Kind = Literal["yolov8", "yolov5", "yolox", "ssd"]
 STRIDES = ((8, 16, 32), (8, 16, 32, 64))
 ANCHORS = 3
 """Per cell, of YOLOv5 and v7."""
+MOST_SHARE = 4.0
+"""Corners in shares of the picture's sides stay below it, wherever they lie; corners in pixels do not."""
 LOW = 0.01
 """Rows below this score are dropped before anything else."""
 
@@ -49,6 +51,17 @@ class Head:
             return [self._rows(*pair) for pair in zip(boxes, scores, strict=True)]
         rows = boxes.transpose(0, 2, 1) if self.kind == "yolov8" else boxes
         return [self._yolo(sample.astype(np.float64)) for sample in rows]
+
+    def to_pixels_of(self, source: Head, outputs: Sequence[Array]) -> Array:
+        """What corners (x1, y1, x2, y2) are multiplied by, to be where those of ``source`` are; ``outputs`` are of the source.
+
+        Boxes in shares of the picture (SSD) are there already.
+        """
+        shares = source.kind == "ssd" and float(np.abs(outputs[source.outputs[0]]).max()) <= MOST_SHARE
+        if shares or source.size == self.size:
+            return np.ones(4)
+        tall, wide = source.size[0] / self.size[0], source.size[1] / self.size[1]
+        return np.array([wide, tall, wide, tall])
 
     def _yolo(self, rows: Array) -> Boxes:
         centres, sizes, scores = rows[:, :2], rows[:, 2:4], rows[:, 4:]

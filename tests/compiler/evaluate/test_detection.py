@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgec.compiler.evaluate.quality import Tally
+from edgec.compiler.evaluate.quality import Judge, Tally
 from edgec.compiler.evaluate.tasks.boxes import Boxes, matched, overlaps, suppressed
 from edgec.compiler.evaluate.tasks.detection import DetectionTally
 from edgec.compiler.evaluate.tasks.heads import Head, find_head
@@ -144,7 +144,7 @@ def test_ruined_scores_are_the_headline_though_the_sum_is_fine() -> None:
     source = np.concatenate([rng.uniform(0, 640, (2, 4, 10)), rng.uniform(0, 1, (2, 3, 10))], 1)
     ruined = source.copy()
     ruined[:, 4:] = 0
-    tally = Tally(parts_of(model))
+    tally = Tally(Judge(parts_of(model)))
     tally.add(2, {"y": source}, {"y": ruined}, None)
     figures = tally.figures()
     assert figures["sqnr_db"] == pytest.approx(0.0, abs=1e-9)

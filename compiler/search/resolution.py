@@ -1,0 +1,223 @@
+"""`--resolution auto`: the size of the input that meets the budget with the least loss.
+
+1. Every smaller size that the network can take, and that costs no less than the budget but for the first, is looked at with its
+   weights as they are. That is a few forward passes.
+2. The budget's passes run once at the source's size. Their own curve (modelled error against cost) says what they would lose for
+   less: so each size has an expected loss, that of its pixels and that of the rest of the budget.
+3. The passes run at the sizes that expect least, at most `TRIALS`. Losses are compared on calibration samples that these runs did
+   not see, paired by sample; keeping the size wins ties.
+
+What wins is compiled afterwards with all samples, as if it had been named.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.compiler.pipeline.run import Step, run_pipeline
+from edgec.compiler.pipeline.steps import context_of
+from edgec.compiler.pipeline.workspace import Workspace
+from edgec.compiler.plan.defaults import PRECISION_PASSES
+from edgec.compiler.plan.fields import AUTO, KEEP
+from edgec.compiler.plan.plan import Plan
+from edgec.compiler.search.candidates import Candidate, Refusal, candidates, expected_loss
+from edgec.compiler.search.loss import Reference
+from edgec.graph.cost import cost
+from edgec.graph.data import Dataset
+from edgec.graph.resolution.axes import SizeError
+from edgec.graph.resolution.resize import size_of
+from edgec.passes.base import Context, LatencyModel, Pass
+from edgec.passes.budget import Budget, budgets_in, parse_budget
+from edgec.passes.channel_pruning.costs import milliseconds
+from edgec.passes.resize_input import ResizeInput, shown
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Size = tuple[int, int]
+TRIALS = 3
+"""Sizes, besides the source's own, at which the budget's passes run."""
+APART, MOST_APART = 0.25, 128
+"""Share of the samples that judge, and so many at most."""
+CLEARLY = 1.0
+"""Standard errors by which another size must lose less than the source's own."""
+NO_SAVING = ("size", "params")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One size, as `runtime.report.schema.SizePoint` has it; losses are means over the samples."""
+
+    size: Size
+    share: float
+    alone: float | None = None
+    expected: float | None = None
+    loss: float | None = None
+    error: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What was compared, and what was chosen."""
+
+    chosen: Size
+    measure: str = ""
+    points: tuple[Point, ...] = ()
+
+
+def choose_size(plan: Plan, prices: LatencyModel | None, space: Workspace) -> tuple[Plan, Compared | None]:
+    """The plan at the size that meets its budget with the least loss; as it is where its recipe does not ask for that."""
+    if plan.recipe.resolution != AUTO:
+        return plan, None
+    budget = _budget(plan.passes)
+    if budget is None:
+        return plan.at_size(KEEP, "resolution: no pass has a budget, so the input keeps its size"), None
+    if budget.unit in NO_SAVING:
+        what = f"resolution: another size saves nothing of {budget.text}, so none was tried"
+        return plan.at_size(KEEP, what), None
+    data = plan.fitting_data()
+    if data is None or len(data) < 2:
+        return plan.at_size(
+            KEEP, "resolution: there are no samples to compare sizes on, so the input keeps its size"
+        ), None
+    try:
+        search = _Search.of(plan, budget, prices, data, space)
+        compared = search.run()
+    except SizeError as error:
+        return plan.at_size(KEEP, f"resolution: the input keeps its size: {error}"), None
+    source = size_of(plan.model)
+    if compared.chosen == source:
+        return plan.at_size(KEEP, _said(compared, source)), compared
+    return plan.at_size(shown(compared.chosen), _said(compared, source)), compared
+
+
+def _budget(passes: Sequence[Pass]) -> Budget | None:
+    for one in passes:
+        for unit, text in budgets_in(one).items():
+            if text:
+                return parse_budget(f"{unit}={text}")
+    return None
+
+
+def _said(compared: Compared, source: Size) -> str:
+    tried = [f"{shown(one.size)} px {one.loss:.3f}" for one in compared.points if one.loss is not None]
+    what = "kept" if compared.chosen == source else f"{shown(source)} → {shown(compared.chosen)} px"
+    if not tried:
+        return f"resolution: {what}: no smaller size was worth a trial"
+    return f"resolution: {what}: {', '.join(tried)} ({compared.measure})"
+
+
+@dataclass
+class _Search:
+    """One search; ``trials`` grows with every run of the passes."""
+
+    plan: Plan
+    budget: Budget
+    prices: LatencyModel | None
+    context: Context
+    reference: Reference
+    space: Workspace
+    losses: dict[Size, Array] = field(default_factory=dict)
+    points: dict[Size, Point] = field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        plan: Plan, budget: Budget, prices: LatencyModel | None, data: Dataset, space: Workspace
+    ) -> _Search:
+        share = min(APART, MOST_APART / len(data))
+        fit, select = data.split(share, plan.recipe.seed)
+        context = replace(context_of(plan, prices, space), data=fit)
+        reference = Reference.of(plan.model, select, plan.recipe.threads)
+        return _Search(plan, budget, prices, context, reference, space)
+
+    def run(self) -> Compared:
+        """Raises SizeError where no other size is possible."""
+        source = size_of(self.plan.model)
+        whole, limit = self._cost(self.plan.model), self._limit()
+        found, refusals = candidates(self.plan.model, self._cost, limit)
+        self._note(refusals, whole)
+        for one in found:
+            self.points[one.size] = Point(one.size, one.cost / whole, self._alone(one))
+        self.points[source] = Point(source, 1.0, 0.0)
+        if found and limit < whole:
+            curve, keep = self._try(source)
+            base = self._source_cost() / whole
+            curve = [(share * base, error) for share, error in curve]
+            for one in found:
+                rest = expected_loss(curve, limit / whole, limit / one.cost, keep)
+                point = self.points[one.size]
+                self.points[one.size] = replace(point, expected=(point.alone or 0.0) + rest)
+            for size in self._worth_trying(found, keep):
+                self._try(size)
+        chosen = self._best(source)
+        ordered = sorted(self.points.values(), key=lambda one: -one.size[0] * one.size[1])
+        return Compared(chosen, self.reference.measure, tuple(ordered))
+
+    def _worth_trying(self, found: Sequence[Candidate], keep: float) -> list[Size]:
+        """Those that expect least, and less than keeping the size loses."""
+        hopeful = [self.points[one.size] for one in found]
+        ranked = sorted(hopeful, key=lambda one: one.expected or 0.0)
+        return [one.size for one in ranked if (one.expected or 0.0) < keep][:TRIALS]
+
+    def _best(self, source: Size) -> Size:
+        """The least loss; another size than the source's must be clearly better."""
+        if source not in self.losses:
+            return source
+        kept, best = self.losses[source], source
+        for size, losses in self.losses.items():
+            gain = kept - losses
+            error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else 0.0
+            self.points[size] = replace(self.points[size], error=error)
+            if gain.mean() > CLEARLY * error and losses.mean() < self.losses[best].mean():
+                best = size
+        return best
+
+    def _alone(self, one: Candidate) -> float:
+        return float(self.reference.losses(one.model).mean())
+
+    def _try(self, size: Size) -> tuple[list[tuple[float, float]], float]:
+        """Run the passes in front of the number formats at ``size``: their curve, and the loss."""
+        started = time.perf_counter()
+        passes = [one for one in self.plan.passes if one.name not in PRECISION_PASSES]
+        if size != size_of(self.plan.model):
+            passes.insert(0, ResizeInput(size=shown(size)))
+        self.space.settings.progress.say(f"resolution: trying {shown(size)} px")
+        steps = run_pipeline(
+            passes, self.plan.model, self.context, cache=self.space.cache, resume=self.space.settings.resume
+        )
+        losses = self.reference.losses(steps[-1].model)
+        self.losses[size] = losses
+        self.points[size] = replace(self.points[size], loss=float(losses.mean()))
+        entry: Mapping[str, Any] = {
+            "name": "resolution", "size": list(size), "loss": float(losses.mean()), "seconds": time.perf_counter() - started,
+        }  # fmt: skip
+        self.space.folder.log({"time": time.time(), **entry})
+        return _curve(steps), float(losses.mean())
+
+    def _note(self, refusals: Sequence[Refusal], whole: float) -> None:
+        for one in refusals:
+            area = one.size[0] * one.size[1] / np.prod(size_of(self.plan.model))
+            self.points[one.size] = Point(one.size, float(area), why=one.why)
+
+    def _cost(self, model: ir.Model) -> float:
+        if self.budget.unit == "latency":
+            return milliseconds(self.plan.target, self.prices).model_ms(cost(model))
+        return float(cost(model).macs)
+
+    def _source_cost(self) -> float:
+        if self.budget.unit == "latency" and self.prices is not None:
+            return self.prices.source_ms
+        return self._cost(self.plan.model)
+
+    def _limit(self) -> float:
+        return self.budget.limit(self._source_cost())
+
+
+def _curve(steps: Sequence[Step]) -> list[tuple[float, float]]:
+    """(cost as a share of the source's, modelled error) of the first pass that searched."""
+    return next(([(c, e) for c, e in one.data["tradeoff"]] for one in steps if "tradeoff" in one.data), [])

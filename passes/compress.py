@@ -28,23 +28,21 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from edgec.graph.channels import ChannelGroup, groups, remove
+from edgec.graph.channels import ChannelGroup, groups
 from edgec.graph.errors import UsageError, did_you_mean
-from edgec.graph.sharing import SharedWeights
 from edgec.passes.base import Context, LayerReport, Note, PassResult, option
 from edgec.passes.budget import Budget
 from edgec.passes.channel_pruning.costs import cost_of, source_cost
 from edgec.passes.channel_pruning.criteria import obs_curves
 from edgec.passes.channel_pruning.figures import figures
 from edgec.passes.channel_pruning.products import product_curves
-from edgec.passes.channel_pruning.removal import Removals, compensate, removals_of, rows_gone
+from edgec.passes.channel_pruning.removal import Removals, removals_of, rows_gone, take_out
 from edgec.passes.channel_pruning.statistics import consumers_of
 from edgec.passes.channel_pruning.trials import of_group
 from edgec.passes.decomposition.cuts import CHANNEL, DEPTHWISE, SEPARABLE, SPATIAL, SVD, TUCKER, Form
 from edgec.passes.decomposition.joint import Choices, Joint, narrowed
 from edgec.passes.decomposition.ranks import Price, Way
 from edgec.passes.decomposition.run import Decomposition, cut, price_of, refusal
-from edgec.passes.refit.channel_map import record_removal
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.sensitivity.measure import measure, scaled_errors
 from edgec.passes.sensitivity.validation_split import validation_split
@@ -181,13 +179,8 @@ class Compress(Decomposition):
         removals: Removals,
         ways: Mapping[str, Way],
     ) -> list[LayerReport]:
-        shared = SharedWeights.of(model.graph)
-        compensate(choices.statistics, choices.groups, removals)
-        shared.restore(model.graph)  # before removal looks for what goes together
         gone = {name: rows_gone(one, choices.groups, removals) for name, one in choices.statistics.items()}
-        record_removal(model, tuple(found), removals)
-        remove(model, removals)
-        shared.restore(model.graph)
+        take_out(model, found, choices.statistics, removals)
         layers, reports = layers_of(model), []
         for one in choices.candidates:
             if one.name in ways:

@@ -24,8 +24,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.channels import ChannelGroup, groups, remove
-from edgec.graph.sharing import SharedWeights
+from edgec.graph.channels import ChannelGroup, groups
 from edgec.graph.values import SHARE
 from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.budget import UNITS, Budget, budget_option, sole_budget
@@ -39,11 +38,10 @@ from edgec.passes.channel_pruning.criteria import (
 )
 from edgec.passes.channel_pruning.figures import figures
 from edgec.passes.channel_pruning.products import product_curves
-from edgec.passes.channel_pruning.removal import compensate, removals_of
+from edgec.passes.channel_pruning.removal import removals_of, take_out
 from edgec.passes.channel_pruning.statistics import ConsumerStatistics, consumers_of, gather
 from edgec.passes.channel_pruning.trials import of_group
 from edgec.passes.options import BYTES, MULTIPLE, RIDGE, ROWS
-from edgec.passes.refit.channel_map import record_removal
 from edgec.passes.refit.fit import FitOptions
 from edgec.passes.refit.layer_fits import Batches, wants_flips
 from edgec.passes.sensitivity.measure import measure, scaled_errors
@@ -105,13 +103,7 @@ class PruneChannels(Pass):
             errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}
         chosen = self._allocate(errors, cost, limit, context)
         removals = removals_of(curves, chosen.widths)
-        shared = SharedWeights.of(model.graph)
-        if self.criterion == "obs":
-            compensate(statistics, prunable, removals)
-            shared.restore(model.graph)  # before removal looks for what goes together
-        record_removal(model, found, removals)
-        remove(model, removals)
-        shared.restore(model.graph)
+        take_out(model, found, statistics if self.criterion == "obs" else {}, removals)
         notes += [Note(why, node=name) for name, why in refused.items()]
         notes[:0] = self._summary(budget, chosen, limit, source, removals, self._multiple(context))
         return PassResult(

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
-from edgec.graph.channels import ChannelGroup
+from edgec.graph.channels import ChannelGroup, remove
+from edgec.graph.sharing import SharedWeights
 from edgec.passes.channel_pruning.statistics import ConsumerStatistics
+from edgec.passes.refit.channel_map import record_removal
 from edgec.passes.solvers.obs import Curve
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -22,7 +25,23 @@ def removals_of(curves: Mapping[str, Curve], widths: Mapping[str, int]) -> Remov
     return {name: units for name, units in found.items() if units}
 
 
-def compensate(
+def take_out(
+    model: ir.Model,
+    found: Sequence[ChannelGroup],
+    statistics: Mapping[str, ConsumerStatistics],
+    removals: Removals,
+) -> None:
+    """Remove the channels from ``model``, in place. The layers of ``statistics`` get re-fitted weights first; what shared a
+    weight shares it again."""
+    shared = SharedWeights.of(model.graph)
+    _compensate(statistics, found, removals)
+    shared.restore(model.graph)  # before removal looks for what goes together
+    record_removal(model, tuple(found), removals)
+    remove(model, removals)
+    shared.restore(model.graph)
+
+
+def _compensate(
     statistics: Mapping[str, ConsumerStatistics], groups: Sequence[ChannelGroup], removals: Removals
 ) -> None:
     """Write the re-fitted weights into every layer that loses inputs."""

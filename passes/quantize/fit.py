@@ -22,7 +22,7 @@ from edgec.graph.views import shape_of
 from edgec.passes.base import Choice, Context, LayerReport
 from edgec.passes.incremental.executor import IncrementalExecutor, visits
 from edgec.passes.incremental.store import ActivationStore
-from edgec.passes.quantize.layer import Layer, layers
+from edgec.passes.quantize.layer import QuantisedLayer, layers
 from edgec.passes.solvers import gptq as rounding
 from edgec.passes.solvers.gram import Gram, targets_at
 from edgec.passes.solvers.guard import held_count
@@ -150,11 +150,10 @@ class _Visits:
             yield found[name]
 
 
-def _moments(layer: Layer, student: _Visits, teacher: _Visits, seed: int) -> tuple[Gram, Held]:
+def _moments(layer: QuantisedLayer, student: _Visits, teacher: _Visits, seed: int) -> tuple[Gram, Held]:
     """Statistics of the samples to fit on, and the rows of those to judge on."""
     samples = sum(student.sizes)
-    groups, inputs = layer.patches.group, layer.patches.unknowns - 1
-    outputs = layer.source.out_channels // groups
+    (groups, outputs), inputs = layer.outputs, layer.patches.unknowns - 1
     seen, held = Gram.zeros(groups, inputs + 1, outputs), Held()
     affordable = ROW_FLOPS / (groups * (inputs + 1) ** 2)
     wanted = max(min(ENOUGH_ROWS[0] + ENOUGH_ROWS[1] * inputs, affordable), FEWEST_PER_UNKNOWN * inputs)
@@ -184,7 +183,7 @@ def _moments(layer: Layer, student: _Visits, teacher: _Visits, seed: int) -> tup
     return seen, held
 
 
-def _fit_layer(layer: Layer, seen: Gram, held: Held, options: FitOptions) -> LayerReport:
+def _fit_layer(layer: QuantisedLayer, seen: Gram, held: Held, options: FitOptions) -> LayerReport:
     codes, scales, bias = layer.quantised()
     before = _joined(codes * scales[..., None], bias)
     tried = _Tried([], 1.0, ())
@@ -218,7 +217,7 @@ class _Tried:
     choices: tuple[Choice, ...]
 
 
-def _candidates(layer: Layer, seen: Gram, held: Held, options: FitOptions) -> _Tried:
+def _candidates(layer: QuantisedLayer, seen: Gram, held: Held, options: FitOptions) -> _Tried:
     """All that is tried for one layer, the simplest first."""
     codes, scales, _ = layer.quantised()
     covariance, means = _centred(seen)
@@ -255,7 +254,7 @@ def _centred(seen: Gram) -> tuple[Array, tuple[Array, Array]]:
     return covariance, (mean, seen.s[:, -1, :] / seen.rows)
 
 
-def _scales(layer: Layer, H: Array, weight: Array, options: FitOptions) -> Array:
+def _scales(layer: QuantisedLayer, H: Array, weight: Array, options: FitOptions) -> Array:
     _, old, _ = layer.quantised()
     if not layer.per_channel:
         return old
@@ -273,7 +272,7 @@ class _Refitted:
     choices: tuple[Choice, ...]
 
 
-def _refit(layer: Layer, seen: Gram, held: Held) -> _Refitted:
+def _refit(layer: QuantisedLayer, seen: Gram, held: Held) -> _Refitted:
     """From the strongest pull towards the old weights to the weakest, as long as held-out samples gain."""
     start = _joined(layer.weight, layer.bias)
     solved = [ridge(seen.h, seen.s, start, strength, carried=CARRIED) for strength in STRENGTHS]
@@ -288,7 +287,12 @@ def _refit(layer: Layer, seen: Gram, held: Held) -> _Refitted:
 
 
 def _with_bias(
-    label: str, layer: Layer, stored: Array | None, scales: Array, codes: Array, means: tuple[Array, Array]
+    label: str,
+    layer: QuantisedLayer,
+    stored: Array | None,
+    scales: Array,
+    codes: Array,
+    means: tuple[Array, Array],
 ) -> Candidate:
     """A candidate with the bias that makes the mean output right; without a bias to set, the old one."""
     real = codes * scales[..., None]
@@ -304,11 +308,11 @@ def _joined(weight: Array, bias: Array) -> Array:
     return joined
 
 
-def _batch(model: ir.Model, found: Sequence[Layer]) -> int:
+def _batch(model: ir.Model, found: Sequence[QuantisedLayer]) -> int:
     largest = 1
     for layer in found:
         size = 4
-        for axis in shape_of(layer.origin.outputs[0]):
+        for axis in shape_of(layer.origin.y):
             size *= axis or 1
         largest = max(largest, size)
     return max(1, min(32, BATCH_BYTES // largest))

@@ -1,11 +1,12 @@
-"""A linear layer of a quantised graph beside its float original, in the shape that the solvers take.
+"""A linear layer of a quantised graph beside its float original (`refit.layers`), in the shape that the solvers take.
 
 Weights are matrices (g, o, d): groups, outputs per group, inputs per group times kernel positions, in the
-order of `solvers.gram.Patches`. A fully connected layer is a convolution without spatial axes.
+order of `solvers.gram.Patches`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.batch import as_inside
 from edgec.graph.sharing import shares_weight
-from edgec.graph.views import ConvView, GemmView, attribute, constant, set_constant, shape_of
+from edgec.graph.views import attribute, constant, set_constant
 from edgec.passes.quantize.weights import guard_bias, quantise_bias
+from edgec.passes.refit.layers import Layer
 from edgec.passes.solvers.gram import Patches
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -47,33 +48,39 @@ class Dequantised:
 
 
 @dataclass(frozen=True)
-class Layer:
+class QuantisedLayer:
     """``node`` in the quantised graph, ``origin`` in the float one."""
 
     node: ir.Node
-    origin: ir.Node
-    patches: Patches
+    origin: Layer
     x: Dequantised
     w: Dequantised
     b: Dequantised | None
-    source: ConvView | GemmView
-    """The float weights."""
+
+    @property
+    def patches(self) -> Patches:
+        """The geometry of ``origin``, with a constant beside the inputs: a bias may be set that was none."""
+        return replace(self.origin.patches, bias=True)
 
     @property
     def weight(self) -> Array:
         """Float weight (g, o, d), float64."""
-        return _matrix(self.patches, self.source.weight)
+        return self._matrix(self.origin.view.weight)
 
     @property
     def bias(self) -> Array:
         """Float bias (g, o), float64."""
-        stored = self.source.bias
-        vector = np.zeros(self.source.out_channels) if stored is None else stored.astype(np.float64)
-        return vector.reshape(self.patches.group, -1)
+        stored = self.origin.view.bias
+        return np.zeros(self.outputs) if stored is None else stored.astype(np.float64).reshape(self.outputs)
+
+    @property
+    def outputs(self) -> tuple[int, int]:
+        """Groups, and outputs of each."""
+        return self.origin.patches.group, self.origin.outputs_per_group
 
     @property
     def name(self) -> str:
-        return self.node.name or ""
+        return self.origin.name
 
     @property
     def codes_name(self) -> str:
@@ -83,7 +90,7 @@ class Layer:
     @property
     def target_name(self) -> str:
         """What the layer computes in the float graph."""
-        return self.origin.outputs[0].name or ""
+        return self.origin.y.name or ""
 
     @property
     def per_channel(self) -> bool:
@@ -94,25 +101,29 @@ class Layer:
         """Input codes as float32, channels on axis 1."""
         scale, zero = self.x.params()
         x = (codes.astype(np.float32) - np.float32(zero)) * np.float32(scale)
-        return _as_map(self.node, x)
+        return self.origin.first(x)
 
     def targets(self, y: Array) -> Array:
         """What the float layer computes, channels on axis 1."""
-        return _as_map(self.node, y)
+        return self.origin.first(y)
 
     def quantised(self) -> tuple[Array, Array, Array]:
         """(codes (g, o, d) int8, scales (g, o), bias (g, o)), float64, as the graph has them."""
         codes = _outputs_first(self.node, np.asarray(constant(self.w.codes)))
-        matrix = _matrix(self.patches, codes).astype(np.int8)
         scales, _ = self.w.params()
-        rows = np.broadcast_to(scales.astype(np.float64).reshape(-1), (self.source.out_channels,))
-        return matrix, rows.reshape(self.patches.group, -1), self._stored_bias()
+        rows = np.broadcast_to(scales.astype(np.float64).reshape(-1), (math.prod(self.outputs),))
+        return self._matrix(codes).astype(np.int8), rows.reshape(self.outputs), self._stored_bias()
+
+    def _matrix(self, weight: Array) -> Array:
+        """(out, in/group, *kernel) as (g, o, d), float64."""
+        body: Array = self.patches.columns(weight, None)[:, :-1].transpose(0, 2, 1)
+        return body
 
     def _stored_bias(self) -> Array:
         if self.b is None:
-            return np.zeros((self.patches.group, self.source.out_channels // self.patches.group))
+            return np.zeros(self.outputs)
         codes = np.asarray(constant(self.b.codes), np.float64)
-        real: Array = (codes * self.b.params()[0].astype(np.float64)).reshape(self.patches.group, -1)
+        real: Array = (codes * self.b.params()[0].astype(np.float64)).reshape(self.outputs)
         return real
 
     def store(self, codes: Array | None, scales: Array | None, bias: Array) -> None:
@@ -134,7 +145,7 @@ class Layer:
             set_constant(self.b.scale, product)
 
 
-def layers(quantised: ir.Model, original: ir.Model) -> Iterator[Layer]:
+def layers(quantised: ir.Model, original: ir.Model) -> Iterator[QuantisedLayer]:
     """The quantised linear layers that ``original`` has too (same name and weight shape), in graph order.
 
     A weight that several layers read is no layer's own to fit: its codes are the nearest ones.
@@ -143,13 +154,13 @@ def layers(quantised: ir.Model, original: ir.Model) -> Iterator[Layer]:
     for node in quantised.graph:
         origin = origins.get(node.name)
         if origin is not None and origin.op_type == node.op_type and not shares_weight(origin):
-            found = _layer(node, origin)
+            found = _layer(node, Layer.of(origin))
             if found is not None:
                 yield found
 
 
-def _layer(node: ir.Node, origin: ir.Node) -> Layer | None:
-    if node.op_type not in ("Conv", "Gemm", "MatMul"):
+def _layer(node: ir.Node, origin: Layer | None) -> QuantisedLayer | None:
+    if origin is None:
         return None
     x, w = Dequantised.of(node.inputs[0]), Dequantised.of(node.inputs[1])
     b = Dequantised.of(node.inputs[2]) if len(node.inputs) > 2 else None
@@ -158,27 +169,9 @@ def _layer(node: ir.Node, origin: ir.Node) -> Layer | None:
     stored = constant(w.codes)
     if stored is None or stored.dtype != np.int8:
         return None
-    conv, gemm = ConvView.of(origin), GemmView.of(origin)
-    if conv is not None and conv.weight.shape == stored.shape:
-        patches = Patches(
-            conv.in_channels, conv.kernel, conv.strides, conv.pads, conv.dilations, conv.group, bias=True
-        )
-        return Layer(node, origin, patches, x, w, b, conv)
-    if gemm is not None and gemm.weight.shape == _outputs_first(node, stored).shape:
-        return Layer(node, origin, Patches(gemm.in_channels), x, w, b, gemm)
-    return None
-
-
-def _matrix(patches: Patches, weight: Array) -> Array:
-    """(out, in/group, *kernel) as (g, o, d), float64."""
-    body: Array = patches.columns(weight, None)[:, :-1].transpose(0, 2, 1)
-    return body
-
-
-def _as_map(node: ir.Node, x: Array) -> Array:
-    return (
-        as_inside(x, len(shape_of(node.outputs[0]))) if node.op_type == "Conv" else x.reshape(-1, x.shape[-1])
-    )
+    if origin.view.weight.shape != _outputs_first(node, stored).shape:
+        return None
+    return QuantisedLayer(node, origin, x, w, b)
 
 
 def _outputs_first(node: ir.Node, weight: Array) -> Array:

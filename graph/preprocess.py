@@ -149,13 +149,17 @@ class Preprocess:
         2. A crop is scaled, and with it what it is cut from: both sides, or the short one.
         3. A crop of pictures as they are, or another shape of one from a short side: what it is cut from is multiplied.
 
-        Each picture is resized once, from its own pixels.
+        Each picture is resized once, from its own pixels. Raises UsageError for a letterbox of another shape: places in it are
+        not those of the old one.
         """
         if new == old:
             return self
+        tall, wide = new[0] / old[0], new[1] / old[1]
+        if self.letterbox is not None and abs(tall / wide - 1) > _SAME_SHAPE:
+            hint = "Give a size of the same shape, or leave --letterbox out."
+            raise UsageError("a letterbox keeps its shape", why=f"{_by(old)} becomes {_by(new)}", hint=hint)
         if self.crop is None:
             return replace(self, resize=new)
-        tall, wide = new[0] / old[0], new[1] / old[1]
         sizes = self.resize
         if sizes is None or (len(sizes) == 1 and abs(tall / wide - 1) > _SAME_SHAPE):
             return replace(self, crop=new, zoom=(tall, wide))

@@ -135,11 +135,12 @@ def places(picture: ir.Value) -> tuple[int, int]:
 
 def _check(node: ir.Node, value: ir.Value, found: Walk) -> None:
     """At the source's size a rule must give what shape inference gave; and no map may vanish."""
-    axes = found.axes(value)
-    sizes = tuple(axis.old for axis in axes if not axis.batch)
-    inferred = tuple(one for one in value.shape or () if isinstance(one, int))
-    if value.shape is not None and sizes != inferred:
-        raise refused(node, f"its sizes {list(inferred)} are others than its rule says, {list(sizes)}")
+    axes, inferred = found.axes(value), list(value.shape or ())
+    pairs = zip(axes, inferred, strict=False)
+    wrong = any(isinstance(size, int) and not axis.batch and axis.old != size for axis, size in pairs)
+    if value.shape is not None and (wrong or len(axes) != len(inferred)):
+        sizes = [axis.old for axis in axes]
+        raise refused(node, f"its sizes {inferred} are others than its rule says, {sizes}")
     if any(axis.new < 1 for axis in axes):
         raise refused(node, "nothing of the map is left")
 

@@ -24,7 +24,8 @@ import onnx_ir as ir
 
 from edgec.compiler.emit.onnx import emit
 from edgec.compiler.pipeline.run import run_pipeline
-from edgec.graph.compare import compare, kl_divergence
+from edgec.compiler.verify.layers import compare_layers
+from edgec.graph.compare import kl_divergence
 from edgec.graph.cost import cost
 from edgec.graph.data import ArraySource, Dataset, InputSpec, open_data
 from edgec.graph.execute import Executor, session
@@ -176,13 +177,13 @@ def yolox(threads: int) -> None:
     calibration, held = data.split(0.25, 0)
     case = Case(teacher, calibration, held, np.empty(0), threads)
     print("| passes | output | SQNR, dB | cosine | MACs | seconds |\n|---|---|---|---|---|---|")
-    outputs = {value.name for value in teacher.graph.outputs}
     for text in BOTH:
         model, seconds = case.run(text.format("70%"))
         share = cost(model).macs / cost(teacher).macs
-        for found in compare(teacher, model, held, threads=threads):
-            if found.op == "output" or found.name in outputs:
-                cells = f"{found.sqnr_db:.1f} | {found.cosine:.4f} | {share:.1%} | {seconds:.0f}"
+        for found in compare_layers(teacher, model, held, threads=threads):
+            if found.output:
+                total = found.total
+                cells = f"{total.sqnr_db:.1f} | {total.cosine:.4f} | {share:.1%} | {seconds:.0f}"
                 print(f"| `{text.format('70%')}` | {found.name} | {cells} |", flush=True)
 
 

@@ -1,18 +1,15 @@
-"""How far two graphs, or two arrays, are apart."""
+"""How far two arrays are apart, and which values of two graphs can be held against each other."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.data import Dataset
 from edgec.graph.errors import ModelError
-from edgec.graph.execute import Executor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -172,34 +169,3 @@ def _static(value: ir.Value) -> tuple[int, ...] | None:
     if value.shape is None:
         return None
     return tuple(size for size in list(value.shape)[1:] if isinstance(size, int))
-
-
-def compare(
-    a: ir.Model, b: ir.Model, data: Dataset, *, batch_size: int = 1, threads: int = 1
-) -> tuple[Difference, ...]:
-    """Differences at every value that both graphs share by name, and at the outputs (matched by position), in order.
-
-    All shared values of one batch are held at once, hence the small ``batch_size``.
-
-    Raises ModelError where the graphs do not have the same inputs or number of outputs.
-    """
-    shared = common_values(a, b)
-    outputs = [(v.name or "", w.name or "") for v, w in zip(a.graph.outputs, b.graph.outputs, strict=False)]
-    if len(a.graph.outputs) != len(b.graph.outputs) or len(a.graph.inputs) != len(b.graph.inputs):
-        raise ModelError("the graphs have different numbers of inputs or outputs")
-    renamed = dict(zip([v.name for v in a.graph.inputs], [v.name for v in b.graph.inputs], strict=True))
-    left = Executor(a, outputs=[*(n for n, _, _ in shared), *(n for n, _ in outputs)], threads=threads)
-    right = Executor(b, outputs=[*(n for n, _, _ in shared), *(n for _, n in outputs)], threads=threads)
-    pairs = {name: (name, Difference(name, node, op)) for name, node, op in shared}
-    for mine, theirs in outputs:
-        pairs[mine] = (theirs, pairs[mine][1] if mine in pairs else Difference(mine, op="output"))
-    for feeds in data.batches(batch_size):
-        x, y = left.run(feeds), right.run({renamed[name] or name: array for name, array in feeds.items()})
-        for name, (other, difference) in pairs.items():
-            difference.add(x[name], y[other])
-    return tuple(difference for _, difference in pairs.values())
-
-
-def first_divergence(differences: Iterable[Difference], limit_db: float) -> Difference | None:
-    """The first value, in graph order, whose SQNR is below ``limit_db``."""
-    return next((difference for difference in differences if difference.sqnr_db < limit_db), None)

@@ -14,8 +14,11 @@ from edgec.graph import values as admitted
 from edgec.graph.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
 
+    from edgec.compiler.verify.layers import Compared, Verdict
     from edgec.graph.data import Dataset
 
 
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
     default=0,
     help="For --samples and --data random.",
 )
-@click.option("--bisect", is_flag=True, help="Name the first layer that goes wrong.")
+@click.option(
+    "--bisect", is_flag=True, help="Name the first layer whose error is larger than its inputs explain."
+)
 @click.option(
     "--min-sqnr",
     type=params.number(admitted.Range(-300, 300)),
@@ -45,9 +50,10 @@ if TYPE_CHECKING:
 def command(a: str, b: str, **values: Any) -> int:
     """How far model B is from model A: per layer that both have, and at the outputs.
 
-    B may be a TFLite file: then outputs are compared, by running it.
+    Channels that equalisation rescaled are compared without their factors, and other layouts turned back. --bisect runs every layer
+    of B on A's values too: an error shows where it arises. B may be a TFLite file: then outputs are compared, by running it.
 
-    Exit code 1 when --min-sqnr (or --bisect) finds a layer or output below it.
+    Exit code 1 when --min-sqnr (or --bisect) finds an output below it.
     """
     if values["data"] is None:
         params.refuse(params.given("skip_bad", *SETTINGS), "without --data")
@@ -61,41 +67,67 @@ def command(a: str, b: str, **values: Any) -> int:
 
     shape, settings = values["input_shape"], loading(values)
     with begin(a, settings, input_shape=shape) as pending:
-        from edgec.compiler.cli.output import print_json, stdout, table
-        from edgec.graph.compare import compare, first_divergence
+        from edgec.compiler.verify.layers import Verdict, compare_layers
 
         first = pending.model()
     with begin(b, settings, input_shape=shape) as pending:
         second = pending.model()
     data = _inputs(first, values)
-    differences = compare(first, second, data, threads=values["threads"])
+    found = compare_layers(first, second, data, threads=values["threads"])
     limit = values["min_sqnr"] if values["min_sqnr"] is not None else (20.0 if values["bisect"] else None)
-    wrong = first_divergence(differences, limit) if limit is not None else None
+    verdict = None if limit is None else Verdict.of(found, limit)
     if values["as_json"]:
-        found = {"data": data.name, "samples": len(data), "layers": [d.to_dict() for d in differences]}
-        found["first_divergence"] = wrong.to_dict() if wrong is not None else None
-        print_json(found)
-        return 1 if wrong is not None else 0
-    rows = [
-        (d.name, d.op, f"{d.largest:.3g}", f"{d.relative:.2e}", f"{d.sqnr_db:.1f}", f"{d.cosine:.6f}")
-        for d in differences
-    ]
-    console = stdout()
+        _print_json(data, found, verdict)
+    else:
+        _print(found, verdict, values)
+    return 1 if verdict is not None and verdict.wrong is not None else 0
+
+
+def _print_json(data: Dataset, found: Sequence[Compared], verdict: Verdict | None) -> None:
+    from edgec.compiler.cli.output import print_json
+
+    named = None if verdict is None else verdict.first or verdict.wrong
+    print_json({
+        "data": data.name,
+        "samples": len(data),
+        "layers": [one.to_dict() for one in found],
+        "first_divergence": None if named is None else named.to_dict(),
+        "verdict": None if verdict is None else verdict.words(),
+    })  # fmt: skip
+
+
+def _print(found: Sequence[Compared], verdict: Verdict | None, values: dict[str, Any]) -> None:
+    from edgec.compiler.cli.output import stdout, table
+
     if not values["bisect"]:
-        console.print(
-            table(None, ("value", "op", "max", "relative", "SQNR dB", "cosine"), rows, right=(2, 3, 4, 5))
-        )
+        heads = ("value", "op", "max", "relative", "SQNR dB", "own dB", "cosine")
+        stdout().print(table(None, heads, [_row(one) for one in found], right=(2, 3, 4, 5, 6)))
+        scaled = [one for one in found if one.rescaled is not None]
+        if scaled:
+            low, high = min(one.rescaled[0] for one in scaled), max(one.rescaled[1] for one in scaled)  # type: ignore[index]
+            echo(
+                f"*: {B_SCALES} ({low:.2g} to {high:.2g} times), undone by what reads them; compared without that"
+            )
+        echo("own dB: what the layer itself adds, run on A's values")
     if not values["data"]:
         echo("compared on random noise; give --data for real inputs", err=True)
-    if wrong is not None:
-        before = differences[max(0, differences.index(wrong) - 1)]
-        echo(
-            f"first below {limit:g} dB: {wrong.name} ({wrong.op}), {wrong.sqnr_db:.1f} dB; the value before it has {before.sqnr_db:.1f} dB"
-        )
-        return 1
-    if limit is not None:
-        echo(f"no value is below {limit:g} dB")
-    return 0
+    if verdict is not None:
+        echo(verdict.words())
+
+
+B_SCALES = "channels that B holds at another scale"
+
+
+def _row(one: Compared) -> tuple[str, ...]:
+    total = one.total
+    name = total.name + (" *" if one.rescaled is not None else "")
+    figures = (
+        f"{total.largest:.3g}",
+        f"{total.relative:.2e}",
+        f"{total.sqnr_db:.1f}",
+        f"{one.own.sqnr_db:.1f}",
+    )
+    return (name, "output" if one.output else total.op, *figures, f"{total.cosine:.6f}")
 
 
 def _inputs(model: ir.Model, values: dict[str, Any]) -> Dataset:

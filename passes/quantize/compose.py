@@ -143,7 +143,7 @@ def build(
         reports = fit(corrected, prepared.original, fitting, options, context)
         after = score(teacher, corrected, check, threads=context.threads)
         change = f"{best.score.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
-        verdict = nearer(best.score, after)
+        verdict = nearer(best.score, after, drawn=options.weights)
         text = f"corrections ({options}): SQNR {change}{verdict.doubt}"
         notes.append(Note(text, "info" if verdict.kept else "reverted"))
         choices.append(Choice.of(f"corrections ({options})", verdict))

@@ -39,7 +39,7 @@ def correct(name: str, model: ir.Model, options: FitOptions, samples: int, conte
     reports = fit(corrected, original, fitting, options, context)
     after = score(original, corrected, check, threads=context.threads)
     text = f"SQNR {before.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
-    verdict = nearer(before, after)
+    verdict = nearer(before, after, drawn=options.weights)
     data = {"choices": [asdict(Choice.of("corrections", verdict))]}
     if not verdict.kept:
         return PassResult(model, False, (Note(text + verdict.doubt, "reverted"),), reports, data)

@@ -23,6 +23,8 @@ _LONGEST_NUMBER = 64
 _PREFIX = "tag:yaml.org,2002:"
 _TAGS = frozenset(_PREFIX + name for name in ("map", "seq", "str", "int", "float", "bool", "null"))
 _MERGE = _PREFIX + "merge"
+_BREAKS = "\x85\u2028\u2029"
+"""Ends of lines to YAML 1.1, besides the usual ones."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -48,6 +50,23 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, for texts with breaks that it garbles where it writes them out as they are."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    odd = any(sign in text for sign in _BREAKS)
+    return dumper.represent_scalar(_PREFIX + "str", text, style='"' if odd else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def write_yaml(values: object, *, width: int = 120) -> str:
+    """``values``, plain ones, as text that `parse_yaml` reads back as they are."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=width, allow_unicode=True)
 
 
 def read_yaml(path: str | Path, what: str) -> tuple[dict[str, Any], yaml.MappingNode]:

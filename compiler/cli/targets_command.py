@@ -49,16 +49,15 @@ def list_targets(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(name: str, as_json: bool) -> None:
     """Everything that is known about a target, and where from."""
-    import yaml
-
     from edgec.compiler.cli.output import print_json
+    from edgec.graph.yaml_file import write_yaml
     from edgec.targets import target
 
     values = target(name).model_dump(mode="json", exclude_none=True)
     if as_json:
         print_json(values)
     else:
-        echo_lines(yaml.safe_dump(values, sort_keys=False, width=110, allow_unicode=True), end="")
+        echo_lines(write_yaml(values, width=110), end="")
 
 
 @command.command("check")

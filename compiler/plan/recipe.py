@@ -17,7 +17,7 @@ from edgec.compiler.plan import fields
 from edgec.compiler.plan.fields import Format, Precision
 from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.preprocess import Preprocess
-from edgec.graph.yaml_file import read_yaml
+from edgec.graph.yaml_file import read_yaml, write_yaml
 from edgec.passes.base import Pass
 from edgec.passes.budget import parse_budget
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
@@ -199,7 +199,7 @@ class Recipe(_Closed):
     def to_yaml(self) -> str:
         """The recipe's text."""
         values = self.model_dump(mode="json", exclude_none=True)
-        return yaml.safe_dump(values, sort_keys=False, width=120, allow_unicode=True)
+        return write_yaml(values)
 
 
 def make_recipe(values: Any) -> Recipe:

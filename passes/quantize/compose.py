@@ -141,7 +141,7 @@ def build(
     for student, layers in zip(students, reports, strict=True):
         after = reference.score(student.model)
         change = f"{best.score.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
-        verdict = nearer(best.score, after)
+        verdict = nearer(best.score, after, drawn=student.options.weights)
         text = f"corrections ({student.options}): SQNR {change}{verdict.doubt}"
         notes.append(Note(text, "info" if verdict.kept else "reverted"))
         choices.append(Choice.of(f"corrections ({student.options})", verdict))

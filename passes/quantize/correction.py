@@ -40,7 +40,7 @@ def correct(name: str, model: ir.Model, options: FitOptions, samples: int, conte
         reports = fit([Student(corrected, options)], original, fitting, context)[0]
         after = reference.score(corrected)
     text = f"SQNR {before.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
-    verdict = nearer(before, after)
+    verdict = nearer(before, after, drawn=options.weights)
     data = {"choices": [asdict(Choice.of("corrections", verdict))]}
     if not verdict.kept:
         return PassResult(model, False, (Note(text + verdict.doubt, "reverted"),), reports, data)

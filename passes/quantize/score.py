@@ -46,10 +46,13 @@ class Score:
     noise_db: float = 0.0
 
 
-def nearer(before: Score, after: Score) -> Verdict:
-    """Whether the second graph is nearer to the original, by the decibels of every sample; a lone one has to gain `CLEAR` dB."""
+def nearer(before: Score, after: Score, *, drawn: bool = False) -> Verdict:
+    """Whether the second graph is nearer to the original, by the decibels of every sample; a lone one has to gain `CLEAR` dB.
+
+    ``drawn``: its codes were rounded layer after layer (`Verdict.drawn`).
+    """
     gains = np.array(after.samples) - np.array(before.samples)
-    return weigh(gains, len(gains) * before.noise_db, alone=CLEAR)
+    return weigh(gains, len(gains) * before.noise_db, alone=CLEAR, drawn=drawn)
 
 
 class Reference:

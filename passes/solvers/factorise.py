@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
 
+from edgec.passes.solvers.signs import upright
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 RIDGE = 1e-4
@@ -79,7 +81,7 @@ class LowRank:
         """(out, ranks): directions of the output, the most important first."""
         body = self.response.body
         _, vectors = eigh(body.T @ self.response.directions)
-        return np.asarray(vectors[:, ::-1][:, : min(body.shape)])
+        return upright(vectors[:, ::-1][:, : min(body.shape)], self.response.mean @ body)
 
     @cached_property
     def errors(self) -> Array:

@@ -47,12 +47,18 @@ MOST = 1e6
 
 @dataclass(frozen=True)
 class Verdict:
-    """``gain``, ``noise`` and ``standard_error`` in units of the squared error; ``images`` that judged."""
+    """``gain``, ``noise`` and ``standard_error`` in units of the squared error; ``images`` that judged.
+
+    ``drawn``: the codes of the layers were rounded one after the other, each layer to what the quantised ones before it give. One
+    code that rounding turns over in the first layers moves all that follow by far more than rounding does, and they are drawn
+    anew. Another draw is like another set of images: it moves the gain by up to about the standard error.
+    """
 
     gain: float
     noise: float
     standard_error: float
     images: int
+    drawn: bool = False
 
     @property
     def threshold(self) -> float:
@@ -92,7 +98,8 @@ class Verdict:
     def floor(self) -> float:
         """The noise of the arithmetic in units of the threshold. Only where the margin is within this of 1 (or of -1) may another
         order of additions decide otherwise."""
-        return self.noise / self.threshold if self.threshold > 0 else 0.0
+        noise = self.threshold if self.drawn else self.noise
+        return noise / self.threshold if self.threshold > 0 else 0.0
 
 
 def judge(
@@ -120,11 +127,11 @@ def judge(
     return weigh(before - after, noise, alone=CLEAR * float(after.sum()))
 
 
-def weigh(gains: Array, noise: float, *, alone: float) -> Verdict:
+def weigh(gains: Array, noise: float, *, alone: float, drawn: bool = False) -> Verdict:
     """The verdict on paired gains, one per image; ``alone`` is the standard error of a single one."""
     images = len(gains)
     spread = alone if images == 1 else math.sqrt(images) * float(gains.std(ddof=1)) if images else 0.0
-    return Verdict(float(gains.sum()), noise, spread, images)
+    return Verdict(float(gains.sum()), noise, spread, images, drawn)
 
 
 def amplitude(unknowns: float, condition: float = 1.0, *, codes: bool = False) -> float:

@@ -22,6 +22,7 @@ import numpy as np
 from scipy.linalg import eigh
 
 from edgec.passes.solvers.factorise import Response, solve, within
+from edgec.passes.solvers.signs import upright
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -48,7 +49,8 @@ class Separable:
         unfolded = self._axes(self.response.body).transpose(0, 2, 1, 3)
         unfolded = unfolded.reshape(self._first * self._channels, -1)
         left, _, _ = np.linalg.svd(whiten @ unfolded, full_matrices=False)
-        return np.asarray((unwhiten @ left).reshape(self._first, self._channels, -1))
+        row = self._axes(self.response.mean[:, None]).mean(axis=1).reshape(-1)
+        return upright(unwhiten @ left, row).reshape(self._first, self._channels, -1)
 
     @property
     def _first(self) -> int:
@@ -105,7 +107,7 @@ class Tucker:
         whiten, unwhiten = _roots(own)
         unfolded = self.response.body.reshape(self.taps, c, -1).transpose(1, 0, 2).reshape(c, -1)
         left, _, _ = np.linalg.svd(whiten @ unfolded, full_matrices=False)
-        return np.asarray(unwhiten @ left)
+        return upright(unwhiten @ left, self.response.mean.reshape(self.taps, c).mean(axis=0))
 
     def inner(self, rank: int) -> TuckerOutputs:
         """All ranks of the output for an input rank of ``rank``. Raises ValueError outside 1 ... channels."""
@@ -115,7 +117,7 @@ class Tucker:
         core = self.response.fit(basis)
         energy = core.T @ (basis.T @ self.response.metric @ basis) @ core
         _, vectors = eigh(energy)
-        outputs = vectors[:, ::-1][:, : min(core.shape)]
+        outputs = upright(vectors[:, ::-1][:, : min(core.shape)], self.response.mean @ basis @ core)
         return TuckerOutputs(self.taps, inputs, basis, core, outputs)
 
 
@@ -164,11 +166,12 @@ class Decoupled:
         c = self.channels
         metric = self.response.metric.reshape(self.taps, c, self.taps, c)
         body = self.response.body.reshape(self.taps, c, -1)
+        mean = self.response.mean.reshape(self.taps, c)
         found = np.empty((self.taps, c, self.full))
         for channel in range(c):
             whiten, unwhiten = _roots(metric[:, channel, :, channel])
             left, _, _ = np.linalg.svd(whiten @ body[:, channel], full_matrices=False)
-            found[:, channel] = (unwhiten @ left)[:, : self.full]
+            found[:, channel] = upright((unwhiten @ left)[:, : self.full], mean[:, channel])
         return found
 
     def at(self, pairs: int) -> tuple[tuple[Array, Array], Array]:

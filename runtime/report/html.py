@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgec.graph.text import visible
+from edgec.graph.yaml_file import write_yaml
 from edgec.runtime.report import facts, plots
 from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Latency, Layer, PassRun, Report
 
@@ -67,7 +67,7 @@ def page(report: Report, run_name: str = "") -> str:
         passes=report.passes,
         pass_seconds=max((run.seconds for run in report.passes), default=0.0),
         command=facts.command(report),
-        recipe=yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True) if report.recipe else "",
+        recipe=write_yaml(report.recipe, width=80) if report.recipe else "",
         environment=_flat(report.environment),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgec.compiler.plan.recipe import ModelSource, PassSpec, Recipe, read_recipe
@@ -116,6 +116,8 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 
 
 @settings(deadline=None, max_examples=60)
+@example("\x85", "a\x85", "\x85a b")
+@example("\u2028a", "\u2029", "a\u2028 \u2029b")
 @given(NAMES, NAMES, NAMES)
 def test_any_name_survives_the_recipe(path: str, target: str, node: str) -> None:
     passes = (PassSpec(name="quantize", options={"exclude": node}),)

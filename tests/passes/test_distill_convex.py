@@ -14,9 +14,11 @@ from edgec.graph.preprocess import Preprocess
 from edgec.graph.verify import verify
 from edgec.graph.views import ConvView
 from edgec.passes.base import Progress
+from edgec.passes.blocks.gated import block
 from edgec.passes.blocks.gated.parts import parts_of
 from edgec.passes.distill_convex import DistillConvex
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
+from edgec.passes.solvers.signs import signs
 
 NET = """net (float[batch,3,8,8] x) => (float[batch,4] y)
 <float[8,3,3,3] w0, float[8] b0, float[8,8,3,3] w1, float[8,8,3,3] w2, float[8,8,3,3] w3, float[8,8,3,3] w4,
@@ -203,6 +205,19 @@ def test_the_convex_solver_leaves_a_certificate(net, told, penalty):
     assert any("relative duality gap" in note.text for note in result.notes)
     z, made = values(result.model, told.data, "a1", "j2")
     np.testing.assert_allclose(made, formula(result.model, "block2", z, 1) + z, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("gates", ["patches", "teacher"])
+def test_filters_of_the_convex_solution_point_where_their_gates_are_open(gates, net, told, monkeypatch):
+    """Singular vectors come with any sign, and a ReLU block is not the same with the other one."""
+    options = {"solver": "convex", "lower": "relu", "gates": gates, "gate_count": 8, **FAST}
+
+    def error() -> float:
+        return DistillConvex(region="block2", **options).run(net.clone(), told).data["parts"][0]["hard"]
+
+    right = error()
+    monkeypatch.setattr(block, "signs", lambda vectors, row: -signs(vectors, row))
+    assert right < 0.95 * error()
 
 
 def test_an_unsolved_problem_is_taken_back_with_its_gap(net, told):

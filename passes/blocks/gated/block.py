@@ -16,6 +16,7 @@ from edgec.passes.blocks.gated.rows import Rows
 from edgec.passes.solvers.gated import Gated, GatedRows, Whitening, alternate, follow
 from edgec.passes.solvers.gated_convex import Convex, PenaltyName, factored, gate_gram, solve_convex
 from edgec.passes.solvers.rectified import Clipping
+from edgec.passes.solvers.signs import signs
 
 Array = np.ndarray[Any, np.dtype[Any]]
 GateSource = Literal["teacher", "patches", "gaussian"]
@@ -173,7 +174,12 @@ class _Work:
         self.certificate = found
         parts = factored(found.u, options.width)
         constant = gram.constant(found.u.reshape(gram.s.shape))
-        return columns[:, parts.gate], Gated(self.root.whiten(white.columns(parts.v)), parts.w, constant)
+        v = white.columns(parts.v)
+        turned = signs(
+            v, (self.fit.p.T @ open_)[:, parts.gate]
+        )  # positive where its gate is open, as a ReLU's would be
+        block = Gated(self.root.whiten(v * turned), parts.w * turned[:, None], constant)
+        return columns[:, parts.gate], block
 
     def gated(self, gate: Array, block: Gated) -> Fitted:
         """Alternate with fixed gates, soften them, fit again."""

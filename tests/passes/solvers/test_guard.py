@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgec.passes.solvers.guard import CLEAR, UNIT, amplitude, judge
+from edgec.passes.solvers.guard import CLEAR, UNIT, amplitude, judge, weigh
 
 
 @pytest.mark.parametrize("unknowns", [9, 64, 576])
@@ -50,6 +50,14 @@ def test_a_gain_that_flipping_codes_explain_is_kept_only_where_there_are_none() 
     assert judge(before, after, energy, unknowns=unknowns).kept
     assert not judge(before, after, energy, unknowns=unknowns, codes=True).kept
     assert judge(before, before - 1.1 * flips / 32, energy, unknowns=unknowns, codes=True).kept
+
+
+def test_codes_that_are_drawn_anew_decide_alike_but_say_that_another_draw_might_not() -> None:
+    gains = np.array([0.9, 0.1, 1.2, -0.4])
+    plain, drawn = weigh(gains, 1e-3, alone=CLEAR), weigh(gains, 1e-3, alone=CLEAR, drawn=True)
+    assert (drawn.kept, drawn.margin) == (plain.kept, plain.margin)
+    assert plain.floor < 1e-2
+    assert drawn.floor == 1
 
 
 def test_a_gain_that_is_not_believed_says_what_it_may_come_from() -> None:

@@ -183,6 +183,8 @@ def _estimated(plan: Plan, emission: Emission, headline: str) -> Timings:
     except EdgecError as error:
         warnings.append(f"no latency estimate: {error}")
     section = {"measured": False, "note": "estimated" if found else "no estimate"}
+    if any("tensorrt" in one.runtimes for one in plan.target.accelerators):
+        section["accelerator"] = "tensorrt"
     return Timings(source, found, section, per_node, tuple(warnings), headline)
 
 

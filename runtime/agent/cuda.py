@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Callable
 
 from .base import AgentError, first_line
+from .system_module import import_system
 
 _PLACES = (
     "usr/local/cuda/lib64/libcudart.so*",
@@ -47,11 +47,9 @@ class Cuda:
 def _cuda_python() -> Call | None:
     """Calls of cuda-python, whose module moved in 12.8."""
     for name in ("cuda.bindings.runtime", "cuda.cudart"):
-        try:
-            module: Any = import_module(name)
-        except ImportError:
-            continue
-        return _caller(module)
+        module = import_system(name)
+        if module is not None:
+            return _caller(module)
     return None
 
 

@@ -19,11 +19,12 @@ from .base import AgentError, Json, say
 from .machine import Machine
 from .measure import STABLE, kept_samples, observed, percentile
 from .trt_engines import Built, engine_of
-from .trt_output import UNSTABLE, Times, deserialised_ms, layers, profile, times, told, unstable
+from .trt_output import UNSTABLE, Times, deserialised_ms, layers, profile, summary, times, told, unstable
 from .trtexec import Ended, Trtexec, find
 from .watch import Watch
 
 _PATIENCE = 600.0  # seconds beside those that were asked for
+AGREE = 0.02  # what trtexec prints and what it writes must be of one run: its median is the upper of two
 _UNSETTLED = "latency had not settled after {:.1f} s of warm-up"
 
 
@@ -122,6 +123,12 @@ def _judge(record: Json, found: Times, ended: Ended, warmup_ms: float) -> None:
     if spread > UNSTABLE:
         how = "pin the clocks (sudo jetson_clocks) and measure again"
         record["invalid"].append(f"the GPU's time is unstable, coefficient of variance {spread:.1f}%: {how}")
+        record["valid"] = False
+    median, words = statistics.median(found.milliseconds), summary(ended.text).get("median")
+    if words is not None and abs(words - median) > AGREE * median:
+        record["invalid"].append(
+            f"trtexec prints a median of {words:g} ms, and its file of times gives {median:g}"
+        )
         record["valid"] = False
     if not _settled(found.milliseconds):
         record["notices"].append(_UNSETTLED.format(warmup_ms / 1e3))

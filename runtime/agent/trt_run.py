@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module, util
-from importlib.machinery import PathFinder
+from importlib import import_module
 from pathlib import Path
 from typing import Any, List, Tuple
 
-from .base import AgentError, Json, first_line
+from .base import AgentError, Json
 from .cuda import TO_DEVICE, TO_HOST, Cuda
 from .engines import TENSORRT, Engine, concrete_shape
 from .machine import Machine
+from .system_module import import_system
 from .trt_engines import Board, differs, digest_of, kept
 
 _TYPES = {
@@ -134,40 +134,13 @@ def usable(onnx: Path, version: str) -> Any:
 
 
 def import_tensorrt() -> Any:
-    """NVIDIA's module, from this environment or the system's; nothing else of the system's is taken.
-
-    JetPack installs it for its own Python (3.6, 3.8, 3.10, 3.12), outside of every virtual environment.
-    """
-    if util.find_spec("tensorrt") is None:
-        spec = PathFinder.find_spec("tensorrt", system_folders())
-        if spec is None or spec.loader is None:
-            here = f"{sys.version_info[0]}.{sys.version_info[1]}"
-            why = f"no tensorrt module for Python {here} (JetPack's is python3-libnvinfer, for the system's python3)"
-            raise AgentError("accelerator", why)
-        module = util.module_from_spec(spec)
-        sys.modules["tensorrt"] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # of another Python or CUDA it fails as it likes
-            del sys.modules["tensorrt"]
-            raise AgentError(
-                "accelerator", f"the tensorrt module does not load: {first_line(error)}"
-            ) from error
-        return module
-    try:
-        return import_module("tensorrt")
-    except Exception as error:
-        raise AgentError("accelerator", f"the tensorrt module does not load: {first_line(error)}") from error
-
-
-def system_folders() -> List[str]:
-    """Where Debian's packages for this Python lie."""
-    own = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    return [
-        f"/usr/lib/{own}/dist-packages",
-        f"/usr/local/lib/{own}/dist-packages",
-        "/usr/lib/python3/dist-packages",
-    ]
+    """NVIDIA's module. JetPack installs it for its own Python (3.6, 3.8, 3.10, 3.12), outside of every virtual environment."""
+    module = import_system("tensorrt")
+    if module is None:
+        here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        why = f"no tensorrt module for Python {here} (JetPack's is python3-libnvinfer, for the system's python3)"
+        raise AgentError("accelerator", why)
+    return module
 
 
 def _word(value: Any) -> str:

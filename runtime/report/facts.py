@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from edgec.runtime.report.gpu import kind_of_time, unmeasured
 from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Gate, Latency, Metric, Quality, Ratio, Report
 
 _PRECISIONS = ("int8", "mixed", "fp16", "fp32")
@@ -170,7 +171,7 @@ def _latency(report: Report, artifact: Artifact | None) -> Change | None:
     before = report.model.latency
     if artifact is None or after is None:
         return None
-    if before is not None and _kind_of_time(before) != _kind_of_time(after):
+    if before is not None and kind_of_time(before) != kind_of_time(after):
         before = None  # a measured time over an estimated one is no speed-up, nor is the GPU's over the CPU's
     estimated = not after.measured
     basis = latency_basis(after)
@@ -188,10 +189,6 @@ def _latency(report: Report, artifact: Artifact | None) -> Change | None:
     if after.emulated or not after.valid:
         phrase = ""
     return Change("Latency", old, new, text, good, share, basis, estimated, phrase)
-
-
-def _kind_of_time(latency: Latency) -> tuple[bool, bool]:
-    return latency.measured, latency.runtime.startswith("tensorrt")
 
 
 def _accuracy(report: Report, artifact: Artifact | None) -> Change | None:
@@ -311,7 +308,7 @@ def doubts(report: Report) -> list[str]:
 
 
 def remarks(report: Report) -> list[str]:
-    """What the measuring noticed although the times are valid, such as a busy host, each with the files that it is about."""
+    """What was noticed although the times are valid, such as a busy host, with the files that it is about; what is unmeasured."""
     timed = [("the original", report.model.latency)]
     timed += [(artifact.path, artifact.latency) for artifact in report.artifacts]
     timed += [(f"{a.path} on {other.device}", other) for a in report.artifacts for other in a.others]
@@ -320,10 +317,11 @@ def remarks(report: Report) -> list[str]:
         for notice in latency.notices if latency is not None and not latency.emulated else ():
             found.setdefault(notice, []).append(name)
     measured = sum(latency is not None and latency.measured for _, latency in timed)
-    return [
+    noticed = [
         f"{'All measured times' if len(names) == measured > 1 else ', '.join(names)}: {notice}"
         for notice, names in found.items()
     ]
+    return [*noticed, *unmeasured(report)]
 
 
 def _noise(report: Report) -> list[str]:

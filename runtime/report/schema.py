@@ -296,6 +296,8 @@ class LatencySection(Part):
     measured: bool
     comparison: Comparison | None = None
     note: str = ""
+    accelerator: str = ""
+    """'tensorrt' where the target's GPU can run the artifacts, too."""
 
 
 class Layer(Part):

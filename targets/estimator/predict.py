@@ -152,6 +152,12 @@ def latency_table(
     found = _table(known, target.name, runtime, precision, threads or target.threads, version)
     if found is not None:
         return found
+    if any(runtime in one.runtimes for one in target.accelerators):
+        raise UsageError(
+            f"not measured: {target.name} with {runtime}",
+            why="no time of it is known, and those of the CPU say nothing of the GPU",
+            hint=f"Measure it: edgec bench MODEL --device ssh://user@host --engine {runtime}",
+        )
     have = sorted({f"{e.runtime} {e.precision}" for e in known.entries})
     raise UsageError(
         f"no latency estimate for {target.name} with {runtime}, {precision}",

@@ -25,6 +25,7 @@ from edgec.graph.preprocess import Preprocess
 from edgec.runtime.bench import BenchOptions, bench
 from edgec.runtime.devices.local import LocalDevice
 from edgec.runtime.report import read
+from edgec.runtime.report.facts import changes
 from edgec.runtime.report.schema import Latency
 from edgec.targets import target
 
@@ -247,12 +248,12 @@ def test_measured_on_a_real_board_takes_the_place_of_an_estimate(run: Path, tmp_
         (one,) = (a for a in read(copy).artifacts if a.path == "model.int8.onnx")
         return one.latency, one.others
 
-    _add_to_report(copy, [replace(real, emulated=True)], None, of_target=True)
+    _add_to_report(copy, [replace(real, emulated=True)], (), of_target=True)
     latency, others = latencies()
     assert latency is not None
     assert (latency.measured, [o.emulated for o in others]) == (False, [True])
-    _add_to_report(copy, [real], source, of_target=True)
-    _add_to_report(copy, [replace(real, median_ms=2.5)], source, of_target=True)
+    _add_to_report(copy, [real], [source], of_target=True)
+    _add_to_report(copy, [replace(real, median_ms=2.5)], [source], of_target=True)
     latency, others = latencies()
     assert latency is not None
     assert (latency.measured, latency.median_ms) == (True, 2.5)
@@ -261,17 +262,51 @@ def test_measured_on_a_real_board_takes_the_place_of_an_estimate(run: Path, tmp_
     assert before is not None
     assert before.median_ms == 8.0
     for name, median in (("model.int8.tflite", 0.5), ("model.int8.onnx", 0.25)):
-        _add_to_report(copy, [replace(real, artifact=name, median_ms=median)], source, of_target=True)
+        _add_to_report(copy, [replace(real, artifact=name, median_ms=median)], [source], of_target=True)
         assert read(copy).headline == name
-    _add_to_report(copy, [replace(real, median_ms=2.5)], source, of_target=True)
+    _add_to_report(copy, [replace(real, median_ms=2.5)], [source], of_target=True)
     assert read(copy).headline == "model.int8.tflite"
     latency, others = latencies()
     assert "ssh://pi@board" in (copy / "report.html").read_text(encoding="utf-8")
-    _add_to_report(copy, [replace(real, device="ssh://pi@five", median_ms=1.0)], None, of_target=False)
+    _add_to_report(copy, [replace(real, device="ssh://pi@five", median_ms=1.0)], (), of_target=False)
     latency, others = latencies()
     assert latency is not None
     assert latency.median_ms == 2.5
     assert [o.device for o in others if o.measured] == ["ssh://pi@five"]
+
+
+def test_the_gpu_s_time_stands_first_where_it_is_valid(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    with LocalDevice() as here:
+        (found,) = bench(
+            [copy / "model.int8.onnx"], BenchOptions(runs=5, seconds=0.1, warmup=0.1, warmup_most=0.3), here
+        )
+    cpu = replace(found, device="ssh://me@jetson", emulated=False, valid=True, invalid=(), median_ms=2.0)
+    about = {"engine": "tensorrt", "engine_version": "10.3.0", "delegate": "GPU, int8 + fp16", "threads": 1}
+    gpu = replace(cpu, median_ms=0.5, power_w={"VDD_IN": 7.5}, first_ms=None, **about)
+    before = replace(cpu, artifact="digits.onnx", median_ms=4.0)
+    _add_to_report(copy, [cpu, replace(gpu, valid=False, invalid=("unstable",))], [before], of_target=True)
+
+    def shown() -> tuple[Latency, list[str]]:
+        (one,) = (a for a in read(copy).artifacts if a.path == "model.int8.onnx")
+        assert one.latency is not None
+        return one.latency, sorted(o.runtime for o in one.others if o.measured)
+
+    first, others = shown()
+    assert (first.median_ms, others) == (2.0, ["tensorrt 10.3.0 (GPU, int8 + fp16)"])
+    for _ in range(2):  # a second visit to the board takes the place of the first, of either engine
+        _add_to_report(copy, [cpu, gpu], [before], of_target=True)
+        first, others = shown()
+        assert (first.median_ms, others) == (0.5, [cpu.runtime])
+        assert first.machine["power_w"] == {"VDD_IN": 7.5}
+    # The CPU's time of the model before is no measure of what the GPU gained.
+    (speed,) = (change for change in changes(read(copy)) if change.label == "Latency")
+    assert speed.verdict == ""
+    _add_to_report(
+        copy, [cpu, gpu], [before, replace(gpu, artifact="digits.onnx", median_ms=1.0)], of_target=True
+    )
+    (speed,) = (change for change in changes(read(copy)) if change.label == "Latency")
+    assert speed.share == 0.5
 
 
 def test_the_command(run: Path, tmp_path: Path, edgec: Callable[..., tuple[int, str, str]]) -> None:

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import sys
+import time
 from pathlib import Path
 
 VERSION = (8, 5, 2)
@@ -86,6 +87,7 @@ def build(options: dict, behaviour: dict) -> None:
     for name in behaviour.get("unsupported", []):
         if name in Path(options["--onnx"]).name:
             fail(*behaviour["errors"])
+    time.sleep(behaviour.get("seconds", 0))
     if behaviour.get("killed"):
         os.kill(os.getpid(), signal.SIGKILL)
     cache = Path(options["--timingCacheFile"])

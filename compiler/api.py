@@ -25,6 +25,7 @@ from edgec.compiler.face.source import check_model_type
 from edgec.compiler.pipeline.workspace import Settings
 from edgec.compiler.plan.fields import Format, IoLayout, Precision, read_path
 from edgec.compiler.plan.recipe import PassSpec, Recipe, make_recipe
+from edgec.compiler.tasks.task import Name as Task
 from edgec.graph.errors import UsageError, WrongTypeError
 from edgec.graph.foreign import Loading
 from edgec.graph.values import NotAdmitted
@@ -65,6 +66,7 @@ def compile(  # noqa: A001
     eval: DataLike | None = None,
     labels: PathLike | ArrayLike | Sequence[int] | None = None,
     label_offset: int = 0,
+    task: Task | None = None,
     metric: str | Callable[..., Any] | None = None,
     preprocess: PreprocessOptions | None = None,
     target: PathLike | Target = "host",
@@ -103,6 +105,7 @@ def compile(  # noqa: A001  (the verb of the product)
     eval: DataLike | None = None,  # noqa: A002  (as on the command line)
     labels: PathLike | ArrayLike | Sequence[int] | None = None,
     label_offset: int = 0,
+    task: Task | None = None,
     metric: str | Callable[..., Any] | None = None,
     preprocess: PreprocessOptions | None = None,
     target: PathLike | Target = "host",
@@ -132,8 +135,9 @@ def compile(  # noqa: A001  (the verb of the product)
     ``onnx.ModelProto``, an ``onnx_ir.Model``, or a whole `Recipe`, which has the other answers in itself.
     ``data``, ``eval``: a path, an array, a dict of arrays, a torch Dataset or DataLoader, an iterable of arrays; with labels
     beside them for ``eval``. What is given in memory is written into ``out``, so that its ``recipe.yaml`` runs again.
-    ``metric``: a name, or ``func(predict, samples) -> float | dict | (float, per sample)``; on the source model and every
-    artifact. The other arguments are the recipe's keys and the command line's options of the same names; ``threads``: None is
+    ``metric``: a name, ``file.py:function``, or ``func(predict, samples) -> float | dict | (float, per sample)``; on the source
+    model and every artifact, and what ``max_drop`` is of.
+    The other arguments are the recipe's keys and the command line's options of the same names; ``threads``: None is
     all cores.
 
     A model file is read in a child process that may take ``load_timeout`` seconds and ``load_memory`` bytes (None: by its size
@@ -143,9 +147,8 @@ def compile(  # noqa: A001  (the verb of the product)
     TypeError too; gates that fail are in the report (``report.passed``).
     """
     values: dict[str, Any] = {
-        "target": target, "budget": budget, "resolution": resolution, "precision": precision, "formats": formats,
-        "passes": passes, "seed": seed,
-        "io_layout": io_layout, "batch": batch, "split_unsupported": split_unsupported,
+        "task": task, "target": target, "budget": budget, "resolution": resolution, "precision": precision, "formats": formats,
+        "passes": passes, "seed": seed, "io_layout": io_layout, "batch": batch, "split_unsupported": split_unsupported,
     }  # fmt: skip
     beside: dict[str, Any] = {
         "weights": weights, "input_shape": input_shape, "example_input": example_input, "data": data, "samples": samples,
@@ -153,6 +156,7 @@ def compile(  # noqa: A001  (the verb of the product)
         "max_drop": max_drop, "threads": threads,
     }  # fmt: skip
     folder = _path("out", out)
+    name = metric if isinstance(metric, str) else None
     metric = resolved(metric)
     own = None if metric is None else Metric(metric)
     if isinstance(model, Recipe):
@@ -161,6 +165,8 @@ def compile(  # noqa: A001  (the verb of the product)
     else:
         recipe = _recipe(model, values, beside)
         given = _given(model, beside, any_targets=callable(metric))
+    if name is not None:
+        recipe = recipe.model_copy(update={"metric": name})
     loading = Loading(load_timeout, load_memory, trust, isolated)  # type: ignore[arg-type]  # it reads texts too
     with _progress(quiet) as progress:
         settings = Settings(

@@ -95,7 +95,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
             "params": before.params,
             "bytes": plan.source_bytes,
             "latency": facts.timings.source,
-            "task": facts.plan.told.task,
+            "task": facts.plan.told.task if facts.plan.task is None else facts.plan.task.name,
             "labels": facts.plan.told.labels,
             "inputs": _inputs(plan.model),
         },

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 
 def compile_recipe(recipe: Recipe, settings: Settings, metric: Metric | None = None) -> Report:
-    """Run ``recipe`` into ``settings.out``, judged by the caller's own ``metric`` too.
+    """Run ``recipe`` into ``settings.out``, judged by ``metric`` too: a function of the caller's, else the one that it names.
 
     Gates that fail are in the report; everything else raises EdgecError.
     """
     start = time.perf_counter()
+    metric = Metric.named(recipe.metric) if metric is None else metric
     with workspace(settings) as space:
         brought = space.admit(recipe)
         plan = make_plan(brought.recipe, settings.loading, brought.pending)

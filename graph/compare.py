@@ -136,12 +136,13 @@ def kl_divergence(reference: Array, value: Array) -> float:
 
     Rows that already are probabilities (non-negative, summing to 1) are taken as they are.
     """
-    p, q = _probabilities(np.asarray(reference, np.float64)), _probabilities(np.asarray(value, np.float64))
+    p, q = probabilities(np.asarray(reference, np.float64)), probabilities(np.asarray(value, np.float64))
     tiny = 1e-12
     return float(np.mean(np.sum(p * (np.log(p + tiny) - np.log(q + tiny)), axis=-1)))
 
 
-def _probabilities(logits: Array) -> Array:
+def probabilities(logits: Array) -> Array:
+    """(n, classes) of logits; rows that already are probabilities as they are."""
     flat = by_sample(logits)
     if (flat >= 0).all() and np.allclose(flat.sum(axis=1), 1.0, atol=1e-3):
         return flat

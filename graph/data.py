@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +53,8 @@ class Dataset:
     all_labels: Array | None = None
     is_random: bool = False
     skipped: tuple[str, ...] = field(default=())
+    all_truth: Sequence[Any] | Array | None = field(default=None, compare=False)
+    """What is right for each sample where it is no class: numbers, masks, boxes; aligned with the source."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -61,6 +63,13 @@ class Dataset:
     def labels(self) -> Array | None:
         """Class indices of the samples, or None."""
         return None if self.all_labels is None else self.all_labels[list(self.indices)]
+
+    @property
+    def truth(self) -> Sequence[Any] | Array | None:
+        """What is right for the samples where that is no class, or None."""
+        if self.all_truth is None or isinstance(self.all_truth, np.ndarray):
+            return None if self.all_truth is None else self.all_truth[list(self.indices)]
+        return [self.all_truth[index] for index in self.indices]
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         """Inputs by name, ``size`` samples at a time, in the inputs' types."""
@@ -125,8 +134,11 @@ def open_data(
     seed: int = 0,
     skip_bad: bool = False,
     labels: str | Path | None = None,
+    any_truth: bool = False,
 ) -> Dataset:
     """Open ``path`` for ``model`` (or its inputs) and check every chosen sample: shape, type, NaN, damaged files.
+
+    ``any_truth``: an array ``y`` may hold other things than classes, one for each sample.
 
     ``samples`` picks that many by ``seed``. ``labels`` is a CSV ``file,label``, or is found beside the folder. The word
     ``random`` instead of a path gives noise, marked as such. Raises DataError, naming the file.
@@ -141,17 +153,17 @@ def open_data(
     if path.is_dir():
         data = _open_folder(path, specs, preprocess, labels)
     elif path.suffix in (".npz", ".npy"):
-        data = _open_arrays(path, specs, preprocess)
+        data = _open_arrays(path, specs, preprocess, any_truth)
     else:
         raise DataError(
             "not a data set", where=str(path), hint="Give a folder of pictures, an .npz or an .npy file."
         )
     if samples is not None:
         data = data.take(samples, seed)
-    return _checked(data, skip_bad)
+    return checked(data, skip_bad)
 
 
-def _checked(data: Dataset, skip_bad: bool) -> Dataset:
+def checked(data: Dataset, skip_bad: bool = False) -> Dataset:
     """Look at every sample once: what is wrong with the data is said now, not in the middle of a pass.
 
     Headers of pictures come first, so that a picture of a billion pixels is refused before others are decoded.
@@ -228,7 +240,9 @@ def _listed(folder: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith("."))
 
 
-def _open_arrays(path: Path, specs: tuple[InputSpec, ...], preprocess: Preprocess) -> Dataset:
+def _open_arrays(
+    path: Path, specs: tuple[InputSpec, ...], preprocess: Preprocess, any_truth: bool
+) -> Dataset:
     names = set(npz_names(path)) if path.suffix == ".npz" else {"x"}
     homes = {spec.name: _home(spec, specs, names - {"y"}, path) for spec in specs}
     wanted = {*homes.values(), *({"y"} & names)}
@@ -241,14 +255,16 @@ def _open_arrays(path: Path, specs: tuple[InputSpec, ...], preprocess: Preproces
         raise DataError("the inputs have different numbers of samples", where=str(path), why=str(sizes))
     if not count:
         raise DataError("no samples", where=str(path))
-    _check_labels(labels, count, path)
+    classes = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"
+    truth = labels if any_truth and not classes else None
+    _check_labels(labels, count, path, any_truth)
     source = ArraySource(arrays, preprocess, specs)
     try:
         source.read([0])
     except DataError as error:
         raise DataError(error.what, where=str(path), why=error.why, hint=error.hint) from None
-    values = None if labels is None else labels.astype(np.int64)
-    return Dataset(visible(path.name), source, tuple(range(count)), values)
+    values = labels.astype(np.int64) if labels is not None and classes else None
+    return Dataset(visible(path.name), source, tuple(range(count)), values, all_truth=truth)
 
 
 def _home(spec: InputSpec, specs: tuple[InputSpec, ...], names: set[str], path: Path) -> str:
@@ -261,8 +277,14 @@ def _home(spec: InputSpec, specs: tuple[InputSpec, ...], names: set[str], path: 
     raise DataError(f"no array for the input {spec.name!r}", where=str(path), why=why)
 
 
-def _check_labels(labels: Array | None, count: int, path: Path) -> None:
+def _check_labels(labels: Array | None, count: int, path: Path, any_truth: bool) -> None:
     if labels is None:
+        return
+    if any_truth and labels.ndim and len(labels) == count and labels.dtype.kind in "fb":
+        if not np.isfinite(labels).all():
+            raise DataError("the labels are not finite", where=str(path))
+        return
+    if any_truth and labels.ndim > 1 and len(labels) == count and labels.dtype.kind in "iu":
         return
     if labels.ndim != 1 or len(labels) != count or labels.dtype.kind not in "iu":
         why = f"{count} samples, labels of shape {labels.shape} and type {labels.dtype}"

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgec.graph.errors import DataError
 from edgec.graph.files import open_regular, reason
-from edgec.graph.preprocess import MOST_PIXELS, Preprocess
+from edgec.graph.preprocess import MOST_PIXELS, ORIENTATION, Preprocess
 from edgec.graph.text import size
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+IGNORED = 255
+"""In a mask: a pixel of no class, as PASCAL VOC and Cityscapes mark them."""
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 MOST_BYTES = 1 << 30
 """Of one file: twice what `MOST_PIXELS` of 16 bits in three channels take without compression."""
@@ -42,6 +44,22 @@ def decode_picture(path: Path, preprocess: Preprocess) -> Array:
         pixels = preprocess.picture(image)
         _check_size(image)  # a later part of the file may have made it larger
         return pixels
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture turned upright, from its header. Raises DataError, naming the file."""
+    with _opened(path) as image:
+        turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def decode_mask(path: Path, preprocess: Preprocess) -> Array:
+    """(height, width) of class numbers, moved as `Preprocess` moves pictures. Raises DataError, naming the file."""
+    with _opened(path) as image:
+        if len(image.getbands()) > 1:
+            why = f"it has {len(image.getbands())} channels"
+            raise DataError("a mask holds one class number for each pixel", why=why)
+        return preprocess.mask(image, IGNORED)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ Place = Literal["corner", "centre"]
 
 MOST_PIXELS = 89_478_485
 """Of a picture, before and after resizing: 256 MiB in three channels, which is where Pillow begins to suspect a bomb."""
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
 MEAN = Range(-1e9, 1e9)
 FACTOR = Range(1e-9, 1e9)
 """Of ``scale`` and ``std``: neither turns float32 pixels into zeros or infinities."""
@@ -186,7 +186,7 @@ class Preprocess:
 
         image.getexif()  # while the file is open: Pillow 10.0 closes a TIFF once its pixels are read
         image.load()
-        if image.getexif().get(_ORIENTATION, 1) != 1:
+        if image.getexif().get(ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
         mode = "L" if self.channels == "gray" else "RGB"
         if image.mode != mode:  # each step that has nothing to do would copy all pixels
@@ -215,34 +215,52 @@ class Preprocess:
             out /= np.asarray(self.std, np.float32)
         return out
 
-    def _resized(self, image: Image.Image, how: Any) -> Image.Image:
-        from PIL import Image as Pillow
-
-        sizes = self.resize or image.size[::-1]
+    def resized_to(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """Of a picture: its new width and height, its corner (x, y) on the canvas, and the canvas's width and height."""
+        sizes = self.resize or (height, width)
         if len(sizes) == 1:
             short = sizes[0]
-            ratio = short / min(image.size)
-            wide, high = max(short, round(image.width * ratio)), max(short, round(image.height * ratio))
-            sizes = (high, wide)
+            ratio = short / min(width, height)
+            sizes = (max(short, round(height * ratio)), max(short, round(width * ratio)))
         if self.zooms and self.crop is not None:
             sides = zip(sizes, self.zoom, self.crop, strict=True)
             sizes = tuple(
                 max(round(side * zoom), part if side * zoom > part - 1 else 1) for side, zoom, part in sides
             )
-        height, width = sizes
-        _check_pixels(image, width, height)
+        canvas = (sizes[1], sizes[0])
         if self.letterbox is None:
-            return image.resize((width, height), how)
-        ratio = min(width / image.width, height / image.height)
-        grey = self.letterbox if image.mode == "L" else (self.letterbox,) * 3
-        canvas = Pillow.new(image.mode, (width, height), grey)
+            return canvas, (0, 0), canvas
+        ratio = min(canvas[0] / width, canvas[1] / height)
         if self.letterbox_at == "centre":
-            wide, high = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
-            corner = (round((width - wide) / 2 - 0.1), round((height - high) / 2 - 0.1))
-        else:
-            wide, high, corner = max(1, int(image.width * ratio)), max(1, int(image.height * ratio)), (0, 0)
-        canvas.paste(image.resize((wide, high), how), corner)
-        return canvas
+            wide, high = max(1, round(width * ratio)), max(1, round(height * ratio))
+            corner = (round((canvas[0] - wide) / 2 - 0.1), round((canvas[1] - high) / 2 - 0.1))
+            return (wide, high), corner, canvas
+        return (max(1, int(width * ratio)), max(1, int(height * ratio))), (0, 0), canvas
+
+    def _resized(self, image: Image.Image, how: Any, grey: int | None = None) -> Image.Image:
+        from PIL import Image as Pillow
+
+        made, corner, canvas = self.resized_to(image.width, image.height)
+        _check_pixels(image, *canvas)
+        if self.letterbox is None:
+            return image.resize(made, how)
+        level = self.letterbox if grey is None else grey
+        ground = Pillow.new(image.mode, canvas, level if len(image.getbands()) == 1 else (level,) * 3)
+        ground.paste(image.resize(made, how), corner)
+        return ground
+
+    def mask(self, image: Image.Image, ignored: int) -> Array:
+        """A mask of class numbers (one band), moved as the picture that it belongs to is; what no pixel covers is ``ignored``."""
+        from PIL import Image as Pillow
+        from PIL import ImageOps
+
+        image.load()
+        if image.getexif().get(ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        if self.resize is not None or self.zooms:
+            image = self._resized(image, Pillow.Resampling.NEAREST, ignored)
+        pixels = np.asarray(image)
+        return pixels if self.crop is None else self._cropped(pixels)
 
     def _cropped(self, pixels: Array) -> Array:
         height, width = cast("tuple[int, int]", self.crop)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import logging
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +17,7 @@ from edgec.graph.quiet import quiet_log
 from edgec.graph.sizes import InputShape
 from edgec.graph.torch_export import export_module, export_program
 from edgec.graph.torch_guard import load_guarded
+from edgec.graph.user_code import in_words, user_function, without_bytecode
 
 if TYPE_CHECKING:
     pass
@@ -59,18 +56,14 @@ def from_factory(
 
     ``trust``: unpickle whatever ``weights`` holds.
     """
-    module_name, _, function = source.rpartition(":")
+    module_name = source.rpartition(":")[0]
     if not module_name.endswith(".py") and not all(part.isidentifier() for part in module_name.split(".")):
         raise ModelError("no such file", where=source)
     torch = _torch(source)
-    with _without_bytecode():
-        factory = getattr(_import(module_name, source), function, None)
-        if not callable(factory):
-            raise UsageError(f"no function {function!r} in {module_name}", where=source)
-        try:
+    with without_bytecode():
+        factory = user_function(source)
+        with in_words("the factory failed", source):
             module = factory()
-        except Exception as error:  # the factory is the user's code: whatever it raises is theirs to read
-            raise UsageError("the factory failed", where=source, why=first_line(error)) from error
     if not isinstance(module, torch.nn.Module):
         why = f"the factory returned {type(module).__name__}"
         raise UsageError("a factory must return a torch.nn.Module", where=source, why=why)
@@ -84,34 +77,3 @@ def from_factory(
         [sizes[1:] for sizes in input_shape.values()] if isinstance(input_shape, Mapping) else [input_shape]
     )
     return export_module(module, tuple(torch.zeros((2, *sizes)) for sizes in shapes), source)
-
-
-@contextmanager
-def _without_bytecode() -> Iterator[None]:
-    """Python writes no ``__pycache__`` beside the user's files meanwhile."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
-
-
-def _import(name: str, source: str) -> Any:
-    try:
-        if not name.endswith(".py"):
-            sys.path.insert(0, str(Path.cwd()))
-            try:
-                return importlib.import_module(name)
-            finally:
-                sys.path.pop(0)
-        path = Path(name)
-        if not path.is_file():
-            raise UsageError("no such file", where=name)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise UsageError("not a Python file", where=name)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    except (ImportError, SyntaxError) as error:
-        raise UsageError("cannot be imported", where=source, why=first_line(error)) from error
-    return module

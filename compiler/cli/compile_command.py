@@ -46,6 +46,20 @@ if TYPE_CHECKING:
     help="Added to each label of --eval (1 where class 0 is 'background').",
 )
 @click.option(
+    "--task",
+    type=params.TASK,
+    metavar="NAME",
+    default=None,
+    help="What the network does, where its metadata and outputs do not say: classification, multi-label, detection, segmentation, keypoints, regression, super-resolution, embedding.",
+)
+@click.option(
+    "--metric",
+    type=params.METRIC,
+    metavar="FILE.PY:FUNC",
+    default=None,
+    help="Judge by func(predict, samples), or by a name: top1, agreement, kl, sqnr_db, cosine.",
+)
+@click.option(
     "--target",
     type=params.TARGET,
     default=None,
@@ -86,7 +100,10 @@ if TYPE_CHECKING:
     "--recipe", "recipe_path", metavar="FILE", help="Run this recipe; the other options override it."
 )
 @click.option(
-    "--max-drop", type=params.SHARE, metavar="SHARE", help="Gate: top-1 may drop by that much, e.g. 1%."
+    "--max-drop",
+    type=params.SHARE,
+    metavar="SHARE",
+    help="Gate: the metric (--metric, else the task's own) may drop by that much, e.g. 1%.",
 )
 @click.option(
     "--seed",
@@ -185,6 +202,10 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
         hint = "Name it as MODEL on the command line, or add --trust, if the code is yours."
         what = "this recipe's model is Python code, which loading it runs"
         raise UsageError(what, where=values["recipe_path"], why=recipe.model.path, hint=hint)
+    if values["metric"] is None and ":" in (recipe.metric or "") and not values["trust"]:
+        hint = "Name it as --metric on the command line, or add --trust, if the code is yours."
+        what = "this recipe's metric is Python code, which judging runs"
+        raise UsageError(what, where=values["recipe_path"], why=recipe.metric, hint=hint)
     return recipe
 
 
@@ -228,7 +249,19 @@ def _add_data(base: dict[str, Any], values: dict[str, Any]) -> None:
 def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
     import os
 
-    for key in ("target", "budget", "precision", "seed", "threads", "io_layout", "batch", "resolution"):
+    known = (
+        "task",
+        "metric",
+        "target",
+        "budget",
+        "precision",
+        "seed",
+        "threads",
+        "io_layout",
+        "batch",
+        "resolution",
+    )
+    for key in known:
         if values[key] is not None:
             base[key] = values[key]
     base.setdefault("threads", os.cpu_count() or 1)

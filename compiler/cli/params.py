@@ -100,6 +100,18 @@ def _pass_name(raw: str) -> str:
     return raw if raw in pass_names() else pass_class(raw).name
 
 
+def _task(raw: str) -> str:
+    from edgec.compiler.tasks.task import NAMES
+
+    return values.word(raw, NAMES)
+
+
+def _metric(raw: str) -> str:
+    from edgec.compiler.plan.fields import read_metric
+
+    return read_metric(raw)
+
+
 def _target(raw: str) -> str:
     from edgec.targets import target
 
@@ -151,6 +163,8 @@ FORMATS = Read("list", _formats)
 BUDGET = Read("budget", _budget)
 RESOLUTION = Read("size", _resolution)
 PIPELINE = Read("pipeline", _pipeline)
+TASK = Read("task", _task)
+METRIC = Read("metric", _metric)
 PASS = Read("pass", _pass_name)
 TARGET = Read("target", _target)
 DEVICE = Read("address", _device)

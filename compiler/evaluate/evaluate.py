@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgec.compiler.emit.artifacts import Emission, Emitted, split_remarks
-from edgec.compiler.evaluate.quality import judge
+from edgec.compiler.evaluate.quality import Tally, judge
 from edgec.compiler.evaluate.tflite_quality import judge_tflite
 from edgec.compiler.face.metric import Judged, Metric
 from edgec.compiler.plan.plan import Plan
+from edgec.compiler.tasks.task import Truth
+from edgec.compiler.tasks.truth import truth_of
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DeviceError
 from edgec.passes.base import Progress
@@ -74,15 +76,37 @@ def _stages(plan: Plan, emission: Emission, data: Dataset) -> dict[str, dict[str
     named = {
         "float" if precision == "fp32" else precision: model for precision, model in emission.models.items()
     }
-    return judge(plan.model, named, data, threads=plan.recipe.threads, label_offset=plan.label_offset)
+    tallies = judge(
+        plan.model, named, data, threads=plan.recipe.threads, task=plan.task, truth=_truth(plan, data)
+    )
+    return {
+        name: _of_source(tally) if name == "teacher" else tally.figures() for name, tally in tallies.items()
+    }
+
+
+def _of_source(tally: Tally) -> dict[str, Any]:
+    """The source's own figures: those against labels; that it agrees with itself says nothing."""
+    found = tally.figures()
+    measures = [one for one in found.get("measures", ()) if one["against"] == "labels"]
+    bare = {"change": None, "change_low": None, "change_high": None, "lost": None, "won": None}
+    return {**found, "measures": tuple({**one, **bare} for one in measures)}
 
 
 def _files(plan: Plan, emission: Emission, data: Dataset) -> dict[str, dict[str, Any]]:
-    return judge_tflite(
+    tallies = judge_tflite(
         plan.model,
         emission.files,
         data,
         like=emission.models["fp32"],
-        label_offset=plan.label_offset,
         threads=plan.recipe.threads,
+        task=plan.task,
+        truth=_truth(plan, data),
     )
+    return {name: tally.figures() for name, tally in tallies.items()}
+
+
+def _truth(plan: Plan, data: Dataset) -> Truth | None:
+    """What is right for ``data``: known of the evaluation data, and of calibration data that came with classes."""
+    if data is plan.evaluation:
+        return plan.truth
+    return None if plan.task is None or data.labels is None else truth_of(plan.task, plan.model, data, 0)

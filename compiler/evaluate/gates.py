@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
 
-from edgec.compiler.emit.artifacts import Emission
+from edgec.compiler.emit.artifacts import Emission, Emitted
 from edgec.compiler.evaluate.evaluate import Evaluation
 from edgec.compiler.latency.timings import Timings
 from edgec.compiler.pipeline.run import Step
@@ -34,34 +34,71 @@ class GateResult:
     why: str = ""
 
 
-def drop_gate(recipe: Recipe, quality: Mapping[str, Mapping[str, Any]]) -> GateResult | None:
-    """``--max-drop``: of top-1 where there are labels, else the share of the teacher's boxes or answers that are lost."""
+@dataclass(frozen=True)
+class _Drop:
+    """How far one file is below the source: as a share where there is one; ``why``: of what."""
+
+    value: float | str
+    why: str
+
+    @property
+    def rank(self) -> float:
+        """What could not be measured is worst of all."""
+        return float("inf") if isinstance(self.value, str) or math.isnan(self.value) else self.value
+
+
+def drop_gate(recipe: Recipe, files: Sequence[Emitted], evaluation: Evaluation) -> GateResult | None:
+    """``--max-drop``: of the caller's metric, else of the task's own figure, on the files of the last precision.
+
+    Each file is judged in the engine that runs it, and the worst of them decides.
+    """
     limit = recipe.gates.max_drop
     if limit is None:
         return None
-    last = list(quality)[-1] if quality else None
-    if last is None:
-        return GateResult(
-            "max-drop", False, "not measured", limit, "there is no data to judge on; add --eval or --data"
+    last = files[-1].precision
+    drops = [_drop(one, evaluation) for one in files if one.precision == last]
+    worst = max(drops, key=lambda one: one.rank)
+    return GateResult("max-drop", worst.rank <= limit + 1e-9, worst.value, limit, worst.why)
+
+
+def _drop(one: Emitted, evaluation: Evaluation) -> _Drop:
+    if evaluation.metrics:
+        metric = evaluation.metrics[0]
+        return _below(
+            metric.name, metric.teacher, metric.values.get(one.name), metric.lower_is_better, one.name
         )
-    teacher, student = quality["teacher"], quality[last]
-    if "top1" in student:
-        drop = float(teacher["top1"] - student["top1"])
-        return GateResult(
-            "max-drop", drop <= limit + 1e-9, drop, limit, f"top-1 of {last} against the teacher"
+    quality = evaluation.of(one)
+    if quality is None:
+        why = "; ".join(evaluation.remarks) or "there is no data to judge on; add --eval or --data"
+        return _Drop("not measured", f"{one.name}: {why}")
+    measures = quality.get("measures", ())
+    if not measures:
+        why = (
+            "the outputs are no answers that are known; say what they are with --task, or judge with --metric"
         )
-    found = student.get("detection")
-    if found and found["boxes"]:
-        drop = found["lost"] / found["boxes"]
-        why = f"{found['lost']} of the teacher's {found['boxes']} boxes are lost in {last}"
-        return GateResult("max-drop", drop <= limit + 1e-9, drop, limit, why)
-    if "agreement" in student:
-        drop = 1.0 - float(student["agreement"])
-        return GateResult(
-            "max-drop", drop <= limit + 1e-9, drop, limit, f"{last} answers otherwise than the teacher"
-        )
-    return GateResult(
-        "max-drop", False, "no classes", limit, "the outputs are no class scores; top-1 has no meaning"
+        return _Drop("no measure", f"{one.name}: {why}")
+    first = measures[0]
+    if first["against"] == "labels":
+        found = evaluation.by_stage["teacher"].get("measures", ())
+        teacher = next((old["value"] for old in found if old["name"] == first["name"]), None)
+        return _below(first["name"], teacher, first["value"], first["lower_is_better"], one.name)
+    if first["best"] is None:
+        why = f"{first['name']} is in {first['unit']}, which is no share; give labels, or judge with --metric"
+        return _Drop("no share", f"{one.name}: {why}")
+    counted = f": {first['lost']} of {first['count']} {first['of']} lost" if first["lost"] is not None else ""
+    return _Drop(abs(first["best"] - first["value"]), f"{first['name']}, {one.name}{counted}")
+
+
+def _below(name: str, source: float | None, ours: float | None, lower_is_better: bool, file: str) -> _Drop:
+    """The loss of a metric: itself where it lies between 0 and 1, else as a share of the source's value."""
+    if source is None or ours is None:
+        return _Drop("not measured", f"{name} of {file}")
+    gap = float(ours - source) if lower_is_better else float(source - ours)
+    text = f"{name} of {file} {ours:.4g}, of the source {source:.4g}"
+    if 0 <= source <= 1 and 0 <= ours <= 1:
+        return _Drop(gap, text)
+    return _Drop(
+        gap / abs(source) if source else float("inf") if gap > 0 else 0.0, f"{text}; as a share of it"
     )
 
 
@@ -109,5 +146,5 @@ def check_gates(
 ) -> tuple[GateResult, ...]:
     """Every gate of the plan."""
     budget = budget_gate(plan.recipe, plan.model, emission.models, steps, timings)
-    gates = (budget, drop_gate(plan.recipe, evaluation.by_stage))
+    gates = (budget, drop_gate(plan.recipe, emission.files, evaluation))
     return tuple(gate for gate in gates if gate is not None)

@@ -1,4 +1,4 @@
-"""How well a network does: top-1 against labels, and everything else against the teacher, without labels.
+"""How well a network does: its answers in the task's own terms, against labels and against the source, and its errors.
 
 Errors are figures of parts (`graph.parts`): boxes and scores are never one number, and the worst part speaks for the network.
 """
@@ -6,18 +6,18 @@ Errors are figures of parts (`graph.parts`): boxes and scores are never one numb
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.evaluate.tasks.detection import DetectionTally
-from edgec.compiler.evaluate.tasks.heads import Head, find_head
-from edgec.graph.compare import Difference, by_sample, kl_divergence, same_shape
+from edgec.compiler.tasks.detection import Detection
+from edgec.compiler.tasks.heads import Head, find_head
+from edgec.compiler.tasks.task import Task, TaskTally, Truth
+from edgec.graph.compare import Difference, same_shape
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
-from edgec.graph.labels import check_classes, is_classifier
 from edgec.graph.parts import Part, parts_of
 from edgec.graph.resolution.axes import Axes
 from edgec.graph.resolution.resize import size_of
@@ -37,40 +37,42 @@ class Judge:
     head: Head | None = None
     student_head: Head | None = None
     axes: tuple[Axes, ...] = ()
+    task: Task | None = None
 
     @staticmethod
-    def of(source: ir.Model, student: ir.Model) -> Judge:
+    def of(source: ir.Model, student: ir.Model, task: Task | None = None) -> Judge:
         """For what was made of ``source``."""
         parts, head = parts_of(source), find_head(source)
         if [value.shape for value in source.graph.inputs] == [value.shape for value in student.graph.inputs]:
-            return Judge(parts, head)
+            return Judge(parts, head, task=task)
         size = size_of(student)
         theirs = None if head is None else replace(head, size=size)
-        return Judge(parts, head, theirs, output_axes(source, size))
+        return Judge(parts, head, theirs, output_axes(source, size), task)
 
 
 @dataclass
 class Tally:
-    """Running sums of one network against the teacher; `figures` gives the quality object of report.json."""
+    """Running sums of one network against the source; `figures` gives the quality object of report.json."""
 
     judge: Judge
-    label_offset: int = 0
     images: int = 0
-    hits: int = 0
-    labelled: int = 0
-    agreed: int = 0
-    kl: float = 0.0
-    classified: bool = True
     differences: tuple[Difference, ...] = field(init=False)
-    boxes: DetectionTally | None = field(init=False)
+    answers: TaskTally | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.differences = tuple(Difference(part.name) for part in self.judge.parts)
-        head = self.judge.head
-        self.boxes = None if head is None else DetectionTally(head, self.judge.student_head)
+        task = self.judge.task
+        if isinstance(task, Detection):
+            self.answers = task.tally(self.judge.student_head)
+        else:
+            self.answers = None if task is None else task.tally()
 
     def add(
-        self, count: int, teacher: Mapping[str, Array], student: Mapping[str, Array], labels: Array | None
+        self,
+        count: int,
+        teacher: Mapping[str, Array],
+        student: Mapping[str, Array],
+        truth: Truth | None,
     ) -> None:
         """One batch of ``count`` samples; outputs are matched by position."""
         self.images += count
@@ -80,19 +82,9 @@ class Tally:
             same_shape(value, reference, name)
         for part, difference in zip(self.judge.parts, self.differences, strict=True):
             difference.add(part.of(wanted), part.of(made))
-        if self.boxes is not None:
-            self.boxes.add(wanted, given)
-        reference, value = wanted[0], made[0]
-        if len(teacher) > 1 or len(by_sample(reference)) != count or not is_classifier(reference.shape):
-            self.classified = False
-            return
-        flat, mine = by_sample(reference), by_sample(value)
-        answers = mine.argmax(axis=1)
-        self.agreed += int((answers == flat.argmax(axis=1)).sum())
-        self.kl += kl_divergence(flat, mine) * count
-        if labels is not None:
-            self.labelled += count
-            self.hits += int((answers == labels + self.label_offset).sum())
+        if self.answers is not None and all(len(np.atleast_1d(one)) == count for one in wanted):
+            # a head decodes what its own size means; all else is compared where it lies in the source's outputs
+            self.answers.add(wanted, given if isinstance(self.judge.task, Detection) else made, truth)
 
     def figures(self) -> dict[str, Any]:
         """The quality object: images, and what applies of the others; ``outputs`` has the worst part first."""
@@ -102,13 +94,9 @@ class Tally:
             "sqnr_db": ranked[0].sqnr_db,
             "cosine": min(one.cosine for one in ranked),
         }
-        if self.classified and self.images:
-            figures["agreement"] = self.agreed / self.images
-            figures["kl"] = max(0.0, self.kl / self.images)
-            if self.labelled:
-                figures["top1"] = self.hits / self.labelled
-        if self.boxes is not None:
-            figures["detection"] = self.boxes.figures()
+        if self.answers is not None and self.answers.errors:
+            found = self.answers.figures()
+            figures |= {**found, "measures": tuple(asdict(one) for one in found["measures"])}
         if len(ranked) > 1:
             figures["outputs"] = {one.name: one.sqnr_db for one in ranked}
         return figures
@@ -120,30 +108,28 @@ def judge(
     data: Dataset,
     *,
     threads: int,
-    label_offset: int = 0,
+    task: Task | None = None,
+    truth: Truth | None = None,
     batch_size: int = 8,
-) -> dict[str, dict[str, Any]]:
-    """Quality objects of the teacher and of each student, from one pass over ``data``. Raises DataError on odd labels.
+) -> dict[str, Tally]:
+    """Tallies of the teacher and of each student, from one pass over ``data``; ``truth``: what is right for each sample.
 
     A student that takes its picture at another size gets the same pictures at that size.
     """
     runner = Executor(teacher, threads=threads)
     runners = {name: Executor(model, threads=threads) for name, model in students.items()}
     everyone = {"teacher": teacher, **students}
-    tallies = {name: Tally(Judge.of(teacher, model), label_offset) for name, model in everyone.items()}
-    labels = data.labels
-    if labels is not None:
-        check_classes(teacher, labels + label_offset)
+    tallies = {name: Tally(Judge.of(teacher, model, task)) for name, model in everyone.items()}
     done = 0
     for feeds, theirs in _at_their_sizes(data, students, batch_size):
         reference = runner.run(feeds)
         count = len(next(iter(feeds.values())))
-        batch_labels = None if labels is None else labels[done : done + count]
-        tallies["teacher"].add(count, reference, reference, batch_labels)
+        right = None if truth is None else truth[done : done + count]
+        tallies["teacher"].add(count, reference, reference, right)
         for name, student in runners.items():
-            tallies[name].add(count, reference, student.run(theirs[name]), batch_labels)
+            tallies[name].add(count, reference, student.run(theirs[name]), right)
         done += count
-    return {name: tally.figures() for name, tally in tallies.items()}
+    return tallies
 
 
 Feeds = dict[str, Array]

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgec.compiler.emit.artifacts import Emitted
 from edgec.compiler.evaluate.quality import Judge, Tally
+from edgec.compiler.tasks.task import Task, Truth
 from edgec.graph.compare import Difference, same_shape
 from edgec.graph.data import Dataset
 from edgec.graph.errors import ModelError
@@ -43,10 +44,11 @@ def judge_tflite(
     data: Dataset,
     *,
     like: ir.Model,
-    label_offset: int,
     threads: int,
-) -> dict[str, dict[str, Any]]:
-    """Quality objects by artifact name, for the TFLite files among ``emitted``. Raises EdgecError where none can run.
+    task: Task | None = None,
+    truth: Truth | None = None,
+) -> dict[str, Tally]:
+    """Tallies by artifact name, for the TFLite files among ``emitted``. Raises EdgecError where none can run.
 
     ``like``: a graph with the inputs that the files have.
     """
@@ -54,23 +56,22 @@ def judge_tflite(
     if not files:
         return {}
     runner = Executor(teacher, threads=threads)
-    judge, theirs, chunk = Judge.of(teacher, like), data.at(like), _chunk(data)
-    tallies = {one.name: Tally(judge, label_offset) for one in files}
-    labels, done = data.labels, 0
+    judge, theirs, chunk = Judge.of(teacher, like, task), data.at(like), _chunk(data)
+    tallies, done = {one.name: Tally(judge) for one in files}, 0
     given = (None,) * len(data) if theirs is data else theirs.batches(chunk)
     for feeds, other in zip(data.batches(chunk), given):  # noqa: B905  (as many batches as there are)
         reference = runner.run(feeds)
         count = len(next(iter(feeds.values())))
-        batch_labels = None if labels is None else labels[done : done + count]
+        right = None if truth is None else truth[done : done + count]
         paths = [one.path for one in files]
         for one, (axes, values) in zip(files, _run_all(paths, other or feeds), strict=True):
             moved = {
                 name: _like(value, reference[name], axes.get(name))
                 for name, value in zip(reference, values, strict=True)
             }
-            tallies[one.name].add(count, reference, moved, batch_labels)
+            tallies[one.name].add(count, reference, moved, right)
         done += count
-    return {name: tally.figures() for name, tally in tallies.items()}
+    return tallies
 
 
 def compare_file(model: ir.Model, path: Path, data: Dataset, *, threads: int = 1) -> tuple[Difference, ...]:

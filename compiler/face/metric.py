@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, DeviceError, UsageError, WrongTypeError, did_you_mean
 from edgec.graph.execute import Executor
 from edgec.graph.labels import is_classifier
+from edgec.graph.user_code import in_words, user_function
 from edgec.graph.views import shape_of
 from edgec.runtime.report.schema import IDENTICAL_DB
 
@@ -97,10 +99,30 @@ class Judged:
 
 
 def resolved(metric: str | Callable[..., Any] | None) -> str | Callable[..., Any] | None:
-    """The function behind the name of a plug-in's metric; everything else as it is. Edgec's own names stay its own."""
+    """The function behind ``file.py:function`` or the name of a plug-in's metric; everything else as it is.
+
+    Edgec's own names stay its own. Raises UsageError for a file without such a function.
+    """
     if not isinstance(metric, str) or metric in NAMES:
         return metric
-    return find_metric(metric) or metric
+    return _of_file(metric) if is_code(metric) else find_metric(metric) or metric
+
+
+def is_code(text: str) -> bool:
+    """Whether ``text`` names a function of the user's own rather than a metric that is known by name."""
+    return ":" in text
+
+
+def _of_file(text: str) -> Callable[..., Any]:
+    """The function, whose errors name its line. ``lower_is_better`` stays with it."""
+    function = user_function(text)
+
+    @wraps(function)
+    def judged(predict: Callable[[Any], Any], samples: Samples) -> Any:
+        with in_words("the metric failed", text):
+            return function(predict, samples)
+
+    return judged
 
 
 class Metric:
@@ -119,6 +141,12 @@ class Metric:
         self._teacher: dict[str, Value] = {}
         self._samples: Samples | None = None
         self._outputs: tuple[str, ...] = ()
+
+    @classmethod
+    def named(cls, text: str | None) -> Metric | None:
+        """The one that a recipe names, if it names one. Raises UsageError."""
+        found = resolved(text)
+        return None if found is None else cls(found)
 
     def on_teacher(
         self, teacher: ir.Model, data: Dataset | None, targets: Any, offset: int, threads: int
@@ -209,6 +237,8 @@ class Metric:
 def _read(name: str, result: Any, count: int) -> dict[str, Value]:
     """What a function returned. Raises WrongTypeError, and DataError where ``per sample`` is not."""
     if isinstance(result, Mapping):
+        if not result:
+            raise WrongTypeError(f"metric: {name} returned an empty dict", why=f"admitted are {_ADMITTED}")
         return {str(key): Value(_number(f"{name}[{key!r}]", one)) for key, one in result.items()}
     if isinstance(result, tuple) and len(result) == 2:
         each = np.asarray(to_numpy(result[1]) if is_array(result[1]) else result[1])

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator
 
+from edgec.compiler.tasks.task import Name
 from edgec.graph import preprocess, values
 from edgec.graph.errors import UsageError
 from edgec.graph.values import NotAdmitted, Range, several
@@ -51,6 +52,17 @@ def read_path(raw: Any) -> str:
     return raw
 
 
+def read_metric(raw: Any) -> str:
+    """A metric's name, or the function that computes one, as text."""
+    found = values.text(raw).strip()
+    name, colon, function = found.rpartition(":")
+    if not found or "\0" in found or (colon and not (name and function.isidentifier())):
+        raise NotAdmitted(raw, "a metric's name, or file.py:function")
+    if found.endswith(".py"):
+        raise NotAdmitted(raw, "file.py:function, with the name of the function in it")
+    return found
+
+
 def _listed(raw: Any) -> Any:
     return several(raw, lambda one: one) if isinstance(raw, str) else raw
 
@@ -61,6 +73,8 @@ IoLayout = Literal["nchw", "nhwc"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 PathField = Annotated[str, BeforeValidator(read_path)]
+TaskField = Annotated[Name, _words(Name)]
+MetricField = Annotated[str, BeforeValidator(read_metric)]
 ShapeField = Annotated[tuple[int, ...] | dict[str, tuple[int, ...]], BeforeValidator(values.input_shape)]
 SwitchField = Annotated[bool, BeforeValidator(values.switch)]
 CountField = Annotated[int, _whole(values.COUNT)]

@@ -18,17 +18,20 @@ from edgec.compiler.plan.defaults import (
 )
 from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.needs import check_given
-from edgec.compiler.plan.recipe import EvalSource, PassSpec, Recipe, check_model
+from edgec.compiler.plan.recipe import PassSpec, Recipe, check_model
 from edgec.compiler.plan.resolution import check_size
 from edgec.compiler.plan.told import told_of, with_told
 from edgec.compiler.plan.versions import versions
+from edgec.compiler.tasks.find import find_task
+from edgec.compiler.tasks.task import Task, Truth
+from edgec.compiler.tasks.truth import truth_of
+from edgec.graph.annotations.open import open_evaluation
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, InputSpec, open_data
-from edgec.graph.errors import ModelError, UsageError
+from edgec.graph.errors import DataError, ModelError, UsageError
 from edgec.graph.execute import Executor
 from edgec.graph.files import is_factory
 from edgec.graph.foreign import Loading, Pending, begin
-from edgec.graph.labels import check_classes
 from edgec.graph.load import check_file
 from edgec.graph.plugins import TARGETS, plugin
 from edgec.graph.preprocess import Preprocess
@@ -71,6 +74,10 @@ class Plan:
     """What the model says of itself."""
     remarks: tuple[str, ...] = ()
     """What was made of it, for the user."""
+    task: Task | None = None
+    """What the network does; None where nobody says and its outputs do not tell."""
+    truth: Truth | None = field(default=None, compare=False)
+    """What is right for each sample of the evaluation data, as the task takes it."""
 
     @property
     def has_latency_budget(self) -> bool:
@@ -150,16 +157,23 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
         data = open_data(
             spec.path, model, preprocess, samples=spec.samples, seed=recipe.seed, skip_bad=spec.skip_bad
         )
+    task = find_task(model, told.task, recipe.task)
+    truth = None
     if recipe.eval is not None:
-        evaluation = open_data(
-            recipe.eval.path, model, preprocess, seed=recipe.seed, labels=recipe.eval.labels
+        evaluation = open_evaluation(
+            recipe.eval.path,
+            model,
+            preprocess,
+            labels=recipe.eval.labels,
+            names=told.labels,
+            seed=recipe.seed,
         )
-        check_labels(recipe.eval, model, evaluation)
+        truth = _truth(recipe, model, evaluation, task)
     for known in (data, evaluation):
         if known is not None:
             check_outputs(model, known, recipe.threads)
     resolved = _resolved(recipe, passes, sha256, data, evaluation)
-    return Plan(resolved, model, size, sha256, data, evaluation, target, passes, told, remarks)
+    return Plan(resolved, model, size, sha256, data, evaluation, target, passes, told, remarks, task, truth)
 
 
 def check_latency(recipe: Recipe, passes: Sequence[Pass], target: Target) -> None:
@@ -200,13 +214,21 @@ def check_outputs(model: ir.Model, data: Dataset, threads: int) -> None:
             raise ModelError("every sample needs its values", where=f"output {name!r}", why=why, hint=hint)
 
 
-def check_labels(spec: EvalSource, model: ir.Model, evaluation: Dataset) -> None:
-    """Raise UsageError for an offset of labels that are not there, DataError for labels that the model has no classes for."""
-    if evaluation.labels is not None:
-        check_classes(model, evaluation.labels + spec.label_offset)
-    elif spec.label_offset:
+def _truth(recipe: Recipe, model: ir.Model, evaluation: Dataset, task: Task | None) -> Truth | None:
+    """What is right for each sample. Raises UsageError for an offset of labels that are not there, DataError for other labels.
+
+    A function of the user's may compare with anything: there nothing is checked.
+    """
+    offset = 0 if recipe.eval is None else recipe.eval.label_offset
+    if offset and evaluation.labels is None and evaluation.truth is None:
         hint = "Give labels (--eval-labels, or y in the .npz), or leave it out."
-        raise UsageError("--label-offset without labels", where=spec.path, hint=hint)
+        raise UsageError("--label-offset without labels", where=evaluation.name, hint=hint)
+    try:
+        return truth_of(task, model, evaluation, offset)
+    except DataError:
+        if recipe.metric is None or ":" not in recipe.metric:
+            raise
+        return None
 
 
 def check_precision(recipe: Recipe, target: Target) -> None:

@@ -94,7 +94,7 @@ class Gates(_Closed):
     """Conditions on the result; a run that misses one ends with exit code 1 and keeps its artifacts."""
 
     max_drop: fields.ShareField | None = None
-    """Of top-1 against the teacher (of agreement, without labels), as a fraction."""
+    """Of the run's metric against the source's: the recipe's own, else the task's (`evaluate.gates`), as a fraction."""
 
 
 class Timing(_Closed):
@@ -139,6 +139,10 @@ class Recipe(_Closed):
     model: ModelSource
     data: DataSource | None = None
     eval: EvalSource | None = None
+    task: fields.TaskField | None = None
+    """None: as the model's metadata or its outputs say."""
+    metric: fields.MetricField | None = None
+    """A name, or ``file.py:function``: Python code, which running the recipe runs."""
     preprocess: Preprocessing = Preprocessing()
     target: fields.PathField = "host"
     budget: Annotated[str, AfterValidator(fields.usage_as_value(_budget))] | None = None
@@ -256,6 +260,8 @@ def _with_paths(recipe: Recipe, move: Any) -> Recipe:
         update={"path": path(recipe.model.path), "weights": path(recipe.model.weights)}
     )
     update: dict[str, Any] = {"model": model}
+    if recipe.metric is not None and ":" in recipe.metric:
+        update["metric"] = path(recipe.metric)
     if recipe.data is not None:
         update["data"] = recipe.data.model_copy(update={"path": path(recipe.data.path)})
     if recipe.eval is not None:

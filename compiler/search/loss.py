@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.evaluate.quality import Judge
-from edgec.compiler.evaluate.tasks.detection import DetectionTally
+from edgec.compiler.tasks.detection import DetectionTally
 from edgec.graph.compare import by_sample
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
@@ -84,7 +84,8 @@ class Reference:
             tally = DetectionTally(judge.head, judge.student_head)
             one = slice(index, index + 1)
             tally.add([value[one] for value in self.answers], [value[one] for value in made])
-            apart, all_ = tally.source + tally.found - 2 * tally.kept, tally.source + tally.found
+            kept, wanted, theirs = tally.rows[0]
+            apart, all_ = wanted + theirs - 2 * kept, wanted + theirs
             found.append(apart / all_ if all_ else 0.0)
         return np.asarray(found)
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from edgec.graph.errors import UsageError
 from edgec.graph.text import markdown, markdown_code, visible
-from edgec.runtime.report import facts, plots
+from edgec.runtime.report import accuracy, facts, plots
 from edgec.runtime.report.html import render
 from edgec.runtime.report.schema import Artifact, Latency, Report
 
@@ -68,7 +68,7 @@ class RunComparison:
     """Runs ready to be written out; made by `compare`."""
 
     rows: tuple[Row, ...]
-    measure: facts.Accuracy | None
+    measure: accuracy.Accuracy | None
     cost: str
     """What the front trades against quality: 'latency', or 'macs' where latencies do not compare."""
     cautions: tuple[str, ...]
@@ -160,7 +160,7 @@ def compare(runs: Sequence[tuple[str, Report]]) -> RunComparison:
         facts.quality_of(report, artifact) if artifact is not None else report.quality.get("float")
         for report, artifact in zip(reports, artifacts, strict=True)
     ]
-    measure = facts.accuracy_of(qualities)
+    measure = accuracy.accuracy_of(qualities)
     cost = _common_cost([artifact.latency if artifact is not None else None for artifact in artifacts])
     rows = [
         Row(

@@ -8,74 +8,15 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 
+from edgec.runtime.report.accuracy import Accuracy, Change, accuracy_change, accuracy_of, measure_text
 from edgec.runtime.report.gpu import kind_of_time, unmeasured
-from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Gate, Latency, Metric, Quality, Ratio, Report
+from edgec.runtime.report.schema import Artifact, Gate, Latency, Metric, Quality, Ratio, Report
 
 _PRECISIONS = ("int8", "mixed", "fp16", "fp32")
 _STAGE = {"int8": "int8", "mixed": "int8", "fp16": "fp16", "fp32": "float"}
-MINUS = "\u2212"
-FEW_TO_JUDGE = 30
-"""Of fewer inputs a rate is no claim: of 30 without a fault the interval still begins at 89%."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """One tile of the headline; ``good`` None is neutral."""
-
-    label: str
-    before_text: str
-    after_text: str
-    verdict: str
-    good: bool | None
-    share: float | None
-    """After over before, for the bar; None where a ratio means nothing."""
-    basis: str = ""
-    """Where the figure comes from: 'measured on …', 'estimated, ±8%', 'on 1000 labelled images'."""
-    estimated: bool = False
-    phrase: str = ""
-    """The verdict as part of the headline; empty where the headline has nothing to say of it."""
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """The best measure of quality that a report has: top-1, else boxes kept, else agreement with the teacher, else SQNR."""
-
-    label: str
-    key: str
-    percent: bool
-
-    def value(self, quality: Quality | None) -> float | None:
-        """The figure of ``quality``; None where it has none."""
-        if quality is None:
-            return None
-        found: float | None = getattr(quality, self.key)
-        return found
-
-    def text(self, value: float | None) -> str:
-        """The figure in words, ``–`` where there is none."""
-        if value is None:
-            return "–"
-        if self.percent:
-            return f"{100 * value:.1f}%"
-        return "exact" if value >= IDENTICAL_DB else f"{value:.1f} dB"
-
-
-TOP1 = Accuracy("Top-1 accuracy", "top1", percent=True)
-BOXES = Accuracy("Boxes of the original still found", "boxes_kept", percent=True)
-AGREEMENT = Accuracy("Same answer as the original", "agreement", percent=True)
-SQNR = Accuracy("Signal to error (SQNR)", "sqnr_db", percent=False)
-
-
-def accuracy_of(qualities: Sequence[Quality | None]) -> Accuracy | None:
-    """The first measure that any of ``qualities`` has."""
-    known = [quality for quality in qualities if quality is not None]
-    for measure in (TOP1, BOXES, AGREEMENT, SQNR):
-        if any(measure.value(quality) is not None for quality in known):
-            return measure
-    return None
 
 
 def measure_of(report: Report) -> Accuracy | None:
@@ -122,7 +63,8 @@ def ratio_of(report: Report, artifact: Artifact) -> Ratio | None:
 def changes(report: Report) -> list[Change]:
     """The tiles of the headline: size, MACs, latency, accuracy, as far as the run has them."""
     artifact = headline_artifact(report)
-    accuracy = _accuracy(report, artifact)
+    judged = quality_of(report, artifact) if artifact is not None else report.quality.get("float")
+    accuracy = None if judged is None else accuracy_change(judged, report.quality.get("teacher"))
     if accuracy is not None and report.doubts:
         accuracy = replace(
             accuracy, verdict="in doubt", good=False, phrase="accuracy in doubt, see the inputs"
@@ -191,58 +133,6 @@ def _latency(report: Report, artifact: Artifact | None) -> Change | None:
     return Change("Latency", old, new, text, good, share, basis, estimated, phrase)
 
 
-def _accuracy(report: Report, artifact: Artifact | None) -> Change | None:
-    quality = quality_of(report, artifact) if artifact is not None else report.quality.get("float")
-    measure = accuracy_of([quality])
-    if quality is None or measure is None:
-        return None
-    after = measure.value(quality) or 0.0
-    new, on = measure.text(after), f"on {quality.images:,} ".replace(",", "\u202f")
-    if measure is SQNR:
-        basis = f"{on}inputs, against the original{_worst_part(quality)}"
-        return Change(measure.label, "", new, "", None, None, basis)
-    if measure is BOXES and quality.detection is not None:
-        lost = f"{quality.detection.lost} of {quality.detection.boxes} boxes lost"
-        basis = f"{on}inputs: {lost} at score {quality.detection.threshold:g}"
-        return Change(measure.label, "", new, "", None, after, basis, phrase=lost)
-    if measure is AGREEMENT:
-        verdict, phrase = judged_rate(after, quality.images, f"same answer on {new}")
-        return Change(measure.label, "", new, verdict, None, after, f"{on}inputs", phrase=phrase)
-    teacher = measure.value(report.quality.get("teacher"))
-    if teacher is None:
-        return Change(measure.label, "", new, "", None, after, f"{on}labelled inputs")
-    verdict, good, phrase = points(teacher, after)
-    share = _share(teacher, after)
-    return Change(
-        measure.label, measure.text(teacher), new, verdict, good, share, f"{on}labelled inputs", phrase=phrase
-    )
-
-
-def judged_rate(rate: float, images: int, phrase: str) -> tuple[str, str]:
-    """(the 95% interval, or that there are too few inputs; ``phrase`` as far as they carry it)."""
-    low, high = wilson(rate, images)
-    between = f"95% interval {100 * low:.1f} to {100 * high:.1f}%"
-    if images < FEW_TO_JUDGE:
-        return f"too few to judge: {between}", f"too few inputs to judge ({images})"
-    return between, f"{phrase} ({100 * low:.1f} to {100 * high:.1f}%)"
-
-
-def wilson(rate: float, images: int) -> tuple[float, float]:
-    """The 95% interval of a rate over ``images`` inputs (E. B. Wilson, JASA 22, 1927): also sound near 0 and 1."""
-    if images < 1:
-        return 0.0, 1.0
-    z2 = 1.959964**2
-    middle = (rate + z2 / (2 * images)) / (1 + z2 / images)
-    half = math.sqrt(z2 * (rate * (1 - rate) / images + z2 / (4 * images**2))) / (1 + z2 / images)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def _worst_part(quality: Quality) -> str:
-    """Which output, or part of one, the SQNR is that of; reports of edgec 0.1 speak of all outputs together."""
-    worst = [name for name, decibels in quality.outputs.items() if decibels == quality.sqnr_db]
-    return f": {worst[0]}, the worst of {len(quality.outputs)} parts" if worst else ""
-
-
 def _changed(verdict: str) -> str:
     return "" if verdict == "unchanged" else verdict
 
@@ -258,19 +148,6 @@ def times(before: float, after: float, better: str, worse: str) -> tuple[str, bo
     ratio, word = (before / after, better) if after < before else (after / before, worse)
     digits = 0 if ratio >= 20 else 1 if ratio >= 1.95 else 2
     return f"{ratio:.{digits}f}× {word}", after < before
-
-
-def points(before: float, after: float) -> tuple[str, bool | None, str]:
-    """The difference of two accuracies in points: as a verdict, whether it is good, and as a phrase.
-
-    A loss of up to two points is neither good nor bad: whether it is worth it is the reader's to say.
-    """
-    gap = 100 * (after - before)
-    if abs(gap) < 0.05:
-        return "no loss", True, "no accuracy lost"
-    if gap > 0:
-        return f"+{gap:.1f} points", True, f"{gap:.1f} points more accurate"
-    return f"{MINUS}{-gap:.1f} points", None if gap > -2.0 else False, f"{-gap:.1f} points less accurate"
 
 
 def latency_basis(latency: Latency) -> str:
@@ -344,6 +221,13 @@ def gate_text(gate: Gate) -> str:
     value = "" if gate.value is None else f" {plain_value(gate.value)}"
     limit = "" if gate.limit is None else f" (limit {plain_value(gate.limit)})"
     return f"{gate.name}{value}{limit}{f': {gate.why}' if gate.why else ''}"
+
+
+def details(report: Report) -> list[str]:
+    """What else the headline's artifact was judged by, each in a line: the measures behind the first."""
+    artifact = headline_artifact(report)
+    quality = None if artifact is None else quality_of(report, artifact)
+    return [] if quality is None else [measure_text(one) for one in quality.measures[1:]]
 
 
 def metric_text(metric: Metric) -> str:

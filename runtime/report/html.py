@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from edgec.graph.text import visible
 from edgec.graph.yaml_file import write_yaml
-from edgec.runtime.report import facts, plots
+from edgec.runtime.report import accuracy, facts, plots
 from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Latency, Layer, PassRun, Report
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -57,6 +57,7 @@ def page(report: Report, run_name: str = "") -> str:
         changes=facts.changes(report),
         problems=facts.problems(report),
         remarks=facts.remarks(report),
+        details=facts.details(report),
         groups=_groups(report),
         measure=facts.measure_of(report),
         quality_of=lambda item: facts.quality_of(report, item),
@@ -89,7 +90,7 @@ def render(template: str, **values: Any) -> str:
         ms=facts.milliseconds,
         seconds=facts.seconds,
         percent=_percent,
-        db=facts.SQNR.text,
+        db=accuracy.SQNR.text,
         plain=facts.plain_value,
         format_name=facts.format_name,
         metric_text=facts.metric_text,
@@ -164,8 +165,7 @@ def _draw(report: Report, found: dict[str, str]) -> None:
     points, xlabel = _accuracy_points(report)
     measure = facts.measure_of(report)
     if measure is not None and len(points) >= 2:
-        ylabel = f"{measure.label.lower()}{', %' if measure.percent else ', dB'}"
-        found["accuracy"] = plots.scatter("accuracy", points, xlabel, ylabel)
+        found["accuracy"] = plots.scatter("accuracy", points, xlabel, measure.axis)
     if report.tradeoff is not None and len(report.tradeoff.points) >= 2:
         found["tradeoff"] = plots.tradeoff("tradeoff", report.tradeoff, report.model.macs)
     if any(layer.sqnr_db is not None for layer in report.layers):
@@ -186,8 +186,7 @@ def _accuracy_points(report: Report) -> tuple[list[plots.Point], str]:
     points: list[plots.Point] = []
     source = report.model.latency.median_ms if report.model.latency is not None else None
     teacher = measure.value(report.quality.get("teacher"))
-    if measure is facts.AGREEMENT and teacher is None:
-        teacher = 1.0
+    teacher = measure.best if teacher is None else teacher
     if teacher is not None and measure.percent and (source is not None or not by_latency):
         x = source if by_latency and source is not None else report.model.bytes / 1e6
         points.append(plots.Point(x, 100 * teacher, "original", "before"))

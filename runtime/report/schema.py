@@ -89,6 +89,35 @@ class Detection(Part):
     """Mean absolute difference of the scores of boxes that both have."""
 
 
+class Measure(Part):
+    """One figure of the task's own over ``samples`` samples, with its 95% interval, against the source's answers or labels.
+
+    ``unit``: ``%`` for shares of 1 (0.981, not 98.1). ``lost`` and ``won`` of ``count`` ``of`` (inputs, boxes, ...): where two
+    networks see the same samples. ``change``: the difference to the source's own figure, paired by sample.
+    """
+
+    name: str
+    value: Figure
+    samples: int
+    against: Literal["source", "labels"] = "source"
+    unit: str = "%"
+    low: Figure = None
+    high: Figure = None
+    interval: Literal["", "wilson", "bootstrap"] = ""
+    lower_is_better: bool = False
+    best: Figure = 1.0
+    """The value where everything is as it should be; None where there is none, such as for decibels."""
+    of: str = "inputs"
+    count: int | None = None
+    lost: int | None = None
+    won: int | None = None
+    change: Figure = None
+    change_low: Figure = None
+    change_high: Figure = None
+    evaluator: str = ""
+    """The library that computed it, and its version; empty for edgec."""
+
+
 class Quality(Part):
     """How well outputs match over ``images`` inputs: ``top1`` with labels, the others with the teacher."""
 
@@ -103,6 +132,8 @@ class Quality(Part):
     cosine: Figure = None
     detection: Detection | None = None
     """Of detectors whose head is known."""
+    measures: tuple[Measure, ...] = ()
+    """In the task's own terms, the one that says most first. Empty in reports of edgec 0.1."""
     outputs: dict[str, Decibels] = {}
     """SQNR of each output by name, and of each part of one that joins several (``output[:, 0:4]``), where there are several."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgec.graph.text import visible
-from edgec.runtime.report import facts
+from edgec.runtime.report import accuracy, facts
 from edgec.runtime.report.schema import Artifact, Latency, Report
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def summary_lines(report: Report) -> list[str]:
         lines.append(f"  {artifact.path:<28} {', '.join(words)}")
         lines += [f"  {'':<28} {_elsewhere(other)}" for other in artifact.others]
     lines += [f"  {facts.metric_text(metric)}" for metric in report.metrics]
+    lines += [f"  {text}" for text in facts.details(report)]
     lines += [f"  ! {text}" for text in (*facts.problems(report), *report.warnings, *facts.remarks(report))]
     return [visible(line) for line in lines]
 
@@ -54,6 +55,8 @@ def render_terminal(report: Report, console: Console) -> None:
             console.print(_text(f"{artifact.path}: {_elsewhere(other)}"))
     for metric in report.metrics:
         console.print(_text(facts.metric_text(metric)))
+    for text in facts.details(report):
+        console.print(_text(text))
     reverted = [f"{run.name}: {n.text}" for run in report.passes for n in run.notes if n.level == "reverted"]
     for line in reverted:
         console.print(_text(f"put back  {line}", style="yellow"))
@@ -82,7 +85,7 @@ def render_layers(report: Report, console: Console) -> None:
             _text(_moved(layer.macs_before, layer.macs_after)),
             _text(_moved(layer.params_before, layer.params_after)),
             _text("" if layer.latency_share is None else f"{100 * layer.latency_share:.1f}%"),
-            _text("" if layer.sqnr_db is None else facts.SQNR.text(layer.sqnr_db)),
+            _text("" if layer.sqnr_db is None else accuracy.SQNR.text(layer.sqnr_db)),
         )
     console.print(table)
 

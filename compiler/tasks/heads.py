@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.evaluate.tasks.boxes import Boxes, corners_of
+from edgec.compiler.tasks.boxes import Boxes, corners_of
 from edgec.graph.parts import parts_of, sample_shape
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,40 +43,43 @@ class Head:
     """Positions of the boxes and of the scores, where they are two outputs."""
     background: bool = False
     """The first class is no object (SSD with Softmax)."""
+    classes: int | None = None
+    """Kinds of objects, where the shapes say it."""
 
-    def decode(self, outputs: Sequence[Array]) -> list[Boxes]:
-        """The boxes of each sample above `LOW`, one for the best class of each row; nothing is suppressed yet."""
+    def decode(self, outputs: Sequence[Array], least: float = LOW) -> list[Boxes]:
+        """The boxes of each sample from score ``least`` on, in pixels of the input, one for the best class of each row.
+
+        Nothing is suppressed yet.
+        """
         boxes, scores = outputs[self.outputs[0]], outputs[self.outputs[1]]
         if self.kind == "ssd":
-            return [self._rows(*pair) for pair in zip(boxes, scores, strict=True)]
+            shares = bool(len(boxes)) and float(np.abs(boxes).max()) < MOST_SHARE
+            unit = np.array(self.size[::-1] * 2, np.float64) if shares else 1.0
+            return [
+                self._rows(corners * unit, found, least) for corners, found in zip(boxes, scores, strict=True)
+            ]
         rows = boxes.transpose(0, 2, 1) if self.kind == "yolov8" else boxes
-        return [self._yolo(sample.astype(np.float64)) for sample in rows]
+        return [self._yolo(sample.astype(np.float64), least) for sample in rows]
 
-    def to_pixels_of(self, source: Head, outputs: Sequence[Array]) -> Array:
-        """What corners (x1, y1, x2, y2) are multiplied by, to be where those of ``source`` are; ``outputs`` are of the source.
-
-        Boxes in shares of the picture (SSD) are there already.
-        """
-        shares = source.kind == "ssd" and float(np.abs(outputs[source.outputs[0]]).max()) <= MOST_SHARE
-        if shares or source.size == self.size:
-            return np.ones(4)
+    def to_pixels_of(self, source: Head) -> Array:
+        """What corners (x1, y1, x2, y2) are multiplied by, to be where those of ``source`` are."""
         tall, wide = source.size[0] / self.size[0], source.size[1] / self.size[1]
         return np.array([wide, tall, wide, tall])
 
-    def _yolo(self, rows: Array) -> Boxes:
+    def _yolo(self, rows: Array, least: float) -> Boxes:
         centres, sizes, scores = rows[:, :2], rows[:, 2:4], rows[:, 4:]
         if self.kind != "yolov8":
             scores = scores[:, :1] * (scores[:, 1:] if scores.shape[1] > 1 else 1.0)
         if self.kind == "yolox":
             cells, strides = _grid(self.size, self.strides)
             centres, sizes = (centres + cells) * strides, np.exp(np.minimum(sizes, 20.0)) * strides
-        return self._rows(corners_of(centres, sizes), scores)
+        return self._rows(corners_of(centres, sizes), scores, least)
 
-    def _rows(self, corners: Array, scores: Array) -> Boxes:
+    def _rows(self, corners: Array, scores: Array, least: float) -> Boxes:
         scores = scores[:, 1:] if self.background else scores
         classes = scores.argmax(axis=1)
         best = scores.max(axis=1)
-        kept = np.flatnonzero(best >= LOW)
+        kept = np.flatnonzero(best >= least)
         return Boxes(corners[kept].astype(np.float64), best[kept].astype(np.float64), classes[kept])
 
 
@@ -99,13 +102,14 @@ def _one_output(model: ir.Model, shape: tuple[int, ...], size: tuple[int, int]) 
     for strides in STRIDES:
         rows = sum(-(-size[0] // stride) * -(-size[1] // stride) for stride in strides)
         if shape[1] == rows and shape[0] >= 5:
-            return Head("yolov8", size, strides)
+            return Head("yolov8", size, strides, classes=shape[0] - 4)
         if shape[1] < 5:
             continue
         if shape[0] == ANCHORS * rows:
-            return Head("yolov5", size, strides)
+            return Head("yolov5", size, strides, classes=max(shape[1] - 5, 1))
         if shape[0] == rows:
-            return Head("yolox" if _is_raw(model) else "yolov5", size, strides)
+            kind: Kind = "yolox" if _is_raw(model) else "yolov5"
+            return Head(kind, size, strides, classes=max(shape[1] - 5, 1))
     return None
 
 
@@ -128,7 +132,8 @@ def _two_outputs(model: ir.Model, shapes: Sequence[tuple[int, ...]], size: tuple
     background = ops.get(sources[1 - at]) == "Softmax"
     if background and shapes[1 - at][1] < 2:
         return None
-    return Head("ssd", size, outputs=(at, 1 - at), background=background)
+    classes = shapes[1 - at][1] - background
+    return Head("ssd", size, outputs=(at, 1 - at), background=background, classes=classes)
 
 
 def _grid(size: tuple[int, int], strides: Sequence[int]) -> tuple[Array, Array]:

@@ -7,9 +7,9 @@ import onnx_ir as ir
 import pytest
 
 from edgec.compiler.evaluate.quality import Judge, Tally
-from edgec.compiler.evaluate.tasks.boxes import Boxes, matched, overlaps, suppressed
-from edgec.compiler.evaluate.tasks.detection import DetectionTally
-from edgec.compiler.evaluate.tasks.heads import Head, find_head
+from edgec.compiler.tasks.boxes import Boxes, matched, overlaps, suppressed
+from edgec.compiler.tasks.detection import DetectionTally
+from edgec.compiler.tasks.heads import Head, find_head
 from edgec.graph.parts import parts_of
 
 ROWS = 8 * 8 + 4 * 4 + 2 * 2
@@ -129,7 +129,7 @@ def test_lost_and_new_boxes_are_counted() -> None:
         [25, 9, 6, 6, 0.8],
     )
     tally.add([source], [other])
-    figures = tally.figures()
+    figures = tally.figures()["detection"]
     assert (figures["boxes"], figures["lost"], figures["new"]) == (2, 1, 1)
     assert figures["score_shift"] == pytest.approx(0.2)
 

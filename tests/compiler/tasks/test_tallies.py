@@ -1,0 +1,247 @@
+"""Two networks' answers compared in each task's own terms, against figures computed another way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from edgec.compiler.tasks.classification import Classification
+from edgec.compiler.tasks.embedding import Embedding
+from edgec.compiler.tasks.keypoints import Keypoints
+from edgec.compiler.tasks.multi_label import MultiLabel
+from edgec.compiler.tasks.regression import Regression
+from edgec.compiler.tasks.restoration import Restoration
+from edgec.compiler.tasks.segmentation import Segmentation, nearest, runs_of
+
+N = 40
+
+
+def compared(task, source, ours, truth=None):
+    """Measures by name, fed in two batches."""
+    tally = task.tally()
+    for part in (slice(0, 15), slice(15, None)):
+        tally.add([source[part]], [ours[part]], None if truth is None else truth[part])
+    figures = tally.figures()
+    assert len(tally.errors) == len(tally.changed) == len(source)
+    return {one.name: one for one in figures["measures"]}, figures, tally
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_classification(rng) -> None:
+    source = rng.normal(size=(N, 12))
+    ours = source + rng.normal(size=(N, 12)) * 0.4
+    truth = np.where(rng.random(N) < 0.8, source.argmax(1), 0)
+    found, figures, tally = compared(Classification(classes=12), source, ours, truth)
+    right, before = ours.argmax(1) == truth, source.argmax(1) == truth
+    top1 = found["Top-1 accuracy"]
+    assert next(iter(found)) == "Top-1 accuracy"
+    assert top1.value == figures["top1"] == pytest.approx(right.mean())
+    assert (top1.lost, top1.won) == ((before & ~right).sum(), (right & ~before).sum())
+    assert top1.change == pytest.approx(right.mean() - before.mean())
+    assert top1.change_low <= top1.change <= top1.change_high
+    assert found["Top-5 accuracy"].value == metrics.top_k_accuracy_score(truth, ours, k=5, labels=range(12))
+    assert figures["agreement"] == found["Same answer as the original"].value == 1 - np.mean(tally.changed)
+    assert found["Same answer as the original"].lost == sum(tally.changed)
+
+
+@pytest.mark.parametrize("kind", ["probability", "logit"])
+def test_yes_and_no(kind, rng) -> None:
+    logits = rng.normal(size=(N, 1)) * 3
+    values = 1 / (1 + np.exp(-logits)) if kind == "probability" else logits
+    flipped = -logits
+    other = 1 / (1 + np.exp(-flipped)) if kind == "probability" else flipped
+    truth = (logits[:, 0] > 0).astype(int)
+    found, figures, _ = compared(Classification(binary=kind), values, values, truth)
+    assert figures["top1"] == 1.0
+    assert figures["kl"] == pytest.approx(0, abs=1e-9)
+    found, figures, _ = compared(Classification(binary=kind), values, other, truth)
+    assert figures["top1"] == figures["agreement"] == 0.0
+    assert found["Top-1 accuracy"].lost == N
+
+
+def test_multi_label(rng) -> None:
+    source = rng.random((N, 6)) * [1, 1, 1, 1, 0.4, 0.6]
+    ours = np.clip(source + rng.normal(size=(N, 6)) * 0.1, 0, 1)
+    truth = rng.random((N, 6)) < 0.3
+    found, _, tally = compared(MultiLabel(classes=6), source, ours, truth)
+    a, b = source >= 0.5, ours >= 0.5
+    assert found["Same labels as the original (F1)"].value == pytest.approx(
+        metrics.f1_score(a, b, average="micro")
+    )
+    assert found["Labels right (F1)"].value == pytest.approx(metrics.f1_score(truth, b, average="micro"))
+    assert found["Same yes or no, over all labels"].value == pytest.approx((a == b).mean())
+    worst = (a == b).mean(axis=0).argmin()
+    assert found[f"Same yes or no, label {worst}, the worst"].value == pytest.approx(
+        (a == b).mean(axis=0).min()
+    )
+    assert tally.changed == (a != b).any(axis=1).tolist()
+
+
+def test_no_label_is_no_disagreement() -> None:
+    nothing = np.zeros((N, 6))
+    found, _, _ = compared(MultiLabel(classes=6), nothing, nothing)
+    one = found["Same labels as the original (F1)"]
+    assert (one.value, one.interval) == (1.0, "wilson")
+    assert one.low == pytest.approx(0.912, abs=1e-3)
+
+
+@pytest.mark.parametrize("form", ["scores", "channels last", "ids", "one score"])
+def test_segmentation(form, rng) -> None:
+    classes = 2 if form == "one score" else 4
+    a, b = rng.integers(0, classes, (2, N, 8, 6))
+    truth = rng.integers(0, classes, (N, 8, 6)).astype(np.uint8)
+    truth[:, 0] = 255
+    task = {
+        "scores": Segmentation(classes=4),
+        "channels last": Segmentation(classes=4, axis=3),
+        "ids": Segmentation(classes=4, axis=None),
+        "one score": Segmentation(classes=2, threshold=0.5),
+    }[form]
+    eye = np.eye(4)
+    arrays = {
+        "scores": lambda ids: eye[ids].transpose(0, 3, 1, 2),
+        "channels last": lambda ids: eye[ids],
+        "ids": lambda ids: ids,
+        "one score": lambda ids: ids[:, None] * 0.9,
+    }[form]
+    found, _, _ = compared(task, arrays(a), arrays(b), truth)
+    mean = metrics.jaccard_score(a.ravel(), b.ravel(), average="macro")
+    assert found["Mean IoU with the original's masks"].value == pytest.approx(mean)
+    known = truth != 255
+    right = metrics.jaccard_score(truth[known], b[known], average="macro")
+    assert found["Mean IoU with the labels"].value == pytest.approx(right)
+    before = metrics.jaccard_score(truth[known], a[known], average="macro")
+    assert found["Mean IoU with the labels"].change == pytest.approx(right - before)
+    assert found["Pixels of the same class"].value == pytest.approx((a == b).mean())
+
+
+def test_a_class_that_nobody_has_is_no_class(rng) -> None:
+    masks = rng.integers(0, 2, (N, 5, 5))
+    found, _, _ = compared(Segmentation(classes=9, axis=None), masks, masks)
+    assert found["Mean IoU with the original's masks"].value == 1.0
+
+
+def test_masks_of_another_size_and_as_runs() -> None:
+    mask = np.array([[0, 0, 1, 1], [2, 2, 3, 3]])
+    assert nearest(mask, (4, 8)).tolist() == mask.repeat(2, 0).repeat(2, 1).tolist()
+    assert nearest(nearest(mask, (4, 8)), (2, 4)).tolist() == mask.tolist()
+    runs = runs_of(mask)
+    assert runs == {"size": [2, 4], "runs": [[0, 2], [1, 2], [2, 2], [3, 2]]}
+    assert np.prod(runs_of(np.zeros((1000, 500), int))["size"]) <= 128 * 64
+
+
+def test_keypoints(rng) -> None:
+    """One of two keypoints moves by one cell of 4 px in every third sample: within 5% of 128 px; one jumps away once."""
+    maps = np.zeros((N, 2, 32, 16))
+    maps[:, 0, 10, 5] = maps[:, 1, 20, 9] = 1.0
+    ours = maps.copy()
+    ours[::3, 0, 10, 5], ours[::3, 0, 10, 6] = 0.1, 1.0
+    ours[7, 1] = 0
+    ours[7, 1, 0, 0] = 1.0
+    found, _, tally = compared(Keypoints((128, 64)), maps, ours)
+    near = found["Keypoints within 6.4 px of the original's"]
+    assert (near.count, near.lost, near.value) == (2 * N, 1, 1 - 1 / (2 * N))
+    jump = np.hypot(9 * 4, 20 * 4)
+    assert found["Mean distance"].value == pytest.approx((14 * 4 + jump) / (2 * N))
+    assert np.flatnonzero(tally.changed).tolist() == [7]
+    assert Keypoints((128, 64)).points([maps])[0, 0].tolist() == [5.5 * 4, 10.5 * 4, 1.0]
+    last, _, _ = compared(
+        Keypoints((128, 64), channels_last=True), np.moveaxis(maps, 1, -1), np.moveaxis(ours, 1, -1)
+    )
+    assert last["Mean distance"].value == found["Mean distance"].value
+
+
+def test_keypoints_with_labels() -> None:
+    maps = np.zeros((N, 2, 32, 16))
+    maps[:, 0, 10, 5] = maps[:, 1, 20, 9] = 1.0
+    truth = np.tile([[22.0, 42.0, 2.0], [0.0, 0.0, 0.0]], (N, 1, 1))  # the second is not in the picture
+    found, _, _ = compared(Keypoints((128, 64)), maps, maps, truth)
+    near = found["Keypoints within 6.4 px of the labels"]
+    assert (near.value, near.count, near.change) == (1.0, N, 0.0)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (1, 20, 20)])
+def test_regression(shape, rng) -> None:
+    source = rng.normal(5, 2, (N, *shape)) * np.arange(1, shape[-1] + 1)
+    ours = source + rng.normal(size=source.shape) * 0.3
+    truth = source + rng.normal(size=source.shape)
+    found, _, _ = compared(Regression(), source, ours, truth)
+    columns = (N, -1) if len(shape) == 1 else (-1, 1)
+    for name, wanted in (("the original's numbers", source), ("the labels", truth)):
+        a, b = wanted.reshape(columns), ours.reshape(columns)
+        assert found[f"R² with {name}"].value == pytest.approx(metrics.r2_score(a, b))
+        rms = metrics.mean_squared_error(a, b) ** 0.5
+        assert found[f"Error against {name} (RMS)"].value == pytest.approx(rms)
+    before = metrics.r2_score(truth.reshape(columns), source.reshape(columns))
+    after = found["R² with the labels"]
+    assert after.change == pytest.approx(after.value - before)
+
+
+def test_a_constant_is_itself_and_nothing_else() -> None:
+    same, _, _ = compared(Regression(), np.ones((N, 1)), np.ones((N, 1)))
+    other, _, _ = compared(Regression(), np.ones((N, 1)), np.full((N, 1), 1.5))
+    assert same["R² with the original's numbers"].value == 1.0
+    assert other["R² with the original's numbers"].value == 0.0
+
+
+@pytest.mark.parametrize("peak", [1.0, 255.0])
+def test_pictures(peak, rng) -> None:
+    source = rng.random((N, 3, 8, 8)) * peak
+    ours = source + rng.normal(size=source.shape) * 0.02 * peak
+    found, _, _ = compared(Restoration(), source, ours, list(source + 0.1 * peak))
+    each = [10 * np.log10(peak**2 / np.mean((a - b) ** 2)) for a, b in zip(source, ours, strict=True)]
+    one = found["PSNR with the original's pictures"]
+    assert one.value == pytest.approx(np.mean(each))
+    assert (one.unit, one.best) == ("dB", None)
+    assert found["PSNR with the labels"].value == pytest.approx(20, abs=0.5)
+
+
+def test_embeddings(rng) -> None:
+    source = rng.normal(size=(N, 16))
+    ours = source * 3 + rng.normal(size=source.shape) * 0.1
+    ours[4] = source[9]
+    found, _, tally = compared(Embedding(), source, ours)
+    assert np.flatnonzero(tally.changed).tolist() == [4]
+    assert found["Nearest of the original's vectors is its own (recall@1)"].value == 1 - 1 / N
+    cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(source, ours, strict=True)]
+    assert found["Cosine with the original's vectors"].value == pytest.approx(np.mean(cosines))
+
+
+def test_embeddings_with_labels() -> None:
+    angles = np.repeat([0.0, 1.5, 3.0], [10, 10, 20]) + np.linspace(0, 0.1, N)
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1)
+    truth = np.repeat([0, 1, 2], [10, 10, 20])
+    truth[3] = 77  # nobody else has it: it cannot be found
+    found, _, _ = compared(Embedding(), vectors, vectors, truth)
+    one = found["Nearest has the same label (recall@1)"]
+    assert one.samples == N - 1
+    assert one.value == pytest.approx(37 / 39, abs=0.03)  # its neighbours may have it as their nearest
+    assert (one.lost, one.won, one.change) == (0, 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Classification(classes=4),
+        MultiLabel(classes=4),
+        Regression(),
+        Embedding(),
+        Segmentation(classes=4),
+        Keypoints((8, 8)),
+        Restoration(),
+    ],
+    ids=lambda task: task.name,
+)
+def test_answers_are_json(task, rng) -> None:
+    import json
+
+    maps = task.name in ("segmentation", "keypoints", "super-resolution")
+    outputs = [rng.random((2, 4, 8, 8) if maps else (2, 4)).astype(np.float32)]
+    answers = task.answers(outputs)
+    assert len(answers) == 2
+    assert json.loads(json.dumps(answers)) == answers

@@ -9,6 +9,7 @@ from typing import Any
 from edgec.compiler.emit import tflite
 from edgec.compiler.evaluate.plausibility import doubts_of
 from edgec.compiler.plan.disk import check_space, space_for
+from edgec.compiler.plan.fields import AUTO
 from edgec.compiler.plan.names import NAMES
 from edgec.compiler.plan.plan import Plan, make_plan
 from edgec.compiler.plan.recipe import Recipe
@@ -63,6 +64,8 @@ def _remarks(plan: Plan) -> list[str]:
         source = {"macs": spent.macs, "params": spent.params, "size": spent.weight_bytes}.get(budget.unit)
         if source is not None and budget.limit(source) >= source and plan.recipe.precision == "fp32":
             found.append(f"the model meets {budget.text} as it is")
+    if plan.recipe.resolution == AUTO:
+        found.append("the input's size is chosen when the run begins: sizes are compared under the budget")
     if plan.data is not None and plan.data.is_random:
         found.append("calibrated on random noise")
     found += [str(one) for one in doubts_of(plan)]

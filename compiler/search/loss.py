@@ -102,7 +102,8 @@ def calibrated_divergence(reference: Array, value: Array) -> Array:
         normal = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         return np.asarray(entropy - (p * normal).sum(axis=1))
 
-    return min((at(float(one)) for one in TEMPERATURES), key=lambda one: float(one.mean()))
+    tried: list[Array] = [at(float(one)) for one in TEMPERATURES]
+    return min(tried, key=lambda one: float(one.mean()))
 
 
 def _log_probabilities(scores: Array) -> Array:

@@ -39,7 +39,7 @@ from edgec.passes.resize_input import ResizeInput, shown
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Size = tuple[int, int]
-TRIALS = 3
+TRIALS = 2
 """Sizes, besides the source's own, at which the budget's passes run."""
 APART, MOST_APART = 0.25, 128
 """Share of the samples that judge, and so many at most."""
@@ -153,7 +153,10 @@ class _Search:
                 point = self.points[one.size]
                 self.points[one.size] = replace(point, expected=(point.alone or 0.0) + rest)
             for size in self._worth_trying(found, keep):
-                self._try(size)
+                if (self.points[size].expected or 0.0) < min(
+                    float(one.mean()) for one in self.losses.values()
+                ):
+                    self._try(size)
         chosen = self._best(source)
         ordered = sorted(self.points.values(), key=lambda one: -one.size[0] * one.size[1])
         return Compared(chosen, self.reference.measure, tuple(ordered))

@@ -8,7 +8,7 @@ known which of its factors are the picture's and which are not.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
@@ -101,7 +101,7 @@ Axes = tuple[Axis, ...]
 BATCH_AXIS = Axis(((Factor(1, 1),),), batch=True)
 
 
-def plain(sizes: Sequence[object]) -> Axes:
+def plain(sizes: Iterable[object]) -> Axes:
     """Axes of a value that does not follow; an open size is the batch."""
     return tuple(Axis.of(fixed(size)) if isinstance(size, int) else BATCH_AXIS for size in sizes)
 

@@ -156,7 +156,7 @@ def _split(walk: Walk, node: ir.Node) -> None:
     axes = walk.axes(node.inputs[0])
     at = attribute(node, "axis", 0) % len(axes)
     given = integers(node, 1)
-    sizes = given or [int((value.shape or [0])[at]) for value in node.outputs]  # type: ignore[call-overload]
+    sizes = given or [int((value.shape or [0])[at]) for value in node.outputs]
     told, start = [], 0
     for size, value in zip(sizes, node.outputs, strict=True):
         if axes[at].follows:

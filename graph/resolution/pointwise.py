@@ -122,14 +122,13 @@ def _product(walk: Walk, node: ir.Node) -> None:
     if len(left) < 2 or len(right) < 2:
         raise refused(node, "it multiplies vectors")
     ours, theirs = left[-1], right[-2]
+    constants = any(is_constant(value) for value in node.inputs[:2])
+    if constants and (ours.follows or theirs.follows):
+        raise refused(
+            node, f"its weights are for the {ours.old} values of a flattened map{_made_of(ours, theirs)}"
+        )
     if ours.sizes != theirs.sizes:
-        follower, weights = (ours, right) if ours.follows else (theirs, left)
-        why = f"its weights are for {follower.old} values, and there are {follower.new} at this size{_made_of(follower)}"
-        if any(axis.follows for axis in weights):
-            why = f"products of {ours.new} and {theirs.new} values meet here"
-        raise refused(node, why)
-    if ours.follows and any(is_constant(value) for value in node.inputs[:2]):
-        raise refused(node, f"its weights are for the {ours.old} places of the map")
+        raise refused(node, f"products of {ours.new} and {theirs.new} values meet here")
     lead = joined(node, [tuple(left[:-2]), tuple(right[:-2])]) if len(left) > 2 or len(right) > 2 else ()
     axes = (*lead, left[-2], right[-1])
     if len(node.inputs) > 2 and node.inputs[2] is not None and not is_constant(node.inputs[2]):
@@ -137,12 +136,10 @@ def _product(walk: Walk, node: ir.Node) -> None:
     walk.set(node.outputs[0], axes)
 
 
-def _made_of(axis: Axis) -> str:
-    """``7 x 7 x 512``, where an axis was a map."""
-    factors = [one.old for run in axis.runs for one in run]
-    return (
-        f" (a flattened map: {' x '.join(map(str, factors))})" if len(axis.runs) == 1 < len(factors) else ""
-    )
+def _made_of(*axes: Axis) -> str:
+    """``512 x 7 x 7``, of the axis that was a map."""
+    run = next((one.runs[0] for one in axes if one.follows and len(one.runs) == 1), ())
+    return f": {' x '.join(str(one.old) for one in run)}" if len(run) > 1 else ""
 
 
 RULES: dict[str, Rule] = {

@@ -202,8 +202,10 @@ def test_a_network_that_has_one_size_only_keeps_it(here: Path, tmp_path: Path) -
     assert not (tmp_path / "a" / "report.json").exists()
     edgec.compile(here / "flat.onnx", tmp_path / "b", resolution="auto", budget="macs=80%", **given)
     found = json.loads((tmp_path / "b" / "report.json").read_text())
-    assert found["resolution"]["size"] == [32, 32]
-    assert any("a flattened map" in one["why"] for one in found["resolution"]["points"])
+    assert found["resolution"] is None
+    assert any(
+        "keeps its size" in line and "a flattened map: 32 x 8 x 8" in line for line in found["warnings"]
+    )
 
 
 def test_a_larger_size_is_made_by_hand_only(here: Path, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_the_source_stays_as_it_is() -> None:
 
 REFUSED: dict[str, tuple[Make, str, str]] = {
     "a flattened map": (
-        net("f = Flatten (b) y = Gemm (f, k)", "N,5", "float[{c},5] k"), "gemm", "a flattened map: 4 x 8 x 8",
+        net("f = Flatten (b) y = Gemm (f, k)", "N,5", "float[{c},5] k"), "gemm", "256 values of a flattened map: 4 x 8 x 8",
     ),
     "a kernel as large as the map": (
         net("y = Conv (b, k)", "N,5,1,1", "float[5,4,{q},{q}] k"), "conv_2", "its 8x8 kernel covers the whole map",
@@ -199,7 +199,7 @@ REFUSED: dict[str, tuple[Make, str, str]] = {
     "a position embedding": (net("y = Add (b, k)", "N,4,{q},{q}", "float[1,4,{q},{q}] k"), "add", "position embedding"),
     "mixing of tokens": (
         net("f = Constant <value_ints=[0,4,{n}]> () t = Reshape (b, f) y = MatMul (t, k)", "N,4,7", "float[{n},7] k"),
-        "matmul", "weights are for 64 values",
+        "matmul", "64 values of a flattened map: 8 x 8",
     ),
     "windows": (
         net("f = Constant <value_ints=[0,4,1,8,1,8]> () t = Reshape (b, f) "

@@ -116,7 +116,8 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
 
 def check_engine(artifact: Path, engine: str | None) -> None:
     """Raise UsageError for an engine that does not exist, or that does not run files of this kind."""
-    from edgec.runtime.agent.engines import ORT_PROVIDERS, TENSORRT, TFLITE_RESOLVERS
+    from edgec.runtime.agent.engine import TENSORRT
+    from edgec.runtime.agent.engines import ORT_PROVIDERS, TFLITE_RESOLVERS
 
     if engine is None:
         return

@@ -82,5 +82,6 @@ def measure_engines(
 def _line(row: Engine) -> str:
     if row.engine is None:
         return f"no engine of {row.artifact}: {row.why}"
-    how = "was there" if row.kept else f"built in {row.seconds:.0f} s"
+    took = "" if row.seconds is None else f" in {row.seconds:.0f} s"
+    how = "was there" if row.kept else f"built{took}"
     return f"engine {row.artifact}: {row.kind}, {how}"

@@ -20,7 +20,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "edgec-agent.pyz"))
 try:
     from edgec_agent.base import AgentError, visible
-    from edgec_agent.engines import TENSORRT, open_engine
+    from edgec_agent.engine import TENSORRT
+    from edgec_agent.engines import open_engine
     from edgec_agent.trt_engines import kept
 except Exception as damage:  # noqa: BLE001  (a damaged archive is a dozen kinds of error)
     print(f"error: edgec-agent.pyz is damaged or missing, copy the bundle again: {damage}", file=sys.stderr)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Callable, List, Sequence, Tuple
 
 from .base import VERSION, AgentError, Json, say
-from .engines import TENSORRT, engine_names
+from .engine import TENSORRT
+from .engines import engine_names
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -177,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         part.write_text(json.dumps(result), encoding="utf-8")
         part.replace(args.output)
     if getattr(args, "text", False) and code == 0:
-        from .measure import layer_table, table
+        from .tables import layer_table, table
 
         if args.command == "build":
             return 0 if any(row["engine"] for row in result["engines"]) else 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import os
 import platform
 import re
@@ -10,12 +9,13 @@ import zipfile
 import zlib
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator
 
 # From 1.29 on onnxruntime's wheels start telemetry (a thread, a data base) unless told not to, before import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from .base import AgentError, Json, first_line
+from .engine import TENSORRT, Engine, concrete_shape
 from .machine import Machine
 
 ORT_PROVIDERS = {
@@ -23,8 +23,6 @@ ORT_PROVIDERS = {
     "onnxruntime-cuda": "CUDAExecutionProvider",
     "onnxruntime-tensorrt": "TensorrtExecutionProvider",
 }
-TENSORRT = "tensorrt"
-"""NVIDIA's own: engines that are built on the board (`trt_engines`), measured by trtexec (`trt_bench`)."""
 TFLITE_RESOLVERS = {
     "litert": ("ai_edge_litert", "AUTO"),
     "litert-builtin": ("ai_edge_litert", "BUILTIN_WITHOUT_DEFAULT_DELEGATES"),
@@ -39,32 +37,6 @@ _ORT_TYPES = {"float": "float32", "double": "float64"}
 
 def engine_names() -> list[str]:
     return [*ORT_PROVIDERS, TENSORRT, *TFLITE_RESOLVERS]
-
-
-class Engine(abc.ABC):
-    """One model in one engine. ``inputs`` holds (name, shape, numpy dtype) of each input; batch is 1.
-
-    ``quantised`` has (scale, zero point) of those inputs and outputs that are integer codes.
-    """
-
-    name = ""
-    version = ""
-    delegate = ""
-    notices: list[str]
-    inputs: list[tuple[str, tuple[int, ...], Any]]
-    quantised: dict[str, tuple[float, int]]
-
-    @abc.abstractmethod
-    def feed(self, feeds: Json) -> None:
-        """Set the inputs, arrays of exactly the declared shapes and types."""
-
-    @abc.abstractmethod
-    def invoke(self) -> None:
-        """One inference: what is timed."""
-
-    @abc.abstractmethod
-    def outputs(self) -> Json:
-        """Arrays of the last inference by output name."""
 
 
 def saturates(machine: str, cpuinfo: str) -> bool:
@@ -193,16 +165,6 @@ def package_version(package: str) -> str:
         return metadata.version(package.replace("_", "-"))
     except metadata.PackageNotFoundError:
         return ""
-
-
-def concrete_shape(name: str, declared: Sequence[Any], shapes: Json) -> tuple[int, ...]:
-    """A declared shape, batch 1; other free axes must be given (``--shape name=1x3x320x240``)."""
-    if name in shapes:
-        return tuple(shapes[name])
-    shape = [1 if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(declared)]
-    if any(not isinstance(n, int) for n in shape):
-        raise AgentError("usage", f"input {name!r} has free axes {list(declared)}: give --shape {name}=...")
-    return tuple(shape)
 
 
 def open_engine(

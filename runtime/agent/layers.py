@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from .base import VERSION, AgentError, Json, first_line
-from .engines import TENSORRT, made_up_feeds, open_engine, read_feeds
+from .engine import TENSORRT
+from .engines import made_up_feeds, open_engine, read_feeds
 from .machine import Machine
 from .measure import split_artifact
 from .worker import burst

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import statistics
 import time
 from pathlib import Path
 from typing import List, Sequence, Tuple
 
-from .base import VERSION, AgentError, Json, say, visible
-from .engines import TENSORRT, engine_names
+from .base import VERSION, AgentError, Json, say
+from .engine import TENSORRT
+from .engines import engine_names
+from .figures import STABLE, kept_samples, observed, percentile
 from .machine import Machine
 from .watch import Watch
 from .worker import Worker
@@ -19,25 +20,6 @@ from .worker import Worker
 WINDOW = 0.2  # seconds per warm-up window
 BURST = 0.25  # seconds per measuring burst: short, so that the machine is watched and an orphan ends soon
 TURN = 0.1  # seconds per turn of an interleaved comparison
-STABLE = 0.02  # warm-up ends when the medians of three windows agree to this
-
-
-def percentile(ordered: Sequence[float], q: float) -> float:
-    """Linear interpolation between order statistics, q in 0..1."""
-    place = q * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
-def figures(times: Sequence[float]) -> Json:
-    """Latency figures of times in ms."""
-    ordered = sorted(times)
-    quantiles = {"p10": 0.1, "median": 0.5, "p90": 0.9, "p99": 0.99}
-    result: Json = {f"{name}_ms": round(percentile(ordered, q), 5) for name, q in quantiles.items()}
-    result["min_ms"] = round(ordered[0], 5)
-    result["mean_ms"] = round(sum(ordered) / len(ordered), 5)
-    return {**result, "runs": len(times), "seconds": round(sum(times) / 1e3, 3)}
 
 
 def ratio_figures(ratios: Sequence[float]) -> Json:
@@ -205,11 +187,6 @@ def _compare(args: argparse.Namespace, cores: Sequence[int]) -> Tuple[List[Json]
     return records, [ratio_figures(part) for part in rounds[1:]]
 
 
-def kept_samples(times: Sequence[float], args: argparse.Namespace) -> List[float] | None:
-    """Every single time, where that is asked for."""
-    return [round(t, 5) for t in times] if args.samples else None
-
-
 def _record(worker: Worker, watch: Watch, noise: Json, warm: Json, times: Sequence[float]) -> Json:
     """Everything known about one artifact's run."""
     config = worker.config
@@ -232,29 +209,6 @@ def _record(worker: Worker, watch: Watch, noise: Json, warm: Json, times: Sequen
     }
 
 
-def observed(path: Path, watch: Watch, noise: Json, times: Sequence[float]) -> Json:
-    """What is known of a run whatever engine it was of: the file, the figures, what the machine did meanwhile."""
-    content = path.read_bytes()
-    invalid, notices = watch.invalid(), watch.notices(noise)
-    emulated = watch.machine.emulated()
-    if emulated:
-        notices.append("emulated: not a latency")
-    return {
-        "name": path.name,
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-        **figures(times),
-        "valid": not invalid,
-        "invalid": invalid,
-        "notices": notices,
-        "noise": noise,
-        "emulated": emulated,
-        "before": watch.before,
-        "after": watch.after,
-        "power_w": watch.power_w(),
-    }
-
-
 def _config(artifact: str, args: argparse.Namespace, cores: Sequence[int]) -> Json:
     """What a worker needs to know."""
     path, engine = split_artifact(artifact)
@@ -274,34 +228,3 @@ def split_artifact(text: str) -> Tuple[str, str | None]:
     """'model.tflite@tflite-runtime' is a file and the engine to run it with."""
     path, at, engine = text.rpartition("@")
     return (path, engine) if at and engine in engine_names() else (text, None)
-
-
-def table(result: Json) -> str:
-    """The result for people."""
-    head = ("artifact", "engine", "p10 ms", "median", "p90", "p99", "peak MB")
-    lines = ["{:<34} {:<22} {:>9} {:>9} {:>9} {:>9} {:>8}".format(*head)]
-    for row in result["artifacts"]:
-        engine = f"{row['engine']} {row['engine_version']}"
-        engine += f" ({row['delegate']})" if row["engine"] == TENSORRT else ""
-        values = [row[key] for key in ("p10_ms", "median_ms", "p90_ms", "p99_ms")]
-        numbers = " ".join(f"{value:9.3f}" for value in values)
-        lines.append(f"{row['name']:<34} {engine:<22} {numbers} {row['peak_rss_mb']:8.1f}")
-        if row["power_w"]:
-            watts = ", ".join(f"{visible(rail, 40)} {value:.2f} W" for rail, value in row["power_w"].items())
-            lines.append(f"  power: {watts}")
-        lines += [f"  INVALID: {text}" for text in row["invalid"]]
-        lines += [f"  note: {text}" for text in row["notices"]]
-    first = result["artifacts"][0]["name"]
-    for row, ratio in zip(result["artifacts"][1:], result["ratios"]):
-        spread = f"p10 {ratio['p10']:.3f}, p90 {ratio['p90']:.3f}, {ratio['rounds']} rounds"
-        lines.append(f"{row['name']} takes {ratio['ratio']:.3f} of the time of {first} ({spread})")
-    return "\n".join(lines)
-
-
-def layer_table(result: Json) -> str:
-    """Times per layer for people."""
-    rows = [
-        f"{row['us']:10.1f} {100 * row['share']:6.1f}%  {visible(row['name'], 160)}"
-        for row in result["layers"]
-    ]
-    return "\n".join(["{:>10} {:>7}  {}".format("us", "share", "layer"), *rows])

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Callable, List, Sequence, Tuple
 
 from .base import AgentError, Json, say
+from .figures import STABLE, kept_samples, observed, percentile
 from .machine import Machine
-from .measure import STABLE, kept_samples, observed, percentile
 from .trt_engines import Built, engine_of
 from .trt_output import UNSTABLE, Times, deserialised_ms, layers, profile, summary, times, told, unstable
 from .trtexec import Ended, Trtexec, find

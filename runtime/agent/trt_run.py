@@ -9,7 +9,7 @@ from typing import Any, List, Tuple
 
 from .base import AgentError, Json
 from .cuda import TO_DEVICE, TO_HOST, Cuda
-from .engines import TENSORRT, Engine, concrete_shape
+from .engine import TENSORRT, Engine, concrete_shape
 from .machine import Machine
 from .system_module import import_system
 from .trt_engines import Board, differs, digest_of, kept

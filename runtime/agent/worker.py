@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Callable, List
 
 from .base import AgentError, Json
-from .engines import PREFERRED, TFLITE_RESOLVERS, Engine, made_up_feeds, open_engine, read_feeds
+from .engine import Engine
+from .engines import PREFERRED, TFLITE_RESOLVERS, made_up_feeds, open_engine, read_feeds
 from .machine import Machine
 
 _PR_SET_PDEATHSIG = 1

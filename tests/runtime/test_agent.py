@@ -20,7 +20,8 @@ import pytest
 
 from edgec.runtime.agent import layers, measure, probe, watch, worker
 from edgec.runtime.agent.base import AgentError
-from edgec.runtime.agent.engines import concrete_shape, open_engine, read_feeds, saturates
+from edgec.runtime.agent.engine import concrete_shape
+from edgec.runtime.agent.engines import open_engine, read_feeds, saturates
 from edgec.runtime.agent.machine import Machine
 from edgec.runtime.pack import agent_bytes, write_agent
 

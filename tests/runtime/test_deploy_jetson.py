@@ -110,24 +110,20 @@ def test_from_a_run_to_numbers_of_the_gpu(run: Path, orin: Board, jetson: Jetson
     said = orin.sh(f"cd {folder} && .venv/bin/python run.py /tmp/one.npy --json 2>&1")
     assert json.loads(said)["top"][0]["class"] == label
     assert orin.sh(f"cd {folder} && ./build.sh 2>&1").count("is there already") == 2
-    assert orin.sh(f"cd {folder} && ./bench.sh --seconds 1 2>&1").count("tensorrt 10.3.0 (GPU") == 2
 
-    # A second visit builds nothing; then one engine does not build, and at last there is no TensorRT: the CPU serves all the same.
-    words += ["--target", run.parent / "orin-with-debian.yaml", "--json"]
-    again = edgec(orin, *words)
-    assert again.returncode == 0, again.stderr
-    assert all(row["kept"] for row in json.loads(again.stdout)["engines"]["rows"])
+    # One engine does not build; then there is no TensorRT: the rest serves all the same.
     orin.sh(f"rm -rf {folder}/engines")
     behave(orin, unsupported=["int8"], errors=IMPLEMENTATION)
-    broken = edgec(orin, *words)
-    assert broken.returncode == 0, broken.stderr
-    int8, fp16 = sorted(json.loads(broken.stdout)["engines"]["rows"], key=lambda row: row["artifact"])
-    assert "no engine at node depthwise + PWN(PWN(gate), mul)" in int8["why"]
-    assert (int8["engine"], fp16["kind"]) == (None, "fp16")
+    said = orin.sh(f"cd {folder} && ./build.sh 2>&1; echo code $?")
+    assert "no engine at node depthwise + PWN(PWN(gate), mul)" in said
+    assert "model.onnx: fp16 engine built" in said
+    assert said.endswith("code 0\n")
     install(orin, None)
-    without = json.loads(edgec(orin, *words).stdout)
-    assert "no TensorRT here" in without["engines"]["why"]
-    assert [m["engine"] for m in without["measurements"]] == ["onnxruntime"] * 2
+    said = orin.sh(f"cd {folder} && ./build.sh 2>&1; echo code $?; .venv/bin/python run.py /tmp/one.npy 2>&1")
+    assert "no TensorRT here" in said
+    assert "code 3\n" in said
+    assert "note: not on the GPU: no tensorrt module for Python 3." in said
+    assert f"class {label}" in said
     assert orin.left_behind() == ([], [])
 
 

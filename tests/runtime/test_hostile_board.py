@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgec.compiler.cli import main
+from edgec.compiler.deploy.accelerator import Engines
 from edgec.graph import text as graph_text
 from edgec.graph.errors import DeviceError, EdgecError, ModelError
 from edgec.runtime.agent.base import visible
@@ -26,6 +27,7 @@ from edgec.runtime.replies import (
     REPLY_MOST,
     VALUES_MOST,
     Bench,
+    Build,
     Failure,
     Info,
     Outputs,
@@ -45,6 +47,7 @@ Json = dict[str, Any]
 STATE: Json = {
     "clock_mhz": 1500.0, "governor": "ondemand", "temperature_c": 51.5, "throttled": "0x50000", "swapped_pages": 3,
     "available_mb": 900.5, "loadavg": [0.5, 0.4, 0.3], "power_w": {"VDD_IN": 6.0}, "cooling": 0, "events": 0,
+    "gpu_mhz": 624.8,
 }  # fmt: skip
 WINDOW: Json = {
     "t": 5.0, "median_ms": 2.0, "p90_ms": 2.5, "runs": 9, "clock_mhz": 1500.0, "temperature_c": 60.0, "throttled": None,
@@ -57,17 +60,24 @@ RECORD: Json = {
     "warmup_seconds": 1.0, "settled": True, "engine_rss_mb": 30.0, "peak_rss_mb": 40.0, "hard_faults": 0, "valid": True,
     "invalid": [], "notices": ["the host is busy: other processes used 0.50 cores during the run"], "emulated": False,
     "noise": {"other_cores": 0.5, "measured_cores": 0.1, "steal": 0.0}, "before": STATE, "after": STATE,
-    "inputs": [["x", [1, 1, 8, 8], "float32"]], "sustained": [WINDOW], "samples_ms": [1.1, 1.3],
+    "inputs": [["x", [1, 1, 8, 8], "float32"]], "power_w": {"VDD_IN": 6.5}, "sustained": [WINDOW], "samples_ms": [1.1, 1.3],
 }  # fmt: skip
 INFO: Json = {
     "board": "Raspberry Pi 4 Model B Rev 1.4", "arch": "aarch64", "os": "Debian GNU/Linux 12", "glibc": "2.36",
     "python": "3.11.2", "clusters": [{"core": "Cortex-A72", "count": 4, "clock_mhz": 1800}], "isa": ["neon"],
     "memory_mb": 3795, "engines": {"onnxruntime": {"works": True, "version": "1.31.1"}}, "emulated": False, "state": STATE,
+    "tensorrt": "8.2.1",
 }  # fmt: skip
 GOOD: dict[type[Part], Json] = {
     Bench: {"artifacts": [RECORD], "ratios": [{"ratio": 0.5, "p10": 0.4, "p90": 0.6, "rounds": 9}]},
     Info: INFO,
-    Profile: {"layers": [{"name": "conv", "op": "Conv", "us": 3.5, "share": 1.0}]},
+    Profile: {"layers": [{"name": "conv", "op": "Conv", "us": 3.5, "share": 1.0, "nodes": ["conv"]}]},
+    Build: {
+        "engines": [
+            {"artifact": "a.onnx", "engine": "a.engine", "kind": "fp16", "seconds": 90.5, "kept": False, "why": None},
+            {"artifact": "b.onnx", "engine": None, "kind": None, "seconds": None, "kept": False, "why": "no int8"},
+        ]
+    },
     Outputs: {
         "engine": "litert", "engine_version": "2.3.0", "delegate": "XNNPACK", "inputs": [["x", [1, 8, 8, 1], "int8"]],
         "outputs": [["y", [1, 10], "int8"]], "quantised": {"x": [0.5, -128]}, "notices": [],
@@ -120,6 +130,9 @@ def consume(answer: Part) -> None:
             json.dumps(check_target(answer, described).to_dict(), allow_nan=False)
     if isinstance(answer, SelfTest):
         assert isinstance(answer.passed, bool)
+    if isinstance(answer, Build):
+        json.dumps(Engines(answer.engines).to_dict(), allow_nan=False)
+        assert len(Engines(answer.engines).lines()) == len(answer.engines)
 
 
 def well_said(error: DeviceError) -> bool:

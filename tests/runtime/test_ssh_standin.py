@@ -111,6 +111,8 @@ def test_two_at_once_wait_and_are_told_who_holds_it(there: StandIn) -> None:
             time.sleep(0.05)
         with pytest.raises(DeviceError, match="in use"):
             run_job(two, ["true"], timeout=30, wait=1)
+        with pytest.raises(DeviceError, match="in use"):
+            bench([EXAMPLES / "digits.onnx"], BenchOptions(wait=1), two)
         threading.Timer(1.0, lambda: one.stop(job)).start()
         assert run_job(two, ["echo", "mine"], timeout=30, wait=30, notify=told.append).stdout == "mine\n"
     assert any("waiting" in text for text in told)

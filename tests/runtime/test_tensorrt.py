@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,7 +75,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 def run(capsys: Any, *words: object) -> tuple[int, dict[str, Any], str]:
     """The agent in this process: exit code, answer, and what it said."""
-    code = agent([str(word) for word in words])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        code = agent([str(word) for word in words])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     out, err = capsys.readouterr()
     return code, json.loads(out.splitlines()[-1]) if out.startswith("{") else {"text": out}, err
 
@@ -335,11 +341,11 @@ def test_errors_of_the_board_are_the_command_s(linked: tuple[Place, StandIn]) ->
     at, _ = linked
     at.jetson.behave(unsupported=["model.onnx"], errors=IMPLEMENTATION)
     done = over_ssh(at.work / "model.onnx", "--engine", "tensorrt")
-    assert isinstance(done.exception, ModelError)
+    assert isinstance(done.exception, ModelError), (done.output, done.stderr)
     assert "node depthwise" in str(done.exception)
     (at.jetson.bin / "trtexec").unlink()
     done = over_ssh(at.work / "model.onnx", "--engine", "tensorrt")
-    assert isinstance(done.exception, DeviceError)
+    assert isinstance(done.exception, DeviceError), (done.output, done.stderr)
     assert "no TensorRT here" in str(done.exception)
     assert "pip install" not in str(done.exception)
 

@@ -1,0 +1,47 @@
+"""What an engine is to the rest of the agent."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, Sequence
+
+from .base import AgentError, Json
+
+TENSORRT = "tensorrt"
+"""NVIDIA's own: engines that are built on the board (`trt_engines`), measured by trtexec (`trt_bench`)."""
+
+
+class Engine(abc.ABC):
+    """One model in one engine. ``inputs`` holds (name, shape, numpy dtype) of each input; batch is 1.
+
+    ``quantised`` has (scale, zero point) of those inputs and outputs that are integer codes.
+    """
+
+    name = ""
+    version = ""
+    delegate = ""
+    notices: list[str]
+    inputs: list[tuple[str, tuple[int, ...], Any]]
+    quantised: dict[str, tuple[float, int]]
+
+    @abc.abstractmethod
+    def feed(self, feeds: Json) -> None:
+        """Set the inputs, arrays of exactly the declared shapes and types."""
+
+    @abc.abstractmethod
+    def invoke(self) -> None:
+        """One inference: what is timed."""
+
+    @abc.abstractmethod
+    def outputs(self) -> Json:
+        """Arrays of the last inference by output name."""
+
+
+def concrete_shape(name: str, declared: Sequence[Any], shapes: Json) -> tuple[int, ...]:
+    """A declared shape, batch 1; other free axes must be given (``--shape name=1x3x320x240``)."""
+    if name in shapes:
+        return tuple(shapes[name])
+    shape = [1 if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(declared)]
+    if any(not isinstance(n, int) for n in shape):
+        raise AgentError("usage", f"input {name!r} has free axes {list(declared)}: give --shape {name}=...")
+    return tuple(shape)

@@ -248,9 +248,9 @@ class NpyFolderSource:
     def at(self, specs: tuple[InputSpec, ...]) -> Source:
         """From the same files, each as its numbers say; the first one speaks for all."""
         first = self._array(self.paths[0]).at(specs)
-        if isinstance(first, ReadySource):
-            return ReadySource(self, self.spec, specs[0])
-        return replace(self, preprocess=first.preprocess, spec=specs[0])
+        if isinstance(first, ArraySource):
+            return replace(self, preprocess=first.preprocess, spec=specs[0])
+        return ReadySource(self, self.spec, specs[0])
 
     def _array(self, path: Path) -> ArraySource:
         """One file."""

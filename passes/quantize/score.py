@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-HELD_BYTES = 64 << 20
+HELD_BYTES = 16 << 20
 """Inputs and outputs of the samples that judge stay in memory up to this."""
 
 

@@ -29,13 +29,12 @@ BLOCK = 64
 
 def damped(H: Array, damping: float) -> Array:
     """``H`` plus ``damping`` times the mean of its diagonal; inputs that are never on get a unit diagonal."""
-    size = H.shape[-1]
     diagonal = np.einsum("gii->gi", H)
     mean = diagonal.mean(axis=1)
     mean = np.where(mean > 0, mean, 1.0)
     dead = diagonal <= 0
-    extra = damping * mean[:, None] + np.where(dead, mean[:, None], 0.0)
-    result: Array = H + extra[:, :, None] * np.eye(size)
+    result: Array = H.copy()
+    np.einsum("gii->gi", result)[...] += damping * mean[:, None] + np.where(dead, mean[:, None], 0.0)
     return result
 
 
@@ -92,11 +91,13 @@ def _inverse_factor(H: Array) -> Array:
     jitter = 0.0
     while True:
         try:
-            lower = np.linalg.cholesky(damped(H, jitter)[:, ::-1, ::-1])
+            found: Array = np.linalg.cholesky(damped(H, jitter)[:, ::-1, ::-1])
         except np.linalg.LinAlgError:
             jitter = max(10.0 * jitter, 1e-9)
         else:
-            return np.stack([lapack.dtrtri(one)[0] for one in lower[:, ::-1, ::-1]])
+            for lower in found:
+                lower[...] = lapack.dtrtri(lower[::-1, ::-1])[0]
+            return found
 
 
 def descend(H: Array, W: Array, scales: Array, codes: Codes, limit: int, *, sweeps: int = 2) -> Codes:

@@ -49,9 +49,9 @@ MOST = 1e6
 class Verdict:
     """``gain``, ``noise`` and ``standard_error`` in units of the squared error; ``images`` that judged.
 
-    ``drawn``: the codes of the layers were rounded one after the other, each layer to what the quantised ones before it give. One
-    code that rounding turns over in the first layers moves all that follow by far more than rounding does, and they are drawn
-    anew. Another draw is like another set of images: it moves the gain by up to about the standard error.
+    ``drawn``: the codes were rounded one after the other, each with the errors of those before it, each layer to what the
+    quantised ones before it give. One code that the last digits turn over moves all that follow by far more than last digits
+    do, and they are drawn anew. Another draw is like another set of images: it moves the gain by about the standard error.
     """
 
     gain: float
@@ -124,7 +124,7 @@ def judge(
         finite = np.isfinite(before).all()
         return Verdict(-math.inf if finite else 0.0, 0.0, 0.0, images)
     noise = noise_floor(float(before.sum()), energy, amplitude(unknowns, condition, codes=codes))
-    return weigh(before - after, noise, alone=CLEAR * float(after.sum()))
+    return weigh(before - after, noise, alone=CLEAR * float(after.sum()), drawn=codes)
 
 
 def weigh(gains: Array, noise: float, *, alone: float, drawn: bool = False) -> Verdict:

@@ -58,6 +58,9 @@ def test_codes_that_are_drawn_anew_decide_alike_but_say_that_another_draw_might_
     assert (drawn.kept, drawn.margin) == (plain.kept, plain.margin)
     assert plain.floor < 1e-2
     assert drawn.floor == 1
+    before, after = np.full(4, 2.0), np.full(4, 2.0) - gains
+    assert judge(before, after, 1.0).floor < 1e-2
+    assert judge(before, after, 1.0, codes=True).floor == 1
 
 
 def test_a_gain_that_is_not_believed_says_what_it_may_come_from() -> None:

@@ -109,8 +109,7 @@ def _canonicalise(source: onnx.ModelProto, input_shape: InputShape | None, liste
         )
     mark_read(original, graph)
     keep_words(source, graph, notes)
-    if codes.activations:
-        keep_codes(graph, codes)
+    keep_codes(graph, codes)
     verify(graph)
     return graph
 

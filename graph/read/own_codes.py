@@ -64,7 +64,10 @@ def weight_scales(params: Params) -> tuple[float, ...] | None:
 
 
 def keep_codes(model: ir.Model, codes: SourceCodes) -> None:
-    """Write ``codes`` into the model's properties."""
+    """Write ``codes`` into the model's properties; whatever a file from elsewhere says under that key goes."""
+    model.metadata_props.pop(_KEY, None)
+    if not codes.activations:
+        return
     tree = {"activations": dict(codes.activations), "weights": dict(codes.weights)}
     model.metadata_props[_KEY] = json.dumps(tree)
 

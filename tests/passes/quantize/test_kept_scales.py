@@ -130,6 +130,14 @@ def test_real_numbers_have_no_scales_to_keep(
         again(canonical(NET), samples, tmp_path, scales="source")
 
 
+def test_a_file_from_elsewhere_cannot_say_what_its_scales_were(
+    make_model: Callable[..., onnx.ModelProto],
+) -> None:
+    source = make_model(NET)
+    source.metadata_props.add(key="edgec.source_codes", value="{")
+    assert source_codes(canonicalise(source)) is None
+
+
 def test_the_switch_is_the_option_of_the_pass() -> None:
     recipe = {"model": {"path": "m.onnx"}, "keep_quantized": True}
     with pytest.raises(UsageError, match="nothing is quantised"):

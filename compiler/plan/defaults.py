@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import onnx_ir as ir
 
@@ -96,9 +97,8 @@ def _keeping_scales(passes: tuple[Pass, ...]) -> tuple[Pass, ...]:
     if not any(one.name == "quantize" for one in passes):
         hint = "Add --precision int8, or leave it out."
         raise UsageError("--keep-quantized has no effect here", why="nothing is quantised", hint=hint)
-    return tuple(
-        dataclasses.replace(one, scales="source") if one.name == "quantize" else one for one in passes
-    )
+    changes: dict[str, Any] = {"scales": "source"}
+    return tuple(dataclasses.replace(one, **changes) if one.name == "quantize" else one for one in passes)
 
 
 def _quantisation(precision: str, passes: tuple[Pass, ...]) -> tuple[Pass, ...]:

@@ -91,9 +91,7 @@ class _Walk:
         What only moves numbers has one scale on both sides: folding may leave either name.
         """
         named = {self.real[codes].name or "": params for codes, params in self.params.items()} | self.written
-        moves = [
-            (node.inputs[0].name or "", node.outputs[0].name or "") for node in self.graph if _moves(node)
-        ]
+        moves = [ends for node in self.graph if (ends := _moved(node)) is not None]
         for ways in (moves, [(end, start) for start, end in reversed(moves)]):
             for known, other in ways:
                 if known in named:
@@ -356,9 +354,19 @@ class _Walk:
         RemoveUnusedNodesPass()(ir.Model(self.graph, ir_version=10))
 
 
-def _moves(node: ir.Node) -> bool:
-    kinds = ("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-    return node.op_type in kinds and node.inputs[0] is not None
+def _moved(node: ir.Node) -> tuple[str, str] | None:
+    """The values at both ends of a node that moves numbers and changes none."""
+    x = node.inputs[0] if node.inputs else None
+    if x is None or node.op_type not in (
+        "Identity",
+        "Transpose",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+    ):
+        return None
+    return x.name or "", node.outputs[0].name or ""
 
 
 def _behind(value: ir.Value | None) -> ir.Node | None:

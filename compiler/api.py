@@ -78,6 +78,7 @@ def compile(  # noqa: A001
     max_drop: float | str | None = None,
     seed: int = 0,
     threads: int | None = None,
+    keep_quantized: bool = False,
     io_layout: IoLayout = "nhwc",
     batch: int | None = None,
     split_unsupported: bool = False,
@@ -117,6 +118,7 @@ def compile(  # noqa: A001  (the verb of the product)
     max_drop: float | str | None = None,
     seed: int = 0,
     threads: int | None = None,
+    keep_quantized: bool = False,
     io_layout: IoLayout = "nhwc",
     batch: int | None = None,
     split_unsupported: bool = False,
@@ -149,6 +151,7 @@ def compile(  # noqa: A001  (the verb of the product)
     values: dict[str, Any] = {
         "task": task, "target": target, "budget": budget, "resolution": resolution, "precision": precision, "formats": formats,
         "passes": passes, "seed": seed, "io_layout": io_layout, "batch": batch, "split_unsupported": split_unsupported,
+        "keep_quantized": keep_quantized,
     }  # fmt: skip
     beside: dict[str, Any] = {
         "weights": weights, "input_shape": input_shape, "example_input": example_input, "data": data, "samples": samples,

@@ -46,6 +46,7 @@ from edgec.graph.quiet import quiet_log, silent
 from edgec.graph.read.dequantise import dequantise, is_quantised
 from edgec.graph.read.floats import to_float32
 from edgec.graph.read.metadata import keep_words, notes_in
+from edgec.graph.read.own_codes import SourceCodes, keep_codes
 from edgec.graph.read.resizing import rewrite_old_resizes
 from edgec.graph.sizes import InputShape, fix_shapes
 from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
@@ -87,11 +88,11 @@ def _canonicalise(source: onnx.ModelProto, input_shape: InputShape | None, liste
     fix_shapes(model, input_shape)
     listener.stage(CONVERTING)
     model = rewrite_old_resizes(model)
-    notes = notes_in(source)
+    notes, codes = notes_in(source), SourceCodes()
     notes += [f"the network computes in {name}: float32 inside" for name in to_float32(model)]
     if is_quantised(model):
         notes.append("the network came quantised, and was dequantised: every stage works on real numbers")
-        model = dequantise(model)
+        model, codes = dequantise(model)
     model = runnable_opset(lowest_equal_opset(model))
     listener.stage(INFERRING)
     check_sizes(model)
@@ -108,6 +109,7 @@ def _canonicalise(source: onnx.ModelProto, input_shape: InputShape | None, liste
         )
     mark_read(original, graph)
     keep_words(source, graph, notes)
+    keep_codes(graph, codes)
     verify(graph)
     return graph
 

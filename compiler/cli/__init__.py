@@ -102,7 +102,7 @@ def _explain(error: BaseException, ending: Ending) -> int:
         return _say(f"interrupted{resume}", ending.exit_code)
     if isinstance(error, click.ClickException):
         return _say(_sentence(error), error.exit_code)
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError) or _is_broken_pipe(error):
         _drop_stdout()
         return 0
     if isinstance(error, EdgecError):
@@ -117,6 +117,11 @@ def _explain(error: BaseException, ending: Ending) -> int:
     # The last door: what comes here is a defect of edgec, and is said to be one.
     what = f"internal error: {type(error).__name__}: {error}"
     return _say(f"{what}\nThis is a defect of edgec; -vv shows where.", 70)
+
+
+def _is_broken_pipe(error: BaseException) -> bool:
+    """click turns a broken pipe that it meets itself into an exit, whatever its mode."""
+    return isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
 
 
 def _sentence(error: click.ClickException) -> str:

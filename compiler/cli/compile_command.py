@@ -120,6 +120,11 @@ if TYPE_CHECKING:
     help="Threads that compiling may use. [default: all cores]",
 )
 @click.option(
+    "--keep-quantized",
+    is_flag=True,
+    help="A source that came quantised keeps its own scales; needs --precision int8.",
+)
+@click.option(
     "--io-layout",
     type=params.word(("nchw", "nhwc")),
     default=None,
@@ -265,8 +270,9 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
         if values[key] is not None:
             base[key] = values[key]
     base.setdefault("threads", os.cpu_count() or 1)
-    if values["split_unsupported"]:
-        base["split_unsupported"] = True
+    for key in ("split_unsupported", "keep_quantized"):
+        if values[key]:
+            base[key] = True
     if values["formats"] is not None:
         base["formats"] = values["formats"]
     changed = [key for key in ("budget", "precision", "resolution") if values[key] is not None]

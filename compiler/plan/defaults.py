@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import onnx_ir as ir
 
@@ -35,6 +36,8 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
     elif budget is not None:
         passes = _with_budget(passes, budget)
     passes += _quantisation(recipe.precision, passes)
+    if recipe.keep_quantized:
+        passes = _keeping_scales(passes)
     passes = with_resolution(passes, recipe.resolution)
     check_order(passes)
     for one in passes:
@@ -88,6 +91,14 @@ def _with_budget(passes: tuple[Pass, ...], budget: Budget) -> tuple[Pass, ...]:
             return (*passes[:index], filled, *passes[index + 1 :])
     why = f"none of the named passes has an open option {name!r}"
     raise UsageError("--budget has no effect here", why=why, hint="Leave out --passes, or name compress.")
+
+
+def _keeping_scales(passes: tuple[Pass, ...]) -> tuple[Pass, ...]:
+    if not any(one.name == "quantize" for one in passes):
+        hint = "Add --precision int8, or leave it out."
+        raise UsageError("--keep-quantized has no effect here", why="nothing is quantised", hint=hint)
+    changes: dict[str, Any] = {"scales": "source"}
+    return tuple(dataclasses.replace(one, **changes) if one.name == "quantize" else one for one in passes)
 
 
 def _quantisation(precision: str, passes: tuple[Pass, ...]) -> tuple[Pass, ...]:

@@ -164,6 +164,8 @@ class Recipe(_Closed):
     gates: Gates = Gates()
     seed: fields.SeedField = 0
     threads: fields.ThreadsField = 1
+    keep_quantized: fields.SwitchField = False
+    """A source that came quantised keeps its scales: `quantize{scales=source}`."""
     io_layout: fields.IoLayoutField = "nhwc"
     batch: fields.BatchField | None = None
     split_unsupported: fields.SwitchField = False

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from edgec.graph.errors import UnsupportedError
 from edgec.graph.read.codes import Array, Params, dequantised, params_of, swallowed
+from edgec.graph.read.own_codes import SourceCodes, activation_codes, weight_scales
 from edgec.graph.views import attribute, constant
 
 PAIRS = ("QuantizeLinear", "DequantizeLinear")
@@ -49,11 +50,13 @@ def is_quantised(model: onnx.ModelProto) -> bool:
     return any(node.op_type in QUANTISED for node in model.graph.node)
 
 
-def dequantise(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network in float32. Raises UnsupportedError, naming the node, for what reads codes and is not known."""
+def dequantise(model: onnx.ModelProto) -> tuple[onnx.ModelProto, SourceCodes]:
+    """The network in float32, and the scales it had. Raises UnsupportedError, naming the node, for what reads codes and is
+    not known."""
     graph = ir.from_proto(model)
-    _Walk(graph.graph).run()
-    return ir.to_proto(graph)
+    walk = _Walk(graph.graph)
+    walk.run()
+    return ir.to_proto(graph), walk.codes()
 
 
 class _Walk:
@@ -63,6 +66,8 @@ class _Walk:
         self.graph = graph
         self.real: dict[ir.Value, ir.Value] = {}
         self.params: dict[ir.Value, Params] = {}
+        self.written: dict[str, Params] = {}
+        self.weights: dict[str, tuple[float, ...]] = {}
         self.taken = {v.name for v in graph.inputs} | set(graph.initializers)
         self.taken |= {v.name for node in graph for v in node.outputs}
         self.at: ir.Node = next(iter(graph))
@@ -79,6 +84,20 @@ class _Walk:
             if node.op_type == "Mul":
                 self._absorb(node)
         self._sweep()
+
+    def codes(self) -> SourceCodes:
+        """The scales of all values that had 8-bit codes, by the names that they have now, and of weights.
+
+        What only moves numbers has one scale on both sides: folding may leave either name.
+        """
+        named = {self.real[codes].name or "": params for codes, params in self.params.items()} | self.written
+        moves = [ends for node in self.graph if (ends := _moved(node)) is not None]
+        for ways in (moves, [(end, start) for start, end in reversed(moves)]):
+            for known, other in ways:
+                if known in named:
+                    named.setdefault(other, named[known])
+        pairs = ((name, activation_codes(params)) for name, params in named.items())
+        return SourceCodes({name: found for name, found in pairs if found is not None}, self.weights)
 
     # ops of QDQ
 
@@ -235,7 +254,10 @@ class _Walk:
             return self.real[value]
         stored = constant(value)
         if stored is not None:
-            return self._stored(dequantised(stored, params), f"{value.name}_real")
+            weight = self._stored(dequantised(stored, params), f"{value.name}_real")
+            if (scales := weight_scales(params)) is not None and stored.ndim > 1:
+                self.weights[weight.name or ""] = scales
+            return weight
         # Codes from outside, or that a float op made: they are numbers.
         cast = self._op("Cast", [value], f"{value.name}_cast", to=int(ir.DataType.FLOAT))
         if params.zero.any():
@@ -269,6 +291,9 @@ class _Walk:
 
     def _become(self, node: ir.Node, value: ir.Value) -> None:
         """What ``node`` wrote is ``value`` from here on, under its own name."""
+        held = next((self.params[codes] for codes, real in self.real.items() if real is value), None)
+        if held is not None:
+            self.written[node.outputs[0].name or ""] = held
         same = ir.node("Identity", [value], outputs=[out := ir.Value(name=node.outputs[0].name)])
         out.dtype, out.shape = ir.DataType.FLOAT, node.outputs[0].shape
         node.outputs[0].name = self._free(f"{out.name}_quantised")
@@ -327,6 +352,21 @@ class _Walk:
         from onnx_ir.passes.common import RemoveUnusedNodesPass
 
         RemoveUnusedNodesPass()(ir.Model(self.graph, ir_version=10))
+
+
+def _moved(node: ir.Node) -> tuple[str, str] | None:
+    """The values at both ends of a node that moves numbers and changes none."""
+    x = node.inputs[0] if node.inputs else None
+    if x is None or node.op_type not in (
+        "Identity",
+        "Transpose",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+    ):
+        return None
+    return x.name or "", node.outputs[0].name or ""
 
 
 def _behind(value: ir.Value | None) -> ir.Node | None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from edgec.graph.errors import DataError, PassError
 from edgec.graph.execute import Executor
 from edgec.graph.provenance import place
+from edgec.graph.read.own_codes import SourceCodes
 from edgec.graph.views import shape_of
 from edgec.passes.base import Context, Note
 from edgec.passes.quantize.histogram import Histogram, merge
@@ -98,14 +99,26 @@ def observe(model: ir.Model, data: Dataset, tensors: Sequence[str], context: Con
 
 
 def ranges(
-    calibration: Calibration, plan: Plan, method: str, *, percentile: float = 99.99, bits: int = 8
+    calibration: Calibration,
+    plan: Plan,
+    method: str,
+    *,
+    percentile: float = 99.99,
+    bits: int = 8,
+    kept: SourceCodes | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """A range for every source tensor of ``plan``; tensors of one group get one."""
+    """A range for every source tensor of ``plan``; tensors of one group get one. ``kept``: where it had codes, theirs."""
     found: dict[str, tuple[float, float]] = {}
     for group in plan.groups:
         if group.fixed is not None or not group.sources:
             continue
-        found.update(dict.fromkeys(group.sources, calibration.ends(group, method, percentile, bits)))
+        own = [] if kept is None else [e for name in group.sources if (e := kept.range_of(name)) is not None]
+        ends = (
+            (min(low for low, _ in own), max(high for _, high in own))
+            if own
+            else calibration.ends(group, method, percentile, bits)
+        )
+        found.update(dict.fromkeys(group.sources, ends))
     return found
 
 

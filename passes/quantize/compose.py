@@ -115,8 +115,9 @@ def assemble(
     dialect = settings.form.dialect
     plan = make_plan(model, dialect, excluded or settings.excluded)
     found = ranges(
-        prepared.calibration, plan, settings.method, percentile=settings.percentile, bits=dialect.bits
-    )
+        prepared.calibration, plan, settings.method, percentile=settings.percentile, bits=dialect.bits,
+        kept=settings.form.kept,
+    )  # fmt: skip
     table = parameters(plan, model, found, dialect)
     insert(model, plan, table, settings.form)
     return model, plan, table

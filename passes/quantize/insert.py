@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from edgec.graph.read.own_codes import SourceCodes
 from edgec.graph.views import Names, attribute, constant, set_constant
 from edgec.passes.quantize.dialects import Dialect
 from edgec.passes.quantize.plan import Plan, Table
@@ -40,6 +41,8 @@ class Form:
     per_channel: bool = True
     float_weights: bool = False
     """Leave weights exact, to see what activations alone cost."""
+    kept: SourceCodes | None = None
+    """The scales that the source came with, taken wherever it had some."""
 
 
 def insert(model: ir.Model, plan: Plan, table: Table, form: Form) -> None:
@@ -162,14 +165,16 @@ class _Writer:
         bias = constant(bias_value)
         x = node.inputs[0]
         x_scale = self.table.tensors[x.name or ""].scale if x is not None else 1.0
-        scales = weight_scales(weight, axis, self.form.weight_limit)
+        kept, limit = self.form.kept, self.form.weight_limit
+        own = None if kept is None else kept.scales_of(value.name or "", weight, axis, limit)
+        scales = weight_scales(weight, axis, limit) if own is None else own
         outs = _out_channels(node, weight)
         groups = 1 if axis is None else outs // scales.size
         if bias is not None:
             bias = np.broadcast_to(bias.reshape(-1), (outs,))
             peaks = bias if axis is None else np.abs(bias).reshape(groups, -1).max(axis=0)
             scales = guard_bias(scales, peaks, x_scale)
-        quantised = quantise_weight(weight, scales, axis, self.form.weight_limit)
+        quantised = quantise_weight(weight, scales, axis, limit)
         _write_weight(self.names, node, quantised)
         if bias_value is None or bias is None:
             return

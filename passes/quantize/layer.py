@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.sharing import shares_weight
+from edgec.graph.transposed import TransposedView
 from edgec.graph.views import attribute, constant, set_constant
 from edgec.passes.quantize.weights import guard_bias, quantise_bias
 from edgec.passes.refit.layers import Layer
@@ -160,8 +161,8 @@ def layers(quantised: ir.Model, original: ir.Model) -> Iterator[QuantisedLayer]:
 
 
 def _layer(node: ir.Node, origin: Layer | None) -> QuantisedLayer | None:
-    if origin is None:
-        return None
+    if origin is None or isinstance(origin.view, TransposedView):
+        return None  # whose scales lie along another axis, and are those of all its groups
     x, w = Dequantised.of(node.inputs[0]), Dequantised.of(node.inputs[1])
     b = Dequantised.of(node.inputs[2]) if len(node.inputs) > 2 else None
     if x is None or w is None or constant(x.codes) is not None:

@@ -21,6 +21,7 @@ import onnx_ir as ir
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, PassError, UsageError
 from edgec.graph.provenance import place
+from edgec.graph.read.own_codes import SourceCodes, source_codes
 from edgec.graph.values import Range
 from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.options import SAMPLES
@@ -37,6 +38,7 @@ from edgec.passes.quantize.several import has_several, settle
 Method = Literal["minmax", "percentile", "mse", "entropy"]
 Correction = Literal["auto", "none", "bias", "round", "refit"]
 Activation = Literal["auto", "uint8", "int8", "int16"]
+Scales = Literal["data", "source"]
 REDUCED = 63
 """The largest weight code of ``reduce_range=yes``: 7 bits."""
 WIDE = (
@@ -60,6 +62,10 @@ class Quantize(Pass):
         99.99, "share of values that the percentile method covers, in percent", Range(50, 100, above=True)
     )
     correct: Correction = option("auto", "layer by layer corrections (auto: the better of round and refit)")
+    scales: Scales = option(
+        "data",
+        "where scales come from (source: a network that came quantised keeps its own, and nothing is corrected)",
+    )
     equalize: Switch = option("auto", "equalise channel ranges first (auto: where held-out samples say so)")
     activations: Activation = option(
         "auto", "activation type (auto: the target's); int16 is TFLite's 16x8 mode"
@@ -91,10 +97,11 @@ class Quantize(Pass):
         if context.target is not None and not context.target.precisions.int8.supported:
             why = context.target.precisions.int8.why
             raise PassError(f"{context.target.title} has no int8", where="quantize", why=why)
+        codes = self._source_codes(model)
         teacher = model.clone()
         changed = rewrite(model)
         excluded = matcher(self.exclude, model)
-        settings = self._settings(context, excluded, several=has_several(teacher))
+        settings = self._settings(context, excluded, codes, several=has_several(teacher))
         if not make_plan(model, settings.form.dialect, excluded).nodes:
             note = Note("nothing to quantise: no node has an int8 form", "warning")
             return PassResult(model, bool(changed), (note,))
@@ -102,7 +109,15 @@ class Quantize(Pass):
         outcome, ranked, goal_notes = self._build(teacher, prepared, context.data, settings, context)
         store(outcome.model, self._dialect(context))
         wide = (Note(WIDE, "warning"),) if self.activations == "int16" else ()
-        notes = (*target_notes(context), *wide, *outcome.notes, *goal_notes, *_float_notes(outcome, model))
+        own = () if codes is None else (_kept_note(outcome, codes),)
+        notes = (
+            *target_notes(context),
+            *wide,
+            *own,
+            *outcome.notes,
+            *goal_notes,
+            *_float_notes(outcome, model),
+        )
         return PassResult(outcome.model, True, notes, outcome.layers, self._figures(outcome, ranked, context))
 
     def _build(
@@ -125,15 +140,34 @@ class Quantize(Pass):
         text = f"{goal}: {'met' if met else 'not reachable, even with every layer in float'} ({result})"
         return outcome, ranked, (Note(text, "info" if met else "warning"),)
 
-    def _settings(self, context: Context, excluded: Callable[[str], bool], *, several: bool) -> Settings:
+    def _source_codes(self, model: ir.Model) -> SourceCodes | None:
+        """The source's scales where they are to be kept. Raises PassError where it had none."""
+        if self.scales == "data":
+            return None
+        if self.activations == "int16":
+            raise PassError(
+                "int8 scales cannot be kept with 16-bit activations",
+                where="quantize",
+                hint="Leave out scales=source.",
+            )
+        codes = source_codes(model)
+        if codes is None:
+            why = "it came in real numbers, or with weights alone or dynamically quantised"
+            hint = "Leave out --keep-quantized (scales=source): scales are then found from the data."
+            raise PassError("the source has no scales to keep", where="quantize", why=why, hint=hint)
+        return codes
+
+    def _settings(
+        self, context: Context, excluded: Callable[[str], bool], codes: SourceCodes | None, *, several: bool
+    ) -> Settings:
         dialect = self._dialect(context)
         limit = self._weight_limit(dialect, context)
         return Settings(
-            form=Form(dialect.on_host(), limit, self.per_channel),
+            form=Form(dialect.on_host(), limit, self.per_channel, kept=codes),
             method=self.method,
             percentile=self.percentile,
-            equalise=self.equalize,
-            fits=fit_options(self.correct, limit),
+            equalise=self.equalize if codes is None else "no",
+            fits=fit_options(self.correct, limit) if codes is None else (),
             fit_samples=self.fit_samples,
             probes=several or self.sensitivity or self.min_sqnr > 0 or self.max_drop > 0,
             excluded=excluded,
@@ -219,6 +253,14 @@ def target_notes(context: Context) -> tuple[Note, ...]:
         lacking = (a for a in target.accelerators if not a.precisions.int8.supported)
         notes.extend(Note(f"{a.name}: {a.precisions.int8.why}", "warning") for a in lacking)
     return tuple(notes)
+
+
+def _kept_note(outcome: Outcome, codes: SourceCodes) -> Note:
+    names = [name for name in outcome.table.tensors if name in codes.activations]
+    found = f"{len(names)} of {len(outcome.table.tensors)} activations keep the scales that the source had"
+    return Note(
+        found if len(names) == len(outcome.table.tensors) else f"{found}; the others' are from the data"
+    )
 
 
 def _float_notes(outcome: Outcome, model: ir.Model) -> tuple[Note, ...]:

@@ -459,3 +459,15 @@ def test_what_tflite_cannot_take_stops_or_is_split_off(edgec, files) -> None:
     assert code == 0, err
     report = json.loads((files / "out" / "report.json").read_text())
     assert any("LpNormalization" in warning for warning in report["warnings"])
+
+
+@pytest.mark.parametrize("command", [["targets", "list"], ["passes", "list"]])
+def test_a_reader_that_goes_away_is_no_error(command: list[str]) -> None:
+    """As ``edgec ... | head`` does; whoever meets the broken pipe first, click, a console, or the last flush."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "edgec", *command], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -13,6 +13,7 @@ from edgec.graph.execute import Executor
 from edgec.passes.base import Context
 from edgec.passes.compress import Compress
 from edgec.passes.prune_channels import PruneChannels
+from edgec.passes.quantize.quantiser import Quantize
 from edgec.passes.recover_lsq import RecoverLsq
 from edgec.passes.refit.layers import Layer, layers_of
 from edgec.passes.solvers.gram import targets_at
@@ -89,3 +90,19 @@ def test_channels_that_only_a_transposed_convolution_reads_go(
     for model in (result.model, RecoverLsq().run(result.model, around).model):
         error = np.square(Executor(model).run(fresh)["y"] - wanted).sum() / np.square(wanted).sum()
         assert error < 1e-3
+
+
+@pytest.mark.parametrize(("weight", "group"), [("8,8,4,4", 1), ("8,4,4,4", 2), ("8,1,4,4", 8)])
+def test_int8_of_square_ones_is_near(
+    weight: str, group: int, canonical: Canonical, noise: Noise, context: Around
+) -> None:
+    """Weights that look alike whichever axis counts outputs: in as many channels as out."""
+    model = canonical(
+        f"""agraph (float[n,3,6,6] x) => (float[n,4,12,12] y) <float[8,3,3,3] w1, float[8] b1, float[{weight}] w2, float[4,8,1,1] w3> {{
+        a = Conv<pads=[1,1,1,1]>(x, w1, b1) r = Relu(a)
+        u = ConvTranspose<strides=[2,2], pads=[1,1,1,1], group={group}>(r, w2) s = Relu(u) y = Conv(s, w3) }}"""
+    )
+    made = Quantize().run(model.clone(), context(model, noise(model, 24))).model
+    fresh = next(iter(noise(model, 8, seed=5).batches(8)))
+    wanted, found = (Executor(one).run(fresh)["y"] for one in (model, made))
+    assert 10 * np.log10(np.square(wanted).sum() / np.square(found - wanted).sum()) > 25

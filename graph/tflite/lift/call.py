@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgec.graph.errors import ModelError, UnsupportedError
-from edgec.graph.tflite.lift.lifting import CHANNELS_FIRST, Array, Lifting, Order, Shape
+from edgec.graph.tflite.lift.lifting import CHANNELS_FIRST, CODES, Array, Lifting, Order, Shape
 from edgec.graph.tflite.read import OperatorInfo, TensorInfo
 from edgec.graph.tflite.schema import ActivationFunctionType as Activation
 
@@ -93,6 +93,18 @@ class Call:
         if array is None:
             raise self.unsupported(f"its {what} is computed")
         return array
+
+    def weight(self, order: Order, own: bool = True) -> str:
+        """Operand 1, a layer's weight, in this order of axes; ``own``: its computed form has the layer's name.
+
+        Where the layer makes codes, a weight stays codes until the network is read, which then knows their scales.
+        """
+        array, stem = self.lifting.constant(self.index(1)), f"{self.stem}_weight"
+        if array is not None and self.lifting.tensor(self.output()).type in CODES:
+            return self.lifting.weight(self.index(1), order, stem)
+        if array is None or not own:
+            return self.take(1, order)
+        return self.lifting.store(np.transpose(array, order), stem)
 
     def ints(self, at: int, what: str) -> list[int]:
         """A constant operand as whole numbers."""

@@ -9,29 +9,30 @@ from typing import Any
 import numpy as np
 
 from edgec.graph.tflite.lift.call import Call, Handler, plain_order
-from edgec.graph.tflite.lift.lifting import CHANNELS_FIRST, Array
+from edgec.graph.tflite.lift.lifting import CHANNELS_FIRST, Order
 from edgec.graph.tflite.lift.windows import Window, pads_of, window
 
 
 def conv(call: Call) -> None:
     """CONV_2D: weight (out, kh, kw, in per group); groups where it reads fewer channels than there are."""
-    weight = call.constant(1, "weight").transpose(0, 3, 1, 2)
+    _, rows, columns, each = call.constant(1, "weight").shape
     channels = call.shape()[3]
-    if weight.shape[1] == 0 or channels % weight.shape[1]:
-        raise call.unsupported(f"its weight reads {weight.shape[1]} channels of {channels}")
-    _convolve(call, weight, channels // weight.shape[1])
+    if each == 0 or channels % each:
+        raise call.unsupported(f"its weight reads {each} channels of {channels}")
+    _convolve(call, (0, 3, 1, 2), (rows, columns), channels // each)
 
 
 def depthwise(call: Call) -> None:
     """DEPTHWISE_CONV_2D: weight (1, kh, kw, channels * multiplier), a channel's outputs side by side."""
-    _convolve(call, call.constant(1, "weight").transpose(3, 0, 1, 2), call.shape()[3])
+    _, rows, columns, _ = call.constant(1, "weight").shape
+    _convolve(call, (3, 0, 1, 2), (rows, columns), call.shape()[3])
 
 
-def _convolve(call: Call, weight: Array, groups: int) -> None:
-    found = [window(call, axis, weight.shape[2 + axis]) for axis in (0, 1)]
-    inputs = [call.picture(), call.lifting.store(weight, f"{call.stem}_weight"), *_bias(call, 2)]
+def _convolve(call: Call, order: Order, kernel: tuple[int, int], groups: int) -> None:
+    found = [window(call, axis, kernel[axis]) for axis in (0, 1)]
+    inputs = [call.picture(), call.weight(order), *_bias(call, 2)]
     name = call.add(
-        "Conv", inputs, kernel_shape=list(weight.shape[2:]), strides=[w.stride for w in found],
+        "Conv", inputs, kernel_shape=list(kernel), strides=[w.stride for w in found],
         dilations=[w.dilation for w in found], pads=pads_of(found), group=groups,
     )  # fmt: skip
     call.finish(name, CHANNELS_FIRST)
@@ -44,18 +45,18 @@ def _bias(call: Call, at: int) -> list[str]:
 
 def transpose_conv(call: Call) -> None:
     """TRANSPOSE_CONV: output shape, weight (out, kh, kw, in), picture, bias. It cuts as the convolution it turns round pads."""
-    weight = call.constant(1, "weight").transpose(3, 0, 1, 2)
+    kernel = call.constant(1, "weight").shape[1:3]
     sizes, outs = call.shape(2)[1:3], call.out_shape()[1:3]
     strides = [int(call.option(f"stride_{side}", 1)) for side in "hw"]
     begins, ends, extras = [], [], []
-    for size, out, stride, taps in zip(sizes, outs, strides, weight.shape[2:], strict=True):
+    for size, out, stride, taps in zip(sizes, outs, strides, kernel, strict=True):
         cut = (size - 1) * stride + taps - out
         begins.append(max(cut, 0) // 2)
         ends.append(max(cut, 0) - max(cut, 0) // 2)
         extras.append(max(-cut, 0))
-    inputs = [call.picture(2), call.lifting.store(weight, f"{call.stem}_weight"), *_bias(call, 3)]
+    inputs = [call.picture(2), call.weight((3, 0, 1, 2)), *_bias(call, 3)]
     name = call.add(
-        "ConvTranspose", inputs, kernel_shape=list(weight.shape[2:]), strides=strides, pads=[*begins, *ends],
+        "ConvTranspose", inputs, kernel_shape=list(kernel), strides=strides, pads=[*begins, *ends],
         output_padding=extras if any(extras) else None,
     )  # fmt: skip
     call.finish(name, CHANNELS_FIRST)
@@ -67,7 +68,7 @@ def fully_connected(call: Call) -> None:
         raise call.unsupported("its weights are shuffled")
     outs, features = call.shape(1)
     if call.option("keep_num_dims", False) and len(call.shape()) > 2:
-        weight = call.take(1, (1, 0))
+        weight = call.weight((1, 0), own=False)
         name = call.add("MatMul", [call.plain(), weight])
         for bias in _bias(call, 2):
             name = call.add("Add", [name, bias], f"{call.stem}_biased")
@@ -79,7 +80,7 @@ def fully_connected(call: Call) -> None:
         rows = 0 if math.prod(shape[1:]) == features else math.prod(shape) // max(features, 1)
         target = call.lifting.ints([rows, features], f"{call.stem}_shape")
         x = call.add("Reshape", [call.lifting.flat(call.index()), target], f"{call.stem}_flat")
-    name = call.add("Gemm", [x, call.take(1, (0, 1)), *_bias(call, 2)], transB=1)
+    name = call.add("Gemm", [x, call.weight((0, 1), own=False), *_bias(call, 2)], transB=1)
     wanted = call.out_shape()
     if len(wanted) != 2:
         target = call.lifting.ints(wanted, f"{call.stem}_shape")

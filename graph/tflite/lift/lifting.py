@@ -121,6 +121,28 @@ class Lifting:
         homes.append(Home(name, order))
         return name
 
+    def weight(self, index: int, order: Order, stem: str) -> str:
+        """A constant weight in this order; signed codes around zero stay codes, which reading then takes the scales of."""
+        tensor, array = self.tensor(index), self.constant(index)
+        codes = tensor.quantization
+        if array is None:
+            return self.take(index, order)
+        if (
+            codes is None
+            or tensor.type != TensorType.INT8
+            or tensor.sparsity is not None
+            or any(codes.zero_point)
+        ):
+            return self.store(np.transpose(array, order), stem)
+        params = params_of(codes, np.dtype(np.int8))
+        stored = self.store(np.transpose(tensor.array(), order), f"{stem}_codes")
+        scale = self.store(params.scale, f"{stem}_scale")
+        axis = None if params.axis is None else order.index(params.axis)
+        return self.op("DequantizeLinear", [stored, scale, self._zeros(params, stem)], stem, axis=axis)
+
+    def _zeros(self, params: Params, stem: str) -> str:
+        return self.store(np.broadcast_to(params.zero, params.scale.shape), f"{stem}_zero")
+
     def homes(self, index: int) -> list[Home]:
         """Where a computed tensor lives. Raises ModelError for one that nothing has computed."""
         if index not in self._homes:

@@ -52,6 +52,12 @@ if TYPE_CHECKING:
     help="Device class; see `edgec targets list`. [default: host]",
 )
 @click.option(
+    "--jetpack",
+    type=params.JETPACK,
+    metavar="RELEASE",
+    help="Of a Jetson: its JetPack, e.g. 5.1, which decides what its TensorRT reads. [default: the target's]",
+)
+@click.option(
     "--budget",
     type=params.BUDGET,
     metavar="UNIT=AMOUNT",
@@ -228,7 +234,7 @@ def _add_data(base: dict[str, Any], values: dict[str, Any]) -> None:
 def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
     import os
 
-    for key in ("target", "budget", "precision", "seed", "threads", "io_layout", "batch", "resolution"):
+    for key in ("target", "jetpack", "budget", "precision", "seed", "threads", "io_layout", "batch", "resolution"):
         if values[key] is not None:
             base[key] = values[key]
     base.setdefault("threads", os.cpu_count() or 1)

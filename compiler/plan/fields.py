@@ -13,6 +13,7 @@ from pydantic import BeforeValidator
 from edgec.graph import preprocess, values
 from edgec.graph.errors import UsageError
 from edgec.graph.values import NotAdmitted, Range, several
+from edgec.targets.jetpack import jetpack
 
 T = TypeVar("T")
 
@@ -51,6 +52,11 @@ def read_path(raw: Any) -> str:
     return raw
 
 
+def read_jetpack(raw: Any) -> str:
+    """The name of a JetPack release that edgec knows."""
+    return jetpack(str(raw)).name
+
+
 def _listed(raw: Any) -> Any:
     return several(raw, lambda one: one) if isinstance(raw, str) else raw
 
@@ -74,6 +80,7 @@ MillisecondsField = Annotated[
 ]
 PrecisionField = Annotated[Precision, _words(Precision)]
 FormatsField = Annotated[tuple[Annotated[Format, _words(Format)], ...], BeforeValidator(_listed)]
+JetpackField = Annotated[str, BeforeValidator(read_jetpack)]
 IoLayoutField = Annotated[IoLayout, _words(IoLayout)]
 
 

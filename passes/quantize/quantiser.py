@@ -14,7 +14,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import onnx_ir as ir
 
@@ -33,6 +33,10 @@ from edgec.passes.quantize.plan import make_plan
 from edgec.passes.quantize.rewrites import prepare as rewrite
 from edgec.passes.quantize.score import Reference
 from edgec.passes.quantize.several import has_several, settle
+from edgec.targets.jetpack import jetpack
+
+if TYPE_CHECKING:
+    from edgec.targets import Target
 
 Method = Literal["minmax", "percentile", "mse", "entropy"]
 Correction = Literal["auto", "none", "bias", "round", "refit"]
@@ -92,7 +96,7 @@ class Quantize(Pass):
             why = context.target.precisions.int8.why
             raise PassError(f"{context.target.title} has no int8", where="quantize", why=why)
         teacher = model.clone()
-        changed = rewrite(model)
+        changed = rewrite(model, self._dialect(context))
         excluded = matcher(self.exclude, model)
         settings = self._settings(context, excluded, several=has_several(teacher))
         if not make_plan(model, settings.form.dialect, excluded).nodes:
@@ -141,9 +145,14 @@ class Quantize(Pass):
 
     def _dialect(self, context: Context) -> Dialect:
         """The target's, with the codes that were asked for."""
-        found = ORT_X86 if context.target is None else DIALECTS[context.target.dialect]
-        if self.activations == "auto":
+        found = dialect_of(context.target)
+        if self.activations in ("auto", found.codes):
             return found
+        if found.inputs_only:
+            why = "TensorRT takes int8 codes with zero point 0 and no others"
+            raise UsageError(
+                f"activations={self.activations} is not for this target", where="quantize", why=why
+            )
         return TFLITE_16X8 if self.activations == "int16" else replace(found, codes=self.activations)
 
     def _weight_limit(self, dialect: Dialect, context: Context) -> int:
@@ -169,6 +178,16 @@ class Quantize(Pass):
                 for name, params in outcome.table.tensors.items()
             },
         }
+
+
+def dialect_of(target: Target | None) -> Dialect:
+    """The dialect of a target; onnxruntime's on x86 where there is none."""
+    if target is None:
+        return ORT_X86
+    found = DIALECTS[target.dialect]
+    if target.jetpack is None or not found.inputs_only:
+        return found
+    return replace(found, depthwise_gates=jetpack(target.jetpack).gates_depthwise)
 
 
 def refuse_quantised(model: ir.Model, name: str) -> None:

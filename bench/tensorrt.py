@@ -1,0 +1,198 @@
+"""The tensorrt dialect, beside the Arm dialect and NVIDIA's own quantiser; and files for a machine that has TensorRT.
+
+``table``: top-1, agreement with the float network and signal-to-error, onnxruntime with its optimisations off, everybody with
+the same float graph, the same calibration images and the same images to judge. ModelOpt runs in an environment of its own
+(its requirements are not edgec's): ``--modelopt PYTHON`` names its interpreter, in which ``nvidia-modelopt`` is installed.
+
+``files``: int8 and fp32 files of real and of tiny networks, each with inputs and onnxruntime's outputs (``.npz``), and one file
+per broken rule of the validator, in a folder; `bench/tensorrt_device.py` builds and compares them where there is a GPU.
+
+usage: python bench/tensorrt.py table [NETWORK...] [--images 128] [--modelopt PYTHON]
+       python bench/tensorrt.py files FOLDER [NETWORK...] [--jetpack 5.1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import parser
+from tensorrt_broken import broken
+from tflite_networks import Network, by_name
+
+from edgec.compiler.emit.onnx import emit
+from edgec.graph.data import Dataset, open_data
+from edgec.graph.execute import session
+from edgec.graph.load import load
+from edgec.graph.preprocess import Preprocess
+from edgec.passes.base import Context
+from edgec.passes.quantize import Quantize
+from edgec.targets import target
+from edgec.targets.jetpack import jetpack
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+NAMES = ("mobilenet_v1_0.75_224", "resnet56_cifar10", "nin_cifar10", "yolox_nano")
+SHOWN = 8
+"""Inputs beside every file."""
+
+_SILU = "s{0} = Sigmoid({1})\n  {0} = Mul({1}, s{0})"
+TINY: dict[str, str] = {
+    "transpose": """
+  a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w0, b0)
+  ra = Relu(a)
+  b = ConvTranspose<kernel_shape=[2,2], strides=[2,2]>(ra, wt, b0)
+  rb = Relu(b)
+  y = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(rb, w1, b0)""",
+    "concat": """
+  a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w0, b0)
+  ra = Relu(a)
+  b = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(ra, w1, b0)
+  rb = Relu(b)
+  c = Concat<axis=1>(ra, rb)
+  y = Conv<kernel_shape=[1,1]>(c, w2, b0)""",
+    "pad": """
+  p = Constant<value=int64[8] {0,0,1,1,0,0,1,1}>()
+  a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w0, b0)
+  ra = Relu(a)
+  pa = Pad(ra, p)
+  y = Conv<kernel_shape=[3,3]>(pa, w1, b0)""",
+    "se": """
+  a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w0, b0)
+  ra = Relu(a)
+  g = GlobalAveragePool(ra)
+  g1 = Conv<kernel_shape=[1,1]>(g, ws, b1)
+  g2 = Relu(g1)
+  g3 = Conv<kernel_shape=[1,1]>(g2, we, b0)
+  g4 = Sigmoid(g3)
+  m = Mul(ra, g4)
+  y = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(m, w1, b0)""",
+    "residual": """
+  a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w0, b0)
+  ra = Relu(a)
+  b = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(ra, w1, b0)
+  rb = Relu(b)
+  c = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(rb, w3, b0)
+  d = Add(c, ra)
+  rd = Relu(d)
+  y = Conv<kernel_shape=[1,1]>(rd, w4, b0)""",
+    "depthwise": f"""
+  a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w0, b0)
+  {_SILU.format("ra", "a")}
+  b = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=32>(ra, wd, b0)
+  {_SILU.format("rb", "b")}
+  y = Conv<kernel_shape=[1,1]>(rb, w4, b0)""",
+    "pools": """
+  a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w0, b0)
+  ra = Relu(a)
+  m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(ra)
+  b = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(m, w1, b0)
+  rb = Relu(b)
+  v = AveragePool<kernel_shape=[2,2], strides=[2,2]>(rb)
+  c = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(v, w3, b0)
+  rc = Relu(c)
+  y = GlobalAveragePool(rc)""",
+}
+SHAPES = {
+    "w0": (32, 3, 3, 3), "w1": (32, 32, 3, 3), "w2": (32, 64, 1, 1), "w3": (32, 32, 3, 3), "w4": (32, 32, 1, 1),
+    "wt": (32, 32, 2, 2), "wd": (32, 1, 3, 3), "ws": (16, 32, 1, 1), "we": (32, 16, 1, 1), "b0": (32,), "b1": (16,),
+}  # fmt: skip
+
+
+def tiny(name: str, folder: Path) -> tuple[ir.Model, Dataset]:
+    """A network of one kind of block on noise, and its data."""
+    body, rng = TINY[name], np.random.default_rng(7)
+    used = [key for key in SHAPES if f"{key})" in body or f"{key}," in body]
+    head = ", ".join(f"float{list(SHAPES[key])} {key}" for key in used)
+    text = f'<ir_version: 10, opset_import: ["": 18]> g (float[N,3,32,32] x, {head}) => (float[N,32,h,w] y) {{{body}\n}}'
+    proto = parser.parse_model(text)
+    for value in list(proto.graph.input)[1:]:
+        shape = SHAPES[value.name]
+        spread = 1.4 / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.1
+        array = (rng.standard_normal(shape) * spread).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+        proto.graph.input.remove(value)
+    path = folder / f"{name}.onnx"
+    onnx.save(proto, path)
+    model = load(path)
+    smooth = rng.standard_normal((40, 3, 8, 8)).repeat(4, 2).repeat(4, 3)
+    noise = rng.standard_normal((40, 3, 32, 32))
+    np.savez(folder / f"{name}.npz", x=(smooth + 0.3 * noise).astype(np.float32))
+    return model, open_data(folder / f"{name}.npz", model, Preprocess())
+
+
+def quantised(model: ir.Model, data: Dataset, device: str, release: str | None, **options: Any) -> ir.Model:
+    """The int8 network for a target, by the product's own pass."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(model, Path(folder), data, target(device).on(release))
+        return Quantize(**options).run(model.clone(), context).model
+
+
+def write(folder: Path, stem: str, model: ir.Model, data: Dataset, opset: int) -> None:
+    """A file of batch 1 for TensorRT, its inputs, and what onnxruntime makes of them as the file is written."""
+    made = emit(model, opset=opset, batch=1)
+    (folder / f"{stem}.onnx").write_bytes(made)
+    running = session(made, fused=False)
+    rows = list(islice(data.batches(1), SHOWN))
+    outputs = [running.run(None, feeds) for feeds in rows]
+    arrays = {f"in_{name}": np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    for index, value in enumerate(running.get_outputs()):
+        arrays[f"out_{value.name}"] = np.concatenate([row[index] for row in outputs])
+    np.savez_compressed(folder / f"{stem}.npz", **arrays)
+
+
+def files(folder: Path, names: list[str], release: str, device: str, images: int) -> None:
+    """Everything for a machine with TensorRT."""
+    folder.mkdir(parents=True, exist_ok=True)
+    opset = jetpack(release).opset
+    for name in names or [*TINY, *NAMES, "broken"]:
+        if name == "broken":
+            with tempfile.TemporaryDirectory() as scratch:
+                model, data = tiny("residual", Path(scratch))
+                base = onnx.load_from_string(
+                    emit(quantised(model, data, device, release), opset=opset, batch=1)
+                )
+            for rule, proto in broken(base).items():
+                (folder / f"broken_{rule}.onnx").write_bytes(proto.SerializeToString())
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            if name in TINY:
+                model, calibration = tiny(name, Path(scratch))
+                shown = calibration
+            else:
+                network = by_name(name)
+                model = network.load()
+                calibration, shown = network.calibration_data(model, images), _shown(network, model)
+            write(folder, f"{name}.fp32", model, shown, opset)
+            int8 = quantised(model, calibration, device, release)
+            write(folder, f"{name}.int8", int8, shown, opset)
+        print(name, (folder / f"{name}.int8.onnx").stat().st_size, flush=True)
+
+
+def _shown(network: Network, model: ir.Model) -> Dataset:
+    found = network.evaluation_data(model, SHOWN)
+    return network.calibration_data(model, SHOWN) if found is None else found
+
+
+def main() -> None:
+    """Read the command line."""
+    reader = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    reader.add_argument("what", choices=["files"])
+    reader.add_argument("names", nargs="*")
+    reader.add_argument("--images", type=int, default=128)
+    reader.add_argument("--jetpack", default="5.1")
+    reader.add_argument("--target", default="jetson-orin-nano")
+    given = reader.parse_args()
+    files(Path(given.names[0]), given.names[1:], given.jetpack, given.target, given.images)
+
+
+if __name__ == "__main__":
+    main()

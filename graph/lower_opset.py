@@ -182,8 +182,12 @@ def _reduce(lowering: _Lowering, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     _drop(node, "noop_with_empty_axes")
     if axes is not None and axes.size:
         node.attribute.append(helper.make_attribute("axes", [int(axis) for axis in axes]))
-    elif quiet:
-        return [helper.make_node("Identity", [node.input[0]], list(node.output), name=node.name)]
+    elif quiet:  # what each value alone gives
+        op = {"ReduceL1": "Abs", "ReduceL2": "Abs", "ReduceLogSum": "Log", "ReduceSumSquare": "Mul"}.get(
+            node.op_type, "Identity"
+        )
+        given = [node.input[0]] * (2 if op == "Mul" else 1)
+        return [helper.make_node(op, given, list(node.output), name=node.name)]
     return [node]
 
 
@@ -240,7 +244,11 @@ def _split(lowering: _Lowering, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     return [node]
 
 
-def _spelled(*steps: tuple[str, tuple[str, ...], dict[str, Any]]) -> Callable[..., list[onnx.NodeProto]]:
+_Step = tuple[str, tuple[str, ...], dict[str, Any]]
+"""Op, inputs, attributes."""
+
+
+def _spelled(*steps: _Step) -> Callable[..., list[onnx.NodeProto]]:
     """A way to write an op of one input in several; each step is op, inputs (``x`` and numbers of steps), attributes."""
 
     def write(lowering: _Lowering, node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -250,7 +258,9 @@ def _spelled(*steps: tuple[str, tuple[str, ...], dict[str, Any]]) -> Callable[..
             last = number == len(steps) - 1
             names[str(number)] = node.output[0] if last else lowering.fresh(f"{node.output[0]}_{number}")
             given = [
-                names[key] if key in names else lowering.store(f"{node.name}_c", np.float32(float(key[1:])))
+                names[key]
+                if key in names
+                else lowering.store(f"{node.name}_c", np.asarray(float(key[1:]), np.float32))
                 for key in inputs
             ]
             name = node.name if last else f"{node.name}_{number}"
@@ -292,8 +302,8 @@ def _swish(lowering: _Lowering, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     alpha = helper.get_node_attr_value(node, "alpha") if _has(node, "alpha") else 1.0
     if alpha == 1.0:
         return _SILU(lowering, node)
-    steps = (("Mul", ("x", f"={alpha!r}"), {}), ("Sigmoid", ("0",), {}), ("Mul", ("x", "1"), {}))
-    return _spelled(*steps)(lowering, node)
+    scaled: _Step = ("Mul", ("x", f"={alpha!r}"), {})
+    return _spelled(scaled, ("Sigmoid", ("0",), {}), ("Mul", ("x", "1"), {}))(lowering, node)
 
 
 def _layer_norm(lowering: _Lowering, node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -303,7 +313,7 @@ def _layer_norm(lowering: _Lowering, node: onnx.NodeProto) -> list[onnx.NodeProt
     axis = (helper.get_node_attr_value(node, "axis") if _has(node, "axis") else -1) % rank
     epsilon = helper.get_node_attr_value(node, "epsilon") if _has(node, "epsilon") else 1e-5
     axes = list(range(axis, rank))
-    steps: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
+    steps: list[_Step] = [
         ("ReduceMean", ("x",), {"axes": axes, "keepdims": 1}),
         ("Sub", ("x", "0"), {}),
         ("Mul", ("1", "1"), {}),

@@ -56,4 +56,6 @@ def check_file(path: Path, target: Target) -> tuple[Finding, ...]:
         model = onnx.load(str(path), load_external_data=False)
     except (OSError, DecodeError) as error:
         raise ModelError("this is no ONNX file", where=str(path), why=str(error).splitlines()[0]) from error
+    if not model.graph.output:
+        raise ModelError("this is no ONNX file", where=str(path), why="it holds no graph")
     return check_onnx(model, target)

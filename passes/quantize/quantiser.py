@@ -146,7 +146,7 @@ class Quantize(Pass):
     def _dialect(self, context: Context) -> Dialect:
         """The target's, with the codes that were asked for."""
         found = dialect_of(context.target)
-        if self.activations in ("auto", found.codes):
+        if self.activations == "auto" or self.activations == found.codes:
             return found
         if found.inputs_only:
             why = "TensorRT takes int8 codes with zero point 0 and no others"

@@ -7,13 +7,14 @@ the same float graph, the same calibration images and the same images to judge. 
 ``files``: int8 and fp32 files of real and of tiny networks, each with inputs and onnxruntime's outputs (``.npz``), and one file
 per broken rule of the validator, in a folder; `bench/tensorrt_device.py` builds and compares them where there is a GPU.
 
-usage: python bench/tensorrt.py table [NETWORK...] [--images 128] [--modelopt PYTHON]
-       python bench/tensorrt.py files FOLDER [NETWORK...] [--jetpack 5.1]
+usage: python bench/tensorrt.py files FOLDER [NETWORK...] [--jetpack 5.1] [--lite0 FILE]
+       python bench/tensorrt.py table FOLDER [NETWORK...] [--images 128] [--judged 500] [--modelopt PYTHON]
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -25,11 +26,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import parser
-from tflite_networks import Network, by_name
+from tflite_networks import DATA, Network, by_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgec.compiler.emit.onnx import emit
+from edgec.graph.compare import sqnr_db
 from edgec.graph.data import Dataset, open_data
 from edgec.graph.execute import session
 from edgec.graph.load import load
@@ -201,6 +203,76 @@ def files(folder: Path, names: list[str], release: str, device: str, images: int
         print(name, (folder / f"{name}.int8.onnx").stat().st_size, flush=True)
 
 
+def table(
+    folder: Path, names: list[str], images: int, lite0: str | None, modelopt: str | None, judged: int
+) -> None:
+    """A table per network of the files that ``files`` wrote into ``folder``, beside the Arm dialect's and ModelOpt's."""
+    for name in names or NAMES:
+        network = network_of(name, lite0)
+        model = network.load()
+        calibration = network.calibration_data(model, images)
+        folder_of = DATA / str(network.evaluation)
+        labels = folder_of.parent / "eval_labels.csv" if folder_of.is_dir() else None
+        evaluation = (
+            open_data(folder_of, model, network.preprocess, labels=labels, samples=judged)
+            if network.evaluation is not None
+            else network.calibration_data(model, 100).split(0.25, 0)[1]
+        )
+        want = _outputs((folder / f"{name}.fp32.onnx").read_bytes(), evaluation)
+        print(f"\n## {name}: {images} images to calibrate, {len(evaluation)} to judge\n")
+        print(
+            "| int8 by | top-1 | agreement | SQNR, dB | top-1 against ModelOpt, on the same images |\n|---|---|---|---|---|"
+        )
+        rows = {
+            "**edgec, tensorrt**": (folder / f"{name}.int8.onnx").read_bytes(),
+            "edgec, ort-arm": emit(quantised(model, calibration, "rpi4", None)),
+        }
+        for method in ("max", "entropy") if modelopt is not None else ():
+            made = _modelopt(str(modelopt), folder, name, calibration, method)
+            if made is not None:
+                rows[f"ModelOpt, {method}"] = made
+        truth = evaluation.labels
+        found = {label: _outputs(data, evaluation) for label, data in rows.items()}
+        if truth is not None:
+            print(f"| float | {100 * float((want.argmax(1) == truth).mean()):.1f} | | | |")
+        for label, have in found.items():
+            print(f"| {label} | {_line(have, want, truth, found)} |", flush=True)
+
+
+def _line(have: Array, want: Array, truth: Array | None, found: dict[str, Array]) -> str:
+    if truth is None:
+        return f"- | - | {sqnr_db(want, have):.1f} | -"
+    right = have.argmax(1) == truth
+    pairs = []
+    for label, other in found.items():
+        if label.startswith("ModelOpt"):
+            theirs = other.argmax(1) == truth
+            pairs.append(
+                f"{label.split(', ')[1]}: +{int((right & ~theirs).sum())} -{int((~right & theirs).sum())}"
+            )
+    agree = 100 * float((have.argmax(1) == want.argmax(1)).mean())
+    return f"{100 * float(right.mean()):.1f} | {agree:.1f} | {sqnr_db(want, have):.1f} | {', '.join(pairs)}"
+
+
+def _outputs(data: bytes, evaluation: Dataset) -> Array:
+    running = session(data, fused=False)
+    return np.concatenate([running.run(None, feeds)[0].reshape(1, -1) for feeds in evaluation.batches(1)])
+
+
+def _modelopt(python: str, folder: Path, name: str, calibration: Dataset, method: str) -> bytes | None:
+    with tempfile.TemporaryDirectory() as scratch:
+        data, made = Path(scratch) / "data.npz", Path(scratch) / "made.onnx"
+        rows = list(calibration.batches(1))
+        np.savez(data, **{key: np.concatenate([row[key] for row in rows]) for key in rows[0]})
+        script = Path(__file__).with_name("tensorrt_modelopt.py")
+        command = [python, str(script), str(folder / f"{name}.fp32.onnx"), str(data), str(made), method]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if run.returncode or not made.is_file():
+            print(f"ModelOpt, {method}: {(run.stderr.strip().splitlines() or ['no file'])[-1][:200]}")
+            return None
+        return made.read_bytes()
+
+
 def _shown(network: Network, model: ir.Model) -> Dataset:
     found = network.evaluation_data(model, SHOWN)
     return network.calibration_data(model, SHOWN) if found is None else found
@@ -211,13 +283,18 @@ def main() -> None:
     reader = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    reader.add_argument("what", choices=["files"])
+    reader.add_argument("what", choices=["files", "table"])
     reader.add_argument("names", nargs="*")
     reader.add_argument("--images", type=int, default=128)
     reader.add_argument("--jetpack", default="5.1")
+    reader.add_argument("--judged", type=int, default=500, help="images to judge on")
+    reader.add_argument("--modelopt", help="a Python interpreter with nvidia-modelopt")
     reader.add_argument("--lite0", help="an ONNX file of EfficientNet-Lite0")
     reader.add_argument("--target", default="jetson-orin-nano")
     given = reader.parse_args()
+    if given.what == "table":
+        table(Path(given.names[0]), given.names[1:], given.images, given.lite0, given.modelopt, given.judged)
+        return
     files(Path(given.names[0]), given.names[1:], given.jetpack, given.target, given.images, given.lite0)
 
 

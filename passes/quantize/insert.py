@@ -173,7 +173,7 @@ class _Writer:
         outs = _out_channels(node, weight)
         groups = 1 if axis is None else outs // scales.size
         if self.dialect.inputs_only:
-            _write_weight(self.graph, node, quantise_weight(weight, scales, axis, self.form.weight_limit))
+            _write_weight(self.names, node, quantise_weight(weight, scales, axis, self.form.weight_limit))
             return
         if bias is not None:
             bias = np.broadcast_to(bias.reshape(-1), (outs,))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgec.compiler.check.finding import Finding
 from edgec.compiler.emit.artifacts import Emission, Emitted
 from edgec.compiler.evaluate.evaluate import Evaluation
-from edgec.compiler.evaluate.gates import GateResult, check_gates
+from edgec.compiler.evaluate.gates import GateResult, check_gates, file_gates
 from edgec.compiler.evaluate.layer_table import LayerRow, layer_table
 from edgec.compiler.evaluate.plausibility import Doubt
 from edgec.compiler.face.given import unused_inputs
@@ -50,6 +51,8 @@ class RunFacts:
     """About the inputs, from before the work."""
     compared: Compared | None = None
     """Sizes of the input, where they were compared."""
+    findings: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)
+    """What the target's runtime would say to each artifact."""
 
     def layers(self) -> tuple[LayerRow, ...]:
         """What each layer cost and costs, and how far it moved, on the data that judges."""
@@ -61,7 +64,8 @@ class RunFacts:
 
     def gates(self) -> tuple[GateResult, ...]:
         """What became of the plan's gates."""
-        return check_gates(self.plan, self.steps, self.emission, self.evaluation, self.timings)
+        gates = check_gates(self.plan, self.steps, self.emission, self.evaluation, self.timings)
+        return (*gates, *file_gates(self.findings))
 
 
 def publish(facts: RunFacts, space: Workspace, start: float) -> Report:
@@ -253,9 +257,20 @@ def _warnings(facts: RunFacts, doubts: Sequence[str]) -> list[str]:
         *notes_of(facts.plan.model),
         *found,
         *doubts,
+        *(f"{name}: {one}" for name, found in facts.findings.items() for one in _told(found)),
         *facts.evaluation.remarks,
         *facts.timings.warnings,
     ]
+
+
+def _told(found: Sequence[Finding]) -> list[str]:
+    """The warnings among them, a rule's first with the number of the others. Errors are a gate's, notes are for `inspect`."""
+    told = []
+    for rule in dict.fromkeys(one.rule for one in found if one.level == "warning"):
+        same = [one for one in found if one.rule == rule]
+        more = f" (and {len(same) - 1} more)" if len(same) > 1 else ""
+        told.append(f"{same[0]}{more}")
+    return told
 
 
 def environment() -> dict[str, Any]:

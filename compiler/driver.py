@@ -1,4 +1,4 @@
-"""`edgec compile`, from a recipe to a run folder: read, plan, price, run, emit, evaluate, measure, report.
+"""`edgec compile`, from a recipe to a run folder: read, plan, price, run, emit, check, evaluate, measure, report.
 
 Each step is a function from frozen facts to frozen facts, in a room of its own.
 """
@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from edgec.compiler.assemble import RunFacts, publish
+from edgec.compiler.check.check import checked
 from edgec.compiler.emit.artifacts import emit_all
 from edgec.compiler.evaluate.evaluate import evaluate, judge_teacher
 from edgec.compiler.evaluate.plausibility import doubts_of
@@ -45,6 +46,8 @@ def compile_recipe(recipe: Recipe, settings: Settings, metric: Metric | None = N
         plan, prices = settle(plan, priced, space)
         steps = run_passes(plan, prices, space)
         emission = emit_all(plan, steps, space.folder)
+        findings = checked(emission, plan.target)
         evaluation = evaluate(plan, emission, metric, settings.progress)
         timings = time_run(plan, emission, space)
-        return publish(RunFacts(plan, steps, emission, evaluation, timings, doubts, compared), space, start)
+        facts = RunFacts(plan, steps, emission, evaluation, timings, doubts, compared, findings)
+        return publish(facts, space, start)

@@ -36,11 +36,16 @@ def has_exact_int8() -> bool:
     return "vnni" in text or "flags" not in text
 
 
-def session(model: onnx.ModelProto | bytes, *, threads: int = 1) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU. Raises UnsupportedError with the runtime's reason."""
+def session(
+    model: onnx.ModelProto | bytes, *, threads: int = 1, fused: bool = True
+) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU; without ``fused`` every node runs as it is written. Raises UnsupportedError with the
+    runtime's reason."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
+    if not fused:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4

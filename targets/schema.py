@@ -10,6 +10,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edgec.graph.errors import UsageError
+from edgec.targets.jetpack import JETPACKS
+
 Precision = Literal["fp32", "fp16", "int8"]
 Arch = Literal["aarch64", "armv7l", "x86_64"]
 Engine = Literal["onnxruntime", "ai-edge-litert", "tflite-runtime", "tensorrt"]
@@ -116,7 +119,11 @@ class Target(_Closed):
     core_groups: Annotated[tuple[CoreGroup, ...], Field(min_length=1)]
     isa: tuple[Words, ...]
     memory_mb: Annotated[int, Field(ge=1, le=1 << 24, strict=True)] | None
-    dialect: Literal["ort-x86", "ort-arm"]
+    dialect: Literal["ort-x86", "ort-arm", "tensorrt"]
+    jetpack: Annotated[str, Field(max_length=16)] | None = None
+    """Of the boards that TensorRT runs on: the release that files are made for, unless another is asked for (`on`)."""
+    jetpacks: tuple[Annotated[str, Field(max_length=16)], ...] = ()
+    """Every release that runs on the board."""
     channel_multiple: Annotated[int, Field(ge=1, le=1024, strict=True)]
     threads: Cores
     precisions: Precisions
@@ -136,7 +143,14 @@ class Target(_Closed):
         known = set(type(self).model_fields) | {"clock_mhz", "cores"}
         if stray := sorted(set(self.sources) - known):
             raise ValueError(f"sources names {', '.join(stray)}, which is not a field")
+        if self.jetpack is not None and self.jetpack not in self.jetpacks:
+            raise ValueError(f"jetpack is {self.jetpack}, which is not among jetpacks")
+        if unknown := [name for name in self.jetpacks if name not in JETPACKS]:
+            raise ValueError(f"jetpacks: {unknown[0]} is none of {', '.join(JETPACKS)}")
+        if self.dialect == "tensorrt" and self.jetpack is None:
+            raise ValueError("the dialect tensorrt needs a jetpack: its rules depend on the release")
         numbers = {
+            "jetpacks": bool(self.jetpacks),
             "cores": True,
             "clock_mhz": self.clock_mhz is not None,
             "memory_mb": self.memory_mb is not None,
@@ -166,6 +180,19 @@ class Target(_Closed):
     def dot_product(self) -> bool:
         """Whether the CPU multiplies int8 in groups of four (Arm dotprod, x86 VNNI)."""
         return bool({"asimddp", "avx512_vnni", "avx_vnni"} & set(self.isa))
+
+    def on(self, release: str | None) -> Target:
+        """The same with another JetPack; None leaves it. Raises UsageError for one that it does not run."""
+        if release is None or release == self.jetpack:
+            return self
+        if release not in self.jetpacks:
+            runs = (
+                f"{self.title} runs {', '.join(self.jetpacks)}"
+                if self.jetpacks
+                else f"{self.title} is no Jetson"
+            )
+            raise UsageError(f"no JetPack {release} here", where="--jetpack", why=runs)
+        return self.model_copy(update={"jetpack": release})
 
     def system(self, name: str) -> System | None:
         """The system called ``name``, or None when this target does not run it."""

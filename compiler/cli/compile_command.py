@@ -66,6 +66,12 @@ if TYPE_CHECKING:
     help="Device class; see `edgec targets list`. [default: host]",
 )
 @click.option(
+    "--jetpack",
+    type=params.JETPACK,
+    metavar="RELEASE",
+    help="Of a Jetson: its JetPack, e.g. 5.1, which decides what its TensorRT reads. [default: the target's]",
+)
+@click.option(
     "--budget",
     type=params.BUDGET,
     metavar="UNIT=AMOUNT",
@@ -258,6 +264,7 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
         "task",
         "metric",
         "target",
+        "jetpack",
         "budget",
         "precision",
         "seed",

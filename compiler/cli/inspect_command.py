@@ -9,12 +9,17 @@ import click
 
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo, echo_lines
+from edgec.compiler.cli.findings import as_json as findings_json
+from edgec.compiler.cli.findings import findings_of, is_refused, print_findings
 from edgec.compiler.cli.options import data_options, loading, loading_options, preprocessing
-from edgec.graph.errors import UsageError
+from edgec.graph.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
 
+    from edgec.compiler.check.finding import Finding
     from edgec.graph.cost import ModelCost
 
 
@@ -33,7 +38,18 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Residual blocks: what remove-blocks and distill-convex name.",
 )
-@click.option("--target", type=params.TARGET, default=None, help="Add the estimated latency on this target.")
+@click.option(
+    "--target",
+    type=params.TARGET,
+    default=None,
+    help="What its runtime would say to the file, and the estimated latency.",
+)
+@click.option(
+    "--jetpack",
+    type=params.JETPACK,
+    metavar="RELEASE",
+    help="Of a Jetson: its JetPack. [default: the target's]",
+)
 @click.option("--weights", metavar="FILE", help="state_dict for a MODEL given as file.py:factory.")
 @params.input_shape
 @data_options
@@ -45,32 +61,43 @@ def command(
     show_groups: bool,
     show_blocks: bool,
     target: str | None,
+    jetpack: str | None,
     weights: str | None,
     input_shape: tuple[int, ...] | dict[str, tuple[int, ...]] | None,
     as_json: bool,
     **given: Any,
-) -> None:
-    """What MODEL costs: MACs, parameters, bytes; with --groups, what can be pruned and why not the rest; with --data, whether the
-    inputs look as it expects.
+) -> int:
+    """What MODEL costs: MACs, parameters, bytes; with --target, what the runtime there would refuse or do slowly (exit code 1 where it
+    would refuse); with --groups, what can be pruned and why not the rest; with --data, whether the inputs look as it expects.
     """
     settings = loading(given)
+    found = findings_of(model, target, jetpack)
     if model.endswith(".tflite"):
         unused = params.given("show_groups", "show_blocks", "weights", "input_shape", "data")
         params.refuse(unused, "needs an ONNX model", "Inspect the .onnx that the file was made from.")
-        _inspect_tflite(model, layers, target, as_json)
-        return
+        _inspect_tflite(model, layers, target, as_json, found)
+        return int(is_refused(found))
     from edgec.graph.foreign import begin
 
-    with begin(model, settings, weights=weights, input_shape=input_shape) as pending:
-        from edgec.compiler.cli.output import print_json
-        from edgec.graph.channels import groups as find_groups
-        from edgec.graph.cost import cost
+    try:
+        with begin(model, settings, weights=weights, input_shape=input_shape) as pending:
+            from edgec.compiler.cli.output import print_json
+            from edgec.graph.channels import groups as find_groups
+            from edgec.graph.cost import cost
 
-        graph = pending.model()
+            graph = pending.model()
+    except ModelError:
+        if found and not as_json:
+            print_findings(
+                found, target or ""
+            )  # edgec cannot take the file; what the runtime would say is known all the same
+        raise
     spent = cost(graph)
     facts = _facts(graph, spent)
     if target is not None:
         facts["estimate"] = _estimate(spent, target)
+    if found is not None:
+        facts["findings"] = findings_json(found)
     if given["data"] is not None:
         facts["data"] = _looked_at(graph, given)
     groups = find_groups(graph) if show_groups else ()
@@ -82,8 +109,9 @@ def command(
         if show_groups:
             facts["groups"] = [group.as_json() for group in groups]
         print_json(facts)
-        return
+        return int(is_refused(found))
     _print_summary(model, facts)
+    print_findings(found, target or "")
     if given["data"] is not None:
         _print_data(facts["data"])
     if layers:
@@ -95,6 +123,7 @@ def command(
 
         echo()
         echo_lines(describe(groups))
+    return int(is_refused(found))
 
 
 def _looked_at(graph: ir.Model, given: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +143,9 @@ def _print_data(looked_at: dict[str, Any]) -> None:
     echo(f"inputs   {looked_at['samples']} of {looked_at['name']}: {'; '.join(told)}")
 
 
-def _inspect_tflite(path: str, layers: bool, target: str | None, as_json: bool) -> None:
+def _inspect_tflite(
+    path: str, layers: bool, target: str | None, as_json: bool, found: Sequence[Finding] | None
+) -> None:
     """A TFLite file is another program: its cost is read from its own operators, and it has no channel groups."""
     from edgec.compiler.cli.output import print_json
     from edgec.compiler.emit.tflite.file_cost import read_cost
@@ -132,10 +163,13 @@ def _inspect_tflite(path: str, layers: bool, target: str | None, as_json: bool) 
         facts["operators"][f"{op.code} v{op.version}"] += 1
     if target is not None:
         facts["estimate"] = _estimate(spent, target, runtime="ai-edge-litert", precision=precision)
+    if found is not None:
+        facts["findings"] = findings_json(found)
     if as_json:
         print_json({**facts, "layers": [vars(node) for node in spent.nodes]})
         return
     _print_summary(path, facts)
+    print_findings(found, target or "")
     echo()
     echo(
         "operators: " + ", ".join(f"{code} x{number}" for code, number in sorted(facts["operators"].items()))

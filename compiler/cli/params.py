@@ -119,6 +119,12 @@ def _target(raw: str) -> str:
     return raw
 
 
+def _jetpack(text: str) -> str:
+    from edgec.targets.jetpack import jetpack
+
+    return jetpack(text).name
+
+
 def _device(raw: str) -> str:
     from edgec.runtime.devices import check_address
 
@@ -167,6 +173,7 @@ TASK = Read("task", _task)
 METRIC = Read("metric", _metric)
 PASS = Read("pass", _pass_name)
 TARGET = Read("target", _target)
+JETPACK = Read("release", _jetpack)
 DEVICE = Read("address", _device)
 ENGINE = Read("engine", _engine)
 SYSTEM = Read("system", _system)

@@ -22,6 +22,7 @@ from edgec.graph.read.metadata import source_metadata
 from edgec.graph.resolution.resize import size_of
 from edgec.graph.version import __version__
 from edgec.passes.cast_fp16 import widened
+from edgec.targets.jetpack import jetpack
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def emit_all(plan: Plan, steps: tuple[Step, ...], folder: RunFolder) -> Emission
             name = NAMES[file_format, precision]
             # TFLite stores half precision in its own way, the values that the pass chose.
             source = widened(model) if file_format == "tflite" and precision == "fp16" else model
-            data = emit_bytes(source, file_format, precision, recipe, words_for(plan, model))
+            data = emit_bytes(source, file_format, precision, plan, words_for(plan, model))
             path = folder.write(name, data)
             digest = hashlib.sha256(data).hexdigest()
             emitted.append(Emitted(name, file_format, precision, path, len(data), digest))
@@ -73,13 +74,17 @@ def emit_all(plan: Plan, steps: tuple[Step, ...], folder: RunFolder) -> Emission
 
 
 def emit_bytes(
-    model: ir.Model, file_format: str, precision: str, recipe: Recipe, metadata: Mapping[str, str]
+    model: ir.Model, file_format: str, precision: str, plan: Plan, metadata: Mapping[str, str]
 ) -> bytes:
     """One artifact's bytes; ``metadata``: what it says of itself."""
+    recipe = plan.recipe
     if file_format == "onnx":
         from edgec.compiler.emit.onnx import emit
 
-        return emit(model, metadata=dict(metadata))
+        if plan.target.jetpack is None:
+            return emit(model, metadata=dict(metadata))
+        # TensorRT reads what its release does, and chooses its kernels for one size.
+        return emit(model, metadata=dict(metadata), opset=jetpack(plan.target.jetpack).opset, batch=1)
     from edgec.compiler.emit import tflite
 
     if recipe.split_unsupported and tflite.unsupported(model):

@@ -54,9 +54,10 @@ def _of_weights(graph: onnx.GraphProto) -> frozenset[str]:
     """Codes of weights and their zero points. Where x86 has no VNNI, `session.x64quantprecision` has onnxruntime turn these to
     unsigned, each under a name made of the old one: it stops where two layers share them."""
     stored = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
-    return frozenset(
-        name for node in _dequantised(graph, stored) for name in (node.input[0], *node.input[2:3])
-    )
+    names = {name for node in _dequantised(graph, stored) for name in (node.input[0], *node.input[2:3])}
+    floats = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    pairs = (node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in floats)
+    return frozenset(names.union(*(node.input[2:3] for node in pairs)))
 
 
 def _dequantised(graph: onnx.GraphProto, stored: Container[str]) -> Iterator[onnx.NodeProto]:

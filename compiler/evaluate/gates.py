@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgec.compiler.check.finding import Finding
 from edgec.compiler.emit.artifacts import Emission, Emitted
 from edgec.compiler.evaluate.evaluate import Evaluation
 from edgec.compiler.latency.timings import Timings
@@ -139,6 +140,19 @@ def _planned(steps: Sequence[Step]) -> bool:
     """Whether a pass met the latency budget by its own estimate."""
     found = [step.data.get("budget") for step in steps]
     return any(one["unit"] == "latency" and one["met"] for one in found if isinstance(one, dict))
+
+
+def file_gates(findings: Mapping[str, Sequence[Finding]]) -> tuple[GateResult, ...]:
+    """One for every file that the target's runtime would refuse."""
+    failed = {
+        name: [one for one in found if one.level == "error"]
+        for name, found in findings.items()
+        if any(one.level == "error" for one in found)
+    }
+    return tuple(
+        GateResult(f"{name} for the target", False, f"{len(errors)} errors", "none", str(errors[0]))
+        for name, errors in failed.items()
+    )
 
 
 def check_gates(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from edgec.compiler.emit.artifacts import Emission, Emitted
 from edgec.compiler.latency.prices import source_file
 from edgec.compiler.pipeline.workspace import Workspace
-from edgec.compiler.plan.names import RUNTIMES
+from edgec.compiler.plan.names import NAMES, RUNTIMES
 from edgec.compiler.plan.plan import Plan
+from edgec.compiler.plan.recipe import Precision
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError
 from edgec.targets.engines import engines_for
@@ -61,12 +62,23 @@ def time_run(plan: Plan, emission: Emission, space: Workspace) -> Timings:
     """
     asked = plan.recipe.formats[0], plan.recipe.precision
     headline = next(one.name for one in emission.files if (one.format, one.precision) == asked)
+    if plan.target.dialect == "tensorrt":
+        return Timings(
+            section={"measured": False, "note": not_measured(plan.recipe.precision)}, headline=headline
+        )
     if plan.target.name == "host":
         if space.settings.measure:
             return _measured(plan, emission.files, headline, space)
         if not plan.has_latency_budget:
             return Timings(section={"measured": False, "note": "not measured: --no-bench"}, headline=headline)
     return _estimated(plan, emission, headline)
+
+
+def not_measured(precision: Precision) -> str:
+    """What is said of an engine that TensorRT has yet to build: what it fuses is decided on the board, by timing."""
+    name = NAMES["onnx", precision]
+    how = f"edgec bench {name} --device ssh://USER@BOARD --engine tensorrt"
+    return f"not measured: TensorRT chooses its kernels on the board; `{how}` builds and times it there"
 
 
 def _measured(plan: Plan, emitted: Sequence[Emitted], headline: str, space: Workspace) -> Timings:

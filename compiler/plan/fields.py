@@ -14,6 +14,7 @@ from edgec.compiler.tasks.task import Name
 from edgec.graph import preprocess, values
 from edgec.graph.errors import UsageError
 from edgec.graph.values import NotAdmitted, Range, several
+from edgec.targets.jetpack import jetpack
 
 T = TypeVar("T")
 
@@ -63,6 +64,11 @@ def read_metric(raw: Any) -> str:
     return found
 
 
+def read_jetpack(raw: Any) -> str:
+    """The name of a JetPack release that edgec knows."""
+    return jetpack(str(raw)).name
+
+
 def _listed(raw: Any) -> Any:
     return several(raw, lambda one: one) if isinstance(raw, str) else raw
 
@@ -88,6 +94,7 @@ MillisecondsField = Annotated[
 ]
 PrecisionField = Annotated[Precision, _words(Precision)]
 FormatsField = Annotated[tuple[Annotated[Format, _words(Format)], ...], BeforeValidator(_listed)]
+JetpackField = Annotated[str, BeforeValidator(read_jetpack)]
 IoLayoutField = Annotated[IoLayout, _words(IoLayout)]
 
 

@@ -130,7 +130,8 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
     """
     passes = resolve_passes(recipe)
     recipe = recipe.model_copy(update={"precision": precision_of(passes, recipe.precision)})
-    target = find_target(recipe.target)
+    target = find_target(recipe.target).on(recipe.jetpack)
+    check_formats(recipe, target)
     check_precision(recipe, target)
     for one in passes:
         check_given(one, data=recipe.data is not None, labels=recipe.data is not None, target=True)
@@ -172,8 +173,16 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
     for known in (data, evaluation):
         if known is not None:
             check_outputs(model, known, recipe.threads)
-    resolved = _resolved(recipe, passes, sha256, data, evaluation)
+    resolved = _resolved(recipe, target, passes, sha256, data, evaluation)
     return Plan(resolved, model, size, sha256, data, evaluation, target, passes, told, remarks, task, truth)
+
+
+def check_formats(recipe: Recipe, target: Target) -> None:
+    """Raise UsageError for an int8 TFLite file beside an int8 file for TensorRT: no table of scales serves both."""
+    if target.dialect == "tensorrt" and recipe.precision == "int8" and "tflite" in recipe.formats:
+        why = "TensorRT takes symmetric scales and float biases, TFLite its own: one table cannot serve both files"
+        hint = "Make the TFLite file in a run of its own, for the board's CPU: --target generic-arm64."
+        raise UsageError(f"no int8 TFLite file for {target.title}", where="--format", why=why, hint=hint)
 
 
 def check_latency(recipe: Recipe, passes: Sequence[Pass], target: Target) -> None:
@@ -241,11 +250,17 @@ def check_precision(recipe: Recipe, target: Target) -> None:
 
 
 def _resolved(
-    recipe: Recipe, passes: tuple[Pass, ...], sha256: str, data: Dataset | None, evaluation: Dataset | None
+    recipe: Recipe,
+    target: Target,
+    passes: tuple[Pass, ...],
+    sha256: str,
+    data: Dataset | None,
+    evaluation: Dataset | None,
 ) -> Recipe:
     """The recipe with nothing left open: hashes, fingerprints, every pass with its options, versions."""
     update: dict[str, Any] = {
         "model": recipe.model.model_copy(update={"sha256": sha256}),
+        "jetpack": target.jetpack if target.dialect == "tensorrt" else recipe.jetpack,
         "passes": _specs(passes),
         "edgec": __version__,
         "versions": {**versions(), **_plugin_versions(recipe, passes)},

@@ -145,6 +145,8 @@ class Recipe(_Closed):
     """A name, or ``file.py:function``: Python code, which running the recipe runs."""
     preprocess: Preprocessing = Preprocessing()
     target: fields.PathField = "host"
+    jetpack: fields.JetpackField | None = None
+    """Of a Jetson: the release that its files are made for; None: the one that its card names."""
     budget: Annotated[str, AfterValidator(fields.usage_as_value(_budget))] | None = None
     precision: fields.PrecisionField = "fp32"
     """The least: where the passes end in another one, that is the run's."""

@@ -16,7 +16,7 @@ from edgec.graph.read.own_codes import SourceCodes
 from edgec.graph.views import shape_of
 from edgec.passes.base import Context, Note
 from edgec.passes.quantize.histogram import Histogram, merge
-from edgec.passes.quantize.plan import Group, Plan
+from edgec.passes.quantize.planned import Group, Plan
 from edgec.passes.quantize.ranges import choose
 
 if TYPE_CHECKING:
@@ -45,15 +45,17 @@ class Calibration:
     _chosen: dict[object, Ends] = field(default_factory=dict, compare=False, repr=False)
     """Ranges that were searched for already: many graphs are made from one calibration."""
 
-    def ends(self, group: Group, method: str, percentile: float, bits: int) -> Ends:
+    def ends(
+        self, group: Group, method: str, percentile: float, bits: int, *, symmetric: bool = False
+    ) -> Ends:
         """The range of a group of tensors that share parameters."""
-        key = group.sources, group.useful, group.is_output, method, percentile, bits
+        key = group.sources, group.useful, group.is_output, method, percentile, bits, symmetric
         if key not in self._chosen:
             merged = merge([self.histograms[name] for name in group.sources]).clipped(*group.useful)
             if group.is_output:
                 found = merged.low * OUTPUT_MARGIN, merged.high * OUTPUT_MARGIN
             else:
-                found = choose(merged, method, percentile=percentile, bits=bits)
+                found = choose(merged, method, percentile=percentile, bits=bits, symmetric=symmetric)
             self._chosen[key] = found
         return self._chosen[key]
 
@@ -106,6 +108,7 @@ def ranges(
     percentile: float = 99.99,
     bits: int = 8,
     kept: SourceCodes | None = None,
+    symmetric: bool = False,
 ) -> dict[str, tuple[float, float]]:
     """A range for every source tensor of ``plan``; tensors of one group get one. ``kept``: where it had codes, theirs."""
     found: dict[str, tuple[float, float]] = {}
@@ -116,7 +119,7 @@ def ranges(
         ends = (
             (min(low for low, _ in own), max(high for _, high in own))
             if own
-            else calibration.ends(group, method, percentile, bits)
+            else calibration.ends(group, method, percentile, bits, symmetric=symmetric)
         )
         found.update(dict.fromkeys(group.sources, ends))
     return found

@@ -17,7 +17,8 @@ from edgec.passes.equalize import channel_peaks, equalise, segments
 from edgec.passes.quantize.calibrate import Calibration, observe, outlier_notes, ranges
 from edgec.passes.quantize.fit import FitOptions, Student, fit
 from edgec.passes.quantize.insert import Form, insert
-from edgec.passes.quantize.plan import Plan, Table, make_plan, parameters
+from edgec.passes.quantize.plan import make_plan, parameters
+from edgec.passes.quantize.planned import Plan, Table
 from edgec.passes.quantize.score import Reference, Score, nearer
 from edgec.passes.solvers.guard import Verdict
 
@@ -115,9 +116,14 @@ def assemble(
     dialect = settings.form.dialect
     plan = make_plan(model, dialect, excluded or settings.excluded)
     found = ranges(
-        prepared.calibration, plan, settings.method, percentile=settings.percentile, bits=dialect.bits,
+        prepared.calibration,
+        plan,
+        settings.method,
+        percentile=settings.percentile,
+        bits=dialect.bits,
+        symmetric=dialect.symmetric and dialect.bits == 8,  # at 16 bits the ends are never worth a cut
         kept=settings.form.kept,
-    )  # fmt: skip
+    )
     table = parameters(plan, model, found, dialect)
     insert(model, plan, table, settings.form)
     return model, plan, table

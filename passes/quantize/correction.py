@@ -13,8 +13,10 @@ import onnx_ir as ir
 from edgec.graph.errors import DataError, PassError
 from edgec.passes.base import Choice, Context, Note, PassResult
 from edgec.passes.quantize.compose import split_data
+from edgec.passes.quantize.dialects import TENSORRT, TFLITE
 from edgec.passes.quantize.fit import FitOptions, Student, fit
 from edgec.passes.quantize.layer import layers
+from edgec.passes.quantize.pairs import pair_weights, unpair_weights
 from edgec.passes.quantize.rewrites import prepare
 from edgec.passes.quantize.score import Reference, nearer
 
@@ -25,7 +27,8 @@ def correct(name: str, model: ir.Model, options: FitOptions, samples: int, conte
         hint = "Give --data, or --data random for noise."
         raise DataError("no calibration data", where=name, hint=hint)
     original = (context.reference or context.teacher).clone()
-    prepare(original)
+    paired = unpair_weights(model)
+    prepare(original, TENSORRT if paired else TFLITE)
     if not any(True for _ in layers(model, original)):
         raise PassError(
             "no quantised layer to correct",
@@ -42,6 +45,8 @@ def correct(name: str, model: ir.Model, options: FitOptions, samples: int, conte
     text = f"SQNR {before.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
     verdict = nearer(before, after, drawn=options.weights)
     data = {"choices": [asdict(Choice.of("corrections", verdict))]}
+    for one in (model, corrected) if paired else ():
+        pair_weights(one)
     if not verdict.kept:
         return PassResult(model, False, (Note(text + verdict.doubt, "reverted"),), reports, data)
     return PassResult(corrected, True, (Note(text),), reports, data)

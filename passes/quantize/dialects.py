@@ -2,16 +2,17 @@
 
 A target's card names its dialect; planning, calibration and insertion read the table and know no target. The three
 8-bit tables share TFLite's rules, so that one set of scales and zero points makes both artifacts; they differ in how
-codes are stored and in what saturates.
+codes are stored and in what saturates. TensorRT's is another: it quantises the inputs of operators, not tensors.
 
 =============  =========================================================================================
 tflite         int8 codes, as LiteRT's and XNNPACK's kernels take them
 tflite-16x8    int16 codes with zero point 0: TFLite's mode for accelerators that have it
 ort-x86        uint8 codes (U8S8): onnxruntime fuses them on x86 and leaves S8S8 half unfused
 ort-arm        int8 codes (S8S8): the fewest instructions in onnxruntime on Arm
+tensorrt       int8 codes with zero point 0, pairs on operators' inputs, weights and biases stored as floats
 =============  =========================================================================================
 
-A dialect whose activations are symmetric at 8 bits is one more row here: nothing else knows about zero points.
+Nothing else knows about zero points.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ class Dialect:
     """The same where the CPU multiplies without a dot product instruction."""
     opset: int = 13
     """The first opset of ONNX whose QuantizeLinear takes these codes along an axis."""
+    inputs_only: bool = False
+    """Pairs stand on the inputs of operators that run on codes (`placement`); else behind every tensor (`plan`). Biases stay
+    float, and weights are float numbers in front of a pair of their own."""
+    depthwise_gates: bool = True
+    """A depthwise convolution with a SiLU behind it runs on codes."""
 
     @property
     def bits(self) -> int:
@@ -130,5 +136,21 @@ TFLITE_16X8 = Dialect(
 ORT_X86 = Dialect("ort-x86", "uint8", RULES, weight_limit_without_dot=63)
 ORT_ARM = Dialect("ort-arm", "int8", RULES)
 
-DIALECTS: Mapping[str, Dialect] = {one.name: one for one in (TFLITE, TFLITE_16X8, ORT_X86, ORT_ARM)}
+TENSORRT_RULES: Mapping[str, Rule] = {
+    "Conv": _LINEAR,
+    "ConvTranspose": _LINEAR,
+    "Gemm": _LINEAR,
+    "MatMul": _LINEAR,
+    "Add": _OWN2,
+    "Concat": Rule(Kind.JOINT, data=None),
+    "MaxPool": _SAME,
+    "GlobalMaxPool": _SAME,
+    "AveragePool": _OWN,
+    "GlobalAveragePool": _OWN,
+    "Pad": _SAME,
+    "Resize": _SAME,
+}
+TENSORRT = Dialect("tensorrt", "int8", TENSORRT_RULES, symmetric=True, inputs_only=True)
+
+DIALECTS: Mapping[str, Dialect] = {one.name: one for one in (TFLITE, TFLITE_16X8, ORT_X86, ORT_ARM, TENSORRT)}
 """Every dialect by the name that a target's card gives."""

@@ -4,6 +4,9 @@ A quantised tensor ``t`` becomes ``t -> QuantizeLinear -> t_codes -> DequantizeL
 its readers read ``t_quantised``, except the float ones where ``t`` itself is computed in float. A graph
 output keeps its name: there the tensor in front of the pair is renamed to ``t_float``. Weights are int8
 initialisers behind a DequantizeLinear, biases int32 ones at ``s_x * s_w``.
+
+Where the dialect quantises inputs only, nothing but the plan's edges read ``t_quantised``, and biases stay float.
+`store` gives the file its own form in the end (for TensorRT: `pairs`).
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from edgec.graph.read.own_codes import SourceCodes
 from edgec.graph.views import Names, attribute, constant, set_constant
 from edgec.passes.quantize.dialects import Dialect
-from edgec.passes.quantize.plan import Plan, Table
+from edgec.passes.quantize.pairs import pair_weights, unpair_pads
+from edgec.passes.quantize.planned import Plan, Table
 from edgec.passes.quantize.qparams import QParams
 from edgec.passes.quantize.rules import weight_axis
 from edgec.passes.quantize.weights import (
@@ -62,9 +66,12 @@ def insert_weight(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def store(model: ir.Model, dialect: Dialect) -> None:
-    """Give activation codes the type of ``dialect``, in place: the same table, for int8 shifted by 128."""
+    """Give codes the types and forms of ``dialect``, in place: the same table, for int8 shifted by 128."""
     if dialect.codes == "int8":
         _store_int8(model)
+    if dialect.inputs_only:
+        unpair_pads(model)
+        pair_weights(model)
 
 
 def _store_int8(model: ir.Model) -> None:
@@ -105,7 +112,7 @@ class _Writer:
         values = {v.name or "": v for node in nodes.values() for v in node.outputs} | self.inputs
         for name in self.plan.tensors:
             self._pair(values[name])
-        for node in nodes.values():
+        for node in () if self.dialect.inputs_only else nodes.values():
             is_float = node.name not in self.plan.nodes or self.form.float_weights
             if is_float and node.op_type in ("Conv", "ConvTranspose", "Gemm"):
                 self._keep_float(node)
@@ -170,6 +177,9 @@ class _Writer:
         scales = weight_scales(weight, axis, limit) if own is None else own
         outs = _out_channels(node, weight)
         groups = 1 if axis is None else outs // scales.size
+        if self.dialect.inputs_only:
+            _write_weight(self.names, node, quantise_weight(weight, scales, axis, self.form.weight_limit))
+            return
         if bias is not None:
             bias = np.broadcast_to(bias.reshape(-1), (outs,))
             peaks = bias if axis is None else np.abs(bias).reshape(groups, -1).max(axis=0)
@@ -205,16 +215,10 @@ class _Writer:
         if value is None:
             return
         name = value.name or ""
-        producer = value.producer()
-        quantised_producer = producer is not None and producer.name in self.plan.nodes
-        uses = [
-            use
-            for use in value.uses()
-            if quantised_producer or producer is None or self._reads_codes(use.node, use.idx)
-        ]
-        if producer is None:
-            uses = [use for use in uses if self._reads_codes(use.node, use.idx)]
-        is_output = value.is_graph_output() and quantised_producer
+        producer, edges = value.producer(), self.plan.edges
+        on_codes = producer is not None and producer.name in self.plan.nodes and edges is None
+        uses = [use for use in value.uses() if on_codes or self._reads_codes(use.node, use.idx)]
+        is_output = value.is_graph_output() and on_codes
         quantise, dequantise = self._pair_nodes(value, name, self._params(name, self.table.tensors[name]))
         if producer is None:
             self.graph.insert_before(self.graph[0], [quantise, dequantise])
@@ -228,9 +232,9 @@ class _Writer:
 
     def _reads_codes(self, node: ir.Node, index: int) -> bool:
         """True where this input of a node belongs to the quantised region (its conversions included)."""
-        if node.op_type == "QuantizeLinear":
-            return True
-        return node.name in self.plan.nodes
+        if self.plan.edges is not None:
+            return (node.name or "", index) in self.plan.edges
+        return node.op_type == "QuantizeLinear" or node.name in self.plan.nodes
 
     def _take_output(self, value: ir.Value, result: ir.Value) -> None:
         name = value.name

@@ -56,7 +56,8 @@ class QuantisedLayer:
     origin: Layer
     x: Dequantised
     w: Dequantised
-    b: Dequantised | None
+    b: Dequantised | ir.Value | None
+    """The bias: codes, or floats where the dialect keeps them so; None where there is none to write into."""
 
     @property
     def patches(self) -> Patches:
@@ -123,6 +124,9 @@ class QuantisedLayer:
     def _stored_bias(self) -> Array:
         if self.b is None:
             return np.zeros(self.outputs)
+        if isinstance(self.b, ir.Value):
+            plain: Array = np.asarray(constant(self.b), np.float64).reshape(self.outputs)
+            return plain
         codes = np.asarray(constant(self.b.codes), np.float64)
         real: Array = (codes * self.b.params()[0].astype(np.float64)).reshape(self.outputs)
         return real
@@ -138,9 +142,12 @@ class QuantisedLayer:
         if scales is not None and self.per_channel:
             scale = scales.reshape(-1).astype(np.float32)
         input_scale = float(self.x.params()[0])
-        scale = guard_bias(scale, bias.reshape(-1), input_scale)
+        if isinstance(self.b, Dequantised):
+            scale = guard_bias(scale, bias.reshape(-1), input_scale)
         set_constant(self.w.scale, scale)
-        if self.b is not None:
+        if isinstance(self.b, ir.Value):
+            set_constant(self.b, bias.reshape(-1).astype(np.float32))
+        elif self.b is not None:
             bias_codes, product = quantise_bias(bias.reshape(-1), input_scale, scale)
             set_constant(self.b.codes, bias_codes)
             set_constant(self.b.scale, product)
@@ -164,7 +171,7 @@ def _layer(node: ir.Node, origin: Layer | None) -> QuantisedLayer | None:
     if origin is None or isinstance(origin.view, TransposedView):
         return None  # whose scales lie along another axis, and are those of all its groups
     x, w = Dequantised.of(node.inputs[0]), Dequantised.of(node.inputs[1])
-    b = Dequantised.of(node.inputs[2]) if len(node.inputs) > 2 else None
+    b = _bias(node)
     if x is None or w is None or constant(x.codes) is not None:
         return None
     stored = constant(w.codes)
@@ -173,6 +180,13 @@ def _layer(node: ir.Node, origin: Layer | None) -> QuantisedLayer | None:
     if origin.view.weight.shape != _outputs_first(node, stored).shape:
         return None
     return QuantisedLayer(node, origin, x, w, b)
+
+
+def _bias(node: ir.Node) -> Dequantised | ir.Value | None:
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    stored = constant(value)
+    own = value is not None and stored is not None and len(value.uses()) == 1
+    return value if own and stored is not None and stored.dtype == np.float32 else Dequantised.of(value)
 
 
 def _outputs_first(node: ir.Node, weight: Array) -> Array:

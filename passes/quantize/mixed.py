@@ -11,7 +11,8 @@ from edgec.graph.data import Dataset
 from edgec.graph.views import is_constant
 from edgec.passes.base import Context, Note
 from edgec.passes.quantize.compose import Outcome, Prepared, Settings, assemble, build
-from edgec.passes.quantize.plan import Plan, make_plan
+from edgec.passes.quantize.plan import make_plan
+from edgec.passes.quantize.planned import Plan
 from edgec.passes.quantize.rules import data_inputs
 from edgec.passes.quantize.score import Reference, Score
 

@@ -14,59 +14,21 @@ import onnx_ir as ir
 
 from edgec.graph.views import constant, is_constant, sole_consumer
 from edgec.passes.quantize.dialects import Dialect
+from edgec.passes.quantize.placement import plan_inputs
+from edgec.passes.quantize.planned import Edge, Group, Plan, Table
 from edgec.passes.quantize.qparams import QParams
 from edgec.passes.quantize.rules import Kind, Rule, activation_bounds, data_inputs, rule_for
-from edgec.passes.quantize.tails import ALL, output_joins, useful
+from edgec.passes.quantize.tails import output_joins, useful
 
 _FLOAT_INPUT = "an input of it is float"
-Edge = tuple[str, int]
-"""(node name, input index)."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Tensors that share parameters; the ranges of ``sources`` decide, the others pass codes on."""
-
-    members: tuple[str, ...]
-    sources: tuple[str, ...]
-    fixed: QParams | None = None
-    is_output: bool = False
-    """A graph output is among the members."""
-    useful: tuple[float, float] = ALL
-    """The range outside of which it makes no difference how far values lie."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The quantised part of one graph."""
-
-    nodes: Mapping[str, Rule]
-    """Quantised nodes by name, in graph order."""
-    floats: Mapping[str, str]
-    """Nodes that stay float and why, in graph order."""
-    groups: tuple[Group, ...]
-    absorbed: Mapping[str, str]
-    """Relu or Clip node -> the tensor before it, without parameters as long as the activation is void."""
-    conversions: Mapping[Edge, str]
-    """Inputs of a JOINT node with fixed parameters -> the tensor to whose parameters they are converted."""
-    constants: Mapping[Edge, str | None]
-    """Constant operands of quantised nodes -> the tensor whose parameters they take (None: their own)."""
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """Every tensor that gets a Q/DQ pair."""
-        return tuple(name for group in self.groups for name in group.members)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The tensors whose ranges must be known."""
-        return tuple(name for group in self.groups if group.fixed is None for name in group.sources)
 
 
 def make_plan(
     model: ir.Model, dialect: Dialect, excluded: Callable[[str], bool] = lambda name: False
 ) -> Plan:
     """Apply the rules of ``dialect`` to ``model``; nodes for whose name ``excluded`` is true stay float."""
+    if dialect.inputs_only:
+        return plan_inputs(model, dialect, excluded)
     rules: dict[str, Rule] = {}
     floats: dict[str, str] = {}
     for node in model.graph:
@@ -259,15 +221,6 @@ class _Builder:
         self.parent[b] = a
         if fixed is not None:
             self.fixed[a] = fixed
-
-
-@dataclass(frozen=True)
-class Table:
-    """The numbers of a plan: parameters by tensor, and the activations that the quantiser makes void."""
-
-    tensors: Mapping[str, QParams]
-    void: frozenset[str]
-    """Relu and Clip nodes that are void behind their quantiser."""
 
 
 def parameters(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import onnx_ir as ir
 
@@ -34,6 +34,10 @@ from edgec.passes.quantize.plan import make_plan
 from edgec.passes.quantize.rewrites import prepare as rewrite
 from edgec.passes.quantize.score import Reference
 from edgec.passes.quantize.several import has_several, settle
+from edgec.targets.jetpack import jetpack
+
+if TYPE_CHECKING:
+    from edgec.targets import Target
 
 Method = Literal["minmax", "percentile", "mse", "entropy"]
 Correction = Literal["auto", "none", "bias", "round", "refit"]
@@ -99,7 +103,7 @@ class Quantize(Pass):
             raise PassError(f"{context.target.title} has no int8", where="quantize", why=why)
         codes = self._source_codes(model)
         teacher = model.clone()
-        changed = rewrite(model)
+        changed = rewrite(model, self._dialect(context))
         excluded = matcher(self.exclude, model)
         settings = self._settings(context, excluded, codes, several=has_several(teacher))
         if not make_plan(model, settings.form.dialect, excluded).nodes:
@@ -175,9 +179,14 @@ class Quantize(Pass):
 
     def _dialect(self, context: Context) -> Dialect:
         """The target's, with the codes that were asked for."""
-        found = ORT_X86 if context.target is None else DIALECTS[context.target.dialect]
-        if self.activations == "auto":
+        found = dialect_of(context.target)
+        if self.activations == "auto" or self.activations == found.codes:
             return found
+        if found.inputs_only:
+            why = "TensorRT takes int8 codes with zero point 0 and no others"
+            raise UsageError(
+                f"activations={self.activations} is not for this target", where="quantize", why=why
+            )
         return TFLITE_16X8 if self.activations == "int16" else replace(found, codes=self.activations)
 
     def _weight_limit(self, dialect: Dialect, context: Context) -> int:
@@ -203,6 +212,16 @@ class Quantize(Pass):
                 for name, params in outcome.table.tensors.items()
             },
         }
+
+
+def dialect_of(target: Target | None) -> Dialect:
+    """The dialect of a target; onnxruntime's on x86 where there is none."""
+    if target is None:
+        return ORT_X86
+    found = DIALECTS[target.dialect]
+    if target.jetpack is None or not found.inputs_only:
+        return found
+    return replace(found, depthwise_gates=jetpack(target.jetpack).gates_depthwise)
 
 
 def refuse_quantised(model: ir.Model, name: str) -> None:

@@ -24,9 +24,9 @@ FINEST = 0.02
 
 
 def choose(
-    histogram: Histogram, method: str, *, percentile: float = 99.99, bits: int = 8
+    histogram: Histogram, method: str, *, percentile: float = 99.99, bits: int = 8, symmetric: bool = False
 ) -> tuple[float, float]:
-    """The range for one tensor; always within what was observed, widened to hold zero."""
+    """The range for one tensor, within what was observed and widened to hold zero; its end and minus that where ``symmetric``."""
     low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
     if method == "minmax" or histogram.reach == 0.0 or low == high:
         return low, high
@@ -34,7 +34,7 @@ def choose(
         share = percentile / 100.0
         return min(histogram.quantile(1.0 - share), 0.0), max(histogram.quantile(share), 0.0)
     cost = _square_error(histogram, bits) if method == "mse" else partial(_divergence, histogram, bits)
-    return _search(low, high, cost)
+    return _search_both(max(-low, high), cost) if symmetric else _search(low, high, cost)
 
 
 def _search(low: float, high: float, cost: Callable[[float, float], float]) -> tuple[float, float]:
@@ -50,6 +50,13 @@ def _search(low: float, high: float, cost: Callable[[float, float], float]) -> t
             if value < least:
                 least, best = value, (ends[0], ends[1])
     return best
+
+
+def _search_both(reach: float, cost: Callable[[float, float], float]) -> tuple[float, float]:
+    """The best range with equal ends, along the same grid."""
+    factors = np.geomspace(1.0, FINEST, STEPS)
+    best = min((cost(-reach * factor, reach * factor), -factor) for factor in factors)
+    return best[1] * reach, -best[1] * reach
 
 
 def _square_error(histogram: Histogram, bits: int) -> Callable[[float, float], float]:

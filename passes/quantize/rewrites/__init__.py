@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgec.passes.quantize.dialects import Dialect
 from edgec.passes.quantize.rewrites.affine import use_affine_layers
 from edgec.passes.quantize.rewrites.biases import add_biases
 from edgec.passes.quantize.rewrites.gates import use_clips
@@ -23,8 +24,11 @@ from edgec.passes.quantize.rewrites.pools import use_pools
 from edgec.passes.quantize.rewrites.resize import use_scales
 from edgec.passes.quantize.rewrites.tokens import use_gemms
 
+_FOR_CODES = (use_gemms, use_affine_layers, use_clips, use_pools, use_pads, use_scales, add_biases)
+_FOR_INPUTS = (use_pads, use_scales, add_biases)
+"""Where only layers run on codes, gates and norms are float work, and cheapest as they are."""
 
-def prepare(model: ir.Model) -> int:
-    """All rewrites in place; the number of nodes changed."""
-    steps = (use_gemms, use_affine_layers, use_clips, use_pools, use_pads, use_scales, add_biases)
-    return sum(step(model) for step in steps)
+
+def prepare(model: ir.Model, dialect: Dialect) -> int:
+    """All rewrites that ``dialect`` has a use for, in place; the number of nodes changed."""
+    return sum(step(model) for step in (_FOR_INPUTS if dialect.inputs_only else _FOR_CODES))

@@ -17,6 +17,7 @@ from edgec.compiler.emit.tflite import emit
 from edgec.graph.compare import sqnr_db
 from edgec.graph.tflite.read import read
 from edgec.graph.tflite.schema import TensorType
+from edgec.passes.quantize.dialects import TFLITE
 from edgec.passes.quantize.rewrites import prepare
 
 
@@ -240,7 +241,7 @@ def test_the_forms_compute_the_same_function(case: str, ready: Any, onnx_run: An
     if model.graph.inputs[0].shape[0] == 1:
         given = {name: array[:1] for name, array in given.items()}
     want = onnx_run(model, given)["y"]
-    prepare(model)
+    prepare(model, TFLITE)
     have = onnx_run(model, given)["y"]
     assert have.shape == want.shape
     np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5 * float(np.abs(want).max()))

@@ -10,7 +10,8 @@ import onnx_ir as ir
 import pytest
 
 from edgec.passes.quantize.dialects import RULES, TFLITE, TFLITE_16X8
-from edgec.passes.quantize.plan import Plan, Table, make_plan, parameters
+from edgec.passes.quantize.plan import make_plan, parameters
+from edgec.passes.quantize.planned import Plan, Table
 from edgec.passes.quantize.qparams import PROBABILITY, SIGNED_UNIT
 from edgec.passes.quantize.rules import Kind
 

@@ -9,7 +9,8 @@ import pytest
 from edgec.passes.quantize.calibrate import Calibration, ranges
 from edgec.passes.quantize.dialects import TFLITE, TFLITE_16X8, Dialect
 from edgec.passes.quantize.histogram import Histogram
-from edgec.passes.quantize.plan import Plan, make_plan
+from edgec.passes.quantize.plan import make_plan
+from edgec.passes.quantize.planned import Plan
 from edgec.passes.quantize.qparams import affine
 
 LIMIT = np.log(511)

@@ -236,6 +236,25 @@ def test_corrections_help_and_are_reported(net: ir.Model, noise: Noise, tmp_path
     assert not list(tmp_path.glob("*.bin"))
 
 
+def test_a_transposed_convolution_keeps_its_nearest_codes(
+    canonical: Canonical, noise: Noise, tmp_path: Path
+) -> None:
+    """As many channels out as in: its weights have the shape of those of the convolution that it is, in another order."""
+    net = canonical(
+        "net (float[N,4,6,6] x) => (float[N,4,13,13] y) <float[4,4,3,3] w, float[4] b, float[4,4,3,3] v, float[4] c> "
+        "{ a = Conv<pads=[1,1,1,1]>(x, w, b) r = Relu(a) [up] y = ConvTranspose<strides=[2,2]>(r, v, c) }"
+    )
+    data = noise(net, 40)
+    plain, fitted = (run(net, data, tmp_path, f"equalize=no correct={how}") for how in ("none", "auto"))
+    codes = [
+        {str(i.name): constant(i) for i in one.model.graph.initializers.values() if "v_codes" in str(i.name)}  # type: ignore[attr-defined]
+        for one in (plain, fitted)
+    ]
+    assert codes[0]
+    assert all(np.array_equal(codes[0][name], codes[1][name]) for name in codes[0])
+    assert fitted.data["sqnr_db"] > 25  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("where", ["calibrate", "sensitivity", "fit quantised layers"])
 def test_interruptions_pass_through(net: ir.Model, noise: Noise, tmp_path: Path, where: str) -> None:
     class Impatient(Progress):

@@ -19,6 +19,7 @@ from edgec.passes.base import Context, Progress
 from edgec.passes.pipeline_string import parse_pipeline
 from edgec.passes.quantize import Quantize
 from edgec.passes.quantize.dialects import DIALECTS
+from edgec.passes.quantize.layer import layers
 from edgec.targets import target
 
 from .test_insert import NET, optimised
@@ -244,15 +245,9 @@ def test_a_transposed_convolution_keeps_its_nearest_codes(
         "net (float[N,4,6,6] x) => (float[N,4,13,13] y) <float[4,4,3,3] w, float[4] b, float[4,4,3,3] v, float[4] c> "
         "{ a = Conv<pads=[1,1,1,1]>(x, w, b) r = Relu(a) [up] y = ConvTranspose<strides=[2,2]>(r, v, c) }"
     )
-    data = noise(net, 40)
-    plain, fitted = (run(net, data, tmp_path, f"equalize=no correct={how}") for how in ("none", "auto"))
-    codes = [
-        {str(i.name): constant(i) for i in one.model.graph.initializers.values() if "v_codes" in str(i.name)}  # type: ignore[attr-defined]
-        for one in (plain, fitted)
-    ]
-    assert codes[0]
-    assert all(np.array_equal(codes[0][name], codes[1][name]) for name in codes[0])
-    assert fitted.data["sqnr_db"] > 25  # type: ignore[attr-defined]
+    quantised = run(net, noise(net, 40), tmp_path, "equalize=no correct=none").model  # type: ignore[attr-defined]
+    assert "v_codes" in quantised.graph.initializers
+    assert [one.node.op_type for one in layers(quantised, net)] == ["Conv"]
 
 
 @pytest.mark.parametrize("where", ["calibrate", "sensitivity", "fit quantised layers"])

@@ -121,8 +121,8 @@ def fit(
         steps = list(zip(*found, strict=True))
         for side_by_side in context.progress.over("fit quantised layers", steps, len(steps)):
             for student, walk, layer, done in zip(students, walks, side_by_side, reports, strict=True):
-                seen, held = _moments(layer, walk, teacher, context.seed)
-                done.append(_fit_layer(layer, seen, held, student.options))
+                # No name for the moments: those of one layer are gone before the next are gathered.
+                done.append(_fit_layer(layer, *_moments(layer, walk, teacher, context.seed), student.options))
     return [tuple(done) for done in reports]
 
 

@@ -19,6 +19,7 @@ from edgec.passes.base import Context, Progress
 from edgec.passes.pipeline_string import parse_pipeline
 from edgec.passes.quantize import Quantize
 from edgec.passes.quantize.dialects import DIALECTS
+from edgec.passes.quantize.layer import layers
 from edgec.targets import target
 
 from .test_insert import NET, optimised
@@ -234,6 +235,19 @@ def test_corrections_help_and_are_reported(net: ir.Model, noise: Noise, tmp_path
     assert len(fitted.layers) == 4  # type: ignore[attr-defined]
     assert all(layer.error_after <= layer.error_before for layer in fitted.layers)  # type: ignore[attr-defined]
     assert not list(tmp_path.glob("*.bin"))
+
+
+def test_a_transposed_convolution_keeps_its_nearest_codes(
+    canonical: Canonical, noise: Noise, tmp_path: Path
+) -> None:
+    """As many channels out as in: its weights have the shape of those of the convolution that it is, in another order."""
+    net = canonical(
+        "net (float[N,4,6,6] x) => (float[N,4,13,13] y) <float[4,4,3,3] w, float[4] b, float[4,4,3,3] v, float[4] c> "
+        "{ a = Conv<pads=[1,1,1,1]>(x, w, b) r = Relu(a) [up] y = ConvTranspose<strides=[2,2]>(r, v, c) }"
+    )
+    quantised = run(net, noise(net, 40), tmp_path, "equalize=no correct=none").model  # type: ignore[attr-defined]
+    assert "v_codes" in quantised.graph.initializers
+    assert [one.node.op_type for one in layers(quantised, net)] == ["Conv"]
 
 
 @pytest.mark.parametrize("where", ["calibrate", "sensitivity", "fit quantised layers"])

@@ -50,7 +50,7 @@ net (float[N,3,8,8] x) => (float[N,6,16] y)
 )
 def net(request: pytest.FixtureRequest, canonical: Canonical) -> ir.Model:
     found = canonical(request.param)
-    rewrite(found)
+    rewrite(found, ORT_X86)
     return found
 
 

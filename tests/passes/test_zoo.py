@@ -20,25 +20,20 @@ from edgec.passes.quantize.quantiser import Quantize
 pytest.importorskip("torch", reason="the extra torch is not installed")
 pytest.importorskip("ai_edge_litert", reason="the extra tflite is not installed")
 
-# A response norm, a signal, gates with a product, transposed convolutions and several outputs.
-FAST = [
-    ("alexnet", "torchscript"),
-    ("audio_1d", "dynamo"),
-    ("mobilenet_v3", "torchscript"),
-    ("centernet", "torchscript"),
-]
+# A response norm, a narrow map from the other exporter, gates with a product.
+FAST = [("alexnet", "torchscript"), ("keyword", "dynamo"), ("mobilenet_v3", "torchscript")]
 LEAST = 18.0
 """dB of the worst output."""
 
 
-def int8_is_near(name: str, exporter: str, folder: Path) -> None:
+def int8_is_near(name: str, exporter: str, folder: Path, fitted: int) -> None:
     import numpy as np
 
     from bench.zoo import by_litert, by_onnxruntime, export, quality, samples
 
     source = folder / "net.onnx"
     shape = export(name, exporter, source)
-    np.save(folder / "data.npy", samples(32, shape, 1))
+    np.save(folder / "data.npy", samples(fitted, shape, 1))
     model = load(source)
     context = Context(teacher=model, scratch=folder, data=open_data(folder / "data.npy", model))
     made = Quantize().run(model.clone(), context).model
@@ -53,7 +48,7 @@ def int8_is_near(name: str, exporter: str, folder: Path) -> None:
 
 @pytest.mark.parametrize(("name", "exporter"), FAST)
 def test_int8_is_near_its_source(name: str, exporter: str, tmp_path: Path) -> None:
-    int8_is_near(name, exporter, tmp_path)
+    int8_is_near(name, exporter, tmp_path, 32)
 
 
 def _all() -> list[tuple[str, str]]:
@@ -65,4 +60,4 @@ def _all() -> list[tuple[str, str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "exporter"), _all())
 def test_int8_of_every_network_is_near_its_source(name: str, exporter: str, tmp_path: Path) -> None:
-    int8_is_near(name, exporter, tmp_path)
+    int8_is_near(name, exporter, tmp_path, 96)

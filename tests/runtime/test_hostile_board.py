@@ -201,10 +201,10 @@ def test_what_is_no_reply_is_refused(kind: type[Part], line: str) -> None:
 
 def test_the_work_of_refusing_is_bounded() -> None:
     for line in ('{"layers": [' + "7," * (VALUES_MOST + 1) + "7]}", '{"layers": "' + "x" * REPLY_MOST + '"}'):
-        start = time.monotonic()
+        start = time.process_time()
         with pytest.raises(DeviceError, match="longer than 8 MB"):
             parse(Profile, line, "ssh://x")
-        assert time.monotonic() - start < 2
+        assert time.process_time() - start < 2
 
 
 def test_a_failure_is_said_in_printable_words() -> None:

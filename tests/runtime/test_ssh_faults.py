@@ -62,7 +62,7 @@ def test_mute_after_connect(faulty: FaultyLink, pi: Board) -> None:
     start = time.monotonic()
     with SshDevice.at(faulty.address, times=HASTE) as device, pytest.raises(DeviceError) as info:
         device.run(["true"])
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
     assert info.value.exit_code == 4
 
 

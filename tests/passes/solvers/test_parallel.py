@@ -21,7 +21,7 @@ def test_results_come_in_order(threads: int) -> None:
 
 
 def test_several_items_are_under_way_at_once() -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
     list(in_order(lambda item: both.wait(), range(4), 2))  # raises BrokenBarrierError where one waits alone
 
 

@@ -58,6 +58,8 @@ class Artifact:
 
     path: Path
     engine: str | None = None
+    there: str | None = None
+    """Where the same file lies on the device already, beside engines that were built of it; None: it is sent."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,7 @@ def _agent(
     if flags[0] == "bench" and options.inputs is not None:
         command += ["--inputs", device.push(options.inputs)]
     for item in named:
-        remote = device.push(item.path)
+        remote = item.there or device.push(item.path)
         command.append(f"{remote}@{item.engine}" if item.engine else remote)
     # One run at a time holds a board; this host is everybody's.
     wait = None if device.name == "local" else options.wait

@@ -61,14 +61,16 @@ def build_engines(
 
 
 def measure_engines(
+    folder: str,
     paths: Sequence[Path],
     source: Path | None,
     options: BenchOptions,
     device: Device,
     notify: Callable[[str], None],
 ) -> tuple[tuple[Measurement, ...], Measurement | None]:
-    """Times of the engines of ``paths``, and of the model that they came from where an engine of it can be had."""
-    measured = bench([Artifact(path, TENSORRT) for path in paths], options, device, notify)
+    """Times of the engines of ``paths`` that lie in ``folder`` there, and of ``source`` where an engine of it can be had."""
+    artifacts = [Artifact(path, TENSORRT, f"{folder}/{path.name}") for path in paths]
+    measured = bench(artifacts, options, device, notify)
     if source is None:
         return measured, None
     try:

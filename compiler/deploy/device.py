@@ -100,7 +100,7 @@ def deploy(
     before, measured = (found[:1], found[1:]) if source else ((), found)
     if engines.built:
         fast = [bundle.path / name for name in engines.built]
-        on_gpu, source_there = measure_engines(fast, source, settings, device, notify)
+        on_gpu, source_there = measure_engines(folder, fast, source, settings, device, notify)
         measured, before = (*measured, *on_gpu), (*before, *([source_there] if source_there else []))
     _add_to_report(run, measured, before, of_target=target.name == read(run).target)
     return Deployed(bundle, device.name, folder, check, selftest, measured, engines)

@@ -55,7 +55,7 @@ def board(request: pytest.FixtureRequest, shared: Path) -> Iterator[tuple[Board,
 def edgec(board: Board, *words: object) -> subprocess.CompletedProcess[str]:
     around = {**os.environ, "EDGEC_SSH_COMMAND": board.ssh_command(), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "edgec", *map(str, words)]
-    return subprocess.run(command, env=around, capture_output=True, text=True, check=False, timeout=900)
+    return subprocess.run(command, env=around, capture_output=True, text=True, check=False, timeout=1800)
 
 
 def test_from_a_run_to_numbers_from_the_board(run: Path, board: tuple[Board, str], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,8 @@ from click.testing import CliRunner
 from edgec.compiler.cli.bench_command import command as bench_command
 from edgec.compiler.latency.engine_layers import mapped
 from edgec.graph.errors import DeviceError, ModelError
-from edgec.runtime.agent import probe, trt_engines, trtexec
+from edgec.runtime.agent import cuda, probe, trt_engines, trtexec
+from edgec.runtime.agent.base import AgentError
 from edgec.runtime.agent.cli import main as agent
 from edgec.runtime.bench import Artifact, BenchOptions, bench
 from edgec.runtime.devices.ssh import SshDevice
@@ -269,6 +271,41 @@ def test_the_table_for_people(here: Place, capsys: Any) -> None:
     assert "45.6%  conv1 + relu1" in run(capsys, "profile", *words)[1]["text"]
     code, answer, _ = run(capsys, "bench", "--interleave", *words, here.work / "model.int8.onnx")
     assert (code, answer["kind"]) == (2, "usage")
+
+
+# The calls as CUDA's headers declare them, on this process's memory.
+CUDART = """#include <stdlib.h>
+#include <string.h>
+int cudaMalloc(void **to, size_t size) { if (size > 1 << 20) return 2; *to = malloc(size); return 0; }
+int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *stream)
+{ if (stream != (void *)0x7f0000000007 || kind < 1 || kind > 2) return 1; memcpy(to, from, size); return 0; }
+int cudaStreamCreate(void **stream) { *stream = (void *)0x7f0000000007; return 0; }
+int cudaStreamSynchronize(void *stream) { return stream == (void *)0x7f0000000007 ? 0 : 400; }
+"""
+
+
+def test_cuda_s_own_library_by_ctypes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "cudart.c").write_text(CUDART)
+    library = tmp_path / "libcudart.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "cudart.c"], check=True)
+    monkeypatch.setattr(cuda, "import_system", lambda name: None)
+    monkeypatch.setattr(cuda.ctypes.util, "find_library", lambda name: str(library))
+    there = cuda.Cuda()
+    source, result = np.arange(100, dtype=np.float32), np.zeros(100, np.float32)
+    address = there.take(source.nbytes)
+    there.copy(address, source.ctypes.data, source.nbytes, cuda.TO_DEVICE)
+    there.copy(result.ctypes.data, address, source.nbytes, cuda.TO_HOST)
+    there.wait()
+    np.testing.assert_array_equal(result, source)
+    with pytest.raises(AgentError, match="cudaMalloc: out of memory"):
+        there.take(2**21)
+    monkeypatch.setattr(cuda.ctypes.util, "find_library", lambda name: None)
+    monkeypatch.setattr(cuda, "_PLACES", ())
+    with pytest.raises(AgentError, match="no CUDA runtime here"):
+        cuda.Cuda()
 
 
 # ------------------------------------------------------------------------------------ from the host

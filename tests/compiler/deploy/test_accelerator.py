@@ -134,7 +134,7 @@ def test_asked_for_by_name_it_is_the_gpu_or_an_error(here: Place, tmp_path: Path
     assert (code, err) == (0, "")
 
 
-def test_build_engines_over_a_device(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_engines_over_a_device(made: Path, here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", here.around["PATH"])
     with LocalDevice() as device:
         here.jetson.behave(unsupported=["int8"], errors=IMPLEMENTATION)
@@ -152,12 +152,14 @@ def test_build_engines_over_a_device(here: Place, monkeypatch: pytest.MonkeyPatc
         ]
         said: list[str] = []
         here.jetson.behave(unsupported=["digits"], errors=["Unsupported"])
-        paths = [here.folder / name for name in found.built]
+        paths = [made / name for name in found.built]
         source = Path(shutil.copy(EXAMPLES / "digits.onnx", here.folder.parent / "digits.onnx"))
         measured, before = measure_engines(
-            paths, source, BenchOptions(seconds=1, warmup=0.2), device, said.append
+            str(here.folder), paths, source, BenchOptions(seconds=1, warmup=0.2), device, said.append
         )
         assert [m.engine for m in measured] == ["tensorrt"] * 2
+        # The bundle's own engines serve: one file twice, the other once, and the model before.
+        assert sum("--saveEngine" in " ".join(call) for call in here.jetson.calls()) == 4
         assert before is None
         assert "the model before has no time on the GPU" in said[-1]
         (here.jetson.bin / "trtexec").unlink()

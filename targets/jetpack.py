@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from edgec.graph.errors import UsageError, did_you_mean
 
+NO_DLA = "the DLA takes implicit quantisation (a calibration cache) only, Orin Nano has none, TensorRT lost it after 10.7"
+"""Why edgec makes nothing for the deep learning accelerators of Xavier and AGX Orin."""
+
 
 @dataclass(frozen=True)
 class JetPack:

@@ -21,6 +21,7 @@ from edgec.graph.errors import UsageError, did_you_mean
 from edgec.graph.files import read_text, reason
 from edgec.graph.text import shortened
 from edgec.graph.yaml_file import MOST_BYTES, parse_yaml
+from edgec.targets.jetpack import NO_DLA
 from edgec.targets.probe import host_fields
 from edgec.targets.schema import System, Target
 
@@ -68,6 +69,9 @@ def target(name: str) -> Target:
     if name.endswith((".yaml", ".yml")):
         return load_target_file(name)
     known = target_names()
+    if name.endswith("-dla") and name not in known:
+        hint = f"Take its GPU: {name.removesuffix('-dla')}."
+        raise UsageError(f"edgec makes nothing for a DLA ({name})", why=NO_DLA, hint=hint)
     if name not in known:
         hint = f"{did_you_mean(name, known)} `edgec targets list` shows all: {', '.join(known)}."
         raise UsageError(f"unknown target {name!r}", hint=hint)

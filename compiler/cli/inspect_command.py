@@ -233,6 +233,9 @@ def _estimate(
     from edgec.targets.estimator import estimate
 
     described = find_target(name)
+    if described.dialect == "tensorrt" and runtime is None:
+        how = "edgec bench FILE --device ssh://USER@BOARD --engine tensorrt"
+        return {"text": f"not measured: TensorRT chooses its kernels on the board; {how}", "per_node_ms": {}}
     try:
         return estimate(spent, described, runtime=runtime, precision=precision).to_dict()
     except UsageError as error:

@@ -135,7 +135,10 @@ def _device(raw: str) -> str:
 def _engine(raw: str) -> str:
     from edgec.runtime.agent.engines import engine_names
     from edgec.targets.estimator.coefficients import ENGINES
+    from edgec.targets.jetpack import NO_DLA
 
+    if raw.lower() == "dla":
+        raise UsageError("edgec makes nothing for a DLA", why=NO_DLA, hint="Take the GPU: --engine tensorrt.")
     return values.word(raw, tuple(dict.fromkeys([*engine_names(), *ENGINES])))
 
 

@@ -83,8 +83,12 @@ def emit_bytes(
 
         if plan.target.jetpack is None:
             return emit(model, metadata=dict(metadata))
-        # TensorRT reads what its release does, and chooses its kernels for one size.
-        return emit(model, metadata=dict(metadata), opset=jetpack(plan.target.jetpack).opset, batch=1)
+        # TensorRT reads what its release does, and chooses its kernels for one size; half precision is a flag until types are
+        # taken from the file, and constants are wanted as they are.
+        release = jetpack(plan.target.jetpack)
+        half = release.strongly_typed and precision != "fp32"
+        source = widened(model) if precision == "fp16" else model
+        return emit(source, metadata=dict(metadata), opset=release.opset, batch=1, half=half)
     from edgec.compiler.emit import tflite
 
     if recipe.split_unsupported and tflite.unsupported(model):

@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from edgec.compiler.emit.small import shrink
+from edgec.compiler.emit.typed import typed
 from edgec.graph.errors import ModelError
 from edgec.graph.lower_opset import lowered
 from edgec.graph.version import __version__
@@ -20,9 +21,12 @@ def emit(
     metadata: dict[str, str] | None = None,
     opset: int | None = None,
     batch: int | None = None,
+    half: bool = False,
 ) -> bytes:
-    """The file's bytes, checked by onnx. ``metadata`` goes into the model's properties, sorted by key; ``opset`` is the newest
-    that the runtime reads (None: any), and ``batch`` the size that a free batch axis gets (None: it stays free).
+    """The file's bytes, checked by onnx.
+
+    ``metadata`` goes into the model's properties, sorted by key; ``opset`` is the newest that the runtime reads (None: any);
+    ``batch`` the size that a free batch axis gets (None: it stays free); ``half``: with float16 types in the file (`typed`).
 
     Raises ModelError where onnx's checker refuses the graph or it exceeds protobuf's 2 GB, UnsupportedError where the network
     has no form in the older opset.
@@ -37,7 +41,9 @@ def emit(
     if batch is not None:
         fix_batch(proto, batch)
     shrink(proto)
-    if opset is not None:
+    if half:
+        proto = typed(proto)
+    elif opset is not None:
         proto = lowered(proto, opset)
     del proto.metadata_props[:]
     for key, value in sorted((metadata or {}).items()):

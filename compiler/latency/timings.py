@@ -63,9 +63,8 @@ def time_run(plan: Plan, emission: Emission, space: Workspace) -> Timings:
     asked = plan.recipe.formats[0], plan.recipe.precision
     headline = next(one.name for one in emission.files if (one.format, one.precision) == asked)
     if plan.target.dialect == "tensorrt":
-        return Timings(
-            section={"measured": False, "note": not_measured(plan.recipe.precision)}, headline=headline
-        )
+        note = not_measured(plan.recipe.precision)
+        return Timings(section={"measured": False, "note": note}, warnings=(note,), headline=headline)
     if plan.target.name == "host":
         if space.settings.measure:
             return _measured(plan, emission.files, headline, space)

@@ -189,6 +189,12 @@ def check_latency(recipe: Recipe, passes: Sequence[Pass], target: Target) -> Non
     """Raise UsageError for a latency budget on a target of which no latencies are known."""
     from edgec.targets.estimator import latency_table
 
+    if any(map(has_latency, passes)) and target.dialect == "tensorrt":
+        why = "TensorRT chooses and fuses kernels on the board, by timing: no latency of it is known before"
+        hint = (
+            "Take a budget in macs, and measure: edgec bench RUN --device ssh://USER@BOARD --engine tensorrt."
+        )
+        raise UsageError(f"no latency budget for {target.title}", why=why, hint=hint)
     if any(map(has_latency, passes)) and target.name != "host":
         latency_table(target, RUNTIMES[recipe.formats[0]], recipe.precision)
 

@@ -108,7 +108,7 @@ def calibrated_divergence(reference: Array, value: Array) -> Array:
 def _log_probabilities(scores: Array) -> Array:
     wide = scores.astype(np.float64)
     if (wide >= 0).all() and np.allclose(wide.sum(axis=1), 1.0, atol=1e-3):
-        return np.log(wide + TINY)
+        return np.asarray(np.log(wide + TINY))
     shifted = wide - wide.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 

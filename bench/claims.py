@@ -36,7 +36,7 @@ RESNET = DATA / "models" / "resnet20_cifar10.onnx"
 MEANS, STDS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 MEAN, STD = "0.485,0.456,0.406", "0.229,0.224,0.225"
 RIGHT = ("--scale", "1/255", "--mean", MEAN, "--std", STD)
-INT8 = ("--precision", "int8", "--passes", "fold-bn quantize{correct=none}")
+INT8 = ("--precision", "int8", "--passes", "normalise fold quantize{correct=none}")
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,12 @@
 python bench/claims.py [NAME ...]      a table; needs ../shared/data
 
 A headline is green where its words about accuracy are a claim: a tile that is good, or a rate without a word of doubt, while
-nothing stands under 'problems'. Every set-up is a run of the command line, in a process of its own.
+nothing stands under 'problems'.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,27 +25,30 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+import edgec
 from edgec.graph.execute import session
-from edgec.runtime.report import facts, read
+from edgec.runtime.report import facts
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Options = dict[str, Any]
 DATA = Path(os.environ.get("EDGEC_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
 RESNET = DATA / "models" / "resnet20_cifar10.onnx"
 MEANS, STDS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-MEAN, STD = "0.485,0.456,0.406", "0.229,0.224,0.225"
-RIGHT = ("--scale", "1/255", "--mean", MEAN, "--std", STD)
-INT8 = ("--precision", "int8", "--passes", "normalise fold quantize{correct=none}")
+PREPARED: Options = {"scale": "1/255", "mean": tuple(MEANS.tolist()), "std": tuple(STDS.tolist())}
+RIGHT: Options = {"preprocess": PREPARED}
+FLOAT: Options = {"passes": "normalise fold"}
+INT8: Options = {"precision": "int8", "passes": "normalise fold quantize{correct=none}"}
 
 
 @dataclass(frozen=True)
 class Setup:
-    """One set-up: options for a network and data that ``make`` writes into a folder."""
+    """One set-up: arguments of `edgec.compile`, with data that ``make`` writes into a folder."""
 
-    make: Callable[[Path], tuple[Any, ...]]
+    make: Callable[[Path], Options]
     wrong: str
 
 
-def pixels(count: int = 100) -> Array:
+def pixels(count: int = 200) -> Array:
     with np.load(DATA / "cifar10" / "calib.npz") as found:
         return np.asarray(found["x"][:count])
 
@@ -62,25 +63,30 @@ def saved(folder: Path, name: str, **arrays: Array) -> Path:
     return folder / f"{name}.npz"
 
 
-def plain(*options: str, data: Callable[[], Array] = pixels) -> Callable[[Path], tuple[Any, ...]]:
-    return lambda folder: (RESNET, "--data", saved(folder, "d", x=data()), *options, *INT8)
+def plain(preprocess: Options | None = None, data: Callable[[], Array] = pixels) -> Callable[[Path], Options]:
+    return lambda folder: {
+        "model": RESNET,
+        "data": saved(folder, "d", x=data()),
+        "preprocess": preprocess,
+        **FLOAT,
+    }
 
 
-def labels_shifted(folder: Path) -> tuple[Any, ...]:
+def labels_shifted(folder: Path) -> Options:
     x, y = scored()
     data, judged = saved(folder, "d", x=pixels()), saved(folder, "e", x=x, y=(y + 1) % 10)
-    return (RESNET, "--data", data, "--eval", judged, *RIGHT, *INT8)
+    return {"model": RESNET, "data": data, "eval": judged, **RIGHT, **FLOAT}
 
 
-def wrong_split(folder: Path) -> tuple[Any, ...]:
+def wrong_split(folder: Path) -> Options:
     """Judged on the very images that the run was fitted to."""
     x = ((pixels() / 255 - MEANS) / STDS).astype(np.float32).transpose(0, 3, 1, 2)
     y = session(onnx.load(RESNET)).run(None, {"input": x})[0].argmax(1)
     data = saved(folder, "d", x=pixels(), y=y)
-    return (RESNET, "--data", data, "--eval", data, *RIGHT, *INT8)
+    return {"model": RESNET, "data": data, "eval": data, **RIGHT, **FLOAT}
 
 
-def five_outputs(folder: Path) -> tuple[Any, ...]:
+def five_outputs(folder: Path) -> Options:
     """Five outputs, of which the fifth is lost when it is quantised: its numbers are a thousandth of its largest."""
     model = onnx.load(RESNET)
     graph = model.graph
@@ -101,10 +107,10 @@ def five_outputs(folder: Path) -> tuple[Any, ...]:
             onnx.helper.make_tensor_value_info(f"out{number}", onnx.TensorProto.FLOAT, ["batch", 10])
         )
     onnx.save(model, folder / "five.onnx")
-    return (folder / "five.onnx", "--data", saved(folder, "d", x=pixels()), *RIGHT, *INT8)
+    return {"model": folder / "five.onnx", "data": saved(folder, "d", x=pixels()), **RIGHT, **INT8}
 
 
-def head_ruined(folder: Path) -> tuple[Any, ...]:
+def head_ruined(folder: Path) -> Options:
     """A last layer whose weights int8 cannot hold: one is a thousand times the others."""
     model = onnx.load(RESNET)
     last = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul")][-1]
@@ -114,56 +120,59 @@ def head_ruined(folder: Path) -> tuple[Any, ...]:
     values[(slice(None), 0) if axis else (0, slice(None))] += 300.0
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, folder / "ruined.onnx")
-    return (folder / "ruined.onnx", "--data", saved(folder, "d", x=pixels()), *RIGHT, *INT8)
+    return {"model": folder / "ruined.onnx", "data": saved(folder, "d", x=pixels()), **RIGHT, **INT8}
 
 
-def channels_last_array(folder: Path) -> tuple[Any, ...]:
+def channels_last_array(folder: Path) -> Options:
     """Prepared numbers as (N, 32, 3, 32): neither of the layouts, but a reshape away from one."""
     x = (pixels() / 255 - MEANS) / STDS
-    return (RESNET, "--data", saved(folder, "d", x=x.astype(np.float32).reshape(-1, 3, 32, 32)), *INT8)
+    return {
+        "model": RESNET,
+        "data": saved(folder, "d", x=x.astype(np.float32).reshape(-1, 3, 32, 32)),
+        **FLOAT,
+    }
 
 
 SETUPS = {
-    "right": Setup(plain(*RIGHT), "nothing: what a run says that is as it should be"),
+    "right": Setup(plain(PREPARED), "nothing: what a run says that is as it should be"),
     "no scale": Setup(plain(), "--scale, --mean and --std forgotten"),
-    "wrong mean": Setup(plain("--scale", "1/127.5", "--mean", "1"), "prepared for a network of -1 to 1, after ImageNet's"),
-    "BGR": Setup(plain(*RIGHT, "--channels", "bgr"), "blue first"),
+    "wrong mean": Setup(plain({"scale": "1/127.5", "mean": 1}), "prepared for a network of -1 to 1, after ImageNet's"),
+    "BGR": Setup(plain({**PREPARED, "channels": "bgr"}), "blue first"),
     "NHWC array": Setup(channels_last_array, "numbers of an array channels last, taken as channels first"),
     "labels shifted": Setup(labels_shifted, "labels count from one"),
-    "3 images": Setup(plain(*RIGHT, data=lambda: pixels(3)), "3 images"),
-    "all black": Setup(plain(*RIGHT, data=lambda: np.zeros((100, 32, 32, 3), np.uint8)), "100 black images"),
-    "duplicates": Setup(plain(*RIGHT, data=lambda: np.repeat(pixels(4), 25, axis=0)), "4 images, 25 times each"),
+    "3 images": Setup(plain(PREPARED, lambda: pixels(3)), "3 images"),
+    "all black": Setup(plain(PREPARED, lambda: np.zeros((200, 32, 32, 3), np.uint8)), "200 black images"),
+    "duplicates": Setup(plain(PREPARED, lambda: np.repeat(pixels(4), 50, axis=0)), "4 images, 50 times each"),
     "one of five outputs ruined": Setup(five_outputs, "five outputs, one of which int8 cannot hold"),
-    "wrong size": Setup(plain(*RIGHT, data=lambda: pixels()[:, :28, :28]), "images of 28x28 for a network of 32x32"),
+    "wrong size": Setup(plain(PREPARED, lambda: pixels()[:, :28, :28]), "images of 28x28 for a network of 32x32"),
     "wrong split": Setup(wrong_split, "--eval is the calibration data"),
     "head ruined": Setup(head_ruined, "a last layer that int8 cannot hold"),
 }  # fmt: skip
 
 
-def said(name: str, setup: Setup) -> tuple[str, bool, float]:
+def said(setup: Setup) -> tuple[str, bool, float]:
     """(what edgec says, whether it is a green headline, seconds)."""
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        words = [str(one) for one in setup.make(folder)]
-        command = [
-            sys.executable,
-            "-c",
-            "from edgec.compiler.cli import main; main()",
-            "compile",
-            *words,
-            "-o",
-            str(folder / "out"),
-            "--no-bench",
-            "-q",
-            "--threads",
-            "1",
-        ]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        options = {key: value for key, value in setup.make(folder).items() if value is not None}
+        try:
+            report = edgec.compile(
+                options.pop("model"),
+                folder / "out",
+                measure=False,
+                quiet=True,
+                isolated=False,
+                threads=1,
+                **options,
+            )
+        except edgec.EdgecError as error:
+            return (
+                f"exit {error.exit_code}: {' '.join(str(error).split())}",
+                False,
+                time.perf_counter() - begun,
+            )
         seconds = time.perf_counter() - begun
-        if not (folder / "out" / "report.json").is_file():
-            return f"exit {run.returncode}: {' '.join(run.stderr.split())}", False, seconds
-        report = read(folder / "out")
         problems = facts.problems(report)
         tile = next(
             (one for one in facts.changes(report) if one.label not in ("Size", "Multiply-adds", "Latency")),
@@ -181,10 +190,7 @@ def main() -> None:
     print("| set-up | what is wrong | what edgec says | green | s |\n|---|---|---|---|---:|")
     for name in chosen:
         setup = SETUPS[name]
-        try:
-            told, green, seconds = said(name, setup)
-        except json.JSONDecodeError as error:
-            told, green, seconds = f"no report: {error}", False, 0.0
+        told, green, seconds = said(setup)
         print(f"| {name} | {setup.wrong} | {told} | {'yes' if green else 'no'} | {seconds:.0f} |", flush=True)
 
 

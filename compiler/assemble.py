@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.compiler.check.finding import Finding
 from edgec.compiler.emit.artifacts import Emission, Emitted
+from edgec.compiler.evaluate.answers import answers_of
 from edgec.compiler.evaluate.evaluate import Evaluation
 from edgec.compiler.evaluate.gates import GateResult, check_gates, file_gates
 from edgec.compiler.evaluate.layer_table import LayerRow, layer_table
@@ -85,7 +86,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
 
     Nothing is computed here but costs, layers and gates; missing parts stay missing.
     """
-    from edgec.runtime.report.schema import Report
+    from edgec.runtime.report.schema import Answers, Report
 
     plan = facts.plan
     folder = shlex.quote(space.folder.path.resolve().name)
@@ -125,7 +126,10 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
         "peak_rss_mb": max([peak_rss_mb(), *(step.peak_rss_mb for step in facts.steps)]),
     }
     report = Report.model_validate(values)
-    return report.model_copy(update={"headline": _headline(facts, report)})
+    headline = _headline(facts, report)
+    shown = answers_of(plan, facts.emission, facts.evaluation, headline)
+    answers = None if shown is None else Answers.model_validate(shown)
+    return report.model_copy(update={"headline": headline, "answers": answers})
 
 
 def _inputs(model: ir.Model) -> list[dict[str, Any]]:

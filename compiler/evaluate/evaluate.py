@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgec.compiler.emit.artifacts import Emission, Emitted, split_remarks
@@ -11,7 +11,7 @@ from edgec.compiler.evaluate.quality import Tally, judge
 from edgec.compiler.evaluate.tflite_quality import judge_tflite
 from edgec.compiler.face.metric import Judged, Metric
 from edgec.compiler.plan.plan import Plan
-from edgec.compiler.tasks.task import Truth
+from edgec.compiler.tasks.task import TaskTally, Truth
 from edgec.compiler.tasks.truth import truth_of
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DeviceError
@@ -32,10 +32,17 @@ class Evaluation:
     metrics: tuple[Judged, ...] = ()
     """The caller's own, of every file."""
 
+    answers: Mapping[str, TaskTally] = field(default_factory=dict)
+    """How far each sample's answer is from the source's, by stage and by artifact (`key_of`)."""
+
     def of(self, one: Emitted) -> Mapping[str, Any] | None:
         """The artifact's own figures; those of its graph for ONNX, which the same engine runs."""
-        by_graph = self.by_stage.get(STAGES[one.precision]) if one.format == "onnx" else None
-        return self.by_artifact.get(one.name, by_graph)
+        return self.by_artifact.get(one.name) or self.by_stage.get(self.key_of(one))
+
+    @staticmethod
+    def key_of(one: Emitted) -> str:
+        """Under which an artifact was judged: its stage, where the same engine runs the graph, else its name."""
+        return STAGES[one.precision] if one.format == "onnx" else one.name
 
 
 def judge_teacher(plan: Plan, targets: Any, metric: Metric | None) -> None:
@@ -63,25 +70,30 @@ def _figures(plan: Plan, emission: Emission) -> Evaluation:
     cut = split_remarks(emission.models, plan.recipe)
     if data is None:
         return Evaluation({}, {}, cut)
-    by_stage = _stages(plan, emission, data)
+    stages = _stages(plan, emission, data)
+    by_stage = {name: _of_source(one) if name == "teacher" else one.figures() for name, one in stages.items()}
     if cut or not any(one.format == "tflite" for one in emission.files):
-        return Evaluation(by_stage, {}, cut)
+        return Evaluation(by_stage, {}, cut, answers=_answers(stages))
     try:
-        return Evaluation(by_stage, _files(plan, emission, data))
+        files = _files(plan, emission, data)
     except DeviceError as error:
-        return Evaluation(by_stage, {}, (f"TFLite files were not judged: {error}",))
+        remark = f"TFLite files were not judged: {error}"
+        return Evaluation(by_stage, {}, (remark,), answers=_answers(stages))
+    by_artifact = {name: one.figures() for name, one in files.items()}
+    return Evaluation(by_stage, by_artifact, answers=_answers({**stages, **files}))
 
 
-def _stages(plan: Plan, emission: Emission, data: Dataset) -> dict[str, dict[str, Any]]:
+def _answers(tallies: Mapping[str, Tally]) -> dict[str, TaskTally]:
+    return {name: one.answers for name, one in tallies.items() if one.answers is not None}
+
+
+def _stages(plan: Plan, emission: Emission, data: Dataset) -> dict[str, Tally]:
     named = {
         "float" if precision == "fp32" else precision: model for precision, model in emission.models.items()
     }
-    tallies = judge(
+    return judge(
         plan.model, named, data, threads=plan.recipe.threads, task=plan.task, truth=_truth(plan, data)
     )
-    return {
-        name: _of_source(tally) if name == "teacher" else tally.figures() for name, tally in tallies.items()
-    }
 
 
 def _of_source(tally: Tally) -> dict[str, Any]:
@@ -92,8 +104,8 @@ def _of_source(tally: Tally) -> dict[str, Any]:
     return {**found, "measures": tuple({**one, **bare} for one in measures)}
 
 
-def _files(plan: Plan, emission: Emission, data: Dataset) -> dict[str, dict[str, Any]]:
-    tallies = judge_tflite(
+def _files(plan: Plan, emission: Emission, data: Dataset) -> dict[str, Tally]:
+    return judge_tflite(
         plan.model,
         emission.files,
         data,
@@ -102,7 +114,6 @@ def _files(plan: Plan, emission: Emission, data: Dataset) -> dict[str, dict[str,
         task=plan.task,
         truth=_truth(plan, data),
     )
-    return {name: tally.figures() for name, tally in tallies.items()}
 
 
 def _truth(plan: Plan, data: Dataset) -> Truth | None:

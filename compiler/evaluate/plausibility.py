@@ -14,6 +14,7 @@ preparation can make more of them, so there the gain must be `TIMES`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ TIMES = 1.5
 MOST_SCORES = 50_000
 LABELLED = 200
 """Labelled samples that the source model's own answers are compared with."""
+COMPARED = 2000
+"""Samples of the calibration and of the evaluation data that are compared with each other."""
 MANY = 0.1
 """Share of the samples that are flat, or copies of others, from which the data is in doubt."""
 ONE_ANSWER = 0.95
@@ -79,7 +82,26 @@ def doubts_of(plan: Plan) -> tuple[Doubt, ...]:
     """Doubts about the calibration data of a run, or else about what it is judged on, and about labels where there are some."""
     threads = plan.recipe.threads
     found = doubts_about(plan.model, plan.data if plan.data is not None else plan.evaluation, threads)
-    return (*found, *doubts_about_labels(plan.model, plan.evaluation, plan.label_offset, threads))
+    labels = doubts_about_labels(plan.model, plan.evaluation, plan.label_offset, threads)
+    return (*found, *about_split(plan.data, plan.evaluation), *labels)
+
+
+def about_split(data: Dataset | None, evaluation: Dataset | None) -> Iterator[Doubt]:
+    """Evaluation data that the passes are fitted to: what it says of other inputs is little."""
+    if data is None or evaluation is None or data.is_random or evaluation.is_random:
+        return
+    known = {_identity(data, index) for index in data.indices[:COMPARED]}
+    looked = evaluation.indices[:COMPARED]
+    shared = sum(_identity(evaluation, index) in known for index in looked)
+    if shared > MANY * len(looked):
+        what = f"{shared} of {len(looked)} evaluation inputs looked at are among those that the passes are fitted to"
+        yield Doubt(f"{what}: the figures say little of unseen ones")
+
+
+def _identity(data: Dataset, index: int) -> bytes:
+    digest = hashlib.sha256()
+    data.source.update_hash(digest, [index])
+    return digest.digest()
 
 
 def doubts_about(model: ir.Model, data: Dataset | None, threads: int) -> tuple[Doubt, ...]:

@@ -440,6 +440,35 @@ class DataInfo(Part):
     eval_fingerprint: str | None = None
 
 
+class Answer(Part):
+    """What both networks answered to one sample (`compiler.tasks`), in pixels of the source's input.
+
+    classification ``class score`` · multi-label ``labels scores`` · detection ``boxes scores classes`` (corners x1, y1, x2, y2) ·
+    segmentation ``mask`` (``size`` and ``runs`` of class and pixels, row by row) · keypoints ``keypoints`` (x, y, height) ·
+    regression ``numbers``.
+    """
+
+    index: int
+    name: str = ""
+    """The sample's file, where it has one of its own."""
+    why: Literal["worst", "changed", "typical"]
+    error: Figure = None
+    changed: bool = False
+    before: Options = {}
+    after: Options = {}
+    picture: str = ""
+    """The input as a small JPEG in a ``data:`` address; empty where it is no picture."""
+
+
+class Answers(Part):
+    """A few samples with the answers of the source and of ``file``, the headline's; ``size``: the input's height and width."""
+
+    task: str
+    file: str
+    size: tuple[int, int] | None = None
+    samples: tuple[Answer, ...] = ()
+
+
 class Report(Part):
     """All figures of one run."""
 
@@ -457,6 +486,7 @@ class Report(Part):
     """Path of the artifact that the headline speaks of: the one that a latency budget is for, else the fastest of the smallest
     precision. None where the run has no artifact, and in reports of edgec 0.1: there the page picks the fastest.
     """
+    answers: Answers | None = None
     passes: tuple[PassRun, ...] = ()
     gates: tuple[Gate, ...] = ()
     latency: LatencySection | None = None

@@ -12,7 +12,7 @@ from onnx import TensorProto
 from edgec.compiler.check.finding import Rule
 from edgec.compiler.check.forks import branch_of
 from edgec.compiler.check.onnx_view import DEQUANTIZE, LAYERS, QUANTIZE, OnnxView, attribute, label
-from edgec.compiler.check.pairs import layers_on_codes, pair_of, same_scale, weight_of
+from edgec.compiler.check.pairs import Pair, layers_on_codes, pair_of, same_scale, weight_of
 from edgec.compiler.check.tensorrt_codes import Found, TensorrtView
 
 _NEVER = frozenset(
@@ -42,7 +42,7 @@ def _residual(view: TensorrtView) -> Found:
         found = branch_of(view.file, node)
         if found is None:
             continue
-        inputs = [pair_of(view.file, name) for name in node.input]
+        inputs = [_pair_before(view.file, name) for name in node.input]
         if inputs[found.branch] is not None:
             text = "a pair between the branch's last layer and this Add: they are two kernels instead of one"
             yield "warning", label(node), text
@@ -52,6 +52,12 @@ def _residual(view: TensorrtView) -> Found:
                 label(node),
                 "its skip has no pair: the layer before it cannot take the Add into its kernel",
             )
+
+
+def _pair_before(file: OnnxView, name: str) -> Pair | None:
+    """The pair that makes a tensor, in front of a Pad or not."""
+    maker = file.makers.get(name)
+    return pair_of(file, maker.input[0] if maker is not None and maker.op_type == "Pad" else name)
 
 
 def _concat(view: TensorrtView) -> Found:

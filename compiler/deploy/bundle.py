@@ -285,7 +285,7 @@ def _fill(
     preprocess = recipe.preprocess.build()
     if report.resolution is not None:
         preprocess = preprocess.at(report.resolution.source, report.resolution.size)
-    bundle = {
+    bundle: dict[str, Any] = {
         "edgec": __version__,
         "target": target.name,
         "model": report.model.name,
@@ -306,6 +306,8 @@ def _fill(
             for artifact in chosen
         ],
     }
+    if report.resolution is not None:
+        bundle["resolution"] = report.resolution.sizes
     (part / BUNDLE_JSON).write_text(json.dumps(bundle, indent=1) + "\n", encoding="utf-8")
     text = (templates / "README.md.in").read_text(encoding="utf-8")
     (part / "README.md").write_text(_readme(text, bundle, target, wheels, options), encoding="utf-8")

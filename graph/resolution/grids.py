@@ -58,6 +58,33 @@ def regrown(walk: Walk, node: ir.Node, array: Array, axes: Sequence[Axis]) -> Ar
     return _assembled([values for values, _ in made], counts, over).astype(array.dtype)
 
 
+def in_pictures(walk: Walk, node: ir.Node, array: Array, axes: Sequence[Axis]) -> Array | None:
+    """A factor of rows of places that is the picture's own size, or one over it, at the other size; None for any other.
+
+    Boxes in pixels become shares of the picture, or the other way round, by it. Raises SizeError where a number is both sides.
+    """
+    rows = any(len({one.side for one in run} - {""}) == 2 for axis in axes for run in axis.runs)
+    if node.op_type not in ("Mul", "Div") or not rows or array.dtype.kind != "f":
+        return None
+    (old_h, new_h), (old_w, new_w) = walk.side("h"), walk.side("w")
+    flat = array.astype(np.float64).ravel()
+    sides = [(old_w, new_w), (old_h, new_h)]
+    if not all(any(_is_side(value, old) for old, _ in sides) for value in flat):
+        return None
+    if old_w == old_h and new_w != new_h and flat.size not in (2, 4):
+        raise refused(node, f"it holds the picture's size, {old_w}, and of which side is not known")
+    made = []
+    for i, value in enumerate(flat):
+        preferred = sides if i % 2 == 0 else sides[::-1]  # x, y, width, height
+        old, new = next(pair for pair in preferred if _is_side(value, pair[0]))
+        made.append(value * new / old if value > 1 else value * old / new)
+    return np.asarray(made).reshape(array.shape).astype(array.dtype)
+
+
+def _is_side(value: float, side: int) -> bool:
+    return math.isclose(value, side, rel_tol=1e-6) or math.isclose(value * side, 1, rel_tol=1e-6)
+
+
 def _assembled(made: Sequence[Array], counts: Sequence[int], over: Sequence[int]) -> Array:
     """Blocks in the order of `itertools.product`, joined along the axes ``over``, the last first."""
     parts = list(made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgec.graph.resolution.axes import Axes, Axis, fixed, refused
-from edgec.graph.resolution.grids import regrown
+from edgec.graph.resolution.grids import in_pictures, regrown
 from edgec.graph.resolution.trace import Rule, Walk, integers
 from edgec.graph.views import attribute, constant, is_constant
 
@@ -72,6 +72,8 @@ def _broadcast(walk: Walk, node: ir.Node) -> None:
         axes = (*(Axis.of(fixed(1)),) * (rank - len(axes)), *axes)
         fitting = axes[rank - array.ndim :]
         new = regrown(walk, node, array, fitting)
+        if new is None:
+            new = in_pictures(walk, node, array, axes)
         if new is not None:
             walk.edit(node, index, new)
         grown = zip(fitting, array.shape, strict=True)

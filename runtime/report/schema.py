@@ -422,6 +422,11 @@ class Resolution(Part):
     points: tuple[SizePoint, ...] = ()
     """What ``--resolution auto`` compared."""
 
+    @property
+    def sizes(self) -> dict[str, list[int]]:
+        """For a bundle: boxes in pixels are pixels of ``size``, and were pixels of ``source``."""
+        return {"source": list(self.source), "size": list(self.size)}
+
 
 class DataInfo(Part):
     """The calibration data (``random``: noise that was asked for), and the evaluation data if any."""

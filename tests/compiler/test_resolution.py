@@ -27,7 +27,7 @@ from tests.graph.test_data_sizes import scene
 
 NET = (
     "net (float[N,3,32,32] x) => (float[N,10] y) "
-    "<float[16,3,3,3] w1, float[16] b1, float[32,16,3,3] w2, float[32] b2, float[32,32,3,3] w3, float[10,32] g>"
+    "<float[8,3,3,3] w1, float[8] b1, float[16,8,3,3] w2, float[16] b2, float[16,16,3,3] w3, float[10,16] g>"
     "{ t = Conv<pads=[1,1,1,1]>(x, w1, b1)  r = Relu(t)  u = Conv<pads=[1,1,1,1], strides=[2,2]>(r, w2, b2)  s = Relu(u)"
     "  v = Conv<pads=[1,1,1,1], strides=[2,2]>(s, w3) z = Relu(v) "
     "  p = GlobalAveragePool(z)  f = Flatten(p)  y = Gemm<transB=1>(f, g) }"
@@ -177,6 +177,20 @@ def test_by_itself_it_meets_the_budget_and_is_never_worse(here: Path, tmp_path: 
     assert size_of(load(tmp_path / "auto" / "model.onnx")) == tuple(found["resolution"]["size"])
 
 
+def test_a_latency_budget_is_priced_by_the_targets_own_model(here: Path, tmp_path: Path) -> None:
+    compiled(here, tmp_path / "run", resolution="auto", budget="latency=60%", target="rpi4")
+    found = json.loads((tmp_path / "run" / "report.json").read_text())
+    points = [one for one in found["resolution"]["points"] if one["alone"] is not None]
+    areas = [one["size"][0] ** 2 / 32**2 for one in points]
+    assert any(abs(one["share"] - area) > 0.02 for one, area in zip(points, areas, strict=True))
+    assert [one["share"] for one in points] == sorted((one["share"] for one in points), reverse=True)
+    kept = next(one for one in points if one["size"] == [32, 32])
+    chosen = next(one for one in points if one["size"] == found["resolution"]["size"])
+    assert chosen["loss"] <= kept["loss"]
+    assert found["gates"][0]["passed"]
+
+
+@pytest.mark.slow
 def test_kept_it_is_the_same_file_as_without(
     here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +218,7 @@ def test_a_network_that_has_one_size_only_keeps_it(here: Path, tmp_path: Path) -
     found = json.loads((tmp_path / "b" / "report.json").read_text())
     assert found["resolution"] is None
     assert any(
-        "keeps its size" in line and "a flattened map: 32 x 8 x 8" in line for line in found["warnings"]
+        "keeps its size" in line and "a flattened map: 16 x 8 x 8" in line for line in found["warnings"]
     )
 
 

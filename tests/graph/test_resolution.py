@@ -13,7 +13,7 @@ from edgec.graph.execute import Executor
 from edgec.graph.resolution.axes import SizeError
 from edgec.graph.resolution.resize import legality, resized, size_of, total_stride, why_not
 from edgec.graph.resolution.restore import output_axes, same_places
-from edgec.graph.views import add_initializer
+from edgec.graph.views import add_initializer, constant
 from tests.graph.conftest import build
 
 Make = Callable[[int], ir.Model]
@@ -145,6 +145,12 @@ LEGAL: dict[str, Make] = {
     "strides": net(ROWS + "y = Mul (t, grid)", "N,{r},4", "float[1,{r},1] grid", lambda s: {"grid": strides(s)}),
     "strides in shares": net(ROWS + "y = Mul (t, grid)", "N,{r},4", "float[1,{r},1] grid", lambda s: {"grid": strides(s, 1 / s)}),
     "anchors in shares": net(ROWS + "y = Add (t, grid)", "N,{r},4", "float[1,{r},4] grid", lambda s: {"grid": boxes(s)}),
+    "pixels made shares": net(
+        ROWS + "y = Div (t, grid)", "N,{r},4", "float[4] grid", lambda s: {"grid": np.full(4, s, np.float32)}
+    ),
+    "shares by a factor": net(
+        ROWS + "y = Mul (t, grid)", "N,{r},4", "float[1] grid", lambda s: {"grid": np.full(1, 1 / s, np.float32)}
+    ),
     "coordinates from end to end": net(
         "y = Mul (b, grid)", "N,4,{q},{q}", "float[1,1,1,{q}] grid",
         lambda s: {"grid": np.linspace(-1, 1, s // 4, dtype=np.float32).reshape(1, 1, 1, -1)},
@@ -180,6 +186,14 @@ def test_sides_follow_each_its_own() -> None:
     made = resized(LEGAL["a pool as large as the map"](32), (16, 24))
     pool = next(node for node in made.graph if node.op_type == "AveragePool")
     assert pool.attributes["kernel_shape"].value == (4, 6)
+
+
+def test_a_number_that_may_be_either_side_is_refused() -> None:
+    make = LEGAL["shares by a factor"]
+    assert "of which side is not known" in str(why_not(make(32), (16, 24)))
+    pixels = resized(LEGAL["pixels made shares"](32), (16, 24))
+    div = next(node for node in pixels.graph if node.op_type == "Div")
+    assert constant(div.inputs[1]).tolist() == [24, 16, 24, 16]
 
 
 def test_the_source_stays_as_it_is() -> None:

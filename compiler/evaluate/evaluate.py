@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgec.compiler.emit.artifacts import Emission, Emitted, split_remarks
 from edgec.compiler.evaluate.quality import Tally, judge
+from edgec.compiler.evaluate.samples import Samples, Watched, classes, strip
 from edgec.compiler.evaluate.tflite_quality import judge_tflite
 from edgec.compiler.face.metric import Judged, Metric
 from edgec.compiler.plan.plan import Plan
@@ -16,6 +17,9 @@ from edgec.compiler.tasks.truth import truth_of
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DeviceError
 from edgec.passes.base import Progress
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 STAGES = {"fp32": "float", "fp16": "fp16", "int8": "int8"}
 
@@ -31,6 +35,8 @@ class Evaluation:
     remarks: tuple[str, ...] = ()
     metrics: tuple[Judged, ...] = ()
     """The caller's own, of every file."""
+    samples: Samples | None = None
+    """Inputs to look at, and the table of classes, of the last precision."""
 
     def of(self, one: Emitted) -> Mapping[str, Any] | None:
         """The artifact's own figures; those of its graph for ONNX, which the same engine runs."""
@@ -63,25 +69,31 @@ def _figures(plan: Plan, emission: Emission) -> Evaluation:
     cut = split_remarks(emission.models, plan.recipe)
     if data is None:
         return Evaluation({}, {}, cut)
-    by_stage = _stages(plan, emission, data)
-    if cut or not any(one.format == "tflite" for one in emission.files):
-        return Evaluation(by_stage, {}, cut)
-    try:
-        return Evaluation(by_stage, _files(plan, emission, data))
-    except DeviceError as error:
-        return Evaluation(by_stage, {}, (f"TFLite files were not judged: {error}",))
-
-
-def _stages(plan: Plan, emission: Emission, data: Dataset) -> dict[str, dict[str, Any]]:
-    named = {
-        "float" if precision == "fp32" else precision: model for precision, model in emission.models.items()
-    }
+    named = {STAGES[precision]: model for precision, model in emission.models.items()}
+    watched, truth = Watched.of(plan.task, named), truth_for(plan, data)
     tallies = judge(
-        plan.model, named, data, threads=plan.recipe.threads, task=plan.task, truth=_truth(plan, data)
+        plan.model, named, data, threads=plan.recipe.threads, task=plan.task, truth=truth, watch=watched
     )
-    return {
+    by_stage = {
         name: _of_source(tally) if name == "teacher" else tally.figures() for name, tally in tallies.items()
     }
+    seen = _samples(plan, watched.with_errors(tallies[watched.stage].answers), named, data, truth)
+    found = Evaluation(by_stage, {}, cut, samples=seen)
+    if cut or not any(one.format == "tflite" for one in emission.files):
+        return found
+    try:
+        return replace(found, by_artifact=_files(plan, emission, data))
+    except DeviceError as error:
+        return replace(found, remarks=(f"TFLite files were not judged: {error}",))
+
+
+def _samples(
+    plan: Plan, watched: Watched, models: Mapping[str, ir.Model], data: Dataset, truth: Truth | None
+) -> Samples:
+    names, made, settings = plan.told.labels, models[watched.stage], plan.recipe.preprocess.build()
+    right = truth if watched.after else None
+    shown = None if data.is_random else strip(watched, plan.model, made, data, settings, names, right)
+    return Samples(watched.stage, shown, classes(watched, right, names))
 
 
 def _of_source(tally: Tally) -> dict[str, Any]:
@@ -100,12 +112,12 @@ def _files(plan: Plan, emission: Emission, data: Dataset) -> dict[str, dict[str,
         like=emission.models["fp32"],
         threads=plan.recipe.threads,
         task=plan.task,
-        truth=_truth(plan, data),
+        truth=truth_for(plan, data),
     )
     return {name: tally.figures() for name, tally in tallies.items()}
 
 
-def _truth(plan: Plan, data: Dataset) -> Truth | None:
+def truth_for(plan: Plan, data: Dataset) -> Truth | None:
     """What is right for ``data``: known of the evaluation data, and of calibration data that came with classes."""
     if data is plan.evaluation:
         return plan.truth

@@ -29,7 +29,7 @@ SIDE = 160
 """Pixels of a picture's longer side in the report."""
 MOST_BOXES = 60
 """Of one picture, the best, in the report."""
-MOST_CONFUSED = 20
+MOST_CONFUSED = 10
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ Answer = Mapping[str, Any]
 NOTHING = Markup("")
 SHOWN = 3
 """Boxes, labels or numbers of one answer that are named in words."""
+MOST_PIXELS = 1 << 16
+"""Of a mask: it is drawn row by row."""
 COLOURS = 6
 """Colours of classes in the page's style."""
 
@@ -49,13 +51,7 @@ def drawn(answer: Answer, scene: Scene) -> Drawn:
         if key in answer:
             try:
                 return draw(answer, scene)
-            except (
-                TypeError,
-                ValueError,
-                KeyError,
-                IndexError,
-                OverflowError,
-            ):  # report.json may come from anybody
+            except (TypeError, ValueError, LookupError, ArithmeticError):  # report.json may come from anybody
                 return Drawn("?")
     return Drawn("")
 
@@ -97,6 +93,8 @@ def boxes(answer: Answer, scene: Scene) -> Drawn:
 def mask(answer: Answer, scene: Scene) -> Drawn:
     """``{"mask": {"size": [rows, columns], "runs": [[class, pixels], ...]}}``: row by row; class 0 is not painted."""
     rows, columns = (int(side) for side in answer["mask"]["size"])
+    if not 0 < rows * columns <= MOST_PIXELS or columns < 1:
+        raise ValueError("not the size of a mask")
     across, down = scene.width / columns, scene.height / rows
     shapes, place, seen = Markup(""), 0, {}
     for label, length in answer["mask"]["runs"]:

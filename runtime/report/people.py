@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -32,11 +32,8 @@ class Shown:
     over_before: Markup
     over_after: Markup
     error: str
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether something lies over the picture, so that it is shown twice."""
-        return bool(self.one.picture and (self.over_before or self.over_after))
+    is_drawn: bool = False
+    """Answers lie over pictures in this group, so that each is shown twice."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +74,11 @@ def groups_of(report: Report) -> tuple[Group, ...]:
     for why, title, words in _KINDS:
         inputs = tuple(_shown(one, *scenes) for one in report.strip.inputs if one.why == why)
         found += [Group(title, words, inputs)] if inputs else []
+    if any(one.over_before or one.over_after for group in found for one in group.inputs):
+        twice = [
+            tuple(replace(one, is_drawn=bool(one.one.picture)) for one in group.inputs) for group in found
+        ]
+        found = [replace(group, inputs=inputs) for group, inputs in zip(found, twice, strict=True)]
     return tuple(found)
 
 

@@ -64,11 +64,8 @@ class Watched:
         if isinstance(self.task, Classification):
             self.before += self.task.scores(source).argmax(axis=1).tolist()
             self.after += self.task.scores(made).argmax(axis=1).tolist()
-        elif self.task is None and all(
-            one.shape == two.shape and one.ndim for one, two in zip(source, made, strict=True)
-        ):
-            if len({len(one) for one in source}) == 1:
-                self.errors += _relative(source, made)
+        elif self.task is None and _by_sample(source, made):
+            self.errors += _relative(source, made)
 
     def with_errors(self, answers: TaskTally | None) -> Watched:
         """With the errors that the task's own comparison found, sample by sample."""
@@ -90,6 +87,12 @@ _ERRORS: Mapping[str, str] = {
     "segmentation": "share of the picture that is painted otherwise",
 }
 _OTHERWISE = "distance to the original's answer, in the task's terms"
+
+
+def _by_sample(source: Sequence[Array], made: Sequence[Array]) -> bool:
+    """Whether every output has the samples on its first axis, and both networks' are alike."""
+    alike = all(one.ndim and one.shape == two.shape for one, two in zip(source, made, strict=True))
+    return alike and len({len(one) for one in source}) == 1
 
 
 def _relative(source: Sequence[Array], made: Sequence[Array]) -> list[float]:
@@ -171,9 +174,7 @@ def choose(errors: Sequence[float], changed: Sequence[bool]) -> list[tuple[int, 
     return [(index, why) for group, why in groups for index in group]
 
 
-def classes(
-    watched: Watched, labels: Array | None, offset: int, names: Sequence[str]
-) -> dict[str, Any] | None:
+def classes(watched: Watched, labels: Any, names: Sequence[str]) -> dict[str, Any] | None:
     """The table of classes of report.json but for its artifact; None without labels, or where the network names no classes."""
     if labels is None or len(labels) != len(watched.after):
         return None

@@ -96,7 +96,8 @@ def mask(answer: Answer, scene: Scene) -> Drawn:
     if not 0 < rows * columns <= MOST_PIXELS or columns < 1:
         raise ValueError("not the size of a mask")
     across, down = scene.width / columns, scene.height / rows
-    shapes, place, seen = Markup(""), 0, {}
+    shapes, place = NOTHING, 0
+    seen: dict[Any, int] = {}
     for label, length in answer["mask"]["runs"]:
         seen[label] = seen.get(label, 0) + int(length)
         for row, start, stop in _rows(place, int(length), columns, rows) if label else ():

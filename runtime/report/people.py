@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from edgec.runtime.report import accuracy, facts
 from edgec.runtime.report.drawings import Scene, drawn, overlay
-from edgec.runtime.report.schema import Answered, ClassRow, Quality, Report
+from edgec.runtime.report.schema import Answered, ClassRow, ModelInput, Quality, Report
 
 _KINDS = (
     ("changed", "Answer changed", "These answers are others than the original's, the furthest off first."),
@@ -82,11 +82,10 @@ def groups_of(report: Report) -> tuple[Group, ...]:
     return tuple(found)
 
 
-def _scene(report: Report, inputs: Sequence[object]) -> Scene:
+def _scene(report: Report, inputs: Sequence[ModelInput]) -> Scene:
     for one in inputs:
-        shape, last = getattr(one, "shape", ()), getattr(one, "channels_last", False)
-        if len(shape) == 3:
-            height, width = (shape[0], shape[1]) if last else (shape[1], shape[2])
+        if len(one.shape) == 3:
+            height, width = one.shape[:2] if one.channels_last else one.shape[1:]
             return Scene(max(1, height), max(1, width), report.model.labels)
     return Scene(1, 1, report.model.labels)
 

@@ -70,6 +70,7 @@ def compile(  # noqa: A001
     metric: str | Callable[..., Any] | None = None,
     preprocess: PreprocessOptions | None = None,
     target: PathLike | Target = "host",
+    jetpack: str | None = None,
     budget: str | None = None,
     resolution: str | int | tuple[int, int] = "keep",
     precision: Precision = "fp32",
@@ -110,6 +111,7 @@ def compile(  # noqa: A001  (the verb of the product)
     metric: str | Callable[..., Any] | None = None,
     preprocess: PreprocessOptions | None = None,
     target: PathLike | Target = "host",
+    jetpack: str | None = None,
     budget: str | None = None,
     resolution: str | int | tuple[int, int] = "keep",
     precision: Precision = "fp32",
@@ -149,7 +151,8 @@ def compile(  # noqa: A001  (the verb of the product)
     TypeError too; gates that fail are in the report (``report.passed``).
     """
     values: dict[str, Any] = {
-        "task": task, "target": target, "budget": budget, "resolution": resolution, "precision": precision, "formats": formats,
+        "task": task, "target": target, "jetpack": jetpack, "budget": budget, "resolution": resolution,
+        "precision": precision, "formats": formats,
         "passes": passes, "seed": seed, "io_layout": io_layout, "batch": batch, "split_unsupported": split_unsupported,
         "keep_quantized": keep_quantized,
     }  # fmt: skip

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.compiler.check.finding import Finding
 from edgec.compiler.emit.artifacts import Emission, Emitted
-from edgec.compiler.evaluate.answers import answers_of
-from edgec.compiler.evaluate.evaluate import Evaluation
+from edgec.compiler.evaluate.along import quality_along
+from edgec.compiler.evaluate.evaluate import STAGES, Evaluation
 from edgec.compiler.evaluate.gates import GateResult, check_gates, file_gates
 from edgec.compiler.evaluate.layer_table import LayerRow, layer_table
 from edgec.compiler.evaluate.plausibility import Doubt
@@ -86,7 +86,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
 
     Nothing is computed here but costs, layers and gates; missing parts stay missing.
     """
-    from edgec.runtime.report.schema import Answers, Report
+    from edgec.runtime.report.schema import Report
 
     plan = facts.plan
     folder = shlex.quote(space.folder.path.resolve().name)
@@ -110,7 +110,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
         "quality": dict(facts.evaluation.by_stage),
         "metrics": [asdict(one) for one in facts.evaluation.metrics],
         "artifacts": [_artifact(facts, one) for one in facts.emission.files],
-        "passes": [_pass(step) for step in facts.steps],
+        "passes": _passes(facts),
         "gates": [asdict(gate) for gate in facts.gates()],
         "latency": facts.timings.section,
         "layers": [_layer(row, facts.timings) for row in facts.layers()],
@@ -127,9 +127,19 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
     }
     report = Report.model_validate(values)
     headline = _headline(facts, report)
-    shown = answers_of(plan, facts.emission, facts.evaluation, headline)
-    answers = None if shown is None else Answers.model_validate(shown)
-    return report.model_copy(update={"headline": headline, "answers": answers})
+    named = {"headline": headline, **_samples(facts, headline)}
+    return Report.model_validate({**report.model_dump(by_alias=True), **named})
+
+
+def _samples(facts: RunFacts, headline: str | None) -> dict[str, Any]:
+    """The strip and the table of classes: of the headline's artifact, or of the first of the precision that was looked at."""
+    samples = facts.evaluation.samples
+    if samples is None:
+        return {}
+    fitting = [one.name for one in facts.emission.files if STAGES[one.precision] == samples.stage]
+    name = headline if headline in fitting else next(iter(fitting), None)
+    parts = {"strip": samples.strip, "classes": samples.classes}
+    return {key: {**part, "artifact": name} for key, part in parts.items() if part is not None and name}
 
 
 def _inputs(model: ir.Model) -> list[dict[str, Any]]:
@@ -175,6 +185,11 @@ def _artifact(facts: RunFacts, one: Emitted) -> dict[str, Any]:
         "quality": quality,
         "latency": facts.timings.artifacts.get(one.name),
     }
+
+
+def _passes(facts: RunFacts) -> list[dict[str, Any]]:
+    quality = quality_along(facts.plan, facts.steps)
+    return [{**_pass(step), "quality": quality.get(index)} for index, step in enumerate(facts.steps)]
 
 
 def _pass(step: Step) -> dict[str, Any]:

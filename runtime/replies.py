@@ -254,15 +254,27 @@ class Tested(Part):
     samples: Count | None = None
 
 
+class TestedPicture(Part):
+    """Whether a PNG becomes the same input there as at compile time."""
+
+    passed: bool
+    skipped: bool
+    result: Text
+
+
 class SelfTest(Part):
     """What ``selftest.py --json`` prints."""
 
     artifacts: Annotated[tuple[Tested, ...], Field(max_length=1024)]
+    picture: TestedPicture | None = None
+    """None where the network takes no picture."""
 
     @property
     def passed(self) -> bool:
-        """Whether every artifact that can run there agrees, and one does."""
-        return all(one.passed for one in self.artifacts) and not all(one.skipped for one in self.artifacts)
+        """Whether every artifact that can run there agrees, one does, and a picture becomes the same input."""
+        same_input = self.picture is None or self.picture.passed
+        agree = all(one.passed for one in self.artifacts) and not all(one.skipped for one in self.artifacts)
+        return agree and same_input
 
 
 class _Head(Part):

@@ -108,12 +108,13 @@ def _check(artifacts: tuple[Path, ...], values: dict[str, Any]) -> None:
 
 
 def _files(given: Path) -> list[Path]:
-    """A file as it is; of a run folder its artifacts, as its report has them."""
+    """A file as it is; of a run folder its artifacts, the one that its headline speaks of first."""
     if given.is_dir():
         from edgec.compiler.deploy.bundle import artifact_file
         from edgec.runtime.report import read
 
-        found = read(given).artifacts
+        report = read(given)
+        found = sorted(report.artifacts, key=lambda artifact: artifact.path != report.headline)
         if not found:
             raise DataError("the run has no artifacts", where=str(given))
         for artifact in found:

@@ -109,6 +109,8 @@ def _print_deployed(deployed: Deployed, run: Path) -> None:
     for tested in deployed.selftest.artifacts:
         on = " on the GPU" if tested.accelerated else ""
         echo(f"self-test {tested.artifact}{on}: {tested.result}")
+    if deployed.selftest.picture is not None:
+        echo(f"self-test of a picture: {deployed.selftest.picture.result}")
     print_measurements(deployed.measurements)
     echo(f"the latencies are in {run / 'report.html'} now")
     echo(f"use it there: cd {shlex.quote(deployed.folder)} && .venv/bin/python run.py picture.jpg")

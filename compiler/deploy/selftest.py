@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgec.compiler.deploy.picture import PICTURE, save_picture
 from edgec.compiler.plan.recipe import Recipe
-from edgec.graph.data import noise, open_data
+from edgec.graph.data import Dataset, noise, open_data
 from edgec.graph.disk import write_whole
 from edgec.graph.errors import DataError
 from edgec.graph.npz import npz_bytes
@@ -52,7 +53,8 @@ def record(
 
     Their inputs are the report's; where it has none (edgec 0.1), they are taken for pictures channels first, of the artifacts'
     shapes. The samples are the recipe's calibration samples where they can be read, else seeded noise. Raises DataError
-    where an artifact lacks an input of the report.
+    where an artifact lacks an input of the report. Where the network takes a picture, one more sample comes from a PNG beside
+    ``save``, which the device prepares itself.
     """
     arrays: dict[str, Array] = {}
     facts: dict[str, Mapping[str, Any]] = {}
@@ -67,7 +69,14 @@ def record(
             specs = specs or _assumed(told, axes, path, recipe)
             _check(specs, told, path)
             if not found:
-                found, source = _samples(specs, source_specs or specs, recipe, samples)
+                found, source, data = _samples(specs, source_specs or specs, recipe, samples)
+                preprocess = recipe.preprocess.build()
+                seen = save_picture(save.with_name(PICTURE), specs, source_specs or specs, preprocess, data)
+                arrays |= {f"{PICTURE}/{name}": array[0] for name, array in seen.items()}
+                found = {
+                    name: np.concatenate([array, seen[name]]) if seen else array
+                    for name, array in found.items()
+                }
             feeds = {}
             for name, shape, dtype in told.inputs:
                 feeds[name] = _placed(found[name], shape, axes.get(name), told.quantised.get(name), dtype)
@@ -131,18 +140,21 @@ def _assumed(told: Outputs, axes: Axes, path: Path, recipe: Recipe) -> tuple[Inp
 
 def _samples(
     specs: tuple[InputSpec, ...], source: tuple[InputSpec, ...], recipe: Recipe, count: int
-) -> tuple[dict[str, Array], str]:
-    """``count`` samples by input, as the artifacts take them, and what they are; ``source``: what the source model takes."""
+) -> tuple[dict[str, Array], str, Dataset | None]:
+    """``count`` samples by input, as the artifacts take them, what they are, and where they are from, if from data.
+
+    ``source``: what the source model takes.
+    """
     if recipe.data is not None and recipe.data.path != "random" and Path(recipe.data.path).exists():
         try:
             preprocess = recipe.preprocess.build()
             data = open_data(recipe.data.path, source, preprocess, samples=count, skip_bad=True).at(specs)
-            return next(iter(data.batches(len(data)))), f"{len(data)} of the calibration samples"
+            return next(iter(data.batches(len(data)))), f"{len(data)} of the calibration samples", data
         except DataError:
             pass  # the data changed since the run: noise tests the arithmetic as well
     rng = np.random.default_rng(0)
     made = {one.name: noise(rng, (count, *one.shape), one.dtype) for one in specs}
-    return made, f"{count} samples of seeded noise"
+    return made, f"{count} samples of seeded noise", None
 
 
 def _placed(

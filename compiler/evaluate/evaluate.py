@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from edgec.compiler.emit.artifacts import Emission, Emitted, split_remarks
 from edgec.compiler.evaluate.quality import Tally, judge
+from edgec.compiler.evaluate.samples import Samples, Watched, classes, strip
 from edgec.compiler.evaluate.tflite_quality import judge_tflite
 from edgec.compiler.face.metric import Judged, Metric
 from edgec.compiler.plan.plan import Plan
-from edgec.compiler.tasks.task import TaskTally, Truth
+from edgec.compiler.tasks.task import Truth
 from edgec.compiler.tasks.truth import truth_of
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DeviceError
 from edgec.passes.base import Progress
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 STAGES = {"fp32": "float", "fp16": "fp16", "int8": "int8"}
 
@@ -31,18 +35,13 @@ class Evaluation:
     remarks: tuple[str, ...] = ()
     metrics: tuple[Judged, ...] = ()
     """The caller's own, of every file."""
-
-    answers: Mapping[str, TaskTally] = field(default_factory=dict)
-    """How far each sample's answer is from the source's, by stage and by artifact (`key_of`)."""
+    samples: Samples | None = None
+    """Inputs to look at, and the table of classes, of the last precision."""
 
     def of(self, one: Emitted) -> Mapping[str, Any] | None:
         """The artifact's own figures; those of its graph for ONNX, which the same engine runs."""
-        return self.by_artifact.get(one.name) or self.by_stage.get(self.key_of(one))
-
-    @staticmethod
-    def key_of(one: Emitted) -> str:
-        """Under which an artifact was judged: its stage, where the same engine runs the graph, else its name."""
-        return STAGES[one.precision] if one.format == "onnx" else one.name
+        by_graph = self.by_stage.get(STAGES[one.precision]) if one.format == "onnx" else None
+        return self.by_artifact.get(one.name, by_graph)
 
 
 def judge_teacher(plan: Plan, targets: Any, metric: Metric | None) -> None:
@@ -70,30 +69,32 @@ def _figures(plan: Plan, emission: Emission) -> Evaluation:
     cut = split_remarks(emission.models, plan.recipe)
     if data is None:
         return Evaluation({}, {}, cut)
-    stages = _stages(plan, emission, data)
-    by_stage = {name: _of_source(one) if name == "teacher" else one.figures() for name, one in stages.items()}
+    named = {STAGES[precision]: model for precision, model in emission.models.items()}
+    watched, truth = Watched.of(plan.task, named), truth_for(plan, data)
+    tallies = judge(
+        plan.model, named, data, threads=plan.recipe.threads, task=plan.task, truth=truth, watch=watched
+    )
+    by_stage = {
+        name: _of_source(tally) if name == "teacher" else tally.figures() for name, tally in tallies.items()
+    }
+    seen = _samples(plan, watched.with_errors(tallies[watched.stage].answers), named, data, truth)
+    found = Evaluation(by_stage, {}, cut, samples=seen)
     if cut or not any(one.format == "tflite" for one in emission.files):
-        return Evaluation(by_stage, {}, cut, answers=_answers(stages))
+        return found
     try:
         files = _files(plan, emission, data)
+        return replace(found, by_artifact={name: one.figures() for name, one in files.items()})
     except DeviceError as error:
-        remark = f"TFLite files were not judged: {error}"
-        return Evaluation(by_stage, {}, (remark,), answers=_answers(stages))
-    by_artifact = {name: one.figures() for name, one in files.items()}
-    return Evaluation(by_stage, by_artifact, answers=_answers({**stages, **files}))
+        return replace(found, remarks=(f"TFLite files were not judged: {error}",))
 
 
-def _answers(tallies: Mapping[str, Tally]) -> dict[str, TaskTally]:
-    return {name: one.answers for name, one in tallies.items() if one.answers is not None}
-
-
-def _stages(plan: Plan, emission: Emission, data: Dataset) -> dict[str, Tally]:
-    named = {
-        "float" if precision == "fp32" else precision: model for precision, model in emission.models.items()
-    }
-    return judge(
-        plan.model, named, data, threads=plan.recipe.threads, task=plan.task, truth=_truth(plan, data)
-    )
+def _samples(
+    plan: Plan, watched: Watched, models: Mapping[str, ir.Model], data: Dataset, truth: Truth | None
+) -> Samples:
+    names, made, settings = plan.told.labels, models[watched.stage], plan.recipe.preprocess.build()
+    right = truth if watched.after else None
+    shown = None if data.is_random else strip(watched, plan.model, made, data, settings, names, right)
+    return Samples(watched.stage, shown, classes(watched, right, names))
 
 
 def _of_source(tally: Tally) -> dict[str, Any]:
@@ -112,11 +113,11 @@ def _files(plan: Plan, emission: Emission, data: Dataset) -> dict[str, Tally]:
         like=emission.models["fp32"],
         threads=plan.recipe.threads,
         task=plan.task,
-        truth=_truth(plan, data),
+        truth=truth_for(plan, data),
     )
 
 
-def _truth(plan: Plan, data: Dataset) -> Truth | None:
+def truth_for(plan: Plan, data: Dataset) -> Truth | None:
     """What is right for ``data``: known of the evaluation data, and of calibration data that came with classes."""
     if data is plan.evaluation:
         return plan.truth

@@ -5,7 +5,7 @@ Errors are figures of parts (`graph.parts`): boxes and scores are never one numb
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,10 @@ from edgec.graph.resolution.resize import size_of
 from edgec.graph.resolution.restore import output_axes, same_places
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+Watch = Callable[[str, Sequence[Array], Sequence[Array]], None]
+"""Told of the student's name, the source's outputs, and the student's, batch by batch."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,11 @@ def judge(
     task: Task | None = None,
     truth: Truth | None = None,
     batch_size: int = 8,
+    watch: Watch | None = None,
 ) -> dict[str, Tally]:
     """Tallies of the teacher and of each student, from one pass over ``data``; ``truth``: what is right for each sample.
 
-    A student that takes its picture at another size gets the same pictures at that size.
+    A student that takes its picture at another size gets the same pictures at that size. ``watch`` sees every batch of outputs.
     """
     runner = Executor(teacher, threads=threads)
     runners = {name: Executor(model, threads=threads) for name, model in students.items()}
@@ -127,7 +132,10 @@ def judge(
         right = None if truth is None else truth[done : done + count]
         tallies["teacher"].add(count, reference, reference, right)
         for name, student in runners.items():
-            tallies[name].add(count, reference, student.run(theirs[name]), right)
+            made = student.run(theirs[name])
+            tallies[name].add(count, reference, made, right)
+            if watch is not None:
+                watch(name, tuple(reference.values()), tuple(made.values()))
         done += count
     return tallies
 

@@ -66,7 +66,11 @@ def read_metric(raw: Any) -> str:
 
 def read_jetpack(raw: Any) -> str:
     """The name of a JetPack release that edgec knows."""
-    return jetpack(str(raw)).name
+    found = values.text(raw).strip()
+    try:
+        return jetpack(found).name
+    except UsageError as error:
+        raise NotAdmitted(raw, "a JetPack release that edgec knows", error.hint or "") from None
 
 
 def _listed(raw: Any) -> Any:

@@ -17,6 +17,7 @@ import math
 import sys
 import zipfile
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -25,6 +26,9 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from contents import TENSORRT, AgentError, intact, on_gpu, open_engine, read_bundle, visible  # noqa: E402
+from prepare import Preparation, typed  # noqa: E402
+
+PICTURE = "selftest.png"
 
 FLOAT_TOLERANCE = 1e-5
 OTHER_KERNELS = 0.05  # of the largest value: built-in TFLite kernels against XNNPACK
@@ -135,18 +139,48 @@ def read_recorded() -> Dict[str, Any]:
         raise AgentError("data", f"selftest.npz is damaged, copy the bundle again: {why}") from error
 
 
+def prepared(bundle: Dict[str, Any], recorded: Any) -> Optional[Dict[str, Any]]:
+    """Whether a PNG becomes the same input here as at compile time: {"passed", "skipped", "result"}; None without one.
+
+    That input is among the recorded samples of every artifact, whose outputs are compared above: then the answer is the same too.
+    """
+    names = [name for name in recorded if name.startswith(PICTURE + "/")]
+    if not names:
+        return None
+    if find_spec("PIL") is None:
+        return {"passed": True, "skipped": True, "result": "Pillow is not installed here"}
+    want, spec = recorded[names[0]], bundle["inputs"][0]
+    try:
+        steps = Preparation(bundle["preprocess"])
+        made = typed(spec["name"], steps.placed(steps.file(HERE / PICTURE), spec), np.dtype(spec["dtype"]))
+    except (OSError, AgentError) as error:
+        return {"passed": False, "skipped": False, "result": visible(str(error), 300)}
+    gap = distance(made, want)
+    result = (
+        "gives the same input as at compile time"
+        if gap == 0
+        else f"its input differs by {gap:.2g} of the largest value"
+    )
+    return {"passed": gap <= FLOAT_TOLERANCE, "skipped": False, "result": result}
+
+
 def main() -> int:
     bundle, recorded = read_bundle(), read_recorded()
     threads = bundle["threads"]
     lines: List[Dict[str, Any]] = [compare(entry, recorded, threads, False) for entry in bundle["artifacts"]]
     lines += [compare(entry, recorded, threads, True) for entry in on_gpu(bundle)]
     passed = all(line["passed"] for line in lines) and not all(line["skipped"] for line in lines)
+    picture = prepared(bundle, recorded)
+    passed = passed and (picture is None or picture["passed"])
     if "--json" in sys.argv[1:]:
-        print(json.dumps({"passed": passed, "artifacts": lines}))
+        print(json.dumps({"passed": passed, "artifacts": lines, "picture": picture}))
     else:
         for line in lines:
             verdict = "skipped" if line["skipped"] else ("ok" if line["passed"] else "FAILED")
             print(f"{verdict:8} {line['artifact']}: {line['result']}  [{line.get('engine', '')}]")
+        if picture is not None:
+            verdict = "skipped" if picture["skipped"] else ("ok" if picture["passed"] else "FAILED")
+            print(f"{verdict:8} {PICTURE}: {picture['result']}")
     return 0 if passed else 1
 
 

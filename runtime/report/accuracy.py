@@ -9,6 +9,8 @@ from edgec.graph.intervals import wilson
 from edgec.runtime.report.schema import IDENTICAL_DB, Measure, Quality
 
 MINUS = "\u2212"
+RUINED_DB = 20.0
+"""Below it a tenth of the outputs' signal is error: the headline says so."""
 FEW_TO_JUDGE = 30
 """Of fewer inputs a rate is no claim: of 30 without a fault the interval still begins at 89%."""
 
@@ -109,7 +111,10 @@ def accuracy_change(quality: Quality, teacher: Quality | None) -> Change | None:
     new, on = measure.text(after), _on(quality.images)
     if measure is SQNR:
         basis = f"{on}inputs, against the original{_worst_part(quality)}"
-        return Change(measure.label, "", new, "", None, None, basis)
+        if after >= RUINED_DB:
+            return Change(measure.label, "", new, "", None, None, basis)
+        verdict, phrase = "a tenth of the signal or more is error", f"outputs only {new} from the original's"
+        return Change(measure.label, "", new, verdict, False, None, basis, phrase=phrase)
     if measure is BOXES and quality.detection is not None:
         lost = f"{quality.detection.lost} of {quality.detection.boxes} boxes lost"
         return Change(measure.label, "", new, "", None, after, _boxes_basis(quality, on, lost), phrase=lost)

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from edgec.runtime.report.accuracy import Accuracy, Change, accuracy_change, accuracy_of, measure_text
 from edgec.runtime.report.gpu import kind_of_time, unmeasured
-from edgec.runtime.report.schema import Artifact, Gate, Latency, Metric, Quality, Ratio, Report
+from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Gate, Latency, Metric, Quality, Ratio, Report
 
 _PRECISIONS = ("int8", "mixed", "fp16", "fp32")
 _STAGE = {"int8": "int8", "mixed": "int8", "fp16": "fp16", "fp32": "float"}
@@ -165,7 +165,14 @@ def latency_basis(latency: Latency) -> str:
 def phrases(report: Report) -> list[str]:
     """The headline in phrases: '4.1× smaller', '2.9× faster', '0.4 points less accurate'."""
     said = [change.phrase for change in changes(report) if change.phrase]
-    return said or ["Nothing changed"]
+    return said or ["Nothing changed" if _is_exact(report) else "Size and speed unchanged"]
+
+
+def _is_exact(report: Report) -> bool:
+    """Whether the outputs were judged, and are those of the original to the last bit."""
+    artifact = headline_artifact(report)
+    quality = None if artifact is None else quality_of(report, artifact)
+    return quality is not None and quality.sqnr_db is not None and quality.sqnr_db >= IDENTICAL_DB
 
 
 def sentence(report: Report) -> str:

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgec.graph.text import visible
 from edgec.graph.yaml_file import write_yaml
-from edgec.runtime.report import accuracy, facts, plots
+from edgec.runtime.report import accuracy, facts, people, plots
+from edgec.runtime.report.drawings import Scene
 from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Latency, Layer, PassRun, Report
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -62,6 +64,14 @@ def page(report: Report, run_name: str = "") -> str:
         measure=facts.measure_of(report),
         quality_of=lambda item: facts.quality_of(report, item),
         figures=_figures(report),
+        strip=people.groups_of(report),
+        along=people.along(report),
+        along_words=people.along_words(report),
+        classes=people.ranked_classes(report),
+        shown_classes=people.SHOWN_CLASSES,
+        class_name=Scene(1, 1, report.model.labels).name,
+        certainty=people.certainty(None if artifact is None else facts.quality_of(report, artifact)),
+        following=people.following(report, run_name),
         plots_missing=not plots.available(),
         layers=_layer_rows(report),
         shown_layers=SHOWN_LAYERS,
@@ -95,6 +105,7 @@ def render(template: str, **values: Any) -> str:
         format_name=facts.format_name,
         metric_text=facts.metric_text,
         option=_option,
+        link=_link,
     )
     environment.globals.update(
         tally=_tally,
@@ -110,6 +121,11 @@ def render(template: str, **values: Any) -> str:
 
 def _words(value: Any) -> Any:
     return visible(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _link(path: str) -> str:
+    """A file of the run folder as the page, which lies there too, links to it."""
+    return "./" + quote(path)
 
 
 def _percent(value: float | None) -> str:
@@ -155,7 +171,7 @@ def _groups(report: Report) -> list[ArtifactGroup]:
 
 def _figures(report: Report) -> dict[str, Markup]:
     """The plots by name; empty where the run has no figures for one, or matplotlib is missing."""
-    found = dict.fromkeys(("accuracy", "tradeoff", "sqnr", "sustained"), "")
+    found = dict.fromkeys(("accuracy", "sqnr", "sustained"), "")
     if plots.available():
         _draw(report, found)
     return {name: Markup(svg) for name, svg in found.items()}  # matplotlib escapes texts
@@ -166,8 +182,6 @@ def _draw(report: Report, found: dict[str, str]) -> None:
     measure = facts.measure_of(report)
     if measure is not None and len(points) >= 2:
         found["accuracy"] = plots.scatter("accuracy", points, xlabel, measure.axis)
-    if report.tradeoff is not None and len(report.tradeoff.points) >= 2:
-        found["tradeoff"] = plots.tradeoff("tradeoff", report.tradeoff, report.model.macs)
     if any(layer.sqnr_db is not None for layer in report.layers):
         found["sqnr"] = plots.sqnr("sqnr", report.layers)
     latencies = [a.latency for a in report.artifacts if a.latency is not None and len(a.latency.samples) >= 2]
@@ -176,15 +190,16 @@ def _draw(report: Report, found: dict[str, str]) -> None:
 
 
 def _accuracy_points(report: Report) -> tuple[list[plots.Point], str]:
-    """Accuracy of source and artifacts against latency, or against size where latencies are missing."""
+    """Accuracy of source and artifacts, as measured, against measured latency, or against size where that is missing."""
     measure = facts.measure_of(report)
     if measure is None:
         return [], ""
-    timed = [a for a in report.artifacts if a.latency is not None]
+    timed = [a for a in report.artifacts if a.latency is not None and _is_measured(a.latency)]
     by_latency = len(timed) == len(report.artifacts) and bool(timed)
     main = facts.headline_artifact(report)
     points: list[plots.Point] = []
-    source = report.model.latency.median_ms if report.model.latency is not None else None
+    before = report.model.latency
+    source = before.median_ms if before is not None and _is_measured(before) else None
     teacher = measure.value(report.quality.get("teacher"))
     teacher = measure.best if teacher is None else teacher
     if teacher is not None and measure.percent and (source is not None or not by_latency):
@@ -203,10 +218,11 @@ def _accuracy_points(report: Report) -> tuple[list[plots.Point], str]:
             else artifact.precision
         )
         points.append(plots.Point(x, 100 * value if measure.percent else value, label, kind))
-    kind = (
-        "estimated" if by_latency and any(a.latency and not a.latency.measured for a in timed) else "measured"
-    )
-    return points, f"latency, ms, {kind}" if by_latency else "file size, MB"
+    return points, "latency, ms, measured" if by_latency else "file size, MB"
+
+
+def _is_measured(latency: Latency) -> bool:
+    return latency.measured and latency.valid and not latency.emulated
 
 
 def _layer_rows(report: Report) -> list[LayerRow]:

@@ -275,6 +275,62 @@ class FittedLayer(Part):
     choices: tuple[FitChoice, ...] = ()
 
 
+class Answered(Part):
+    """One input, and what both networks answer: JSON objects as the task writes them, which `report.drawings` draws.
+
+    ``error``: how far the answers are apart, in the task's own terms. ``picture``: a JPEG of what the network sees, in base64.
+    """
+
+    name: str
+    why: Literal["typical", "changed", "largest"]
+    error: Figure = None
+    changed: bool = False
+    right: str = ""
+    """The label, where there is one."""
+    picture: str = Field(default="", max_length=200_000, pattern=r"^[A-Za-z0-9+/=]*$")
+    before: Options = {}
+    after: Options = {}
+
+
+class Strip(Part):
+    """Inputs to look at, chosen from all ``samples`` that judged ``artifact``, of which ``changed`` have another answer."""
+
+    artifact: RunPath
+    samples: int
+    changed: int
+    error: str
+    """What ``Answered.error`` is."""
+    inputs: tuple[Answered, ...] = Field(default=(), max_length=64)
+
+
+class ClassRow(Part):
+    """One class among the labelled inputs: how many there are, and how many both networks name right."""
+
+    label: int
+    name: str = ""
+    count: int
+    before: int
+    after: int
+
+
+class Confused(Part):
+    """``count`` labelled inputs of class ``label`` that the artifact calls ``answer``; ``before``: the source does so too."""
+
+    label: int
+    answer: int
+    count: int
+    before: int = 0
+
+
+class Classes(Part):
+    """What became of each class, on ``samples`` labelled inputs; ``confused``: the pairs that are mistaken most."""
+
+    artifact: RunPath
+    samples: int
+    rows: tuple[ClassRow, ...]
+    confused: tuple[Confused, ...] = ()
+
+
 class PassRun(Part):
     """One pass of the pipeline, in order."""
 
@@ -289,6 +345,8 @@ class PassRun(Part):
     cached: bool = False
     before: Size | None = None
     after: Size | None = None
+    quality: Quality | None = None
+    """Of the network as this pass left it, measured; None where it was not."""
 
 
 class Gate(Part):
@@ -440,35 +498,6 @@ class DataInfo(Part):
     eval_fingerprint: str | None = None
 
 
-class Answer(Part):
-    """What both networks answered to one sample (`compiler.tasks`), in pixels of the source's input.
-
-    classification ``class score`` · multi-label ``labels scores`` · detection ``boxes scores classes`` (corners x1, y1, x2, y2) ·
-    segmentation ``mask`` (``size`` and ``runs`` of class and pixels, row by row) · keypoints ``keypoints`` (x, y, height) ·
-    regression ``numbers``.
-    """
-
-    index: int
-    name: str = ""
-    """The sample's file, where it has one of its own."""
-    why: Literal["worst", "changed", "typical"]
-    error: Figure = None
-    changed: bool = False
-    before: Options = {}
-    after: Options = {}
-    picture: str = ""
-    """The input as a small JPEG in a ``data:`` address; empty where it is no picture."""
-
-
-class Answers(Part):
-    """A few samples with the answers of the source and of ``file``, the headline's; ``size``: the input's height and width."""
-
-    task: str
-    file: str
-    size: tuple[int, int] | None = None
-    samples: tuple[Answer, ...] = ()
-
-
 class Report(Part):
     """All figures of one run."""
 
@@ -486,12 +515,13 @@ class Report(Part):
     """Path of the artifact that the headline speaks of: the one that a latency budget is for, else the fastest of the smallest
     precision. None where the run has no artifact, and in reports of edgec 0.1: there the page picks the fastest.
     """
-    answers: Answers | None = None
     passes: tuple[PassRun, ...] = ()
     gates: tuple[Gate, ...] = ()
     latency: LatencySection | None = None
     layers: tuple[Layer, ...] = ()
     tradeoff: Tradeoff | None = None
+    strip: Strip | None = None
+    classes: Classes | None = None
     resolution: Resolution | None = None
     """Where the input has another size than the source's, or others were compared."""
     recipe: Options = {}

@@ -169,6 +169,7 @@ def test_the_key_knows_everything_that_matters(canonical, context, noise, monkey
         "a field of the target": replace(base, target=rpi.model_copy(update={"channel_multiple": 3})),
         "seed": replace(base, seed=2),
         "reference": replace(base, reference=other),
+        "the source at its own size": replace(base, at_source_size=other),
         "prices": replace(base, prices=LatencyModel(table, 2.0)),
         "the source's time": replace(base, prices=LatencyModel(table, 3.0)),
         "typical prices": replace(base, prices=LatencyModel(table, 2.0, typical=True)),
@@ -186,7 +187,7 @@ def test_the_key_knows_everything_that_matters(canonical, context, noise, monkey
     same = replace(base, threads=2, scratch=base.scratch / "elsewhere", progress=Progress())
     assert KeyMaker.of(same).key(model.clone(), Fold()) == keys["base"]
     # What a context holds is either in the key or one of those three: a new field has to be decided on here.
-    keyed = {"teacher", "data", "target", "seed", "reference", "prices"}
+    keyed = {"teacher", "data", "target", "seed", "reference", "prices", "at_source_size"}
     assert {field.name for field in fields(base)} == keyed | {"threads", "scratch", "progress"}
     assert {field.name for field in fields(LatencyModel)} == {"table", "source_ms", "typical"}
     assert {field.name for field in fields(table)} == {"entry", "target", "factor"}

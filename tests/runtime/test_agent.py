@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgec.runtime.agent import layers, measure, probe, watch, worker
+from edgec.runtime.agent import figures, layers, measure, probe, watch, worker
 from edgec.runtime.agent.base import AgentError
 from edgec.runtime.agent.engine import concrete_shape
 from edgec.runtime.agent.engines import open_engine, read_feeds, saturates
@@ -183,7 +183,7 @@ def test_says_that_the_host_is_busy_and_the_clock_fell() -> None:
 
 def test_figures_are_numpys() -> None:
     times = np.random.default_rng(0).exponential(1.0, 997).tolist()
-    found = measure.figures(times)
+    found = figures.figures(times)
     for name, q in (("p10_ms", 10), ("median_ms", 50), ("p90_ms", 90), ("p99_ms", 99)):
         assert found[name] == pytest.approx(np.percentile(times, q), abs=1e-5)
     assert found["runs"] == 997

@@ -52,7 +52,7 @@ def test_a_bundle_is_whole_and_says_what_it_is(bundle: Bundle, run: Path) -> Non
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=bundle.path, check=True)
     assert os.access(bundle.path / "install.sh", os.X_OK)
     for path in bundle.path.iterdir():
-        if path.suffix not in (".onnx", ".tflite", ".npz", ".pyz"):
+        if path.suffix not in (".onnx", ".tflite", ".npz", ".pyz", ".png"):
             text = path.read_text(encoding="utf-8")
             assert str(run.parent) not in text
             assert "$" not in text or path.suffix in (".sh", ".py", ".service")
@@ -313,3 +313,16 @@ def test_the_command(run: Path, tmp_path: Path, edgec: Callable[..., tuple[int, 
     code, out, err = edgec("deploy", run, "-o", tmp_path / "out", "--artifact", "model.int8.tflite", "--json")
     assert code == 0, err
     assert json.loads(out)["artifacts"] == ["model.int8.tflite"]
+
+
+def test_one_artifact_everywhere(run: Path, copy: Path) -> None:
+    """What the headline speaks of is what the bundle, its program, and a bench take first."""
+    from edgec.compiler.cli.bench_command import _files
+
+    headline = read(run).headline
+    assert headline is not None
+    assert json.loads((copy / "bundle.json").read_text())["artifacts"][0]["file"] == headline
+    assert _files(run)[0] == run / headline
+    code = "import sys; sys.path.insert(0, '.'); from run import Model; print(Model().artifact['file'])"
+    (copy / "which.py").write_text(code)
+    assert python(copy, "which.py").stdout.strip() == headline

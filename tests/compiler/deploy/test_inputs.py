@@ -146,3 +146,24 @@ def test_the_board_feeds_what_the_host_fed(name: str, channels: str, tmp_path: P
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 3
         assert "takes uint8, and the sample holds other numbers" in done.stderr
+
+
+def test_a_picture_is_prepared_as_at_compile_time(tmp_path: Path) -> None:
+    """The self-test's PNG gives the same input on both sides, and it is noticed where it does not."""
+    folder = bundled("float", tmp_path, "bgr").path
+
+    def said() -> dict[str, Any]:
+        command = [sys.executable, "selftest.py", "--json"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    right = said()
+    assert right["passed"]
+    assert right["picture"]["result"] == "gives the same input as at compile time"
+    bundle = json.loads((folder / "bundle.json").read_text())
+    bundle["preprocess"]["channels"] = "rgb"
+    (folder / "bundle.json").write_text(json.dumps(bundle))
+    wrong = said()
+    assert not wrong["passed"]
+    assert "its input differs" in wrong["picture"]["result"]

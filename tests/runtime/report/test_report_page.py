@@ -52,7 +52,7 @@ class Checker(HTMLParser):
             if name in ("src", "href", "xlink:href", "srcset", "action") and not (value or "").startswith(
                 "#"
             ):
-                self.loads.append(value or "")
+                self.loads += [] if _is_own(tag, value or "") else [value or ""]
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -64,6 +64,13 @@ class Checker(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def _is_own(tag: str, value: str) -> bool:
+    """A link to a file beside the page, which is fetched when it is clicked, or a picture inside the page."""
+    if tag == "a":
+        return value.startswith("./") and ".." not in value
+    return tag == "img" and value.startswith("data:image/jpeg;base64,")
 
 
 def checked(html: str) -> Checker:

@@ -1,0 +1,205 @@
+"""What the page shows of a run beside its figures: inputs and answers, classes, accuracy pass by pass, what to type next."""
+
+from __future__ import annotations
+
+import posixpath
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from markupsafe import Markup
+
+from edgec.runtime.report import accuracy, facts
+from edgec.runtime.report.drawings import Scene, drawn, overlay
+from edgec.runtime.report.schema import Answered, ClassRow, ModelInput, Quality, Report
+
+_KINDS = (
+    ("changed", "Answer changed", "These answers are others than the original's, the furthest off first."),
+    ("largest", "Largest error", "The answer is the same one, and these are furthest off."),
+    ("typical", "Typical", "From the middle of all inputs."),
+)
+SHOWN_CLASSES = 20
+"""Classes of the table; those that lost most come first, the rest are behind a fold."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One input of the strip, ready for the page."""
+
+    one: Answered
+    before: str
+    after: str
+    over_before: Markup
+    over_after: Markup
+    error: str
+    is_drawn: bool = False
+    """Answers lie over pictures in this group, so that each is shown twice."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Inputs of one kind, and what is said of them."""
+
+    title: str
+    words: str
+    inputs: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Along:
+    """The measured quality behind one pass, or of the source."""
+
+    name: str
+    text: str
+    bar: float
+    """Percent of the longest."""
+    change: str = ""
+    bad: bool = False
+
+
+@dataclass(frozen=True)
+class Next:
+    """A command to type, and what it is for."""
+
+    words: str
+    command: str
+
+
+def groups_of(report: Report) -> tuple[Group, ...]:
+    """The strip by kind, in the order in which a reader wants it; empty where no sample was looked at."""
+    if report.strip is None:
+        return ()
+    scenes = (_scene(report, report.model.inputs), _scene(report, report.inputs))
+    found = []
+    for why, title, words in _KINDS:
+        inputs = tuple(_shown(one, *scenes) for one in report.strip.inputs if one.why == why)
+        found += [Group(title, words, inputs)] if inputs else []
+    if any(one.over_before or one.over_after for group in found for one in group.inputs):
+        twice = [
+            tuple(replace(one, is_drawn=bool(one.one.picture)) for one in group.inputs) for group in found
+        ]
+        found = [replace(group, inputs=inputs) for group, inputs in zip(found, twice, strict=True)]
+    return tuple(found)
+
+
+def _scene(report: Report, inputs: Sequence[ModelInput]) -> Scene:
+    for one in inputs:
+        if len(one.shape) == 3:
+            height, width = one.shape[:2] if one.channels_last else one.shape[1:]
+            return Scene(max(1, height), max(1, width), report.model.labels)
+    return Scene(1, 1, report.model.labels)
+
+
+def _shown(one: Answered, source: Scene, made: Scene) -> Shown:
+    before, after = drawn(one.before, source), drawn(one.after, made)
+    error = "" if one.error is None else f"{one.error:.1%}" if one.error < 10 else "more than 1000%"
+    return Shown(
+        one, before.words, after.words, overlay(before.shapes, source), overlay(after.shapes, made), error
+    )
+
+
+def ranked_classes(report: Report) -> tuple[ClassRow, ...]:
+    """Classes with labels, those that lost most first, then the rarest right ones."""
+    if report.classes is None:
+        return ()
+    return tuple(
+        sorted(
+            report.classes.rows,
+            key=lambda row: (row.after - row.before, row.after / max(1, row.count), row.label),
+        )
+    )
+
+
+def along(report: Report) -> tuple[Along, ...]:
+    """The measured quality behind each pass that changed the network; empty where fewer than two were measured."""
+    measured = [(run.name, run.quality) for run in report.passes if run.quality is not None]
+    measure = accuracy.accuracy_of([quality for _, quality in measured])
+    if measure is None or len(measured) < 2:
+        return ()
+    values = [(name, quality, measure.value(quality)) for name, quality in measured]
+    known = [value for _, _, value in values if value is not None]
+    longest = 1.0 if measure.percent else max(min(max(known), 60.0), 1.0)
+    rows, last = [], measure.best if measure.percent else None
+    for name, _, value in values:
+        if value is None:
+            continue
+        change, bad = _change(last, value) if measure.percent else ("", False)
+        rows.append(Along(name, measure.text(value), 100 * min(max(value / longest, 0.0), 1.0), change, bad))
+        last = value
+    return tuple(rows)
+
+
+def along_words(report: Report) -> str:
+    """What the figures of `along` are, and on how many inputs."""
+    qualities = [run.quality for run in report.passes if run.quality is not None]
+    measure = accuracy.accuracy_of(qualities)
+    if measure is None or not qualities:
+        return ""
+    few = min(quality.images for quality in qualities)
+    judged = "too few to judge small changes by" if few < 200 and measure.percent else ""
+    return f"{measure.label}, measured behind each pass on {few} inputs" + (f" ({judged})" if judged else "")
+
+
+def _change(last: float | None, value: float) -> tuple[str, bool]:
+    if last is None:
+        return "", False
+    points = 100 * (value - last)
+    if abs(points) < 0.05:
+        return "unchanged", False
+    sign = "+" if points > 0 else accuracy.MINUS
+    return f"{sign}{abs(points):.1f} points", points < 0
+
+
+def memory_of(quality_path: str, report: Report) -> str:
+    """The most memory that the artifact's process held while it ran; empty where it was not measured."""
+    for artifact in report.artifacts:
+        latency = artifact.latency
+        if artifact.path == quality_path and latency is not None and latency.measured and latency.peak_rss_mb:
+            return f"{latency.peak_rss_mb:.0f} MiB"
+    return ""
+
+
+def certainty(quality: Quality | None) -> str:
+    """Of how many inputs the figures are, and what that allows to say."""
+    if quality is None:
+        return "Nothing is known of its accuracy: the run had no data to judge it on."
+    if quality.images < accuracy.FEW_TO_JUDGE:
+        return f"Judged on {quality.images} inputs: too few to say how often it is right."
+    return ""
+
+
+def following(report: Report, run: str) -> tuple[Next, ...]:
+    """What to type next, from the folder in which the run folder lies."""
+    artifact = facts.headline_artifact(report)
+    if artifact is None or not run:
+        return ()
+    folder = run if not run.startswith("-") else f"./{run}"
+    found = []
+    model = _path(report, folder, "model")
+    data = _path(report, folder, "eval") or _path(report, folder, "data")
+    quality = facts.quality_of(report, artifact)
+    off = quality is not None and quality.sqnr_db is not None and quality.sqnr_db < 60
+    if off and model and data and data != "random" and artifact.format == "onnx":
+        command = ["edgec", "verify", model, f"{folder}/{artifact.path}", "--data", data, "--bisect"]
+        found.append(Next("Which layer the error comes from", shlex.join(command)))
+    bundle = f"{folder}-bundle"
+    if report.target in ("host", "") or (artifact.latency is not None and artifact.latency.measured):
+        found.append(
+            Next(
+                "Make a folder that installs and runs it",
+                shlex.join(["edgec", "deploy", folder, "-o", bundle]),
+            )
+        )
+    else:
+        device = ["edgec", "deploy", folder, "-o", bundle, "--device", "ssh://user@board"]
+        found.append(Next("Install it on the board and measure it there", shlex.join(device)))
+    return tuple(found)
+
+
+def _path(report: Report, folder: str, key: str) -> str:
+    """A path of the recipe, which is as seen from the run folder, as seen from the folder around it."""
+    part = report.recipe.get(key)
+    path = part.get("path") if isinstance(part, dict) else None
+    if not isinstance(path, str) or not path or path == "random":
+        return ""
+    return path if posixpath.isabs(path) else posixpath.normpath(posixpath.join(folder, path))

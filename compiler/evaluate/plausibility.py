@@ -49,6 +49,8 @@ TIMES = 1.5
 MOST_SCORES = 50_000
 LABELLED = 200
 """Labelled samples that the source model's own answers are compared with."""
+UNLIKE, MORE_ALIKE = 0.6, 0.25
+"""Correlation of the colours of one place: below the first no photograph, by the second clearly better in the other layout."""
 COMPARED = 2000
 """Samples of the calibration and of the evaluation data that are compared with each other."""
 MANY = 0.1
@@ -108,7 +110,35 @@ def doubts_about(model: ir.Model, data: Dataset | None, threads: int) -> tuple[D
     """What is doubtful about ``data`` as inputs of ``model``; nothing for noise, or where the outputs are no answers."""
     if data is None or data.is_random or len(data) < 1:
         return ()
-    return (*_about_content(data), *_about_preparation(model, data, threads))
+    return (*_about_content(data), *about_layout(model, data), *_about_preparation(model, data, threads))
+
+
+def about_layout(model: ir.Model, data: Dataset) -> Iterator[Doubt]:
+    """Numbers channels last under a shape that says channels first.
+
+    Colours of one place are alike. Where they are not, and are once the numbers are read in the other layout, they were given in
+    it. (The other mistake cannot be seen so: neighbours in a row are alike too.)
+    """
+    spec = InputSpec.of(model)[0]
+    if len(spec.shape) != 3 or spec.channels_last or spec.channels != 3 or len(model.graph.inputs) != 1:
+        return
+    height, width, _ = spec.picture
+    x = _read(data.take(SECOND))[spec.name].astype(np.float64)
+    alike, reread = _alike(np.moveaxis(x, 1, -1)), _alike(x.reshape(-1, height, width, 3))
+    if alike < UNLIKE and reread > alike + MORE_ALIKE:
+        what = "the numbers seem to lie channels last under a shape that says channels first"
+        yield Doubt(
+            f"{what}: the colours of one place correlate by {alike:.2f}, and by {reread:.2f} read the other way"
+        )
+
+
+def _alike(pictures: Array) -> float:
+    """Mean correlation of neighbouring colours over places, of pictures (samples, height, width, 3)."""
+    flat = pictures.reshape(len(pictures), -1, 3)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    size = np.sqrt((flat**2).sum(axis=1))
+    product = (flat[:, :, :2] * flat[:, :, 1:]).sum(axis=1)
+    return float((product / np.maximum(size[:, :2] * size[:, 1:], 1e-12)).mean())
 
 
 def _about_content(data: Dataset) -> Iterator[Doubt]:

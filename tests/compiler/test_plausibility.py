@@ -11,12 +11,13 @@ import pytest
 
 import edgec
 from edgec.compiler.emit.onnx import emit
-from edgec.compiler.evaluate.plausibility import doubts_about, doubts_about_labels
+from edgec.compiler.evaluate.plausibility import about_layout, about_split, doubts_about, doubts_about_labels
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.data import Dataset, open_data
 from edgec.graph.execute import Executor
 from edgec.graph.intervals import wilson
 from edgec.graph.preprocess import Preprocess
+from edgec.graph.sources import InputSpec
 from edgec.runtime.report import facts
 from tests.conftest import parse
 
@@ -163,3 +164,32 @@ def test_the_interval_holds_the_true_rate_in_about_19_of_20_draws(rate: float, i
     hits = rng.binomial(images, rate, 2000) / images
     held = np.mean([low <= rate <= high for low, high in (wilson(hit, images) for hit in hits)])
     assert 0.93 <= held <= 1.0 if rate == 1.0 else 0.93 <= held <= 0.97
+
+
+@pytest.mark.parametrize(("shared", "said"), [(0, False), (2, False), (20, True)])
+def test_evaluation_data_that_the_run_is_fitted_to_is_said(shared: int, said: bool, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    specs = (InputSpec("x", (3, 8, 8)),)
+    fitted, other = rng.integers(0, 255, (2, 40, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", x=fitted)
+    np.savez(tmp_path / "e.npz", x=np.concatenate([other[: 40 - shared], fitted[:shared]]))
+    data, evaluation = (open_data(tmp_path / name, specs) for name in ("d.npz", "e.npz"))
+    found = [str(one) for one in about_split(data, evaluation)]
+    assert bool(found) == said
+    assert not said or found[0].startswith("20 of 40 evaluation inputs looked at are among those")
+
+
+def test_numbers_channels_last_under_a_shape_that_says_first_are_said(tmp_path) -> None:
+    """Smooth pictures whose colours differ a little, as photographs' do."""
+    rng = np.random.default_rng(0)
+    light = rng.normal(size=(20, 4, 4, 1)).repeat(4, 1).repeat(4, 2)
+    pictures = (light + 0.2 * rng.normal(size=(20, 16, 16, 3))).astype(np.float32)
+    model = ir.from_proto(parse("g (float[N,3,16,16] x) => (float[N,3,16,16] y) { y = Relu(x) }"))
+    for name, array, said in (
+        ("right", pictures.transpose(0, 3, 1, 2), False),
+        ("wrong", pictures.reshape(20, 3, 16, 16), True),
+        ("noise", rng.normal(size=(20, 3, 16, 16)).astype(np.float32), False),
+    ):
+        np.savez(tmp_path / f"{name}.npz", x=array)
+        found = [str(one) for one in about_layout(model, open_data(tmp_path / f"{name}.npz", model))]
+        assert bool(found) == said, (name, found)

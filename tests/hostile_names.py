@@ -43,15 +43,17 @@ def steers(text: str) -> bool:
 
 
 class Skeleton(HTMLParser):
-    """Tags and attributes of a page in order, without what they hold."""
+    """Tags and attributes of a page in order, without what they hold; and where its links lead."""
 
     def __init__(self) -> None:
         super().__init__()
         self.order: list[tuple[str, tuple[str, ...]]] = []
         self.ends: list[str] = []
+        self.links: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.order.append((tag, tuple(name for name, _ in attrs)))
+        self.links |= {str(value) for name, value in attrs if tag == "a" and name == "href"}
 
     def handle_endtag(self, tag: str) -> None:
         self.ends.append(tag)

@@ -116,16 +116,17 @@ def doubts_about(model: ir.Model, data: Dataset | None, threads: int) -> tuple[D
 def about_layout(model: ir.Model, data: Dataset) -> Iterator[Doubt]:
     """Numbers channels last under a shape that says channels first.
 
-    Colours of one place are alike. Where they are not, and are once the numbers are read in the other layout, they were given in
-    it. (The other mistake cannot be seen so: neighbours in a row are alike too.)
+    Colours of one place are alike, and so is what lies one above the other. Where neither holds, and both do once the numbers are
+    read in the other layout, they were given in it. (The other mistake cannot be seen so: neighbours in a row are alike too.)
     """
     spec = InputSpec.of(model)[0]
     if len(spec.shape) != 3 or spec.channels_last or spec.channels != 3 or len(model.graph.inputs) != 1:
         return
     height, width, _ = spec.picture
     x = _read(data.take(SECOND))[spec.name].astype(np.float64)
-    alike, reread = _alike(np.moveaxis(x, 1, -1)), _alike(x.reshape(-1, height, width, 3))
-    if alike < UNLIKE and reread > alike + MORE_ALIKE:
+    given, other = np.moveaxis(x, 1, -1), x.reshape(-1, height, width, 3)
+    alike, reread = _alike(given), _alike(other)
+    if alike < UNLIKE and reread > alike + MORE_ALIKE and _upright(other) > _upright(given) + MORE_ALIKE:
         what = "the numbers seem to lie channels last under a shape that says channels first"
         yield Doubt(
             f"{what}: the colours of one place correlate by {alike:.2f}, and by {reread:.2f} read the other way"
@@ -139,6 +140,14 @@ def _alike(pictures: Array) -> float:
     size = np.sqrt((flat**2).sum(axis=1))
     product = (flat[:, :, :2] * flat[:, :, 1:]).sum(axis=1)
     return float((product / np.maximum(size[:, :2] * size[:, 1:], 1e-12)).mean())
+
+
+def _upright(pictures: Array) -> float:
+    """Mean correlation of each place with the one below it, of pictures (samples, height, width, 3)."""
+    above, below = pictures[:, :-1].reshape(len(pictures), -1), pictures[:, 1:].reshape(len(pictures), -1)
+    above, below = above - above.mean(axis=1, keepdims=True), below - below.mean(axis=1, keepdims=True)
+    size = np.sqrt((above**2).sum(axis=1) * (below**2).sum(axis=1))
+    return float(((above * below).sum(axis=1) / np.maximum(size, 1e-12)).mean())
 
 
 def _about_content(data: Dataset) -> Iterator[Doubt]:

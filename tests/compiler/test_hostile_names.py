@@ -107,10 +107,13 @@ def test_a_whole_run_writes_words_and_no_other_files(kind: str, edgec, tmp_path:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "out"]
     names = {p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")}
     assert names == {"model.onnx", "recipe.yaml", "report.html", "report.json", "log.jsonl"}
-    assert skeleton((tmp_path / "out" / "report.html").read_text()).tags <= KNOWN_TAGS
+    page = skeleton((tmp_path / "out" / "report.html").read_text())
+    assert page.tags <= KNOWN_TAGS
+    assert all(link in names or link.startswith("#") for link in page.links), page.links
 
 
 KNOWN_TAGS = {
+    "a",
     "html",
     "head",
     "meta",

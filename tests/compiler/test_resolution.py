@@ -33,7 +33,7 @@ NET = (
     "  p = GlobalAveragePool(z)  f = Flatten(p)  y = Gemm<transB=1>(f, g) }"
 )
 FLAT = NET.replace("p = GlobalAveragePool(z)  f = Flatten(p)", "f = Flatten(z)").replace(
-    "[10,32] g", "[10,2048] g"
+    "[10,16] g", "[10,1024] g"
 )
 STEPS: dict[str, Any] = {"resize": (40,), "crop": (32, 32), "scale": 1 / 255, "mean": (0.45,), "std": (0.25,)}
 

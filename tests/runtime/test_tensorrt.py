@@ -333,6 +333,7 @@ def linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: StandIn) -> t
 @pytest.mark.parametrize("fault", ["reset", "after"])
 def test_a_link_that_breaks_while_an_engine_is_built(linked: tuple[Place, StandIn], fault: str) -> None:
     at, there = linked
+    at.jetson.behave(seconds=3)  # a build is seen only if it lasts until the next look at it
     said: list[str] = []
 
     def notify(text: str) -> None:

@@ -260,7 +260,10 @@ def measure_text(one: Measure) -> str:
     change = _sure(measure, one)
     found = f"{one.name} {measure.text(one.value)}" + (f" ({between})" if between else "")
     found += f", against the original's {change}" if change else ""
+    counted = one.count or one.samples, one.of
     if one.lost is not None:
         won = "" if one.won is None else f", won {one.won}"
-        found += f"; lost {one.lost} of {one.count or one.samples} {one.of}{won}"
-    return f"{found} {_on(one.samples)}inputs" + (f", by {one.evaluator}" if one.evaluator else "")
+        found += f"; lost {one.lost} of {counted[0]} {counted[1]}{won}"
+    if one.lost is None or counted != (one.samples, "inputs"):  # else it was said
+        found += f" {_on(one.samples)}inputs"
+    return found + (f", by {one.evaluator}" if one.evaluator else "")

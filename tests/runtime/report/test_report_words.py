@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,9 @@ from rich.console import Console
 
 from edgec.graph.errors import UsageError
 from edgec.runtime.report import compare, facts, page, render_terminal, summary_lines
+from edgec.runtime.report.accuracy import measure_text
 from edgec.runtime.report.plots import pareto
-from edgec.runtime.report.schema import Quality, Report
+from edgec.runtime.report.schema import Measure, Quality, Report
 
 
 def slower(report: Report, factor: float, top1: float) -> Report:
@@ -215,3 +217,16 @@ def test_a_busy_host_is_said_everywhere(mobilenet: Report) -> None:
         update={"artifacts": tuple(map(noticed, mobilenet.artifacts)), "model": noticed(mobilenet.model)}
     )
     assert facts.remarks(everywhere) == [f"All measured times: {BUSY}"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"lost": 3}, "Same answer 97.0%; lost 3 of 100 inputs"),
+        ({"lost": 3, "count": 100, "won": 1}, "Same answer 97.0%; lost 3 of 100 inputs, won 1"),
+        ({"lost": 3, "count": 250, "of": "boxes"}, "Same answer 97.0%; lost 3 of 250 boxes on 100 inputs"),
+        ({}, "Same answer 97.0% on 100 inputs"),
+    ],
+)
+def test_how_many_inputs_there_were_is_said_once(figures: dict[str, Any], said: str) -> None:
+    assert measure_text(Measure(name="Same answer", value=0.97, samples=100, **figures)) == said

@@ -20,19 +20,24 @@ FIVE = 10
 
 @dataclass(frozen=True)
 class Classification:
-    """Output ``output`` holds a score for each class; or one number for yes, as ``binary`` says."""
+    """Output ``output`` holds a score for each class; or one number for yes, as ``binary`` says.
+
+    ``twins``: outputs of as many classes beside it. Labels are for ``output`` alone; an answer is the same
+    where all of them say so.
+    """
 
     output: int = 0
     classes: int = 2
     binary: Literal["", "probability", "logit"] = ""
+    twins: tuple[int, ...] = ()
     name: Literal["classification"] = "classification"
 
     def tally(self) -> ClassificationTally:
         return ClassificationTally(self)
 
-    def scores(self, outputs: Sequence[Array]) -> Array:
-        """(samples, classes): scores whose order is that of the classes."""
-        rows = by_sample(np.asarray(outputs[self.output], np.float64))
+    def scores(self, outputs: Sequence[Array], output: int | None = None) -> Array:
+        """(samples, classes): scores whose order is that of the classes; of ``output``, one of the twins."""
+        rows = by_sample(np.asarray(outputs[self.output if output is None else output], np.float64))
         if not self.binary:
             return rows
         yes = rows if self.binary == "probability" else 1 / (1 + np.exp(-np.clip(rows, -60, 60)))
@@ -58,10 +63,11 @@ class ClassificationTally:
     def add(self, source: Sequence[Array], ours: Sequence[Array], truth: Truth | None) -> None:
         wanted, made = self.task.scores(source), self.task.scores(ours)
         answers = made.argmax(axis=1)
-        self.changed += (answers != wanted.argmax(axis=1)).tolist()
+        pairs = [(wanted, made)]
+        pairs += [(self.task.scores(source, one), self.task.scores(ours, one)) for one in self.task.twins]
+        self.changed += np.any([theirs.argmax(1) != own.argmax(1) for theirs, own in pairs], axis=0).tolist()
         self.kl += kl_divergence(wanted, made) * len(wanted)
-        moved = np.abs(probabilities(wanted) - probabilities(made)).sum(axis=1) / 2
-        self.errors += moved.tolist()
+        self.errors += np.max([_moved(theirs, own) for theirs, own in pairs], axis=0).tolist()
         if truth is None:
             return
         labels = np.asarray(truth)
@@ -85,6 +91,12 @@ class ClassificationTally:
             measures += [rate("Top-5 accuracy", self.five, against="labels")] if self.five else []
         measures.append(rate("Same answer as the original", same, lost=count - int(same.sum())))
         return {**found, "measures": tuple(measures)}
+
+
+def _moved(wanted: Array, made: Array) -> Array:
+    """By sample, the probability that went to other classes."""
+    moved: Array = np.abs(probabilities(wanted) - probabilities(made)).sum(axis=1) / 2
+    return moved
 
 
 def _right(hits: Sequence[bool], source: Sequence[bool]) -> Measure:

@@ -154,7 +154,7 @@ def _as(name: str, model: ir.Model, outputs: tuple[_Output, ...]) -> Task | None
     maps = next((one for one in outputs if one.is_map), None)
     picture = _picture(model)
     makers: dict[str, Callable[[], Task | None]] = {
-        "classification": lambda: _classes(vector or number),
+        "classification": lambda: _classes(vector or number, outputs),
         "multi-label": lambda: None if vector is None else _labels(vector),
         "detection": lambda: None if (head := find_head(model)) is None else Detection(head),
         "segmentation": lambda: _masks(outputs),
@@ -177,12 +177,12 @@ def _guessed(model: ir.Model, outputs: tuple[_Output, ...]) -> Task | None:
     vectors = [one for one in outputs if one.is_vector]
     plain = [one for one in vectors if not _is_normalised(one.final)]
     if plain:
-        return _labels(plain[0]) if plain[0].op == "Sigmoid" else _classes(plain[0])
+        return _labels(plain[0]) if plain[0].op == "Sigmoid" else _classes(plain[0], outputs)
     if vectors:
         return Embedding(vectors[0].index)
     numbers = [one for one in outputs if one.is_number]
     if numbers:
-        return _classes(numbers[0]) if numbers[0].op == "Sigmoid" else Regression(numbers[0].index)
+        return _classes(numbers[0], outputs) if numbers[0].op == "Sigmoid" else Regression(numbers[0].index)
     return next((task for one in outputs if (task := _map(one, _picture(model))) is not None), None)
 
 
@@ -199,12 +199,15 @@ def _map(one: _Output, picture: tuple[int, int, int] | None) -> Task | None:
     return _masks((one,)) if large and one.channels != picture[2] else None
 
 
-def _classes(one: _Output | None) -> Task | None:
+def _classes(one: _Output | None, outputs: tuple[_Output, ...]) -> Task | None:
     if one is None:
         return None
-    if one.is_vector:
-        return Classification(one.index, one.size)
-    return Classification(one.index, 2, "probability" if one.op == "Sigmoid" else "logit")
+    if not one.is_vector:
+        return Classification(one.index, 2, "probability" if one.op == "Sigmoid" else "logit")
+    twins = (
+        other.index for other in outputs if other is not one and other.shape == one.shape and not other.whole
+    )
+    return Classification(one.index, one.size, twins=tuple(twins))
 
 
 def _labels(one: _Output) -> Task:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from sklearn import metrics
 
 from edgec.compiler.tasks.classification import Classification
 from edgec.compiler.tasks.embedding import Embedding
+from edgec.compiler.tasks.find import find_task
 from edgec.compiler.tasks.keypoints import Keypoints
 from edgec.compiler.tasks.multi_label import MultiLabel
 from edgec.compiler.tasks.regression import Regression
 from edgec.compiler.tasks.restoration import Restoration
 from edgec.compiler.tasks.segmentation import Segmentation, nearest, runs_of
+from tests.conftest import parse
 
 N = 40
 
@@ -245,3 +248,20 @@ def test_answers_are_json(task, rng) -> None:
     answers = task.answers(outputs)
     assert len(answers) == 2
     assert json.loads(json.dumps(answers)) == answers
+
+
+@pytest.mark.parametrize("ruined", [0, 1, 2])
+def test_an_answer_is_the_same_where_every_output_of_as_many_classes_says_so(ruined: int, rng) -> None:
+    model = ir.from_proto(
+        parse("g (float[N,8] x) => (float[N,8] a, float[N,8] b, float[N,8] c, float[N,5] other) <float[8,5] w>"
+              "{ a = Identity(x)  b = Neg(x)  c = Mul(x, x)  other = MatMul(x, w) }")
+    )  # fmt: skip
+    task = find_task(model, given="classification")
+    assert task == Classification(0, 8, twins=(1, 2))
+    source = [rng.normal(size=(N, 8)) for _ in range(3)] + [rng.normal(size=(N, 5))]
+    ours = [*source]
+    ours[ruined] = np.roll(source[ruined], 1, axis=1)
+    tally = task.tally()
+    tally.add(source, ours, None)
+    assert tally.figures()["agreement"] == 0.0
+    assert min(tally.errors) > 0

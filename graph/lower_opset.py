@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from edgec.graph.errors import UnsupportedError
 from edgec.graph.execute import session
+from edgec.graph.names import free_name
 
 Array = np.ndarray[Any, np.dtype[Any]]
 AGREEMENT = 1e-5
@@ -163,12 +164,7 @@ class _Lowering:
 
     def fresh(self, stem: str) -> str:
         """A name that nothing has."""
-        name, count = stem, 1
-        while name in self.names:
-            count += 1
-            name = f"{stem}_{count}"
-        self.names.add(name)
-        return name
+        return free_name(stem, self.names)
 
     def store(self, stem: str, array: Array) -> str:
         """A new initialiser's name."""

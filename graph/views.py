@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.errors import UnsupportedError
+from edgec.graph.names import free_name
 from edgec.graph.provenance import place
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -60,12 +61,7 @@ class Names:
 
     def fresh(self, stem: str) -> str:
         """``stem``, or ``stem_2``, ``stem_3``... where that name is taken by a value or a node."""
-        name, count = stem, 1
-        while name in self.taken:
-            count += 1
-            name = f"{stem}_{count}"
-        self.taken.add(name)
-        return name
+        return free_name(stem, self.taken)
 
     def initializer(self, stem: str, array: Array) -> ir.Value:
         """A new initialiser; its name is made unique."""

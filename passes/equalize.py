@@ -32,6 +32,7 @@ from edgec.graph.batch import as_inside
 from edgec.graph.channels import ChannelGroup, Member, groups
 from edgec.graph.errors import DataError
 from edgec.graph.execute import Executor
+from edgec.graph.read.codes import spread
 from edgec.graph.sharing import shares_weight
 from edgec.graph.values import SHARE
 from edgec.graph.views import attribute, constant, own_constant, sole_consumer
@@ -249,10 +250,10 @@ def _per_output(node: ir.Node, factors: Array, shape: tuple[int, ...]) -> Array:
     if node.op_type == "ConvTranspose":
         group = attribute(node, "group", 1)
         table = factors.reshape(group, 1, shape[1])
-        spread = np.broadcast_to(table, (group, shape[0] // group, shape[1]))
-        return spread.reshape(shape[0], shape[1], *[1] * (len(shape) - 2))
+        wide = np.broadcast_to(table, (group, shape[0] // group, shape[1]))
+        return wide.reshape(shape[0], shape[1], *[1] * (len(shape) - 2))
     axis = {"Conv": 0, "MatMul": 1}.get(node.op_type, 0 if attribute(node, "transB", 0) else 1)
-    return factors.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return spread(factors, axis, len(shape))
 
 
 def _scale_inputs(graph: ir.Graph, node: ir.Node, factors: Array) -> None:

@@ -87,7 +87,6 @@ f = Constant <value_ints=[0,4,-1]> () l = Reshape (a, f) m = Reshape (b, f) j = 
 t = Transpose <perm=[0,2,1]> (j) """
 TWO = """st = Constant <value_ints=[0]> () en = Constant <value_ints=[2]> () ax = Constant <value_ints=[2]> ()
 p = Slice (t, st, en, ax) """
-RAMP = "n"
 LEGAL: dict[str, Make] = {
     "global pool": net("p = GlobalAveragePool (b) f = Flatten (p) y = Gemm (f, k)", "N,5", "float[4,5] k"),
     "a pool as large as the map": net(

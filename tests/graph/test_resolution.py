@@ -217,7 +217,7 @@ REFUSED: dict[str, tuple[Make, str, str]] = {
     "windows": (
         net("f = Constant <value_ints=[0,4,1,8,1,8]> () t = Reshape (b, f) "
             "p = Transpose <perm=[0,2,4,3,5,1]> (t) z = Constant <value_ints=[0,2,4,2,4,4]> () y = Reshape (b, z)", "N,2,4,2,4,4"),
-        "reshape", "",
+        "reshape", "it cuts an axis of 8 pixels into 2 x 4",
     ),
     "maps that no longer meet": (
         net("m = Conv <strides=[2,2], pads=[1,1,1,1]> (b, v) sc = Constant <value_floats=[1.0,1.0,2.0,2.0]> () "

@@ -27,8 +27,8 @@ from tflite_networks import MODELS, quiet
 
 from edgec.compiler.emit.tflite.file_cost import read_cost
 from edgec.graph.errors import EdgecError
+from edgec.graph.inputs import InputSpec
 from edgec.graph.load import load
-from edgec.graph.sources import InputSpec
 from edgec.graph.tflite.read import read
 
 CACHE = Path(__file__).resolve().parent.parent / ".build" / "tflite_sources"

@@ -38,6 +38,7 @@ from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.expand import drop_expands
 from edgec.graph.gelu import keep_gelus_whole
 from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRING, RUNNING, Listener
+from edgec.graph.names import free_name
 from edgec.graph.neighbours import keep_lrns_whole
 from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset
 from edgec.graph.padding import write_out_pads
@@ -277,13 +278,7 @@ def _name_nodes(model: onnx.ModelProto) -> None:
     """Give nameless nodes the name of their op and position, so that messages and reports can speak of them."""
     taken: set[str] = set()
     for index, node in enumerate(model.graph.node):
-        name = node.name or f"{node.op_type}_{index}"
-        unique, count = name, 1
-        while unique in taken:
-            count += 1
-            unique = f"{name}_{count}"
-        node.name = unique
-        taken.add(unique)
+        node.name = free_name(node.name or f"{node.op_type}_{index}", taken)
 
 
 def _settle_switches(model: onnx.ModelProto) -> None:
@@ -363,10 +358,4 @@ def _name_ir_nodes(model: ir.Model) -> None:
     """Nodes made by rewriting get the name of what they write, which comes from the source model."""
     taken: set[str] = set()
     for node in model.graph:
-        name = node.name or node.outputs[0].name or node.op_type
-        unique, count = name, 1
-        while unique in taken:
-            count += 1
-            unique = f"{name}_{count}"
-        node.name = unique
-        taken.add(unique)
+        node.name = free_name(node.name or node.outputs[0].name or node.op_type, taken)

@@ -20,18 +20,11 @@ import onnx_ir as ir
 
 from edgec.graph.errors import DataError, UsageError
 from edgec.graph.files import reason
+from edgec.graph.inputs import InputSpec, noise
 from edgec.graph.labels import read_labels
 from edgec.graph.memory import free_memory
 from edgec.graph.preprocess import Preprocess
-from edgec.graph.sources import (
-    ArraySource,
-    InputSpec,
-    NpyFolderSource,
-    PictureSource,
-    ReadySource,
-    Source,
-    noise,
-)
+from edgec.graph.sources import ArraySource, NpyFolderSource, PictureSource, ReadySource, Source
 from edgec.graph.stored import load_npy, load_npz, npz_names
 from edgec.graph.text import size, visible
 

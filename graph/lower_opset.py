@@ -16,6 +16,8 @@ from onnx import helper, numpy_helper
 
 from edgec.graph.errors import UnsupportedError
 from edgec.graph.execute import session
+from edgec.graph.inputs import noise
+from edgec.graph.names import free_name
 
 Array = np.ndarray[Any, np.dtype[Any]]
 AGREEMENT = 1e-5
@@ -75,7 +77,7 @@ def _noise(model: onnx.ModelProto) -> dict[str, Array]:
         if value.name not in stored:
             dims = [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]
             kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-            feeds[value.name] = rng.standard_normal(dims).astype(kind)
+            feeds[value.name] = noise(rng, dims, np.dtype(kind))
     return feeds
 
 
@@ -163,12 +165,7 @@ class _Lowering:
 
     def fresh(self, stem: str) -> str:
         """A name that nothing has."""
-        name, count = stem, 1
-        while name in self.names:
-            count += 1
-            name = f"{stem}_{count}"
-        self.names.add(name)
-        return name
+        return free_name(stem, self.names)
 
     def store(self, stem: str, array: Array) -> str:
         """A new initialiser's name."""

@@ -182,12 +182,8 @@ class Preprocess:
     def picture(self, image: Image.Image) -> Array:
         """Decode one picture to uint8 (height, width, channels)."""
         from PIL import Image as Pillow
-        from PIL import ImageOps
 
-        image.getexif()  # while the file is open: Pillow 10.0 closes a TIFF once its pixels are read
-        image.load()
-        if image.getexif().get(ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
+        image = _upright(image)
         mode = "L" if self.channels == "gray" else "RGB"
         if image.mode != mode:  # each step that has nothing to do would copy all pixels
             image = image.convert(mode)
@@ -252,11 +248,8 @@ class Preprocess:
     def mask(self, image: Image.Image, ignored: int) -> Array:
         """A mask of class numbers (one band), moved as the picture that it belongs to is; what no pixel covers is ``ignored``."""
         from PIL import Image as Pillow
-        from PIL import ImageOps
 
-        image.load()
-        if image.getexif().get(ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
+        image = _upright(image)
         if self.resize is not None or self.zooms:
             image = self._resized(image, Pillow.Resampling.NEAREST, ignored)
         pixels = np.asarray(image)
@@ -283,6 +276,15 @@ def resized_numbers(pixels: Array, size: tuple[int, int]) -> Array:
         for plane in np.moveaxis(pixels, -1, 0)
     ]
     return np.stack(planes, axis=-1)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture with its pixels read, turned as its header says."""
+    from PIL import ImageOps
+
+    image.getexif()  # while the file is open: Pillow 10.0 closes a TIFF once its pixels are read
+    image.load()
+    return image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
 
 
 def _check_pixels(image: Image.Image, width: int, height: int) -> None:

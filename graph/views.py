@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.errors import UnsupportedError
+from edgec.graph.names import free_name
 from edgec.graph.provenance import place
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -60,12 +61,7 @@ class Names:
 
     def fresh(self, stem: str) -> str:
         """``stem``, or ``stem_2``, ``stem_3``... where that name is taken by a value or a node."""
-        name, count = stem, 1
-        while name in self.taken:
-            count += 1
-            name = f"{stem}_{count}"
-        self.taken.add(name)
-        return name
+        return free_name(stem, self.taken)
 
     def initializer(self, stem: str, array: Array) -> ir.Value:
         """A new initialiser; its name is made unique."""
@@ -136,29 +132,23 @@ def sole_consumer(value: ir.Value) -> ir.Node | None:
 
 
 @dataclass(frozen=True)
-class ConvView:
-    """A Conv with constant weights.
-
-    ``weight`` is (out, in/group, *kernel); ``bias`` is (out,) or None; ``pads`` are begin then end, as in ONNX.
-    """
+class KernelView:
+    """What a Conv and a ConvTranspose with constant weights have in common."""
 
     node: ir.Node
 
     @staticmethod
-    def of(node: ir.Node | None) -> ConvView | None:
-        """The view, or None where ``node`` is no Conv or its weight or bias is computed."""
-        if node is None or node.op_type != "Conv" or constant(node.inputs[1]) is None:
-            return None
-        if len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None:
-            return None
-        return ConvView(node)
+    def has_constants(node: ir.Node) -> bool:
+        """True where neither weight nor bias is computed."""
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        return constant(node.inputs[1]) is not None and (bias is None or constant(bias) is not None)
 
     @property
     def x(self) -> ir.Value:
         """The input activation."""
         value = self.node.inputs[0]
         if value is None:
-            raise UnsupportedError("Conv without an input", where=place(self.node))
+            raise UnsupportedError(f"{self.node.op_type} without an input", where=place(self.node))
         return value
 
     @property
@@ -167,8 +157,8 @@ class ConvView:
         return self.node.outputs[0]
 
     @property
-    def weight(self) -> Array:
-        """(out, in/group, *kernel)."""
+    def stored(self) -> Array:
+        """The weight as the node has it."""
         array = constant(self.node.inputs[1])
         if array is None:
             raise UnsupportedError("the weight is computed", where=place(self.node))
@@ -181,19 +171,49 @@ class ConvView:
 
     @property
     def kernel(self) -> tuple[int, ...]:
-        return tuple(self.weight.shape[2:])
+        return tuple(self.stored.shape[2:])
 
     @property
     def group(self) -> int:
         return int(attribute(self.node, "group", 1))
 
     @property
-    def strides(self) -> tuple[int, ...]:
-        return tuple(attribute(self.node, "strides", (1,) * len(self.kernel)))
-
-    @property
     def dilations(self) -> tuple[int, ...]:
         return tuple(attribute(self.node, "dilations", (1,) * len(self.kernel)))
+
+    def store(self, weight: Array | None, bias: Array | None) -> None:
+        """Replace weight, as the node has it, and bias; initialisers that other nodes share stay as they are for those."""
+        graph = self.node.graph
+        if not isinstance(graph, ir.Graph):
+            raise UnsupportedError("the node belongs to no graph", where=place(self.node))
+        if weight is not None:
+            own_constant(graph, self.node, 1, weight, "_weight")
+        if bias is not None:
+            own_constant(graph, self.node, 2, bias, "_bias")
+
+
+@dataclass(frozen=True)
+class ConvView(KernelView):
+    """A Conv with constant weights.
+
+    ``weight`` is (out, in/group, *kernel); ``bias`` is (out,) or None; ``pads`` are begin then end, as in ONNX.
+    """
+
+    @staticmethod
+    def of(node: ir.Node | None) -> ConvView | None:
+        """The view, or None where ``node`` is no Conv or its weight or bias is computed."""
+        if node is None or node.op_type != "Conv" or not KernelView.has_constants(node):
+            return None
+        return ConvView(node)
+
+    @property
+    def weight(self) -> Array:
+        """(out, in/group, *kernel)."""
+        return self.stored
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return tuple(attribute(self.node, "strides", (1,) * len(self.kernel)))
 
     @property
     def pads(self) -> tuple[int, ...]:
@@ -215,13 +235,7 @@ class ConvView:
 
     def set(self, *, weight: Array | None = None, bias: Array | None = None) -> None:
         """Replace weight and bias; initialisers that other nodes share stay as they are for those."""
-        graph = self.node.graph
-        if not isinstance(graph, ir.Graph):
-            raise UnsupportedError("the node belongs to no graph", where=place(self.node))
-        if weight is not None:
-            own_constant(graph, self.node, 1, weight, "_weight")
-        if bias is not None:
-            own_constant(graph, self.node, 2, bias, "_bias")
+        self.store(weight, bias)
 
 
 @dataclass(frozen=True)

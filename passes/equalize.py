@@ -32,10 +32,12 @@ from edgec.graph.batch import as_inside
 from edgec.graph.channels import ChannelGroup, Member, groups
 from edgec.graph.errors import DataError
 from edgec.graph.execute import Executor
+from edgec.graph.read.codes import spread
 from edgec.graph.sharing import shares_weight
 from edgec.graph.values import SHARE
 from edgec.graph.views import attribute, constant, own_constant, sole_consumer
 from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, option
+from edgec.passes.joined import Joined
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -109,13 +111,7 @@ def segments(model: ir.Model, found: Iterable[ChannelGroup]) -> list[Segment]:
 
 def _cut(group: ChannelGroup, nodes: dict[str, ir.Node]) -> list[Segment]:
     members = {member.value: member for member in group.activations}
-    parent = {name: name for name in members}
-
-    def find(name: str) -> str:
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
+    joined = Joined(members)
     touching = [
         node for node in nodes.values() if any(v is not None and v.name in members for v in node.inputs)
     ]
@@ -124,14 +120,14 @@ def _cut(group: ChannelGroup, nodes: dict[str, ir.Node]) -> list[Segment]:
             continue
         names = [v.name or "" for v in (*node.inputs, *node.outputs) if v is not None and v.name in members]
         for other in names[1:]:
-            parent[find(other)] = find(names[0])
+            joined.join(names[0], other)
     cut: dict[str, Segment] = {}
     for name, member in members.items():
-        cut.setdefault(find(name), Segment(group)).activations.append(member)
+        cut.setdefault(joined.root(name), Segment(group)).activations.append(member)
     for node in touching:
         for value in node.inputs:
             if value is not None and value.name in members:
-                segment = cut[find(value.name)]
+                segment = cut[joined.root(value.name)]
                 _judge(node, segment, members[value.name])
                 if node.op_type in ("Relu", "Clip") and sole_consumer(value) is node:
                     segment.hidden.add(value.name)
@@ -141,9 +137,9 @@ def _cut(group: ChannelGroup, nodes: dict[str, ir.Node]) -> list[Segment]:
             *HOMOGENEOUS,
             "Clip",
         ):
-            cut[find(member.value)].pinned = True
+            cut[joined.root(member.value)].pinned = True
         if member.axis >= 0 and not member.node:
-            cut[find(member.value)].pinned = True
+            cut[joined.root(member.value)].pinned = True
     return list(cut.values())
 
 
@@ -254,10 +250,10 @@ def _per_output(node: ir.Node, factors: Array, shape: tuple[int, ...]) -> Array:
     if node.op_type == "ConvTranspose":
         group = attribute(node, "group", 1)
         table = factors.reshape(group, 1, shape[1])
-        spread = np.broadcast_to(table, (group, shape[0] // group, shape[1]))
-        return spread.reshape(shape[0], shape[1], *[1] * (len(shape) - 2))
+        wide = np.broadcast_to(table, (group, shape[0] // group, shape[1]))
+        return wide.reshape(shape[0], shape[1], *[1] * (len(shape) - 2))
     axis = {"Conv": 0, "MatMul": 1}.get(node.op_type, 0 if attribute(node, "transB", 0) else 1)
-    return factors.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return spread(factors, axis, len(shape))
 
 
 def _scale_inputs(graph: ir.Graph, node: ir.Node, factors: Array) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 from edgec.graph.data import Dataset, open_data
 from edgec.graph.disk import write_whole
 from edgec.graph.errors import DataError, UsageError
+from edgec.graph.inputs import InputSpec
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.scratch import scratch_folder, write_scratch
-from edgec.graph.sources import InputSpec
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -15,9 +15,9 @@ from edgec.compiler.plan.recipe import Recipe
 from edgec.graph.data import Dataset, noise, open_data
 from edgec.graph.disk import write_whole
 from edgec.graph.errors import DataError
+from edgec.graph.inputs import InputSpec
 from edgec.graph.npz import npz_bytes
 from edgec.graph.scratch import scratch_folder, write_scratch
-from edgec.graph.sources import InputSpec
 from edgec.graph.text import visible
 from edgec.runtime.bench import BenchOptions, outputs
 from edgec.runtime.devices.local import LocalDevice

@@ -26,7 +26,8 @@ from edgec.graph.compare import by_sample
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
-from edgec.graph.sources import ArraySource, InputSpec, NpyFolderSource, PictureSource
+from edgec.graph.inputs import InputSpec
+from edgec.graph.sources import ArraySource, NpyFolderSource, PictureSource
 
 if TYPE_CHECKING:
     from edgec.compiler.plan.plan import Plan

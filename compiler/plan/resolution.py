@@ -14,10 +14,10 @@ from edgec.graph.equivalence import worst_difference
 from edgec.graph.errors import EdgecError
 from edgec.graph.execute import Executor
 from edgec.graph.foreign import Loading, begin
+from edgec.graph.inputs import InputSpec, noise
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.resolution.axes import SizeError
 from edgec.graph.resolution.resize import resized, size_of, why_not
-from edgec.graph.sources import InputSpec, noise
 from edgec.passes.base import Pass
 from edgec.passes.resize_input import ResizeInput, shown, size_for
 

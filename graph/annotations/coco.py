@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgec.graph.annotations.boxes import TrueBoxes
+from edgec.graph.annotations.boxes import Row, TrueBoxes, boxes_of, by_name
 from edgec.graph.errors import DataError
 from edgec.graph.files import read_text
 from edgec.graph.pictures import picture_size
-from edgec.graph.placement import placement_of
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.text import shortened
 
@@ -27,7 +24,7 @@ def read(
     """Every picture of ``path`` with its boxes; ``folder``: where the pictures are, None: to be found. Raises DataError."""
     table = _table(path)
     classes = _classes(path, table["categories"], names)
-    by_picture: dict[Any, list[tuple[list[float], int, bool, float]]] = {}
+    by_picture: dict[Any, list[Row]] = {}
     for one in table["annotations"]:
         try:
             x, y, width, height = map(float, one["bbox"])
@@ -51,19 +48,6 @@ def read(
     return found
 
 
-def boxes_of(
-    rows: Sequence[tuple[list[float], int, bool, float]], preprocess: Preprocess, size: tuple[int, int]
-) -> TrueBoxes:
-    """From (corners, class, crowd, area) of each box."""
-    return TrueBoxes(
-        np.array([row[0] for row in rows], np.float64).reshape(-1, 4),
-        np.array([row[1] for row in rows], np.int64),
-        np.array([row[2] for row in rows], bool),
-        np.array([row[3] for row in rows], np.float64),
-        placement_of(preprocess, *size),
-    )
-
-
 def _table(path: Path) -> Mapping[str, list[Any]]:
     try:
         found = json.loads(read_text(path, MOST_BYTES, "COCO's json"))
@@ -81,14 +65,12 @@ def _table(path: Path) -> Mapping[str, list[Any]]:
 def _classes(path: Path, categories: Sequence[Any], names: Sequence[str]) -> dict[Any, int]:
     """The network's class of each category: by name where it knows them all, else in the order of their numbers."""
     try:
-        known = {one["id"]: str(one["name"]).strip().lower() for one in categories}
+        known = {one["id"]: str(one["name"]) for one in categories}
         order = sorted(known)
     except (KeyError, TypeError) as error:
         raise _bad(path, "a category", categories, error) from None
-    places = {name.strip().lower(): number for number, name in enumerate(names)}
-    if places and all(name in places for name in known.values()):
-        return {key: places[name] for key, name in known.items()}
-    return {key: number for number, key in enumerate(order)}
+    found = by_name(known, names)
+    return {key: number for number, key in enumerate(order)} if found is None else found
 
 
 def _place(path: Path, folder: Path | None, name: str) -> Path:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.graph.annotations.boxes import TrueBoxes
-from edgec.graph.annotations.coco import boxes_of
+from edgec.graph.annotations.boxes import Row, TrueBoxes, boxes_of, by_name
 from edgec.graph.data import PICTURES
 from edgec.graph.errors import DataError
 from edgec.graph.files import read_text
@@ -47,10 +46,8 @@ def _classes(path: Path, given: Any, names: Sequence[str]) -> dict[int, int]:
         known = dict(enumerate(map(str, given)))
     else:
         raise DataError("no names of classes", where=str(path), why="it has no list under 'names'")
-    places = {name.strip().lower(): number for number, name in enumerate(names)}
-    if places and all(name.strip().lower() in places for name in known.values()):
-        return {key: places[name.strip().lower()] for key, name in known.items()}
-    return {key: key for key in known}
+    found = by_name(known, names)
+    return {key: key for key in known} if found is None else found
 
 
 def _pictures(path: Path, root: Path, part: str) -> Iterator[Path]:
@@ -73,9 +70,7 @@ def _labels_of(picture: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _rows(
-    path: Path, classes: Mapping[int, int], size: tuple[int, int]
-) -> Iterator[tuple[list[float], int, bool, float]]:
+def _rows(path: Path, classes: Mapping[int, int], size: tuple[int, int]) -> Iterator[Row]:
     """Of each line: class, then centre and size, or the corners of a polygon, as shares of the picture."""
     if not path.is_file():
         return  # a picture without an object

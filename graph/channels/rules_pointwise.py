@@ -9,56 +9,19 @@ import onnx_ir as ir
 
 from edgec.graph.channels.atoms import Dims, Labels, UntraceableError, as_ints, varying
 from edgec.graph.channels.trace import Rule, Spread, Trace, parameter_slots
+from edgec.graph.families import ARITHMETIC, REDUCTIONS, UNARY
 from edgec.graph.views import attribute, constant, is_constant
 
-UNARY = (
-    "Abs", "Cast", "Ceil", "Celu", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu",
-    "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal",
-    "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tan",
-    "Tanh", "ThresholdedRelu",
-)  # fmt: skip
-ARITHMETIC = (
-    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean",
-    "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
-)  # fmt: skip
 POOLS = (
     "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "LpPool", "MaxPool",
 )  # fmt: skip
-REDUCTIONS = (
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
-    "ReduceProd", "ReduceSum", "ReduceSumSquare",
-)  # fmt: skip
 SUMS = frozenset({"ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
 MAKING_ZEROS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-KEEPING_ZEROS = frozenset(
-    {
-        *SUMS,
-        "Abs",
-        "AveragePool",
-        "Elu",
-        "Flatten",
-        "Gelu",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "HardSwish",
-        "Identity",
-    }
-    | {
-        "LeakyRelu",
-        "MaxPool",
-        "Mish",
-        "Neg",
-        "PRelu",
-        "Relu",
-        "Reshape",
-        "Sqrt",
-        "Squeeze",
-        "Swish",
-        "Tanh",
-        "Transpose",
-    }
-    | {"Unsqueeze"}
-)
+KEEPING_ZEROS = SUMS | {
+    "Abs", "AveragePool", "Elu", "Flatten", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "HardSwish", "Identity",
+    "LeakyRelu", "MaxPool", "Mish", "Neg", "PRelu", "Relu", "Reshape", "Sqrt", "Squeeze", "Swish", "Tanh", "Transpose",
+    "Unsqueeze",
+}  # fmt: skip
 """Of one operand that is zero they make zero."""
 
 

@@ -67,7 +67,12 @@ def _spread(numbers: Array, codes: Array, params: Params) -> Array:
         return np.repeat(numbers, params.block, axis=axis).take(range(codes.shape[axis]), axis=axis)
     if numbers.ndim > 1:
         return numbers
-    return numbers.reshape([-1 if i == axis else 1 for i in range(codes.ndim)])
+    return spread(numbers, axis, codes.ndim)
+
+
+def spread(scales: Array, axis: int | None, rank: int) -> Array:
+    """``scales``, one per entry of ``axis`` or one in all, so that they broadcast against an array of ``rank`` axes."""
+    return scales if axis is None else scales.reshape([-1 if i == axis else 1 for i in range(rank)])
 
 
 def swallowed(params: Params) -> tuple[float, float | None] | None:

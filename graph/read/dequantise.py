@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from edgec.graph.errors import UnsupportedError
+from edgec.graph.names import free_name
 from edgec.graph.read.codes import Array, Params, dequantised, params_of, swallowed
 from edgec.graph.read.own_codes import SourceCodes, activation_codes, weight_scales
 from edgec.graph.views import attribute, constant
@@ -68,8 +69,8 @@ class _Walk:
         self.params: dict[ir.Value, Params] = {}
         self.written: dict[str, Params] = {}
         self.weights: dict[str, tuple[float, ...]] = {}
-        self.taken = {v.name for v in graph.inputs} | set(graph.initializers)
-        self.taken |= {v.name for node in graph for v in node.outputs}
+        self.taken = {v.name or "" for v in graph.inputs} | set(graph.initializers)
+        self.taken |= {v.name or "" for node in graph for v in node.outputs}
         self.at: ir.Node = next(iter(graph))
 
     def run(self) -> None:
@@ -319,12 +320,7 @@ class _Walk:
         return value
 
     def _free(self, stem: str) -> str:
-        name, count = stem, 1
-        while name in self.taken:
-            count += 1
-            name = f"{stem}_{count}"
-        self.taken.add(name)
-        return name
+        return free_name(stem, self.taken)
 
     def _outputs(self) -> None:
         """Codes that the network gave out become what they stand for."""

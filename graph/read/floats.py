@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgec.graph.external import tensors
+from edgec.graph.names import free_name
 
 _NAMES: dict[int, str] = {
     TensorProto.FLOAT16: "float16",
@@ -56,7 +57,7 @@ def _ends(graph: onnx.GraphProto) -> set[int]:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
             del kept[value.name]
     taken = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
-    inner = {name: _free(f"{name}_float32", taken) for name in kept}
+    inner = {name: free_name(f"{name}_float32", taken) for name in kept}
     for one in _graphs(graph):
         for node in one.node:
             _rename(node.input, inner)
@@ -82,15 +83,6 @@ def _rename(names: Sequence[str], new: dict[str, str]) -> None:
     for index, name in enumerate(names):
         if name in new:
             names[index] = new[name]  # type: ignore[index]  # a repeated field of the untyped protobuf
-
-
-def _free(stem: str, taken: set[str]) -> str:
-    name, count = stem, 1
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    taken.add(name)
-    return name
 
 
 def _widen(tensor: onnx.TensorProto) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.read.codes import Array, Params
+from edgec.graph.read.codes import Array, Params, spread
 
 _KEY = "edgec.source_codes"
 _SHIFT = {np.dtype(np.uint8): -128, np.dtype(np.int8): 0}
@@ -41,10 +41,7 @@ class SourceCodes:
         if found.size not in (1, channels) or (axis is None and found.size != 1):
             return None
         scales = found.reshape(()) if axis is None else np.broadcast_to(found, (channels,)).copy()
-        wide = (
-            scales if axis is None else scales.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
-        )
-        codes = weight.astype(np.float64) / wide.astype(np.float64)
+        codes = weight.astype(np.float64) / spread(scales, axis, weight.ndim).astype(np.float64)
         whole = np.abs(codes - np.rint(codes)).max(initial=0.0) < 1e-3
         return scales if whole and np.abs(codes).max(initial=0.0) < limit + 0.5 else None
 

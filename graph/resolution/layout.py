@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.resolution.axes import BATCH_AXIS, Axes, Axis, Factor, Run, fixed, refused, regrouped
+from edgec.graph.resolution.axes import BATCH_AXIS, Axis, Factor, Run, fixed, refused, regrouped
 from edgec.graph.resolution.grids import regrown
 from edgec.graph.resolution.pointwise import joined
 from edgec.graph.resolution.trace import Rule, Walk, integers
@@ -259,5 +259,3 @@ RULES: dict[str, Rule] = {
     "Expand": _expand,
     "Tile": _tile,
 }
-
-__all__ = ["RULES", "Axes"]

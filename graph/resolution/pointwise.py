@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgec.graph.families import ARITHMETIC, REDUCTIONS, UNARY
 from edgec.graph.resolution.axes import Axes, Axis, fixed, refused
 from edgec.graph.resolution.grids import in_pictures, regrown
 from edgec.graph.resolution.trace import Rule, Walk, integers
 from edgec.graph.views import attribute, constant, is_constant
 
 LIKE_FIRST = (
-    "Abs", "Cast", "Ceil", "Celu", "Clip", "Cos", "CumSum", "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu",
-    "GroupNormalization", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization", "LRN", "LeakyRelu", "Log",
-    "LogSoftmax", "LpNormalization", "MeanVarianceNormalization", "Mish", "Neg", "Not", "QuantizeLinear", "Reciprocal", "Relu",
-    "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh",
-    "ThresholdedRelu",
+    *UNARY, "CumSum", "DequantizeLinear", "GroupNormalization", "InstanceNormalization", "LRN", "LogSoftmax", "LpNormalization",
+    "MeanVarianceNormalization", "QuantizeLinear", "Softmax",
 )  # fmt: skip
-BROADCAST = (
-    "Add", "And", "BitwiseAnd", "BitwiseOr", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean",
-    "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
-)  # fmt: skip
-REDUCE = (
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
-    "ReduceSum", "ReduceSumSquare",
-)  # fmt: skip
+BROADCAST = (*ARITHMETIC, "BitwiseAnd", "BitwiseOr")
 
 
 def _like_first(walk: Walk, node: ir.Node) -> None:
@@ -148,7 +139,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(LIKE_FIRST, _like_first),
     **dict.fromkeys(("BatchNormalization", "LayerNormalization"), _normalised),
     **dict.fromkeys(BROADCAST, _broadcast),
-    **dict.fromkeys(REDUCE, _reduce),
+    **dict.fromkeys(REDUCTIONS, _reduce),
     **dict.fromkeys(("ArgMax", "ArgMin"), _arg),
     "TopK": _top,
     **dict.fromkeys(("MatMul", "Gemm"), _product),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.inputs import is_channels_last
 from edgec.graph.resolution.axes import Axes, Axis, Factor, Side, plain, refused
 from edgec.graph.views import constant
 
@@ -127,8 +128,6 @@ def walk(model: ir.Model, picture: ir.Value, size: Size, rules: Mapping[str, Rul
 
 def places(picture: ir.Value) -> tuple[int, int]:
     """Where height and width stand in a picture's axes."""
-    from edgec.graph.sources import is_channels_last
-
     rank = len(picture.shape or ())
     return (rank - 3, rank - 2) if is_channels_last(picture) else (rank - 2, rank - 1)
 

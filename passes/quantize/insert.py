@@ -168,18 +168,17 @@ class _Writer:
         if value is None or weight is None:
             return
         axis = weight_axis(node) if self.form.per_channel else None
-        bias_value = node.inputs[2] if len(node.inputs) > 2 else None
-        bias = constant(bias_value)
-        x = node.inputs[0]
-        x_scale = self.table.tensors[x.name or ""].scale if x is not None else 1.0
         kept, limit = self.form.kept, self.form.weight_limit
         own = None if kept is None else kept.scales_of(value.name or "", weight, axis, limit)
         scales = weight_scales(weight, axis, limit) if own is None else own
+        if self.dialect.inputs_only:
+            _write_weight(self.names, node, quantise_weight(weight, scales, axis, limit))
+            return
+        bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+        bias, x = constant(bias_value), node.inputs[0]
+        x_scale = self.table.tensors[x.name or ""].scale if x is not None else 1.0
         outs = _out_channels(node, weight)
         groups = 1 if axis is None else outs // scales.size
-        if self.dialect.inputs_only:
-            _write_weight(self.names, node, quantise_weight(weight, scales, axis, self.form.weight_limit))
-            return
         if bias is not None:
             bias = np.broadcast_to(bias.reshape(-1), (outs,))
             peaks = bias if axis is None else np.abs(bias).reshape(groups, -1).max(axis=0)

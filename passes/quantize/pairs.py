@@ -6,31 +6,30 @@ TensorRT 8 refuses int8 initialisers ("invalid weights type of Int8"): a weight 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.views import attribute, constant, fresh_name, set_constant
+from edgec.graph.read.codes import spread
+from edgec.graph.views import Names, attribute, constant, set_constant
 
 
 def pair_weights(model: ir.Model) -> None:
     """In place: every int8 constant behind a DequantizeLinear becomes floats in front of Q and DQ."""
+    names = Names(model.graph)
     for node in list(model.graph):
         codes = constant(node.inputs[0]) if node.op_type == "DequantizeLinear" else None
         stored, scale = node.inputs[0], constant(node.inputs[1]) if codes is not None else None
         if codes is None or stored is None or scale is None or codes.dtype != np.int8:
             continue
-        axis = int(attribute(node, "axis", 1))
-        shape = [1] * codes.ndim
-        if scale.ndim:
-            shape[axis] = -1
-        floats = (codes.astype(np.float32) * scale.astype(np.float32).reshape(shape)).astype(np.float32)
-        set_constant(stored, floats)
-        attributes = {"axis": axis} if scale.ndim else {}
-        quantise = ir.node(
-            "QuantizeLinear", node.inputs, attributes, name=fresh_name(model.graph, f"{node.name}_Q")
-        )
+        axis = _axis(node, scale)
+        wide = spread(scale.astype(np.float32), axis, codes.ndim)
+        set_constant(stored, (codes.astype(np.float32) * wide).astype(np.float32))
+        attributes = {} if axis is None else {"axis": axis}
+        quantise = ir.node("QuantizeLinear", node.inputs, attributes, name=names.fresh(f"{node.name}_Q"))
         result = quantise.outputs[0]
-        result.name = fresh_name(model.graph, f"{stored.name}_codes")
+        result.name = names.fresh(f"{stored.name}_codes")
         result.shape, result.type = stored.shape, ir.TensorType(ir.DataType.INT8)
         model.graph.insert_before(node, quantise)
         node.replace_input_with(0, result)
@@ -44,15 +43,17 @@ def unpair_weights(model: ir.Model) -> bool:
         stored, scale = node.inputs[0], constant(node.inputs[1]) if floats is not None else None
         if floats is None or stored is None or scale is None:
             continue
-        shape = [1] * floats.ndim
-        if scale.ndim:
-            shape[int(attribute(node, "axis", 1))] = -1
-        codes = np.clip(np.rint(floats / scale.reshape(shape)), -128, 127).astype(np.int8)
-        set_constant(stored, codes)
+        wide = spread(scale, _axis(node, scale), floats.ndim)
+        set_constant(stored, np.clip(np.rint(floats / wide), -128, 127).astype(np.int8))
         node.outputs[0].replace_all_uses_with(stored)
         model.graph.remove(node, safe=True)
         count += 1
     return count > 0
+
+
+def _axis(node: ir.Node, scale: np.ndarray[Any, np.dtype[Any]]) -> int | None:
+    """Along which there is a scale for each entry; None where there is one in all."""
+    return int(attribute(node, "axis", 1)) if scale.ndim else None
 
 
 def unpair_pads(model: ir.Model) -> None:

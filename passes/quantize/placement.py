@@ -17,11 +17,12 @@ averages      where nothing else would have to read their input as floats
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import onnx_ir as ir
 
 from edgec.graph.views import is_constant
+from edgec.passes.joined import Joined
 from edgec.passes.quantize.branches import fused_behind, layer_behind, skip_input
 from edgec.passes.quantize.dialects import Dialect
 from edgec.passes.quantize.planned import Edge, Group, Plan
@@ -138,8 +139,11 @@ class _Placement:
             for index, value in enumerate(node.inputs):
                 if value is not None and (node.name or "", index) in self.edges:
                     values[value.name or ""] = value
+        joined = Joined(values)
+        for first, second in self.shared:
+            joined.join(first, second)
         found = []
-        for names in _joined(values, self.shared):
+        for names in joined.sets().values():
             sources = [name for name in names if not self._moved(values[name])]
             found.append(Group(tuple(names), tuple(sources or names)))
         return tuple(found)
@@ -151,20 +155,3 @@ class _Placement:
         if maker is None or rule is None or rule.kind not in (Kind.SAME, Kind.JOINT):
             return False
         return (maker.name or "", 0) in self.edges
-
-
-def _joined(names: Iterable[str], pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """``names`` in sets: those of a pair, and of pairs that meet, lie in one."""
-    parent = {name: name for name in names}
-
-    def root(name: str) -> str:
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
-    for first, second in pairs:
-        parent[root(second)] = root(first)
-    found: dict[str, list[str]] = {}
-    for name in parent:
-        found.setdefault(root(name), []).append(name)
-    return list(found.values())

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from edgec.graph.views import constant, is_constant, sole_consumer
+from edgec.passes.joined import Joined
 from edgec.passes.quantize.dialects import Dialect
 from edgec.passes.quantize.placement import plan_inputs
 from edgec.passes.quantize.planned import Edge, Group, Plan, Table
@@ -112,12 +113,12 @@ def _is_absorbable(node: ir.Node, rules: Mapping[str, Rule], fed: set[str]) -> b
 
 @dataclass
 class _Builder:
-    """Works out groups by union-find over tensor names."""
+    """Works out which tensors share parameters."""
 
     model: ir.Model
     rules: dict[str, Rule]
     sigmoid: QParams | None
-    parent: dict[str, str] = field(default_factory=dict)
+    joined: Joined = field(default_factory=Joined)
     fixed: dict[str, QParams] = field(default_factory=dict)
     own: dict[str, bool] = field(default_factory=dict)
     absorbed: dict[str, str] = field(default_factory=dict)
@@ -134,16 +135,13 @@ class _Builder:
                 if value.name and id(value) not in hidden:
                     self._add(value.name, source=rule.kind not in (Kind.SAME, Kind.JOINT))
             if rule.kind is Kind.FIXED and rule.fixed is not None:
-                self.fixed[self._find(node.outputs[0].name or "")] = rule.fixed
+                self.fixed[self.joined.root(node.outputs[0].name or "")] = rule.fixed
             elif rule.kind is Kind.SAME:
                 for value in node.outputs:
                     if value.name and id(value) not in hidden:
                         self._union(inputs[0][1], value.name)
             elif rule.kind is Kind.JOINT:
                 self._join(node, inputs)
-        members: dict[str, list[str]] = {}
-        for name in self.parent:
-            members.setdefault(self._find(name), []).append(name)
         outputs = {value.name for value in self.model.graph.outputs}
         made = (value for node in self.model.graph for value in node.outputs)
         values = {value.name: value for value in (*self.model.graph.inputs, *made)}
@@ -155,7 +153,7 @@ class _Builder:
                 not outputs.isdisjoint(names),
                 useful([values[name] for name in names], self.rules, self.sigmoid),
             )
-            for root, names in members.items()
+            for root, names in self.joined.sets().items()
         )
         return Plan(dict(self.rules), dict(floats), groups, self.absorbed, self.conversions, self.constants)
 
@@ -190,7 +188,7 @@ class _Builder:
 
     def _join(self, node: ir.Node, inputs: list[tuple[int, str]]) -> None:
         output = node.outputs[0].name or ""
-        fixed = [self.fixed.get(self._find(name)) for _, name in inputs]
+        fixed = [self.fixed.get(self.joined.root(name)) for _, name in inputs]
         if inputs and fixed[0] is not None and all(params == fixed[0] for params in fixed):
             for _, name in inputs:
                 self._union(name, output)
@@ -203,22 +201,15 @@ class _Builder:
                 self.own[output] = True
 
     def _add(self, name: str, *, source: bool) -> None:
-        if name not in self.parent:
-            self.parent[name] = name
-            self.own[name] = source
-
-    def _find(self, name: str) -> str:
-        while self.parent[name] != name:
-            self.parent[name] = self.parent[self.parent[name]]
-            name = self.parent[name]
-        return name
+        self.joined.add(name)
+        self.own.setdefault(name, source)
 
     def _union(self, first: str, second: str) -> None:
-        a, b = self._find(first), self._find(second)
+        a, b = self.joined.root(first), self.joined.root(second)
         if a == b:
             return
         fixed = self.fixed.get(a) or self.fixed.get(b)
-        self.parent[b] = a
+        self.joined.join(a, b)
         if fixed is not None:
             self.fixed[a] = fixed
 

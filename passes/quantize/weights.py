@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from edgec.graph.read.codes import spread
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 BIAS_LIMIT = float(2**30)
@@ -24,15 +26,6 @@ class QuantisedWeight:
     def dequantise(self) -> Array:
         """The weight as float32."""
         return self.codes.astype(np.float32) * spread(self.scales, self.axis, self.codes.ndim)
-
-
-def spread(scales: Array, axis: int | None, rank: int) -> Array:
-    """``scales`` shaped so that it broadcasts along ``axis`` of an array of ``rank`` axes."""
-    if axis is None:
-        return scales
-    shape = [1] * rank
-    shape[axis] = -1
-    return scales.reshape(shape)
 
 
 def weight_scales(weight: Array, axis: int | None, limit: int = 127) -> Array:

@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError
+from edgec.graph.inputs import is_channels_last
 from edgec.graph.sharing import shares_weight
-from edgec.graph.sources import is_channels_last
 from edgec.graph.views import constant
 from edgec.passes.base import Context
 from edgec.passes.incremental.executor import IncrementalExecutor, batch_size

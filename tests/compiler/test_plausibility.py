@@ -15,9 +15,9 @@ from edgec.compiler.evaluate.plausibility import about_layout, about_split, doub
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.data import Dataset, open_data
 from edgec.graph.execute import Executor
+from edgec.graph.inputs import InputSpec
 from edgec.graph.intervals import wilson
 from edgec.graph.preprocess import Preprocess
-from edgec.graph.sources import InputSpec
 from edgec.runtime.report import facts
 from tests.conftest import parse
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from edgec.compiler.evaluate.samples import Watched, choose, classes, picture_of
 from edgec.compiler.tasks.classification import Classification
+from edgec.graph.inputs import InputSpec
 from edgec.graph.preprocess import Preprocess
-from edgec.graph.sources import InputSpec
 
 
 def test_changed_then_largest_then_typical() -> None:

@@ -14,7 +14,7 @@ from edgec.graph.batch import SampleBySample, is_free
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.data import open_data
 from edgec.graph.execute import Executor
-from edgec.graph.sources import InputSpec
+from edgec.graph.inputs import InputSpec
 
 RNG = np.random.default_rng(0)
 

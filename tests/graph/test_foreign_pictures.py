@@ -168,6 +168,19 @@ def test_pictures_are_turned_and_converted_as_pillow_does(
     np.testing.assert_array_equal(pictures.decode_picture(tmp_path / "a", Preprocess()), expected)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_masks_are_turned_as_their_pictures_are(kind: str, turn: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    pixels = np.arange(54, dtype=np.uint8).reshape(6, 9)
+    Image.fromarray(pixels).save(tmp_path / "mask", kind, exif=exif)
+    picture = pictures.decode_picture(tmp_path / "mask", Preprocess(channels="gray"))
+    mask = pictures.decode_mask(tmp_path / "mask", Preprocess())
+    np.testing.assert_array_equal(mask, picture[:, :, 0])
+    assert mask.shape == ((9, 6) if turn > 4 else (6, 9))
+
+
 def test_large_files_are_not_read(folder: Path, model) -> None:
     with (folder / "b.jpg").open("wb") as stream:
         stream.write(JPEG)

@@ -87,7 +87,6 @@ f = Constant <value_ints=[0,4,-1]> () l = Reshape (a, f) m = Reshape (b, f) j = 
 t = Transpose <perm=[0,2,1]> (j) """
 TWO = """st = Constant <value_ints=[0]> () en = Constant <value_ints=[2]> () ax = Constant <value_ints=[2]> ()
 p = Slice (t, st, en, ax) """
-RAMP = "n"
 LEGAL: dict[str, Make] = {
     "global pool": net("p = GlobalAveragePool (b) f = Flatten (p) y = Gemm (f, k)", "N,5", "float[4,5] k"),
     "a pool as large as the map": net(
@@ -218,7 +217,7 @@ REFUSED: dict[str, tuple[Make, str, str]] = {
     "windows": (
         net("f = Constant <value_ints=[0,4,1,8,1,8]> () t = Reshape (b, f) "
             "p = Transpose <perm=[0,2,4,3,5,1]> (t) z = Constant <value_ints=[0,2,4,2,4,4]> () y = Reshape (b, z)", "N,2,4,2,4,4"),
-        "reshape", "",
+        "reshape", "it cuts an axis of 8 pixels into 2 x 4",
     ),
     "maps that no longer meet": (
         net("m = Conv <strides=[2,2], pads=[1,1,1,1]> (b, v) sc = Constant <value_floats=[1.0,1.0,2.0,2.0]> () "

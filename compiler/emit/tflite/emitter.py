@@ -15,8 +15,8 @@ from edgec.compiler.emit.tflite.ops.unary import written_out_gelu
 from edgec.compiler.emit.tflite.patterns import find_gelus
 from edgec.compiler.emit.tflite.program import Program, Tensor
 from edgec.graph.errors import UnsupportedError, UsageError
+from edgec.graph.inputs import is_channels_last
 from edgec.graph.provenance import place
-from edgec.graph.sources import is_channels_last
 from edgec.graph.tflite.schema import TensorType
 
 _SHAPE_ONLY = {"Reshape": 1, "Expand": 1, "Resize": 1, "Upsample": 1, "Squeeze": 1, "Unsqueeze": 1}

@@ -16,6 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgec.graph.errors import ModelError, UnsupportedError
+from edgec.graph.names import free_name
 from edgec.graph.read.codes import Params, dequantised
 from edgec.graph.tflite.densify import dense
 from edgec.graph.tflite.lift.sizes import true_shapes
@@ -242,12 +243,7 @@ class Lifting:
 
     def free(self, stem: str) -> str:
         """``stem``, with a number where it is taken; taken from now on."""
-        name, count = stem, 1
-        while name in self._taken:
-            count += 1
-            name = f"{stem}_{count}"
-        self._taken.add(name)
-        return name
+        return free_name(stem, self._taken)
 
 
 def params_of(codes: Quantization, kind: np.dtype[Any]) -> Params:

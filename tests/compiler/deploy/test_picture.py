@@ -11,8 +11,8 @@ from PIL import Image
 
 from edgec.compiler.deploy.picture import save_picture
 from edgec.graph.data import open_data
+from edgec.graph.inputs import InputSpec
 from edgec.graph.preprocess import Preprocess
-from edgec.graph.sources import InputSpec
 
 FIRST = InputSpec("x", (3, 12, 16), np.dtype(np.float32))
 LAST = InputSpec("x", (12, 16, 3), np.dtype(np.float32), channels_last=True)

@@ -12,7 +12,7 @@ import pytest
 
 from edgec.compiler.emit.tflite import emit
 from edgec.graph.canonicalise import canonicalise
-from edgec.graph.sources import InputSpec
+from edgec.graph.inputs import InputSpec
 from edgec.graph.tflite.lift.model import to_onnx
 from edgec.graph.tflite.read import read
 from tests.compiler.emit_tflite.test_geometry import sample

@@ -88,7 +88,7 @@ def test_the_codes_are_those_of_the_source(
 
 
 def _codes(proto: onnx.ModelProto) -> list[np.ndarray]:
-    """Of weights; what stands before 16 by 4 values is none."""
+    """Of weights."""
     arrays = [numpy_helper.to_array(one) for one in proto.graph.initializer]
     return [array for array in arrays if array.dtype == np.int8 and array.ndim > 1]
 

@@ -234,8 +234,8 @@ def with_truth(plan: Plan) -> Plan:
     """The plan that knows what is right for each sample that judges.
 
     Raises UsageError for an offset of labels that are not there, DataError for labels of the evaluation data that the task does
-    not take; a function of the user's may compare with anything. Nobody asked for the labels that calibration data came with: those
-    that the task does not take are left, with a remark.
+    not take; a function of the user's may compare with anything. Nobody asked for the labels that calibration data came with:
+    those that the task does not take are left, with a remark.
     """
     data, metric = plan.judging_data(), plan.recipe.metric
     if data is None or (plan.evaluation is None and plan.task is None):

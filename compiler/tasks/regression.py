@@ -75,7 +75,7 @@ def _terms(wanted: Array, made: Array) -> Array:
     return np.asarray(np.concatenate(list(terms), axis=1))
 
 
-def _pair(what: str, over: Callable[..., Measure], *rows: Sequence[Array]) -> list[Measure]:
+def _pair(what: str, over: Callable[..., Measure], *rows: Sequence[Array] | Array) -> list[Measure]:
     """Of ``rows`` as ``over`` takes them."""
     error = f"Error against {what} (RMS)"
     return [

@@ -35,11 +35,6 @@ class JetPack:
         return self.tensorrt >= (10, 0)
 
     @property
-    def int8_weights(self) -> bool:
-        """Weights may be int8 constants behind a DequantizeLinear."""
-        return self.tensorrt >= (10, 0)
-
-    @property
     def version(self) -> str:
         """``10.3``."""
         return ".".join(map(str, self.tensorrt))

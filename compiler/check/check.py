@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx
 from google.protobuf.message import DecodeError
 
-from edgec.compiler.check.finding import Finding
+from edgec.compiler.check.finding import Finding, worst_first
 from edgec.compiler.check.onnx_view import DEQUANTIZE, QUANTIZE, OnnxView
 from edgec.compiler.check.onnxruntime_rules import ONNXRUNTIME_RULES, OnnxruntimeView
 from edgec.compiler.check.tensorrt_codes import CODE_RULES, TensorrtView
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from edgec.targets import Target
 
 TENSORRT_RULES = (*PLACEMENT_RULES, *CODE_RULES)
-_LEVELS = ("error", "warning", "note")
 
 
 def check_onnx(model: onnx.ModelProto, target: Target) -> tuple[Finding, ...]:
@@ -38,7 +37,7 @@ def check_onnx(model: onnx.ModelProto, target: Target) -> tuple[Finding, ...]:
         of_runtime = OnnxruntimeView(view, "uint8" if target.dialect == "ort-x86" else "int8")
         for other in ONNXRUNTIME_RULES:
             found += other.check(of_runtime)
-    return tuple(sorted(found, key=lambda one: _LEVELS.index(one.level)))
+    return worst_first(found)
 
 
 def checked(emission: Emission, target: Target) -> Mapping[str, tuple[Finding, ...]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar, get_args
+
+import numpy as np
 
 Level = Literal["error", "warning", "note"]
 """error: the runtime refuses the file or computes something else; warning: it runs slower than it could; note: good to know."""
+LEVELS: tuple[Level, ...] = get_args(Level)
 V = TypeVar("V")
 
 
@@ -36,3 +39,16 @@ class Rule(Generic[V]):
 
     def check(self, view: V) -> list[Finding]:
         return [Finding(self.name, level, node, text) for level, node, text in self.look(view)]
+
+
+def worst_first(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """By level; those of one level in the order of the rules."""
+    return tuple(sorted(found, key=lambda one: LEVELS.index(one.level)))
+
+
+def bad_scale(scale: Sequence[float] | np.ndarray) -> str | None:  # type: ignore[type-arg]
+    """What is wrong with the scales of a tensor, in every runtime; None where nothing is."""
+    found = np.asarray(scale)
+    if np.isfinite(found).all() and (found > 0).all():
+        return None
+    return f"a scale of {float(found.min()):g}: every scale must be positive and finite"

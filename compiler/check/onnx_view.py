@@ -63,11 +63,6 @@ class OnnxView:
         """Sizes, None for a free one; None where the rank is not known."""
         return list(self.stored[name].dims) if name in self.stored else self._shapes.get(name)
 
-    def sole_reader(self, name: str) -> onnx.NodeProto | None:
-        """The one node that reads a tensor, if one does and it is no output."""
-        found = self.readers.get(name, [])
-        return found[0][0] if len(found) == 1 and name not in self.outputs else None
-
     def place(self, node: onnx.NodeProto) -> str:
         """How a Q or DQ is called in a finding: its own name says little, the op that reads it is named too."""
         reader, seen = node, 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from edgec.compiler.check.finding import Level, Rule
+from edgec.compiler.check.finding import Level, Rule, bad_scale
 from edgec.compiler.check.onnx_view import DEQUANTIZE, LAYERS, QUANTIZE, OnnxView, attribute, label, type_name
 from edgec.compiler.check.pairs import channel_axis, scale_of, weight_node
 
@@ -40,12 +40,8 @@ def _scales(view: OnnxruntimeView) -> Found:
         scale = scale_of(view.file, node)
         if scale is None:
             yield "warning", label(node), "its scale is computed: nothing is fused around it"
-        elif not (np.isfinite(scale).all() and (scale > 0).all()):
-            yield (
-                "error",
-                label(node),
-                f"a scale of {float(scale.min()):g}: every scale must be positive and finite",
-            )
+        elif wrong := bad_scale(scale):
+            yield "error", label(node), wrong
 
 
 def _pairs(view: OnnxruntimeView) -> Found:

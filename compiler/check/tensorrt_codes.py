@@ -12,8 +12,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from edgec.compiler.check.finding import Level, Rule
-from edgec.compiler.check.onnx_view import DEQUANTIZE, LAYERS, QUANTIZE, OnnxView, attribute, label, type_name
+from edgec.compiler.check.finding import Level, Rule, bad_scale
+from edgec.compiler.check.onnx_view import (
+    DEQUANTIZE,
+    LAYERS,
+    QUANTIZE,
+    Array,
+    OnnxView,
+    attribute,
+    label,
+    type_name,
+)
 from edgec.compiler.check.pairs import channel_axis, layers_on_codes, scale_of, weight_node, weight_of
 from edgec.targets.jetpack import JetPack
 
@@ -118,7 +127,7 @@ def _zero_point(view: TensorrtView) -> Found:
             yield "error", view.file.place(node), "its zero point is computed: TensorRT wants a constant"
 
 
-def _worst(zero: np.ndarray) -> int:  # type: ignore[type-arg]
+def _worst(zero: Array) -> int:
     flat = zero.reshape(-1).astype(np.int64)
     return int(flat[np.abs(flat).argmax()])
 
@@ -143,12 +152,8 @@ def _scale_stored(view: TensorrtView) -> Found:
 def _scale_positive(view: TensorrtView) -> Found:
     for node in _rounding(view):
         scale = scale_of(view.file, node)
-        if scale is not None and not (np.isfinite(scale).all() and (scale > 0).all()):
-            yield (
-                "error",
-                view.file.place(node),
-                f"a scale of {float(scale.min()):g}: every scale must be positive and finite",
-            )
+        if scale is not None and (wrong := bad_scale(scale)):
+            yield "error", view.file.place(node), wrong
 
 
 def _scale_type(view: TensorrtView) -> Found:

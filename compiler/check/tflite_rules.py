@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgec.compiler.check.finding import Finding, Level, Rule
+from edgec.compiler.check.finding import Finding, Level, Rule, bad_scale, worst_first
 from edgec.graph.tflite.read import OperatorInfo, TensorInfo, TfliteFile, read
 from edgec.graph.tflite.schema import TensorType
 
@@ -26,8 +26,7 @@ BIAS_TOLERANCE = 1e-3
 def check_tflite(path: Path) -> tuple[Finding, ...]:
     """Every rule of the specification that can be read from the file."""
     file = read(path)
-    found = [one for rule in TFLITE_RULES for one in rule.check(file)]
-    return tuple(sorted(found, key=lambda one: ("error", "warning", "note").index(one.level)))
+    return worst_first(one for rule in TFLITE_RULES for one in rule.check(file))
 
 
 def _layers(file: TfliteFile) -> Iterator[tuple[OperatorInfo, tuple[TensorInfo | None, ...]]]:
@@ -49,12 +48,8 @@ def _name(file: TfliteFile, op: OperatorInfo) -> str:
 def _scales(file: TfliteFile) -> Found:
     for tensor in file.tensors:
         q = tensor.quantization
-        if q is not None and q.scale and not all(np.isfinite(s) and s > 0 for s in q.scale):
-            yield (
-                "error",
-                tensor.name,
-                f"a scale of {min(q.scale):g}: every scale must be positive and finite",
-            )
+        if q is not None and (wrong := bad_scale(q.scale)):
+            yield "error", tensor.name, wrong
 
 
 def _weights(file: TfliteFile) -> Found:

@@ -194,6 +194,7 @@ def _begun(values: dict[str, Any]) -> Iterator[Pending | None]:
 
 def build_recipe(values: dict[str, Any]) -> Recipe:
     """The recipe that the command line asks for; with --recipe, that one with the given options in place of its own."""
+    from edgec.compiler.plan.fields import is_code
     from edgec.compiler.plan.recipe import make_recipe, read_recipe
 
     base: dict[str, Any] = {}
@@ -213,7 +214,7 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
         hint = "Name it as MODEL on the command line, or add --trust, if the code is yours."
         what = "this recipe's model is Python code, which loading it runs"
         raise UsageError(what, where=values["recipe_path"], why=recipe.model.path, hint=hint)
-    if values["metric"] is None and ":" in (recipe.metric or "") and not values["trust"]:
+    if values["metric"] is None and is_code(recipe.metric or "") and not values["trust"]:
         hint = "Name it as --metric on the command line, or add --trust, if the code is yours."
         what = "this recipe's metric is Python code, which judging runs"
         raise UsageError(what, where=values["recipe_path"], why=recipe.metric, hint=hint)

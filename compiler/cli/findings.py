@@ -45,7 +45,9 @@ def print_findings(found: Sequence[Finding] | None, target: str) -> None:
     """One line each, and how many of each level there are."""
     if found is None:
         return
-    counts = {level: sum(one.level == level for one in found) for level in ("error", "warning", "note")}
+    from edgec.compiler.check.finding import LEVELS
+
+    counts = {level: sum(one.level == level for one in found) for level in LEVELS}
     told = ", ".join(f"{count} {level}{'s' if count > 1 else ''}" for level, count in counts.items() if count)
     echo(f"rules    {target}: {told or 'nothing found'}")
     for one in found:

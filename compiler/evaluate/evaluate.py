@@ -12,8 +12,6 @@ from edgec.compiler.evaluate.samples import Samples, Watched, classes, strip
 from edgec.compiler.evaluate.tflite_quality import judge_tflite
 from edgec.compiler.face.metric import Judged, Metric
 from edgec.compiler.plan.plan import Plan
-from edgec.compiler.tasks.task import Truth
-from edgec.compiler.tasks.truth import truth_of
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DeviceError
 from edgec.passes.base import Progress
@@ -70,14 +68,14 @@ def _figures(plan: Plan, emission: Emission) -> Evaluation:
     if data is None:
         return Evaluation({}, {}, cut)
     named = {STAGES[precision]: model for precision, model in emission.models.items()}
-    watched, truth = Watched.of(plan.task, named), truth_for(plan, data)
+    watched = Watched.of(plan.task, named)
     tallies = judge(
-        plan.model, named, data, threads=plan.recipe.threads, task=plan.task, truth=truth, watch=watched
+        plan.model, named, data, threads=plan.recipe.threads, task=plan.task, truth=plan.truth, watch=watched
     )
     by_stage = {
         name: _of_source(tally) if name == "teacher" else tally.figures() for name, tally in tallies.items()
     }
-    seen = _samples(plan, watched.with_errors(tallies[watched.stage].answers), named, data, truth)
+    seen = _samples(plan, watched.with_errors(tallies[watched.stage].answers), named, data)
     found = Evaluation(by_stage, {}, cut, samples=seen)
     if cut or not any(one.format == "tflite" for one in emission.files):
         return found
@@ -88,11 +86,9 @@ def _figures(plan: Plan, emission: Emission) -> Evaluation:
         return replace(found, remarks=(f"TFLite files were not judged: {error}",))
 
 
-def _samples(
-    plan: Plan, watched: Watched, models: Mapping[str, ir.Model], data: Dataset, truth: Truth | None
-) -> Samples:
+def _samples(plan: Plan, watched: Watched, models: Mapping[str, ir.Model], data: Dataset) -> Samples:
     names, made, settings = plan.told.labels, models[watched.stage], plan.recipe.preprocess.build()
-    right = truth if watched.after else None
+    right = plan.truth if watched.after else None
     shown = None if data.is_random else strip(watched, plan.model, made, data, settings, names, right)
     return Samples(watched.stage, shown, classes(watched, right, names))
 
@@ -113,12 +109,5 @@ def _files(plan: Plan, emission: Emission, data: Dataset) -> dict[str, Tally]:
         like=emission.models["fp32"],
         threads=plan.recipe.threads,
         task=plan.task,
-        truth=truth_for(plan, data),
+        truth=plan.truth,
     )
-
-
-def truth_for(plan: Plan, data: Dataset) -> Truth | None:
-    """What is right for ``data``: known of the evaluation data, and of calibration data that came with classes."""
-    if data is plan.evaluation:
-        return plan.truth
-    return None if plan.task is None or data.labels is None else truth_of(plan.task, plan.model, data, 0)

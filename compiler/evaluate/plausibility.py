@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.compare import by_sample
+from edgec.graph.compare import by_sample, probabilities
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
@@ -289,7 +289,7 @@ class _Judge:
         runs = [self._run(one) for one in versions]
         classes = next((name for name, array in runs[0].items() if _is_classes(array)), None)
         if classes is not None:
-            p = np.mean([_softmax(run[classes]) for run in runs], axis=0)
+            p = np.mean([probabilities(run[classes]) for run in runs], axis=0)
             each = (p * (np.log(p + 1e-12) - np.log(p.mean(axis=0) + 1e-12))).sum(axis=1)
             return _Information(each, False, p.argmax(axis=1), p.shape[1])
         p = np.mean(
@@ -318,14 +318,6 @@ def _bits(p: Array) -> Array:
 
 def _is_classes(array: Array) -> bool:
     return array.ndim >= 2 and array.shape[1] >= 3 and array[0].size == array.shape[1]
-
-
-def _softmax(array: Array) -> Array:
-    flat = by_sample(array)
-    if (flat >= 0).all() and np.allclose(flat.sum(axis=1), 1.0, atol=1e-3):
-        return flat
-    raised = np.exp(flat - flat.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def _changes(dense: bool, spec: InputSpec) -> tuple[Change, ...]:

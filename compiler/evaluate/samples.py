@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from edgec.compiler.tasks.classification import Classification
 from edgec.compiler.tasks.detection import Detection
+from edgec.compiler.tasks.keypoints import Keypoints
 from edgec.compiler.tasks.task import Task, TaskTally
 from edgec.graph.compare import by_sample
 from edgec.graph.data import Dataset, InputSpec
@@ -142,9 +143,11 @@ def strip(
 
 def _at_size(task: Task | None, made: ir.Model) -> Task | None:
     """The task of what was made of the source, whose picture may have another size."""
-    if not isinstance(task, Detection):
-        return task
-    return replace(task, head=replace(task.head, size=size_of(made)))
+    if isinstance(task, Keypoints):
+        return replace(task, size=InputSpec.of(made)[0].picture[:2])
+    if isinstance(task, Detection):
+        return replace(task, head=replace(task.head, size=size_of(made)))
+    return task
 
 
 def _sample(data: Dataset, index: int) -> dict[str, Array]:

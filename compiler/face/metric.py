@@ -15,6 +15,7 @@ from edgec.compiler.face.artifact import LoadedArtifact
 from edgec.compiler.face.items import to_numpy
 from edgec.compiler.face.kinds import is_array, named
 from edgec.compiler.face.named_metric import find_metric, metric_names
+from edgec.compiler.plan.fields import is_code
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, DeviceError, UsageError, WrongTypeError, did_you_mean
 from edgec.graph.execute import Executor
@@ -106,11 +107,6 @@ def resolved(metric: str | Callable[..., Any] | None) -> str | Callable[..., Any
     if not isinstance(metric, str) or metric in NAMES:
         return metric
     return _of_file(metric) if is_code(metric) else find_metric(metric) or metric
-
-
-def is_code(text: str) -> bool:
-    """Whether ``text`` names a function of the user's own rather than a metric that is known by name."""
-    return ":" in text
 
 
 def _of_file(text: str) -> Callable[..., Any]:

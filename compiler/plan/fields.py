@@ -64,6 +64,11 @@ def read_metric(raw: Any) -> str:
     return found
 
 
+def is_code(metric: str) -> bool:
+    """Whether ``metric`` names a function of the user's own rather than a metric that is known by name."""
+    return ":" in metric
+
+
 def read_jetpack(raw: Any) -> str:
     """The name of a JetPack release that edgec knows."""
     found = values.text(raw).strip()

@@ -16,6 +16,7 @@ from edgec.compiler.plan.defaults import (
     with_merged_layers,
     with_resolution,
 )
+from edgec.compiler.plan.fields import is_code
 from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.needs import check_given
 from edgec.compiler.plan.recipe import PassSpec, Recipe, check_model
@@ -77,7 +78,7 @@ class Plan:
     task: Task | None = None
     """What the network does; None where nobody says and its outputs do not tell."""
     truth: Truth | None = field(default=None, compare=False)
-    """What is right for each sample of the evaluation data, as the task takes it."""
+    """What is right for each sample of `judging_data`, as the task takes it; None without labels that it takes."""
 
     @property
     def has_latency_budget(self) -> bool:
@@ -152,14 +153,13 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
     preprocess = recipe.preprocess.build()
     check_size(passes, model, recipe.model, preprocess, loading)
     preprocess.check_inputs([spec.channels for spec in InputSpec.of(model) if spec.shape])
+    task = find_task(model, told.task, recipe.task)
     data = evaluation = None
     if recipe.data is not None:
         spec = recipe.data
         data = open_data(
             spec.path, model, preprocess, samples=spec.samples, seed=recipe.seed, skip_bad=spec.skip_bad
         )
-    task = find_task(model, told.task, recipe.task)
-    truth = None
     if recipe.eval is not None:
         evaluation = open_evaluation(
             recipe.eval.path,
@@ -169,12 +169,13 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
             names=told.labels,
             seed=recipe.seed,
         )
-        truth = _truth(recipe, model, evaluation, task)
     for known in (data, evaluation):
         if known is not None:
             check_outputs(model, known, recipe.threads)
     resolved = _resolved(recipe, target, passes, sha256, data, evaluation)
-    return Plan(resolved, model, size, sha256, data, evaluation, target, passes, told, remarks, task, truth)
+    return with_truth(
+        Plan(resolved, model, size, sha256, data, evaluation, target, passes, told, remarks, task)
+    )
 
 
 def check_formats(recipe: Recipe, target: Target) -> None:
@@ -229,21 +230,28 @@ def check_outputs(model: ir.Model, data: Dataset, threads: int) -> None:
             raise ModelError("every sample needs its values", where=f"output {name!r}", why=why, hint=hint)
 
 
-def _truth(recipe: Recipe, model: ir.Model, evaluation: Dataset, task: Task | None) -> Truth | None:
-    """What is right for each sample. Raises UsageError for an offset of labels that are not there, DataError for other labels.
+def with_truth(plan: Plan) -> Plan:
+    """The plan that knows what is right for each sample that judges.
 
-    A function of the user's may compare with anything: there nothing is checked.
+    Raises UsageError for an offset of labels that are not there, DataError for labels of the evaluation data that the task does
+    not take; a function of the user's may compare with anything. Nobody asked for the labels that calibration data came with:
+    those that the task does not take are left, with a remark.
     """
-    offset = 0 if recipe.eval is None else recipe.eval.label_offset
-    if offset and evaluation.labels is None and evaluation.truth is None:
+    data, metric = plan.judging_data(), plan.recipe.metric
+    if data is None or (plan.evaluation is None and plan.task is None):
+        return plan
+    if plan.label_offset and data.labels is None and data.truth is None:
         hint = "Give labels (--eval-labels, or y in the .npz), or leave it out."
-        raise UsageError("--label-offset without labels", where=evaluation.name, hint=hint)
+        raise UsageError("--label-offset without labels", where=data.name, hint=hint)
     try:
-        return truth_of(task, model, evaluation, offset)
-    except DataError:
-        if recipe.metric is None or ":" not in recipe.metric:
-            raise
-        return None
+        return replace(plan, truth=truth_of(plan.task, plan.model, data, plan.label_offset))
+    except DataError as error:
+        if plan.evaluation is None:
+            remark = f"the labels beside the calibration data are not used: {error.what}, {error.why}"
+            return replace(plan, remarks=(*plan.remarks, remark))
+        if metric is not None and is_code(metric):
+            return plan
+        raise
 
 
 def check_precision(recipe: Recipe, target: Target) -> None:

@@ -264,7 +264,7 @@ def _with_paths(recipe: Recipe, move: Any) -> Recipe:
         update={"path": path(recipe.model.path), "weights": path(recipe.model.weights)}
     )
     update: dict[str, Any] = {"model": model}
-    if recipe.metric is not None and ":" in recipe.metric:
+    if recipe.metric is not None and fields.is_code(recipe.metric):
         update["metric"] = path(recipe.metric)
     if recipe.data is not None:
         update["data"] = recipe.data.model_copy(update={"path": path(recipe.data.path)})

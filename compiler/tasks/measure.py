@@ -104,3 +104,12 @@ def change(ours: Array, source: Array, statistic: Statistic = share) -> dict[str
     low, high = bootstrap(table, difference) or (None, None)
     value = float(difference(table.mean(axis=0)[None])[0])
     return {"change": value, "change_low": low, "change_high": high}
+
+
+def with_labels(
+    name: str, ours: Sequence[Any], source: Sequence[Any], statistic: Statistic = share, **more: Any
+) -> Measure:
+    """`over_samples` of a network against labels, with its `change` to the source; both have one row for each sample."""
+    mine, theirs = (np.asarray(rows, np.float64).reshape(len(rows), -1) for rows in (ours, source))
+    moved = change(mine, theirs, statistic)
+    return over_samples(name, mine, statistic, against="labels", **more, **moved)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgec.compiler.tasks.measure import Measure, change, over_samples, ratio
+from edgec.compiler.tasks.measure import Measure, over_samples, ratio, with_labels
 from edgec.compiler.tasks.task import Truth
 from edgec.graph.compare import by_sample
 
@@ -69,12 +69,7 @@ class MultiLabelTally:
     def figures(self) -> dict[str, Any]:
         measures: list[Measure] = []
         if self.right:
-            ours, theirs = np.array(self.right), np.array(self.source_right)
-            measures.append(
-                over_samples(
-                    "Labels right (F1)", ours, ratio, against="labels", **change(ours, theirs, ratio)
-                )
-            )
+            measures.append(with_labels("Labels right (F1)", self.right, self.source_right, ratio))
         same = np.array(self.same, float)
         worst = int(same.mean(axis=0).argmin())
         measures += [

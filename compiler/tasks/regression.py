@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from edgec.compiler.tasks.measure import Measure, change, over_samples
+from edgec.compiler.tasks.measure import Measure, over_samples, with_labels
 from edgec.compiler.tasks.task import Truth
 from edgec.graph.compare import by_sample
 
@@ -57,15 +57,14 @@ class RegressionTally:
             self.source_right += list(_terms(labels, wanted))
 
     def figures(self) -> dict[str, Any]:
-        measures: list[Measure] = []
-        if self.right:
-            ours, theirs = np.array(self.right), np.array(self.source_right)
-            measures += _pair("labels", ours, change(ours, theirs, r_squared), change(ours, theirs, rms))
         rows = np.array(self.rows)
-        measures += _pair("source", rows, {}, {})
+        against: list[Measure] = []
+        if self.right:
+            against = _pair("the labels", with_labels, self.right, self.source_right)
+        measures = (*against, *_pair("the original's numbers", over_samples, rows))
         spread = _spread(rows)
         self.changed = [error > 0.1 * spread for error in self.errors]
-        return {"measures": tuple(measures)}
+        return {"measures": measures}
 
 
 def _terms(wanted: Array, made: Array) -> Array:
@@ -76,14 +75,12 @@ def _terms(wanted: Array, made: Array) -> Array:
     return np.asarray(np.concatenate(list(terms), axis=1))
 
 
-def _pair(against: Literal["source", "labels"], rows: Array, moved: Any, moved_rms: Any) -> list[Measure]:
-    what = "the original's numbers" if against == "source" else "the labels"
-    shared: dict[str, Any] = {"against": against, "unit": ""}
+def _pair(what: str, over: Callable[..., Measure], *rows: Sequence[Array] | Array) -> list[Measure]:
+    """Of ``rows`` as ``over`` takes them."""
+    error = f"Error against {what} (RMS)"
     return [
-        over_samples(f"R² with {what}", rows, r_squared, **shared, **moved),
-        over_samples(
-            f"Error against {what} (RMS)", rows, rms, lower_is_better=True, best=0.0, **shared, **moved_rms
-        ),
+        over(f"R² with {what}", *rows, r_squared, unit=""),
+        over(error, *rows, rms, unit="", lower_is_better=True, best=0.0),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgec.compiler.tasks.measure import Measure, change, over_samples
+from edgec.compiler.tasks.measure import Measure, over_samples, with_labels
 from edgec.compiler.tasks.task import Truth
 from edgec.graph.compare import by_sample
 
@@ -66,10 +66,7 @@ class RestorationTally:
         measures: list[Measure] = []
         shared: dict[str, Any] = {"unit": "dB", "best": None}
         if self.right:
-            ours, theirs = np.array(self.right)[:, None], np.array(self.source_right)[:, None]
-            measures.append(
-                over_samples("PSNR with the labels", ours, against="labels", **shared, **change(ours, theirs))
-            )
+            measures.append(with_labels("PSNR with the labels", self.right, self.source_right, **shared))
         measures.append(over_samples("PSNR with the original's pictures", self.psnr, **shared))
         return {"measures": tuple(measures)}
 

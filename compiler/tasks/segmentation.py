@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgec.compiler.tasks.measure import Measure, change, over_samples
+from edgec.compiler.tasks.measure import Measure, over_samples, with_labels
 from edgec.compiler.tasks.task import Truth
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -83,11 +83,8 @@ class SegmentationTally:
     def figures(self) -> dict[str, Any]:
         measures: list[Measure] = []
         if self.right:
-            ours, theirs = np.array(self.right), np.array(self.source_right)
-            moved = change(ours, theirs, mean_iou)
-            measures.append(
-                over_samples("Mean IoU with the labels", ours, mean_iou, against="labels", **moved)
-            )
+            name = "Mean IoU with the labels"
+            measures.append(with_labels(name, self.right, self.source_right, mean_iou))
         measures += [
             over_samples("Mean IoU with the original's masks", self.rows, mean_iou),
             over_samples("Pixels of the same class", self.pixels),

@@ -150,15 +150,6 @@ def _change(last: float | None, value: float) -> tuple[str, bool]:
     return f"{sign}{abs(points):.1f} points", points < 0
 
 
-def memory_of(quality_path: str, report: Report) -> str:
-    """The most memory that the artifact's process held while it ran; empty where it was not measured."""
-    for artifact in report.artifacts:
-        latency = artifact.latency
-        if artifact.path == quality_path and latency is not None and latency.measured and latency.peak_rss_mb:
-            return f"{latency.peak_rss_mb:.0f} MiB"
-    return ""
-
-
 def certainty(quality: Quality | None) -> str:
     """Of how many inputs the figures are, and what that allows to say."""
     if quality is None:

@@ -229,3 +229,22 @@ def test_a_dry_run_prints_what_the_run_does(folder, monkeypatch, capsys) -> None
     code, out, _ = edgec(monkeypatch, capsys, *arguments, "--json")
     assert json.loads(out)["recipe"]["budget"] == "macs=60%"
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "used"),
+    [
+        (np.arange(40) % 10, None, True),
+        (np.arange(40), None, False),
+        (np.arange(40) % 10, "multi-label", False),
+    ],
+)
+def test_labels_beside_calibration_data_judge_where_the_task_takes_them(labels, task, used, folder) -> None:
+    """Nobody asked for them: a run must not end on them after all its work."""
+    x = np.random.default_rng(0).standard_normal((40, 3, 16, 16)).astype(np.float32)
+    np.savez(folder / "calib.npz", x=x, y=labels)
+    plan = prepare(recipe(task=task))
+    judging = plan.judging_data()
+    assert judging is not None
+    assert np.array_equal(plan.truth, judging.labels) if used else plan.truth is None
+    assert any("labels beside the calibration data are not used" in one for one in plan.remarks) is not used

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgec.compiler.evaluate.samples import Watched, choose, classes, picture_of
+from edgec.compiler.evaluate.samples import Watched, choose, classes, picture_of, strip
 from edgec.compiler.tasks.classification import Classification
+from edgec.compiler.tasks.keypoints import Keypoints
+from edgec.graph.data import open_data
 from edgec.graph.inputs import InputSpec
 from edgec.graph.preprocess import Preprocess
 
@@ -74,3 +76,22 @@ def test_what_is_no_picture_has_none() -> None:
         picture_of({"x": np.zeros((1, 10))}, (InputSpec("x", (10,), np.dtype(np.float32)),), Preprocess())
         == ""
     )
+
+
+def test_points_are_pixels_of_the_picture_that_each_network_takes(canonical, tmp_path) -> None:
+    """The report draws an answer over the picture of the network that gave it."""
+    source, made = (
+        canonical(f"net (float[N,3,{side},{side}] x) => (float[N,3,{side},{side}] y) {{ y = Relu(x) }}")
+        for side in (32, 16)
+    )
+    pixels = np.zeros((2, 32, 32, 3), np.uint8)
+    pixels[:, 20:24, 8:12] = 255
+    np.savez(tmp_path / "x.npz", x=pixels)
+    data = open_data(tmp_path / "x.npz", source, Preprocess(scale=1 / 255))
+    watched = Watched("int8", Keypoints((32, 32)), errors=[0.0, 0.5], changed=[False, True])
+    found = strip(watched, source, made, data, Preprocess(scale=1 / 255), (), None)
+    assert found is not None
+    for one in found["inputs"]:
+        before, after = (np.array(one[side]["keypoints"])[:, :2] for side in ("before", "after"))
+        assert np.abs(before - (10, 22)).max() <= 2
+        assert np.abs(after - (5, 11)).max() <= 1

@@ -51,6 +51,7 @@ CASES = {
         "", "imagenet/calib", "imagenet/eval", "imagenet/eval_labels.csv",
         {**IMAGENET, "resize": (256,), "crop": (224, 224)}, True,
     ),
+    "resnet20": Case("models/resnet20_cifar10.onnx", "cifar10/calib.npz", "cifar10/eval.npz", None, IMAGENET),
     "resnet56": Case("models/resnet56_cifar10.onnx", "cifar10/calib.npz", "cifar10/eval.npz", None, IMAGENET),
     "nin": Case("models/nin_cifar10.onnx", "cifar10/calib.npz", "cifar10/eval.npz", None, IMAGENET),
     "vww": Case(

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import edgec
 from edgec.graph.load import load
@@ -48,6 +51,7 @@ CASES = {
         "", "imagenet/calib", "imagenet/eval", "imagenet/eval_labels.csv",
         {**IMAGENET, "resize": (256,), "crop": (224, 224)}, True,
     ),
+    "resnet20": Case("models/resnet20_cifar10.onnx", "cifar10/calib.npz", "cifar10/eval.npz", None, IMAGENET),
     "resnet56": Case("models/resnet56_cifar10.onnx", "cifar10/calib.npz", "cifar10/eval.npz", None, IMAGENET),
     "nin": Case("models/nin_cifar10.onnx", "cifar10/calib.npz", "cifar10/eval.npz", None, IMAGENET),
     "vww": Case(
@@ -130,7 +134,7 @@ def show(report: Any, budget: str, seconds: float) -> None:
 
 
 def legal() -> None:
-    """Networks of `bench/zoo.py` at 64 px, and what they can be made for."""
+    """Networks of `bench/zoo.py`, and what they can be made for."""
     from bench.zoo import export
 
     print("| network | source | stride | sizes | what forbids the others |\n|---|---|---|---|---|")

@@ -5,7 +5,8 @@ the same float graph, the same calibration images and the same images to judge. 
 (its requirements are not edgec's): ``--modelopt PYTHON`` names its interpreter, in which ``nvidia-modelopt`` is installed.
 
 ``files``: int8 and fp32 files of real and of tiny networks, each with inputs and onnxruntime's outputs (``.npz``), and one file
-per broken rule of the validator, in a folder; `bench/tensorrt_device.py` builds and compares them where there is a GPU.
+per broken rule of the validator, in a folder, for whoever has TensorRT. The script that read them there (docs/tensorrt.md, 'In
+TensorRT itself') is not in the repository.
 
 usage: python bench/tensorrt.py files FOLDER [NETWORK...] [--jetpack 5.1] [--lite0 FILE]
        python bench/tensorrt.py table FOLDER [NETWORK...] [--images 128] [--judged 500] [--modelopt PYTHON]

@@ -82,7 +82,7 @@ def plugin_pass(brought: Plugin) -> type[Pass]:
         raise brought.unusable(f"its entry point is called {brought.name!r}, the pass {cls.name!r}")
     try:
         kinds(cls)
-    except Exception as error:
+    except Exception as error:  # annotations of a plug-in are evaluated: its code, which raises what it likes
         raise brought.unusable(f"the types of its options: {type(error).__name__}: {error}") from error
     return cls
 
@@ -94,7 +94,9 @@ def blamed(name: str) -> Iterator[None]:
         yield
     except (EdgecError, OSError, MemoryError):
         raise
-    except Exception as error:
+    except (
+        Exception
+    ) as error:  # of a plug-in's code, which raises what it likes; edgec's own goes on as it is
         brought = pass_plugin(name)
         if brought is None:
             raise

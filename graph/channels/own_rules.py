@@ -30,7 +30,7 @@ def plugin_rule(brought: Plugin) -> Rule:
             rule(trace, node)
         except (UntraceableError, EdgecError):
             raise
-        except Exception as error:
+        except Exception as error:  # a plug-in's code raises what it likes
             raise brought.failed(error) from error
 
     return run

@@ -29,7 +29,7 @@ def import_system(name: str) -> Any:
         if name.startswith(str(error.name)):  # an older cuda-python has no such part
             return None
         raise _broken(name, error) from error
-    except Exception as error:
+    except Exception as error:  # a module of NVIDIA's runs code of its own, and raises what it likes
         sys.modules.pop(root, None)
         raise _broken(name, error) from error
 

@@ -91,7 +91,7 @@ class Ended:
 
 
 def find() -> Trtexec:
-    """The board's trtexec. Raises AgentError (kind 'engine') where there is none, or one that is too old."""
+    """The board's trtexec. Raises AgentError (kind 'accelerator') where there is none, or one that is too old."""
     path = PLACE if os.access(PLACE, os.X_OK) else shutil.which("trtexec")
     if path is None:
         why = f"no TensorRT here: neither {PLACE} nor a trtexec on PATH"

@@ -106,8 +106,8 @@ def test_from_a_run_to_numbers_of_the_gpu(run: Path, orin: Board, jetson: Jetson
     with np.load(EXAMPLES / "digits" / "eval.npz") as archive:
         label = int(archive["y"][0])
         np.save(tmp_path / "one.npy", archive["x"][0])
-    shutil.copy(tmp_path / "one.npy", orin.folder / "root/tmp/one.npy")
-    said = orin.sh(f"cd {folder} && .venv/bin/python run.py /tmp/one.npy --json 2>&1")
+    shutil.copy(tmp_path / "one.npy", orin.folder / f"root{HOME}/one.npy")
+    said = orin.sh(f"cd {folder} && .venv/bin/python run.py {HOME}/one.npy --json 2>&1")
     assert json.loads(said)["top"][0]["class"] == label
     assert orin.sh(f"cd {folder} && ./build.sh 2>&1").count("is there already") == 2
 
@@ -119,7 +119,8 @@ def test_from_a_run_to_numbers_of_the_gpu(run: Path, orin: Board, jetson: Jetson
     assert "model.onnx: fp16 engine built" in said
     assert said.endswith("code 0\n")
     install(orin, None)
-    said = orin.sh(f"cd {folder} && ./build.sh 2>&1; echo code $?; .venv/bin/python run.py /tmp/one.npy 2>&1")
+    words = f".venv/bin/python run.py {HOME}/one.npy"
+    said = orin.sh(f"cd {folder} && ./build.sh 2>&1; echo code $?; {words} 2>&1")
     assert "no TensorRT here" in said
     assert "code 3\n" in said
     assert "note: not on the GPU: no tensorrt module for Python 3." in said

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,14 @@ def test_write_then_read_gives_the_same_report(tmp_path: Path, mobilenet: Report
     assert read(tmp_path) == mobilenet
     assert read(tmp_path / "report.json") == mobilenet
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
+
+
+def test_every_key_is_in_the_docs() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "report.md").read_text(encoding="utf-8")
+    table = text.partition("## report.json")[2].partition("Units:")[0]
+    named = {word for quoted in re.findall(r"`([^`]+)`", table) for word in re.findall(r"\w+", quoted)}
+    keys = {field.alias or name for name, field in Report.model_fields.items()} - {"schema"}
+    assert keys | set(PassRun.model_fields) | set(Quality.model_fields) <= named
 
 
 def test_the_page_is_named_after_the_run_not_its_workshop(tmp_path: Path, minimal: Report) -> None:

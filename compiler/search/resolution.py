@@ -124,6 +124,7 @@ class _Search:
         source = size_of(self.plan.model)
         whole, limit = self._cost(self.plan.model), self._limit()
         found, refusals = candidates(self.plan.model, self._cost, limit)
+        self.trials.reference = self.trials.reference.over([one.size for one in found])
         self._note(refusals, whole)
         for one in found:
             self.points[one.size] = Point(one.size, one.cost / whole, self._alone(one))
@@ -135,7 +136,7 @@ class _Search:
             for one in found:
                 rest = expected_loss(curve, limit / whole, limit / one.cost, keep)
                 point = self.points[one.size]
-                self.points[one.size] = replace(point, expected=(point.alone or 0.0) + rest)
+                self.points[one.size] = replace(point, expected=max(point.alone or 0.0, 0.0) + rest)
             for size in self._worth_trying(found, keep):
                 if (self.points[size].expected or 0.0) < min(map(self.trials.mean, self.trials.losses)):
                     self._try(size)

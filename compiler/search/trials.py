@@ -20,7 +20,7 @@ from edgec.passes.base import Context, LatencyModel, Pass
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Key = TypeVar("Key", bound=Hashable)
-APART, MOST_APART = 0.25, 128
+APART, MOST_APART = 0.4, 256
 """Share of the samples that judge, and so many at most."""
 CLEARLY = 1.0
 """Standard errors, paired by sample, by which another way must lose less than the one that would be taken without a search."""

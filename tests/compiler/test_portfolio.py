@@ -37,7 +37,14 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compiled(here: Path, name: str, out: str, **options: Any) -> dict[str, Any]:
-    given = {"budget": "macs=60%", "portfolio": True, "measure": False, "quiet": True, "threads": 1, **options}
+    given = {
+        "budget": "macs=60%",
+        "portfolio": True,
+        "measure": False,
+        "quiet": True,
+        "threads": 1,
+        **options,
+    }
     edgec.compile(here / f"{name}.onnx", here / out, data=here / "data.npy", **given)
     found = json.loads((here / out / "report.json").read_text())
     assert isinstance(found, dict)

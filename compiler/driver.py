@@ -20,6 +20,7 @@ from edgec.compiler.pipeline.steps import run_passes
 from edgec.compiler.pipeline.workspace import Settings, workspace
 from edgec.compiler.plan.plan import make_plan
 from edgec.compiler.plan.recipe import Recipe
+from edgec.compiler.search.portfolio import choose_form
 from edgec.compiler.search.resolution import choose_size
 
 if TYPE_CHECKING:
@@ -43,11 +44,12 @@ def compile_recipe(recipe: Recipe, settings: Settings, metric: Metric | None = N
         space.begin()
         priced = first_prices(plan, space)
         plan, compared = choose_size(plan, priced.prices, space)
+        plan, forms = choose_form(plan, priced.prices, space)
         plan, prices = settle(plan, priced, space)
         steps = run_passes(plan, prices, space)
         emission = emit_all(plan, steps, space.folder)
         findings = checked(emission, plan.target)
         evaluation = evaluate(plan, emission, metric, settings.progress)
         timings = time_run(plan, emission, space)
-        facts = RunFacts(plan, steps, emission, evaluation, timings, doubts, compared, findings)
+        facts = RunFacts(plan, steps, emission, evaluation, timings, doubts, compared, forms, findings)
         return publish(facts, space, start)

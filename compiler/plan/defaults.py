@@ -39,11 +39,23 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
     if recipe.keep_quantized:
         passes = _keeping_scales(passes)
     passes = with_resolution(passes, recipe.resolution)
+    if recipe.portfolio:
+        _check_forms(passes)
     check_order(passes)
     for one in passes:
         with blamed(one.name):
             one.complete()
     return passes
+
+
+def _check_forms(passes: tuple[Pass, ...]) -> None:
+    from edgec.passes.compress import Compress
+
+    if not any(isinstance(one, Compress) for one in passes):
+        why = "it compares forms of compress, and no pass is that"
+        raise UsageError(
+            "--portfolio has no effect here", why=why, hint="Leave out --passes, or name compress."
+        )
 
 
 def with_resolution(passes: tuple[Pass, ...], resolution: str) -> tuple[Pass, ...]:

@@ -82,7 +82,7 @@ def _budget(raw: str) -> str:
 
 
 def _resolution(raw: str) -> str:
-    from edgec.compiler.plan.fields import read_resolution
+    from edgec.compiler.read.fields import read_resolution
 
     return read_resolution(raw)
 
@@ -107,7 +107,7 @@ def _task(raw: str) -> str:
 
 
 def _metric(raw: str) -> str:
-    from edgec.compiler.plan.fields import read_metric
+    from edgec.compiler.read.fields import read_metric
 
     return read_metric(raw)
 

@@ -13,10 +13,9 @@ from edgec.compiler.latency.prices import source_file
 from edgec.compiler.pipeline.workspace import Workspace
 from edgec.compiler.plan.names import NAMES, RUNTIMES
 from edgec.compiler.plan.plan import Plan
-from edgec.compiler.plan.recipe import Precision
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError
-from edgec.targets.engines import engines_for
+from edgec.targets.engines import Precision, engines_for
 
 if TYPE_CHECKING:
     from edgec.runtime.measurement import Comparison, Measurement
@@ -55,7 +54,7 @@ class Timings:
         return None if found is None else float(found["median_ms"])
 
 
-def time_run(plan: Plan, emission: Emission, space: Workspace) -> Timings:
+def measure(plan: Plan, emission: Emission, space: Workspace) -> Timings:
     """Measure on this host, or estimate for another target. A failure to do so is a warning, not the end of the run.
 
     Unmeasured (``--no-bench``), this host is estimated for too where there is a latency budget.

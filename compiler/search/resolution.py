@@ -23,8 +23,6 @@ import onnx_ir as ir
 from edgec.compiler.pipeline.run import Step, run_pipeline
 from edgec.compiler.pipeline.steps import context_of
 from edgec.compiler.pipeline.workspace import Workspace
-from edgec.compiler.plan.defaults import PRECISION_PASSES
-from edgec.compiler.plan.fields import AUTO, KEEP
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.search.candidates import Candidate, Refusal, candidates, expected_loss
 from edgec.compiler.search.loss import Reference
@@ -35,6 +33,8 @@ from edgec.graph.resolution.resize import size_of
 from edgec.passes.base import Context, LatencyModel, Pass
 from edgec.passes.budget import Budget, budgets_in, parse_budget
 from edgec.passes.channel_pruning.costs import milliseconds
+from edgec.passes.defaults import PRECISION_PASSES
+from edgec.passes.options import AUTO, KEEP
 from edgec.passes.resize_input import ResizeInput, shown
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgec.compiler.plan.recipe import Preprocessing, Recipe
+from edgec.compiler.read.recipe import Preprocessing, Recipe
 from edgec.graph.data import InputSpec
 from edgec.graph.errors import UsageError
 from edgec.graph.files import is_factory

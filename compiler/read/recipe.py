@@ -13,25 +13,14 @@ from typing import Annotated, Any, ClassVar
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
-from edgec.compiler.plan import fields
-from edgec.compiler.plan.fields import Format, Precision
+from edgec.compiler.read import fields
 from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.yaml_file import read_yaml, write_yaml
 from edgec.passes.base import Pass
 from edgec.passes.budget import parse_budget
+from edgec.passes.options import AUTO, KEEP
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
-
-__all__ = [
-    "Format",
-    "PassSpec",
-    "Precision",
-    "Recipe",
-    "check_model",
-    "make_recipe",
-    "read_recipe",
-    "relative_to",
-]
 
 
 class _Closed(BaseModel):
@@ -161,7 +150,7 @@ class Recipe(_Closed):
         | None
     ) = None
     """None: the default pipeline for the budget and the precision."""
-    resolution: fields.ResolutionField = fields.KEEP
+    resolution: fields.ResolutionField = KEEP
     """Of the input: keep the model's, a size, or auto: whichever meets the budget with the least loss."""
     gates: Gates = Gates()
     seed: fields.SeedField = 0
@@ -190,7 +179,7 @@ class Recipe(_Closed):
                 if given:
                     why = f"{key} is about TFLite files, and the formats are {', '.join(self.formats)}"
                     raise ValueError(f"{why}. Add tflite to the formats, or leave it out")
-        if self.resolution == fields.AUTO and self.budget is None and self.passes is None:
+        if self.resolution == AUTO and self.budget is None and self.passes is None:
             raise ValueError(
                 "resolution: auto takes part in a budget, and there is none. Add budget, or name a size"
             )

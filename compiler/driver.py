@@ -33,7 +33,8 @@ def compile_recipe(recipe: Recipe, settings: Settings, metric: Metric | None = N
     start = time.perf_counter()
     metric = Metric.named(recipe.metric) if metric is None else metric
     with workspace(settings) as space:
-        source = read(space.admit(recipe), settings.loading)
+        brought = space.admit(recipe)
+        source = read(brought, settings.loading)
         plan = make_plan(source, settings.loading)
         for line in plan.remarks:
             settings.progress.say(line)

@@ -14,7 +14,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from edgec.compiler.read import fields
-from edgec.graph.errors import ModelError, UsageError
+from edgec.graph.errors import UsageError
+from edgec.graph.files import is_factory
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.yaml_file import read_yaml, write_yaml
 from edgec.passes.base import Pass
@@ -36,6 +37,11 @@ class ModelSource(_Closed):
     sha256: str | None = None
     origin: str | None = None
     """What the file was written from, where a Python program gave the model itself."""
+
+    @property
+    def file(self) -> Path | None:
+        """The model's file; None where the path names a factory, which is Python code."""
+        return None if is_factory(self.path) else Path(self.path)
 
 
 class DataSource(_Closed):
@@ -223,14 +229,6 @@ def relative_to(recipe: Recipe, folder: Path, part: Path | None = None) -> Recip
     return _with_paths(
         recipe, lambda text: os.path.relpath(text, part if Path(text).parent == part else folder)
     )
-
-
-def check_model(recipe: Recipe, sha256: str) -> None:
-    """Raise ModelError when the recipe was made for another file."""
-    if recipe.model.sha256 not in (None, sha256):
-        why = f"sha256 {sha256[:12]}..., the recipe was made for {str(recipe.model.sha256)[:12]}..."
-        hint = "Bring the old file, or delete `sha256` from the recipe to accept the new one."
-        raise ModelError("this is not the recipe's model", where=recipe.model.path, why=why, hint=hint)
 
 
 def _rebased(recipe: Recipe, folder: Path) -> Recipe:

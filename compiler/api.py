@@ -26,7 +26,7 @@ from edgec.compiler.face.source import check_model_type
 from edgec.compiler.pipeline.workspace import Settings
 from edgec.compiler.read.fields import Format, IoLayout, read_path
 from edgec.compiler.read.recipe import PassSpec, Recipe, make_recipe
-from edgec.compiler.tasks.task import Name as Task
+from edgec.compiler.tasks.names import Name as Task
 from edgec.graph.errors import UsageError, WrongTypeError
 from edgec.graph.foreign import Loading
 from edgec.graph.values import NotAdmitted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgec.compiler.face import named_metric
-from edgec.compiler.face.named_metric import NAMES
+from edgec.compiler.tasks.names import METRIC_NAMES
 from edgec.graph.channels import RULES
 from edgec.graph.channels.own_rules import plugin_rule
 from edgec.graph.errors import UsageError
@@ -51,7 +51,7 @@ def _problem(one: Plugin) -> str:
 
 
 def _own_names(group: str) -> frozenset[str]:
-    own = {PASSES: table.PASSES, TARGETS: shipped_names(), CHANNEL_RULES: RULES, METRICS: NAMES}
+    own = {PASSES: table.PASSES, TARGETS: shipped_names(), CHANNEL_RULES: RULES, METRICS: METRIC_NAMES}
     return frozenset(own[group])
 
 

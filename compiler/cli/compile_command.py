@@ -12,6 +12,7 @@ import click
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo, echo_lines
 from edgec.compiler.cli.options import data_options, loading, loading_options, preprocessing
+from edgec.compiler.tasks.names import METRIC_NAMES, NAMES
 from edgec.graph import values as admitted
 from edgec.graph.errors import UsageError
 from edgec.graph.files import is_factory
@@ -50,14 +51,14 @@ if TYPE_CHECKING:
     type=params.TASK,
     metavar="NAME",
     default=None,
-    help="What the network does, where its metadata and outputs do not say: classification, multi-label, detection, segmentation, keypoints, regression, super-resolution, embedding.",
+    help="What the network does, where its metadata and outputs do not say: " + ", ".join(NAMES) + ".",
 )
 @click.option(
     "--metric",
     type=params.METRIC,
     metavar="FILE.PY:FUNC",
     default=None,
-    help="Judge by func(predict, samples), or by a name: top1, agreement, kl, sqnr_db, cosine.",
+    help="Judge by func(predict, samples), or by a name: " + ", ".join(METRIC_NAMES) + ".",
 )
 @click.option(
     "--target",

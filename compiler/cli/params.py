@@ -101,7 +101,7 @@ def _pass_name(raw: str) -> str:
 
 
 def _task(raw: str) -> str:
-    from edgec.compiler.tasks.task import NAMES
+    from edgec.compiler.tasks.names import NAMES
 
     return values.word(raw, NAMES)
 

@@ -13,8 +13,9 @@ import onnx_ir as ir
 from edgec.compiler.face.artifact import LoadedArtifact
 from edgec.compiler.face.items import to_numpy
 from edgec.compiler.face.kinds import is_array, named
-from edgec.compiler.face.named_metric import NAMES, metric_names, resolved
+from edgec.compiler.face.named_metric import metric_names, resolved
 from edgec.compiler.face.samples import Samples, alone
+from edgec.compiler.tasks.names import METRIC_NAMES
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, DeviceError, UsageError, WrongTypeError, did_you_mean
 from edgec.graph.execute import Executor
@@ -57,10 +58,11 @@ class Metric:
         """Raises WrongTypeError for what is neither, UsageError for an unknown name."""
         if not isinstance(metric, str) and not callable(metric):
             raise WrongTypeError(
-                f"metric: got {named(metric)}", why=f"admitted are a function, or one of {', '.join(NAMES)}"
+                f"metric: got {named(metric)}",
+                why=f"admitted are a function, or one of {', '.join(METRIC_NAMES)}",
             )
-        if isinstance(metric, str) and metric not in NAMES:
-            known = (*NAMES, *metric_names())
+        if isinstance(metric, str) and metric not in METRIC_NAMES:
+            known = (*METRIC_NAMES, *metric_names())
             raise UsageError(f"unknown metric {metric!r}", hint=did_you_mean(metric, known))
         self._metric = metric
         self._teacher: dict[str, Value] = {}

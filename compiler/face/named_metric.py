@@ -7,14 +7,12 @@ from functools import wraps
 from typing import Any
 
 from edgec.compiler.read.fields import is_code
+from edgec.compiler.tasks.names import METRIC_NAMES
 from edgec.graph import plugins
 from edgec.graph.plugins import METRICS, Plugin
 from edgec.graph.user_code import in_words, user_function
 
 MetricFunction = Callable[..., Any]
-
-NAMES = ("top1", "agreement", "kl", "sqnr_db", "cosine")
-"""Metrics that every run has: of `runtime.report.schema.Quality`."""
 
 
 def metric_names() -> tuple[str, ...]:
@@ -27,7 +25,7 @@ def resolved(metric: str | MetricFunction | None) -> str | MetricFunction | None
 
     Edgec's own names stay its own. Raises UsageError for a file without such a function, and a plug-in that cannot be used.
     """
-    if not isinstance(metric, str) or metric in NAMES:
+    if not isinstance(metric, str) or metric in METRIC_NAMES:
         return metric
     if is_code(metric):
         return _explained(user_function(metric), metric)

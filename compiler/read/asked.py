@@ -13,6 +13,7 @@ from edgec.passes.defaults import choose_passes, precision_of
 from edgec.passes.needs import check_given
 from edgec.targets import target as find_target
 from edgec.targets.engines import engines_for
+from edgec.targets.jetpack import TIMED_ON_THE_BOARD, measured_by
 
 if TYPE_CHECKING:
     from edgec.targets import Target
@@ -63,10 +64,8 @@ def check_latency(recipe: Recipe, target: Target) -> None:
     from edgec.targets.estimator import latency_table
 
     if target.dialect == "tensorrt":
-        why = "TensorRT chooses and fuses kernels on the board, by timing: no latency of it is known before"
-        hint = (
-            "Take a budget in macs, and measure: edgec bench RUN --device ssh://USER@BOARD --engine tensorrt."
-        )
+        why = f"{TIMED_ON_THE_BOARD}: no latency of it is known before"
+        hint = f"Take a budget in macs, and measure: {measured_by('RUN')}."
         raise UsageError(f"no latency budget for {target.title}", why=why, hint=hint)
     if target.name != "host":
         latency_table(target, engines_for(recipe.formats[0])[0].package, recipe.precision)

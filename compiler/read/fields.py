@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator
 
-from edgec.compiler.tasks.task import Name
+from edgec.compiler.tasks.names import Name
 from edgec.graph import preprocess, values
 from edgec.graph.errors import UsageError
 from edgec.graph.values import NotAdmitted, Range, several

@@ -26,15 +26,14 @@ from edgec.compiler.pipeline.workspace import Workspace
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.search.candidates import Candidate, Refusal, candidates, expected_loss
 from edgec.compiler.search.loss import Reference
-from edgec.graph.cost import cost
 from edgec.graph.data import Dataset
 from edgec.graph.resolution.axes import SizeError
 from edgec.graph.resolution.resize import size_of
 from edgec.passes.base import Context, LatencyModel, Pass
 from edgec.passes.budget import Budget, budgets_in, parse_budget
-from edgec.passes.channel_pruning.costs import milliseconds
 from edgec.passes.defaults import PRECISION_PASSES
 from edgec.passes.options import AUTO, KEEP
+from edgec.passes.pricing import milliseconds, network_price, source_price
 from edgec.passes.resize_input import ResizeInput, shown
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -132,7 +131,7 @@ class _Search:
         share = min(APART, MOST_APART / len(data))
         fit, select = data.split(share, plan.recipe.seed)
         context = replace(context_of(plan, prices, space), data=fit)
-        reference = Reference.of(plan.model, select, plan.recipe.threads)
+        reference = Reference.of(plan.model, plan.task, select, plan.recipe.threads)
         return _Search(plan, budget, prices, context, reference, space)
 
     def run(self) -> Compared:
@@ -208,14 +207,11 @@ class _Search:
             self.points[one.size] = Point(one.size, float(area), why=one.why)
 
     def _cost(self, model: ir.Model) -> float:
-        if self.budget.unit == "latency":
-            return milliseconds(self.plan.target, self.prices).model_ms(cost(model))
-        return float(cost(model).macs)
+        latency = self.budget.unit == "latency"
+        return network_price(milliseconds(self.plan.target, self.prices) if latency else None)(model)
 
     def _source_cost(self) -> float:
-        if self.budget.unit == "latency" and self.prices is not None:
-            return self.prices.source_ms
-        return self._cost(self.plan.model)
+        return source_price(self.budget, self.prices, self.plan.model, self._cost)
 
     def _limit(self) -> float:
         return self.budget.limit(self._source_cost())

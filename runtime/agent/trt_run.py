@@ -32,7 +32,7 @@ class TensorRt(Engine):
         numpy, trt = import_module("numpy"), import_tensorrt()
         self.name, self.version, self.notices = TENSORRT, ".".join(trt.__version__.split(".")[:3]), []
         built = usable(Path(path), self.version)
-        self.delegate = f"GPU, {built.kind}"
+        self.delegate: str = f"GPU, {built.kind}"
         runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         engine = runtime.deserialize_cuda_engine(built.path.read_bytes())
         if engine is None:

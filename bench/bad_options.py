@@ -301,6 +301,12 @@ def faults(case: Case, code: int, err: str) -> list[str]:
     return found + [f"does not say {word!r}" for word in case.words if word not in err]
 
 
+def row(case: Case, code: int, err: str) -> str:
+    """The case as a line of the table in docs/options.md."""
+    answer = "<br>".join(err.removeprefix("error: ").strip().splitlines()).replace("|", "\\|")
+    return f"| {case.entry} | `{case.shown}` | {code} | {answer} |"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Wrong options, and what edgec answers.")
     parser.add_argument(
@@ -315,8 +321,7 @@ def main() -> int:
         for case in cases():
             arguments = [sys.executable, *case.arguments(folder)]
             done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
-            answer = "<br>".join(done.stderr.removeprefix("error: ").strip().splitlines()).replace("|", "\\|")
-            print(f"| {case.entry} | `{case.shown}` | {done.returncode} | {answer} |", flush=True)
+            print(row(case, done.returncode, done.stderr), flush=True)
             for fault in faults(case, done.returncode, done.stderr):
                 wrong += 1
                 print(f"  {case.shown}: {fault}", file=sys.stderr)

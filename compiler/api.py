@@ -19,16 +19,18 @@ from edgec.compiler.face.kinds import (
     is_array,
     named,
 )
-from edgec.compiler.face.metric import Metric, resolved
+from edgec.compiler.face.metric import Metric
+from edgec.compiler.face.named_metric import resolved
 from edgec.compiler.face.report import Report
 from edgec.compiler.face.source import check_model_type
 from edgec.compiler.pipeline.workspace import Settings
-from edgec.compiler.plan.fields import Format, IoLayout, Precision, read_path
-from edgec.compiler.plan.recipe import PassSpec, Recipe, make_recipe
-from edgec.compiler.tasks.task import Name as Task
+from edgec.compiler.read.fields import Format, IoLayout, read_path
+from edgec.compiler.read.recipe import PassSpec, Recipe, make_recipe
+from edgec.compiler.tasks.names import Name as Task
 from edgec.graph.errors import UsageError, WrongTypeError
 from edgec.graph.foreign import Loading
 from edgec.graph.values import NotAdmitted
+from edgec.targets.engines import Precision
 
 if TYPE_CHECKING:
     from edgec.runtime.measurement import Measurement

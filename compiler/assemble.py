@@ -24,8 +24,8 @@ from edgec.compiler.pipeline.run import Step
 from edgec.compiler.pipeline.workspace import Workspace
 from edgec.compiler.plan.names import NAMES, own_format
 from edgec.compiler.plan.plan import Plan
-from edgec.compiler.plan.recipe import Recipe, relative_to
 from edgec.compiler.plan.versions import versions
+from edgec.compiler.read.recipe import Recipe, relative_to
 from edgec.compiler.search.portfolio import Portfolio
 from edgec.compiler.search.resolution import Compared
 from edgec.graph.cost import cost
@@ -72,16 +72,16 @@ class RunFacts:
         return (*gates, *file_gates(self.findings))
 
 
-def publish(facts: RunFacts, space: Workspace, start: float) -> Report:
+def report(facts: RunFacts, space: Workspace, start: float) -> Report:
     """Write recipe and report, and put everything in place; the run began at ``start`` (`time.perf_counter`)."""
     from edgec.runtime.report import write
 
     recipe = relative_to(facts.plan.recipe, space.folder.path, space.folder.part)
-    report = assemble(facts, recipe, space, start)
+    made = assemble(facts, recipe, space, start)
     space.folder.write("recipe.yaml", recipe.to_yaml())
-    write(space.folder.part, report)
+    write(space.folder.part, made)
     space.folder.publish(stale=(*NAMES.values(), *unused_inputs(recipe)))
-    return report
+    return made
 
 
 def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) -> Report:

@@ -1,4 +1,4 @@
-"""`edgec compile`, from a recipe to a run folder: read, plan, price, run, emit, check, evaluate, measure, report.
+"""`edgec compile`, from a recipe to a run folder: read, plan, price, run, emit, evaluate, measure, report.
 
 Each step is a function from frozen facts to frozen facts, in a room of its own.
 """
@@ -8,20 +8,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from edgec.compiler.assemble import RunFacts, publish
+from edgec.compiler.assemble import RunFacts, report
 from edgec.compiler.check.check import checked
 from edgec.compiler.emit.artifacts import emit_all
-from edgec.compiler.evaluate.evaluate import evaluate, judge_teacher
-from edgec.compiler.evaluate.plausibility import doubts_of
+from edgec.compiler.evaluate.evaluate import evaluate, evaluate_source
 from edgec.compiler.face.metric import Metric
-from edgec.compiler.latency.prices import first_prices, settle
-from edgec.compiler.latency.timings import time_run
+from edgec.compiler.latency.timings import measure
 from edgec.compiler.pipeline.steps import run_passes
 from edgec.compiler.pipeline.workspace import Settings, workspace
 from edgec.compiler.plan.plan import make_plan
-from edgec.compiler.plan.recipe import Recipe
-from edgec.compiler.search.portfolio import choose_form
-from edgec.compiler.search.resolution import choose_size
+from edgec.compiler.read.recipe import Recipe
+from edgec.compiler.read.source import read
+from edgec.compiler.search.price import price
 
 if TYPE_CHECKING:
     from edgec.runtime.report.schema import Report
@@ -36,20 +34,19 @@ def compile_recipe(recipe: Recipe, settings: Settings, metric: Metric | None = N
     metric = Metric.named(recipe.metric) if metric is None else metric
     with workspace(settings) as space:
         brought = space.admit(recipe)
-        plan = make_plan(brought.recipe, settings.loading, brought.pending)
+        source = read(brought, settings.loading)
+        plan = make_plan(source, settings.loading)
         for line in plan.remarks:
             settings.progress.say(line)
-        judge_teacher(plan, brought.targets, metric)
-        doubts = doubts_of(plan)
+        doubts = evaluate_source(plan, metric)
         space.begin()
-        priced = first_prices(plan, space)
-        plan, compared = choose_size(plan, priced.prices, space)
-        plan, forms = choose_form(plan, priced.prices, space)
-        plan, prices = settle(plan, priced, space)
-        steps = run_passes(plan, prices, space)
-        emission = emit_all(plan, steps, space.folder)
+        priced = price(plan, space)
+        steps = run_passes(priced.plan, priced.prices, space)
+        emission = emit_all(priced.plan, steps, space.folder)
+        evaluation = evaluate(priced.plan, emission, metric, settings.progress)
+        timings = measure(priced.plan, emission, space)
         findings = checked(emission, plan.target)
-        evaluation = evaluate(plan, emission, metric, settings.progress)
-        timings = time_run(plan, emission, space)
-        facts = RunFacts(plan, steps, emission, evaluation, timings, doubts, compared, forms, findings)
-        return publish(facts, space, start)
+        facts = RunFacts(
+            priced.plan, steps, emission, evaluation, timings, doubts, priced.compared, priced.forms, findings
+        )
+        return report(facts, space, start)

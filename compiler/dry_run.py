@@ -9,14 +9,16 @@ from typing import Any
 from edgec.compiler.emit import tflite
 from edgec.compiler.evaluate.plausibility import doubts_of
 from edgec.compiler.plan.disk import check_space, space_for
-from edgec.compiler.plan.fields import AUTO
 from edgec.compiler.plan.names import NAMES
 from edgec.compiler.plan.plan import Plan, make_plan
-from edgec.compiler.plan.recipe import Recipe
+from edgec.compiler.read.brought import Brought
+from edgec.compiler.read.recipe import Recipe
+from edgec.compiler.read.source import read
 from edgec.graph.cost import cost
 from edgec.graph.errors import UnsupportedError
 from edgec.graph.foreign import Loading, Pending
 from edgec.passes.budget import parse_budget
+from edgec.passes.options import AUTO
 from edgec.passes.pipeline_string import print_pass
 
 
@@ -27,7 +29,7 @@ def dry_run(
 
     Raises EdgecError for everything that can be known to be wrong before a pass runs.
     """
-    plan = make_plan(recipe, loading, begun)
+    plan = make_plan(read(Brought(recipe, begun), loading), loading)
     spent = cost(plan.model)
     _check_tflite(plan)
     if plan.passes:

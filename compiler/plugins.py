@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgec.compiler.face.metric import NAMES
-from edgec.compiler.face.named_metric import plugin_metric
+from edgec.compiler.face import named_metric
+from edgec.compiler.tasks.names import METRIC_NAMES
 from edgec.graph.channels import RULES
 from edgec.graph.channels.own_rules import plugin_rule
 from edgec.graph.errors import UsageError
@@ -51,17 +51,17 @@ def _problem(one: Plugin) -> str:
 
 
 def _own_names(group: str) -> frozenset[str]:
-    own = {PASSES: table.PASSES, TARGETS: shipped_names(), CHANNEL_RULES: RULES, METRICS: NAMES}
+    own = {PASSES: table.PASSES, TARGETS: shipped_names(), CHANNEL_RULES: RULES, METRICS: METRIC_NAMES}
     return frozenset(own[group])
 
 
 def _use(one: Plugin) -> None:
     """Raise UsageError where it cannot be used."""
     if one.group == PASSES:
-        table.plugin_pass(one)
+        one.load(table.fault)
     elif one.group == TARGETS:
         target(one.name)
     elif one.group == CHANNEL_RULES:
         plugin_rule(one)
     else:
-        plugin_metric(one)
+        one.load(named_metric.fault)

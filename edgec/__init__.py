@@ -13,7 +13,7 @@ from edgec.graph.version import __version__
 if TYPE_CHECKING:
     from edgec.compiler.api import bench, compile  # noqa: A004  (the verb of the product)
     from edgec.compiler.face.report import Report
-    from edgec.compiler.plan.recipe import Recipe
+    from edgec.compiler.read.recipe import Recipe
     from edgec.graph.data import Dataset
     from edgec.graph.errors import (
         DataError,
@@ -52,7 +52,7 @@ _HOME = {
     "compile": "edgec.compiler.api",
     "load": "edgec.graph.foreign",
     "Dataset": "edgec.graph.data",
-    "Recipe": "edgec.compiler.plan.recipe",
+    "Recipe": "edgec.compiler.read.recipe",
     "Report": "edgec.compiler.face.report",
     "Target": "edgec.targets",
     "DataError": "edgec.graph.errors",

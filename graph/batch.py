@@ -34,6 +34,19 @@ def is_free(model: ir.Model) -> bool:
     )
 
 
+def sample_bytes(value: ir.Value) -> int:
+    """Bytes of one sample of an inner value in float32; an axis whose size is open counts once."""
+    size = 4
+    for axis in value.shape or ():
+        size *= axis if isinstance(axis, int) and axis else 1
+    return size
+
+
+def samples_within(limit: int, per_sample: int, most: int) -> int:
+    """How many samples of ``per_sample`` bytes go together into ``limit`` bytes: from 1 to ``most``."""
+    return max(1, min(most, limit // max(per_sample, 1)))
+
+
 def sample_shape(value: ir.Value) -> tuple[int, ...]:
     """Shape of one sample of a graph input or output: without its leading axis where that is open or 1, else all of it."""
     sizes = tuple(size if isinstance(size, int) else 1 for size in value.shape or ())

@@ -45,6 +45,8 @@ class Dataset:
     indices: tuple[int, ...]
     all_labels: Array | None = None
     is_random: bool = False
+    seed: int = 0
+    """Of noise, which is made anew for a picture of another size."""
     skipped: tuple[str, ...] = field(default=())
     all_truth: Sequence[Any] | Array | None = field(default=None, compare=False)
     """What is right for each sample where it is no class: numbers, masks, boxes; aligned with the source."""
@@ -78,7 +80,7 @@ class Dataset:
         if specs == self.specs:
             return self
         if self.is_random:
-            return replace(_noise(specs, len(self.source), 0), indices=self.indices)
+            return replace(_noise(specs, len(self.source), self.seed), indices=self.indices)
         try:
             return replace(self, source=self.source.at(specs))
         except DataError as error:
@@ -295,7 +297,7 @@ def _noise(specs: tuple[InputSpec, ...], count: int, seed: int) -> Dataset:
     rng = np.random.default_rng(seed)
     arrays = {spec.name: noise(rng, (count, *spec.shape), spec.dtype) for spec in specs}
     source = ArraySource(arrays, Preprocess(), specs)
-    return Dataset(RANDOM, source, tuple(range(count)), is_random=True)
+    return Dataset(RANDOM, source, tuple(range(count)), is_random=True, seed=seed)
 
 
 def require(data: Dataset | None, what: str) -> Dataset:

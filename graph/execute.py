@@ -74,9 +74,11 @@ class Executor:
         outputs: Sequence[str] | None = None,
         threads: int = 1,
     ) -> None:
-        self.inputs = tuple(inputs) if inputs is not None else tuple(v.name or "" for v in model.graph.inputs)
+        self.inputs: tuple[str, ...] = (
+            tuple(inputs) if inputs is not None else tuple(v.name or "" for v in model.graph.inputs)
+        )
         wanted = tuple(outputs) if outputs is not None else tuple(v.name or "" for v in model.graph.outputs)
-        self.outputs = tuple(dict.fromkeys(wanted))
+        self.outputs: tuple[str, ...] = tuple(dict.fromkeys(wanted))
         self._computed = [name for name in self.outputs if name not in self.inputs]
         self._session = None
         self.reads: tuple[str, ...] = tuple(name for name in self.outputs if name in self.inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -102,6 +103,17 @@ def _kind(mode: int) -> str:
     if stat.S_ISFIFO(mode):
         return "a FIFO"
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def identity(path: str, weights: str | None) -> tuple[str, int]:
+    """(sha256, bytes) of a model's file; of the weights for a torch factory; of the name where there is no file."""
+    file = Path(weights or path)
+    digest = hashlib.sha256()
+    if not file.is_file():
+        digest.update(path.encode())
+        return digest.hexdigest(), 0
+    update_digest(digest, file)
+    return digest.hexdigest(), file.stat().st_size
 
 
 def is_factory(text: str) -> bool:

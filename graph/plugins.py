@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -17,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgec.graph.errors import PassError, UsageError
+from edgec.graph.errors import EdgecError, PassError, UsageError
 
 PASSES, TARGETS = "edgec.passes", "edgec.targets"
 CHANNEL_RULES, METRICS = "edgec.channel_rules", "edgec.metrics"
@@ -40,12 +41,19 @@ class Plugin:
     def __str__(self) -> str:
         return f"plug-in {self.distribution} {self.version}"
 
-    def load(self) -> Any:
-        """Import it. Raises UsageError, naming the distribution, whatever its code does."""
+    def load(self, fault: Callable[[Plugin, Any], str | None]) -> Any:
+        """Import it; ``fault`` says why what was found cannot be taken, None where it can.
+
+        Raises UsageError, naming the distribution, whatever its code does.
+        """
         try:
-            return self.entry.load()
+            found = self.entry.load()
         except (Exception, SystemExit) as error:
             raise self.unusable(f"{self.entry.value}: {type(error).__name__}: {error}") from error
+        why = fault(self, found)
+        if why is not None:
+            raise self.unusable(why)
+        return found
 
     def unusable(self, why: str) -> UsageError:
         """The error that says why this plug-in cannot be taken."""
@@ -62,6 +70,22 @@ class Plugin:
             why=f"{type(error).__name__}: {error}",
             hint=f"This is a defect of {self.distribution}.",
         )
+
+
+@contextmanager
+def blamed(
+    brought: Plugin | None, let: tuple[type[Exception], ...] = (OSError, MemoryError)
+) -> Iterator[None]:
+    """Around code that ``brought`` may have brought: what it raises names the plug-in; edgec's errors and ``let`` go through.
+
+    What edgec's own code (None) raises goes on as it is.
+    """
+    try:
+        yield
+    except Exception as error:  # a plug-in's code raises what it likes
+        if brought is None or isinstance(error, (EdgecError, *let)):
+            raise
+        raise brought.failed(error) from error
 
 
 def plugins(group: str) -> tuple[Plugin, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -39,6 +40,16 @@ def fix_shapes(model: onnx.ModelProto, input_shape: InputShape | None) -> None:
                 raise UnsupportedError(
                     f"axis {axis} has no fixed size", where=f"input {value.name!r}", hint=_hint(model, value)
                 )
+
+
+def has_open_size(path: Path) -> bool:
+    """Whether an ONNX file leaves axes behind the batch open; of other files nothing is asked."""
+    if path.suffix != ".onnx" or not path.is_file():
+        return False
+    graph = onnx.load_model(path, load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    shapes = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in constants]
+    return any(not dim.HasField("dim_value") for shape in shapes for dim in shape[1:])
 
 
 def _by_name(model: onnx.ModelProto, input_shape: InputShape | None) -> dict[str, list[int | None]]:

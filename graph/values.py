@@ -31,7 +31,8 @@ class NotAdmitted(ValueError):  # noqa: N818  (it is what the value is)
 
     def __init__(self, raw: Any, admitted: str, hint: str = "") -> None:
         super().__init__(f"{shown(raw)} is not {admitted}" + (f". {hint}" if hint else ""))
-        self.admitted, self.hint = admitted, hint
+        self.admitted: str = admitted
+        self.hint: str = hint
 
 
 @dataclass(frozen=True)

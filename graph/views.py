@@ -54,7 +54,7 @@ class Names:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self.taken = {*graph.initializers, *(v.name or "" for v in graph.inputs)}
+        self.taken: set[str] = {*graph.initializers, *(v.name or "" for v in graph.inputs)}
         for node in graph:
             self.taken.add(node.name or "")
             self.taken.update(v.name or "" for v in node.outputs)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgec.graph.errors import UsageError, did_you_mean
 from edgec.passes.options import option
+
+if TYPE_CHECKING:
+    from edgec.graph.cost import ModelCost
 
 UNITS = {
     "macs": {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9},
@@ -25,6 +28,8 @@ UNITS = {
 EXAMPLES = "macs=50%, params=1.2M, size=4MB, latency=25ms"
 LEAST_PLAIN = 1000
 """Below it a number without unit is a percentage whose sign was forgotten, or a number of millions."""
+LEAST_SHARE = 1e-3
+"""Of the source: a budget below it is a number without its unit."""
 _USUAL = {"macs": "M", "params": "M", "size": "MB", "latency": "ms"}
 _FORM = re.compile(r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<suffix>%|[A-Za-z]*)")
 
@@ -78,6 +83,21 @@ def parse_budget(text: str) -> Budget:
         hint = f"{did_you_mean(unit.lower(), UNITS)} Write one of {EXAMPLES}."
         raise UsageError(f"unknown budget unit {unit!r}", hint=hint)
     return _budget(known[unit.lower()], amount)
+
+
+def check_amounts(passes: Iterable[object], budget: str | None, spent: ModelCost) -> None:
+    """Raise UsageError for an absolute amount that is a typing error: less than a thousandth of what the model costs.
+
+    It may stand in ``budget``, or in an option of a pass.
+    """
+    whole = {"macs": spent.macs, "params": spent.params, "size": spent.weight_bytes}
+    given = [f"{unit}={text}" for one in passes for unit, text in budgets_in(one).items() if text]
+    for one in map(parse_budget, (*given, *([budget] if budget else []))):
+        source = whole.get(one.unit, 0)
+        if not one.relative and one.amount < LEAST_SHARE * source:
+            share = f"{100 * one.amount / source:.2g}% of the model's {source:,}"
+            hint = f"A share is written {one.unit}=50%; units are k, M and G (bytes: kB, MB, GB)."
+            raise UsageError(f"the budget {one.text} makes no sense here", why=f"it is {share}", hint=hint)
 
 
 def sole_budget(name: str, given: Mapping[str, str]) -> Budget:

@@ -41,8 +41,9 @@ from edgec.passes.channel_pruning.statistics import consumers_of
 from edgec.passes.channel_pruning.trials import of_group
 from edgec.passes.decomposition.cuts import CHANNEL, DEPTHWISE, SEPARABLE, SPATIAL, SVD, TUCKER, Form
 from edgec.passes.decomposition.joint import Choices, Joint, narrowed
-from edgec.passes.decomposition.ranks import Price, Way
-from edgec.passes.decomposition.run import Decomposition, cut, price_of, refusal
+from edgec.passes.decomposition.ranks import Way
+from edgec.passes.decomposition.run import Decomposition, cut, refusal
+from edgec.passes.pricing import Price, price_of
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.sensitivity.measure import measure, scaled_errors
 from edgec.passes.sensitivity.validation_split import validation_split
@@ -108,7 +109,7 @@ class Compress(Decomposition):
         limit = budget.limit(source)
         if table.total({}) <= limit:
             return PassResult(model, modified=False, notes=(Note("the budget is met already"),))
-        price = price_of(budget, context, self.bytes_per_weight)
+        price = price_of(budget, context.target, context.prices, self.bytes_per_weight)
         choices = self._choices(model, [g for g in found if g.prunable], context, price)
         joint = choices.joint(table, model, price)
         if not joint.errors:

@@ -34,6 +34,9 @@ ROUNDS = Range(0, 10_000)
 BYTES = Range(0, 16, above=True)
 """Of one weight."""
 
+KEEP, AUTO = "keep", "auto"
+"""Of the input's resolution, beside sizes: the model's own, and whichever meets the budget with the least loss."""
+
 Switch = Literal["auto", "yes", "no"]
 """A switch that may be left to the pass. Every spelling of true and false is read as yes and no."""
 

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgec.graph.errors import RenamedOptionWarning, UsageError, did_you_mean
+from edgec.graph.plugins import blamed
 from edgec.graph.values import one_line
 from edgec.passes.base import Pass
 from edgec.passes.options import FORMER_NAMES, kebab, kinds, type_name
-from edgec.passes.table import blamed, pass_class
+from edgec.passes.table import pass_class, pass_plugin
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _ITEM = re.compile(
@@ -76,7 +77,7 @@ def make_pass(name: str, options: Mapping[str, Any]) -> Pass:
             hint = did_you_mean(kebab(field_name), map(kebab, known)) if known else "It takes no options."
             problems.append(f"{name} has no option {str(key)!r}. {hint}")
     try:
-        with blamed(name):
+        with blamed(pass_plugin(name)):
             made = cls(**values)
     except UsageError as error:
         problems.append(one_line(error))

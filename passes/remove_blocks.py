@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -41,6 +42,7 @@ from edgec.passes.blocks.absorbers import BATCH, Absorbers, Fit, apply
 from edgec.passes.blocks.removal import Removable, survey
 from edgec.passes.budget import Budget, budget_option, parse_budget
 from edgec.passes.options import RIDGE
+from edgec.passes.pricing import known_milliseconds, network_price, source_price
 from edgec.passes.solvers.gram import Array
 
 LOOK_AHEAD = 3
@@ -120,15 +122,20 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.reference = self.student.clone()
-        self.price, self.has_latency = _price(self.context)
-        if self.options.latency and not self.has_latency:
+        table = known_milliseconds(self.context.target, self.context.prices)
+        self.price = network_price(table)
+        if self.options.latency and table is None:
             raise UsageError(
                 "latency= needs a target with estimates", where=self.options.name, hint="Add --target."
             )
         self.judged = self.data.take(self.options.judge, self.context.seed)
         self.wanted = self._outputs(self.reference)
         self.start = cost(self.student).macs
-        self.limits = [(b, b.limit(self._source(b))) for b in self.options.budgets]
+        prices, source = self.context.prices, self.context.source
+        self.limits = [
+            (one, one.limit(source_price(one, prices, source, partial(self._amount, one))))
+            for one in self.options.budgets
+        ]
         self.damage = 0.0
         found, stuck = survey(self.student)
         if not found:
@@ -188,11 +195,6 @@ class _Search:
         if self.options.blocks and step >= self.options.blocks:
             return True
         return bool(self.limits) and all(self._amount(b, self.student) <= limit for b, limit in self.limits)
-
-    def _source(self, budget: Budget) -> float:
-        if budget.unit == "latency" and self.context.prices is not None:
-            return self.context.prices.source_ms
-        return self._amount(budget, self.context.source)
 
     def _amount(self, budget: Budget, model: ir.Model) -> float:
         return self.price(model) if budget.unit == "latency" else float(cost(model).macs)
@@ -258,17 +260,3 @@ def _relative_error(wanted: dict[str, Array], found: dict[str, Array]) -> float:
         for name, value in wanted.items()
     ]
     return float(np.mean(ratios))
-
-
-def _price(context: Context) -> tuple[Callable[[ir.Model], float], bool]:
-    """Milliseconds on the target where it has estimates (True), else MACs (False)."""
-    if context.prices is not None and not context.prices.typical:
-        priced = context.prices.table
-        return lambda model: priced.model_ms(cost(model)), True
-    if context.target is not None:
-        from edgec.targets.estimator import has_estimates, latency_table
-
-        if has_estimates(context.target):
-            table = latency_table(context.target)
-            return lambda model: table.model_ms(cost(model)), True
-    return lambda model: float(cost(model).macs), False

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 from edgec.graph import plugins
-from edgec.graph.errors import EdgecError, UsageError, did_you_mean
+from edgec.graph.errors import UsageError, did_you_mean
 from edgec.graph.plugins import Plugin
 from edgec.passes.base import Pass
 from edgec.passes.options import kinds
@@ -56,48 +55,32 @@ def pass_plugin(name: str) -> Plugin | None:
 def pass_class(name: str) -> type[Pass]:
     """The class behind a name. Raises UsageError with a did-you-mean, and for a plug-in that cannot be used."""
     if name not in PASSES:
-        brought = pass_plugin(name)
+        brought = plugins.plugin(plugins.PASSES, name)
         if brought is None:
             raise UsageError(f"unknown pass {name!r}", hint=did_you_mean(name, pass_names()))
-        return plugin_pass(brought)
+        found: type[Pass] = brought.load(fault)
+        return found
     module, _, attribute = PASSES[name].partition(":")
     cls: type[Pass] = getattr(import_module(module), attribute)
     return cls
 
 
-def plugin_pass(brought: Plugin) -> type[Pass]:
-    """The class that a plug-in brings. Raises UsageError where it is no pass, or not the one that its entry point names."""
-    cls = brought.load()
+def fault(brought: Plugin, cls: Any) -> str | None:
+    """Why what a plug-in brings is no pass, or not the one that its entry point names; None where it is."""
     value = brought.entry.value
     if not isinstance(cls, type) or not issubclass(cls, Pass):
-        raise brought.unusable(f"{value} is no subclass of edgec.passes.base.Pass")
+        return f"{value} is no subclass of edgec.passes.base.Pass"
     if inspect.isabstract(cls):
-        raise brought.unusable(f"{value} lacks {', '.join(sorted(cls.__abstractmethods__))}")
+        return f"{value} lacks {', '.join(sorted(cls.__abstractmethods__))}"
     if "__dataclass_params__" not in vars(cls):
-        raise brought.unusable(f"{value} is not decorated with @dataclass(frozen=True)")
+        return f"{value} is not decorated with @dataclass(frozen=True)"
     for attribute in ("name", "summary"):
         if not isinstance(getattr(cls, attribute, None), str):
-            raise brought.unusable(f"{value} lacks its {attribute}")
+            return f"{value} lacks its {attribute}"
     if cls.name != brought.name:
-        raise brought.unusable(f"its entry point is called {brought.name!r}, the pass {cls.name!r}")
+        return f"its entry point is called {brought.name!r}, the pass {cls.name!r}"
     try:
         kinds(cls)
-    except Exception as error:  # annotations of a plug-in are evaluated: its code, which raises what it likes
-        raise brought.unusable(f"the types of its options: {type(error).__name__}: {error}") from error
-    return cls
-
-
-@contextmanager
-def blamed(name: str) -> Iterator[None]:
-    """Around code of the pass ``name``: what goes wrong in that of a plug-in names the plug-in."""
-    try:
-        yield
-    except (EdgecError, OSError, MemoryError):
-        raise
-    except (
-        Exception
-    ) as error:  # of a plug-in's code, which raises what it likes; edgec's own goes on as it is
-        brought = pass_plugin(name)
-        if brought is None:
-            raise
-        raise brought.failed(error) from error
+    except Exception as error:  # noqa: BLE001  (annotations are evaluated: a plug-in's code, which raises what it likes)
+        return f"the types of its options: {type(error).__name__}: {error}"
+    return None

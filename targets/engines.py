@@ -1,4 +1,4 @@
-"""The inference engines that artifacts are for: one table of their names.
+"""The inference engines that artifacts are for, and the precisions: one table of their names.
 
 ``package`` is the name on PyPI and in target files, ``agent`` what the program on the device calls it (it has its own list of
 kernels and delegates, and imports nothing of edgec), ``module`` what Python imports.
@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Literal
+
+Precision = Literal["fp32", "fp16", "int8"]
+"""What an artifact's weights are stored in."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,15 @@ NO_DLA = "the DLA takes implicit quantisation (a calibration cache) only, Orin N
 """Why edgec makes nothing for the deep learning accelerators of Xavier and AGX Orin."""
 
 
+TIMED_ON_THE_BOARD = "TensorRT chooses its kernels on the board"
+"""Why no latency of a file for it can be known before."""
+
+
+def measured_by(file: str) -> str:
+    """The command that builds an engine of ``file`` on the board and times it there."""
+    return f"edgec bench {file} --device ssh://USER@BOARD --engine tensorrt"
+
+
 @dataclass(frozen=True)
 class JetPack:
     """One release."""

@@ -158,9 +158,7 @@ def _fields(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def plugin_fields(brought: plugins.Plugin) -> dict[str, Any]:
     """What the target file of a plug-in says. Raises UsageError that names the plug-in."""
-    path = brought.load()
-    if not isinstance(path, Path):
-        raise brought.unusable(f"{brought.entry.value} is not the Path of a target file")
+    path = brought.load(_fault)
     if (user_folder() / f"{brought.name}.yaml").is_file():
         hint = "Rename your own."
         raise UsageError(
@@ -176,6 +174,10 @@ def plugin_fields(brought: plugins.Plugin) -> dict[str, Any]:
             f"its entry point is called {brought.name!r}, the target {str(fields.get('name'))[:80]!r}"
         )
     return fields
+
+
+def _fault(brought: plugins.Plugin, path: Any) -> str | None:
+    return None if isinstance(path, Path) else f"{brought.entry.value} is not the Path of a target file"
 
 
 def _own_fields(name: str) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgec.graph.errors import UsageError
+from edgec.targets.engines import Precision
 from edgec.targets.jetpack import JETPACKS
 
-Precision = Literal["fp32", "fp16", "int8"]
 Arch = Literal["aarch64", "armv7l", "x86_64"]
 Engine = Literal["onnxruntime", "ai-edge-litert", "tflite-runtime", "tensorrt"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]

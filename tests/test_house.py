@@ -110,7 +110,18 @@ def test_the_search_for_circles_finds_one() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [["a", "b", "c"]]
 
 
-COMPILER_ROOMS = ["tasks", "plan", "pipeline", "emit", "check", "latency", "face", "evaluate", "search"]
+COMPILER_ROOMS = [
+    "tasks",
+    "read",
+    "plan",
+    "pipeline",
+    "emit",
+    "check",
+    "latency",
+    "face",
+    "evaluate",
+    "search",
+]
 """The street of `compile_recipe`: a room imports only from rooms before it."""
 
 

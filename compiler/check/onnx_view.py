@@ -21,17 +21,21 @@ class OnnxView:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.nodes: Sequence[onnx.NodeProto] = model.graph.node
-        self.makers = {name: node for node in self.nodes for name in node.output if name}
+        self.makers: dict[str, onnx.NodeProto] = {
+            name: node for node in self.nodes for name in node.output if name
+        }
         self.readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
         for node in self.nodes:
             for index, name in enumerate(node.input):
                 self.readers.setdefault(name, []).append((node, index))
-        self.stored = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.stored: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         for node in self.nodes:
             if node.op_type == "Constant":
                 self.stored.update((node.output[0], one.t) for one in node.attribute if one.name == "value")
-        self.inputs = [value for value in model.graph.input if value.name not in self.stored]
-        self.outputs = {value.name for value in model.graph.output}
+        self.inputs: list[onnx.ValueInfoProto] = [
+            value for value in model.graph.input if value.name not in self.stored
+        ]
+        self.outputs: set[str] = {value.name for value in model.graph.output}
 
     @property
     def opset(self) -> int:

@@ -12,6 +12,7 @@ import click
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo, echo_lines
 from edgec.compiler.cli.options import data_options, loading, loading_options, preprocessing
+from edgec.compiler.tasks.names import METRIC_NAMES, NAMES
 from edgec.graph import values as admitted
 from edgec.graph.errors import UsageError
 from edgec.graph.files import is_factory
@@ -19,7 +20,7 @@ from edgec.graph.foreign import Pending, begin
 
 if TYPE_CHECKING:
     from edgec.compiler.pipeline.run import Step
-    from edgec.compiler.plan.recipe import Recipe
+    from edgec.compiler.read.recipe import Recipe
     from edgec.passes.base import Progress
 
 
@@ -50,14 +51,14 @@ if TYPE_CHECKING:
     type=params.TASK,
     metavar="NAME",
     default=None,
-    help="What the network does, where its metadata and outputs do not say: classification, multi-label, detection, segmentation, keypoints, regression, super-resolution, embedding.",
+    help="What the network does, where its metadata and outputs do not say: " + ", ".join(NAMES) + ".",
 )
 @click.option(
     "--metric",
     type=params.METRIC,
     metavar="FILE.PY:FUNC",
     default=None,
-    help="Judge by func(predict, samples), or by a name: top1, agreement, kl, sqnr_db, cosine.",
+    help="Judge by func(predict, samples), or by a name: " + ", ".join(METRIC_NAMES) + ".",
 )
 @click.option(
     "--target",
@@ -199,8 +200,8 @@ def _begun(values: dict[str, Any]) -> Iterator[Pending | None]:
 
 def build_recipe(values: dict[str, Any]) -> Recipe:
     """The recipe that the command line asks for; with --recipe, that one with the given options in place of its own."""
-    from edgec.compiler.plan.fields import is_code
-    from edgec.compiler.plan.recipe import make_recipe, read_recipe
+    from edgec.compiler.read.fields import is_code
+    from edgec.compiler.read.recipe import make_recipe, read_recipe
 
     base: dict[str, Any] = {}
     if values["recipe_path"] is not None:
@@ -229,7 +230,7 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
 def _check_plan(recipe: Recipe, values: dict[str, Any]) -> None:
     """Raise UsageError for options that would do nothing in this run, before anything is loaded."""
     from edgec.compiler.pipeline.run_folder import check_folder
-    from edgec.compiler.plan.defaults import resolve_passes
+    from edgec.compiler.read.asked import resolve_passes
 
     if values["io_layout"] is not None and "tflite" not in recipe.formats:
         raise UsageError("--io-layout is about TFLite files", hint="Add tflite to --format, or leave it out.")

@@ -231,11 +231,11 @@ def _estimate(
 ) -> dict[str, Any]:
     from edgec.targets import target as find_target
     from edgec.targets.estimator import estimate
+    from edgec.targets.jetpack import TIMED_ON_THE_BOARD, measured_by
 
     described = find_target(name)
     if described.dialect == "tensorrt" and runtime is None:
-        how = "edgec bench FILE --device ssh://USER@BOARD --engine tensorrt"
-        return {"text": f"not measured: TensorRT chooses its kernels on the board; {how}", "per_node_ms": {}}
+        return {"text": f"not measured: {TIMED_ON_THE_BOARD}; {measured_by('FILE')}", "per_node_ms": {}}
     try:
         return estimate(spent, described, runtime=runtime, precision=precision).to_dict()
     except UsageError as error:

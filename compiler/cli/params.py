@@ -82,7 +82,7 @@ def _budget(raw: str) -> str:
 
 
 def _resolution(raw: str) -> str:
-    from edgec.compiler.plan.fields import read_resolution
+    from edgec.compiler.read.fields import read_resolution
 
     return read_resolution(raw)
 
@@ -101,13 +101,13 @@ def _pass_name(raw: str) -> str:
 
 
 def _task(raw: str) -> str:
-    from edgec.compiler.tasks.task import NAMES
+    from edgec.compiler.tasks.names import NAMES
 
     return values.word(raw, NAMES)
 
 
 def _metric(raw: str) -> str:
-    from edgec.compiler.plan.fields import read_metric
+    from edgec.compiler.read.fields import read_metric
 
     return read_metric(raw)
 

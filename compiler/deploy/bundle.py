@@ -13,7 +13,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from edgec.compiler.plan.names import own_format
-from edgec.compiler.plan.recipe import Recipe, read_recipe
+from edgec.compiler.read.recipe import Recipe, read_recipe
 from edgec.graph.disk import disk_error
 from edgec.graph.errors import DataError, ModelError, UsageError, did_you_mean
 from edgec.graph.files import read_text

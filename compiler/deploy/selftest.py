@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgec.compiler.deploy.picture import PICTURE, save_picture
-from edgec.compiler.plan.recipe import Recipe
+from edgec.compiler.read.recipe import Recipe
 from edgec.graph.data import Dataset, noise, open_data
 from edgec.graph.disk import write_whole
 from edgec.graph.errors import DataError

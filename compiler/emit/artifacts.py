@@ -13,15 +13,16 @@ import onnx_ir as ir
 
 from edgec.compiler.pipeline.run import Step
 from edgec.compiler.pipeline.run_folder import RunFolder
-from edgec.compiler.plan.defaults import PRECISION_PASSES
 from edgec.compiler.plan.names import NAMES
 from edgec.compiler.plan.plan import Plan
-from edgec.compiler.plan.recipe import Precision, Recipe
+from edgec.compiler.read.recipe import Recipe
 from edgec.graph.data import InputSpec
 from edgec.graph.read.metadata import source_metadata
 from edgec.graph.resolution.resize import size_of
 from edgec.graph.version import __version__
 from edgec.passes.cast_fp16 import widened
+from edgec.passes.defaults import PRECISION_PASSES
+from edgec.targets.engines import Precision
 from edgec.targets.jetpack import jetpack
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from edgec.compiler.evaluate.quality import judge
 from edgec.compiler.pipeline.run import Step
-from edgec.compiler.plan.defaults import PRECISION_PASSES
 from edgec.compiler.plan.plan import Plan
+from edgec.passes.defaults import PRECISION_PASSES
 
 SAMPLES = 64
 """Inputs that every intermediate network is judged on: it costs every run so many inferences for each pass."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgec.compiler.emit.artifacts import Emission, Emitted, split_remarks
+from edgec.compiler.evaluate.plausibility import Doubt, doubts_of
 from edgec.compiler.evaluate.quality import Tally, judge
 from edgec.compiler.evaluate.samples import Samples, Watched, classes, strip
 from edgec.compiler.evaluate.tflite_quality import judge_tflite
@@ -42,10 +43,13 @@ class Evaluation:
         return self.by_artifact.get(one.name, by_graph)
 
 
-def judge_teacher(plan: Plan, targets: Any, metric: Metric | None) -> None:
-    """The caller's metric on the source model, before any work; ``targets``: what came beside the evaluation data."""
+def evaluate_source(plan: Plan, metric: Metric | None) -> tuple[Doubt, ...]:
+    """Before any work: the caller's metric on the source model, and what is doubtful about its inputs."""
     if metric is not None:
-        metric.on_teacher(plan.model, plan.judging_data(), targets, plan.label_offset, plan.recipe.threads)
+        metric.on_teacher(
+            plan.model, plan.judging_data(), plan.targets, plan.label_offset, plan.recipe.threads
+        )
+    return doubts_of(plan)
 
 
 def evaluate(plan: Plan, emission: Emission, metric: Metric | None, progress: Progress) -> Evaluation:

@@ -14,7 +14,7 @@ from edgec.compiler.evaluate.evaluate import Evaluation
 from edgec.compiler.latency.timings import Timings
 from edgec.compiler.pipeline.run import Step
 from edgec.compiler.plan.plan import Plan
-from edgec.compiler.plan.recipe import Recipe
+from edgec.compiler.read.recipe import Recipe
 from edgec.graph.cost import cost
 from edgec.passes.budget import parse_budget
 

@@ -15,8 +15,8 @@ from edgec.compiler.face import source, targets
 from edgec.compiler.face.items import ALONE, Item
 from edgec.compiler.face.kinds import is_module
 from edgec.compiler.face.writer import NpzWriter
-from edgec.compiler.plan.brought import Brought
-from edgec.compiler.plan.recipe import DataSource, EvalSource, Recipe
+from edgec.compiler.read.brought import Brought
+from edgec.compiler.read.recipe import DataSource, EvalSource, Recipe
 from edgec.graph.data import InputSpec
 from edgec.graph.disk import write_new
 from edgec.graph.errors import DataError, UsageError

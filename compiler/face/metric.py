@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,69 +13,22 @@ import onnx_ir as ir
 from edgec.compiler.face.artifact import LoadedArtifact
 from edgec.compiler.face.items import to_numpy
 from edgec.compiler.face.kinds import is_array, named
-from edgec.compiler.face.named_metric import find_metric, metric_names
-from edgec.compiler.plan.fields import is_code
+from edgec.compiler.face.named_metric import metric_names, resolved
+from edgec.compiler.face.samples import Samples, alone
+from edgec.compiler.tasks.names import METRIC_NAMES
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, DeviceError, UsageError, WrongTypeError, did_you_mean
 from edgec.graph.execute import Executor
 from edgec.graph.labels import is_classifier
-from edgec.graph.user_code import in_words, user_function
 from edgec.graph.views import shape_of
 from edgec.runtime.report.schema import IDENTICAL_DB
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = dict[str, Array]
 
-NAMES = ("top1", "agreement", "kl", "sqnr_db", "cosine")
-"""Metrics that every run has: of `runtime.report.schema.Quality`."""
 LOWER = ("kl",)
 _CLASSES = ("top1", "agreement", "kl")
-_BATCH = 32
 _ADMITTED = "a number, a dict of numbers, or a pair (number, one number per sample)"
-
-
-class Samples:
-    """What a metric judges on: inputs as the network takes them, and what came beside them.
-
-    Goes through batches ``(x, y)`` of at most 32 samples, as a DataLoader does; ``x`` and ``y`` hold all at once. x is an array,
-    or a dict by input where the model has several; y is None where the data has no labels.
-    """
-
-    def __init__(self, data: Dataset, targets: Any = None, label_offset: int = 0) -> None:
-        labels = data.labels if targets is None else targets
-        classes = isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"
-        self._data = data
-        self._y = labels + label_offset if classes and labels is not None else labels
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def at(self, model: ir.Model) -> Samples:
-        """The same for a network that takes its picture at another size."""
-        found = Samples(self._data.at(model))
-        found._y = self._y
-        return found
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return self.batches(_BATCH)
-
-    def batches(self, size: int) -> Iterator[tuple[Any, Any]]:
-        """``(x, y)`` of ``size`` samples at a time; memory holds one batch."""
-        done = 0
-        for feeds in self._data.batches(size):
-            count = len(next(iter(feeds.values())))
-            yield _alone(feeds), None if self._y is None else self._y[done : done + count]
-            done += count
-
-    @property
-    def x(self) -> Any:
-        """All inputs at once."""
-        return _alone(next(iter(self._data.batches(len(self)))))
-
-    @property
-    def y(self) -> Any:
-        """Class labels as an array, or whatever came beside the samples: an array where it has one shape, else a tuple."""
-        return self._y
 
 
 @dataclass(frozen=True)
@@ -99,28 +51,6 @@ class Judged:
     lower_is_better: bool
 
 
-def resolved(metric: str | Callable[..., Any] | None) -> str | Callable[..., Any] | None:
-    """The function behind ``file.py:function`` or the name of a plug-in's metric; everything else as it is.
-
-    Edgec's own names stay its own. Raises UsageError for a file without such a function.
-    """
-    if not isinstance(metric, str) or metric in NAMES:
-        return metric
-    return _of_file(metric) if is_code(metric) else find_metric(metric) or metric
-
-
-def _of_file(text: str) -> Callable[..., Any]:
-    """The function, whose errors name its line. ``lower_is_better`` stays with it."""
-    function = user_function(text)
-
-    @wraps(function)
-    def judged(predict: Callable[[Any], Any], samples: Samples) -> Any:
-        with in_words("the metric failed", text):
-            return function(predict, samples)
-
-    return judged
-
-
 class Metric:
     """A metric of one run: a name (also of a plug-in) or a function. The teacher comes first: what fails, fails early."""
 
@@ -128,10 +58,11 @@ class Metric:
         """Raises WrongTypeError for what is neither, UsageError for an unknown name."""
         if not isinstance(metric, str) and not callable(metric):
             raise WrongTypeError(
-                f"metric: got {named(metric)}", why=f"admitted are a function, or one of {', '.join(NAMES)}"
+                f"metric: got {named(metric)}",
+                why=f"admitted are a function, or one of {', '.join(METRIC_NAMES)}",
             )
-        if isinstance(metric, str) and metric not in NAMES:
-            known = (*NAMES, *metric_names())
+        if isinstance(metric, str) and metric not in METRIC_NAMES:
+            known = (*METRIC_NAMES, *metric_names())
             raise UsageError(f"unknown metric {metric!r}", hint=did_you_mean(metric, known))
         self._metric = metric
         self._teacher: dict[str, Value] = {}
@@ -156,7 +87,7 @@ class Metric:
         runner = Executor(teacher, threads=threads)
         self._samples, self._outputs = Samples(data, targets, offset), runner.outputs
         inputs = runner.inputs
-        self._teacher = self._call(lambda x: _alone(runner.run(_feeds(x, inputs))))
+        self._teacher = self._call(lambda x: alone(runner.run(_feeds(x, inputs))))
 
     def on_files(
         self, files: Iterable[tuple[str, Path]], quality: Callable[[str], Mapping[str, Any]], like: ir.Model
@@ -188,7 +119,7 @@ class Metric:
 
         def predict(x: Any) -> Any:
             values = loaded.run(_feeds(x, tuple(loaded.inputs)))
-            return _alone(dict(zip(names, values.values(), strict=True)))
+            return alone(dict(zip(names, values.values(), strict=True)))
 
         return self._call(predict)
 
@@ -256,10 +187,6 @@ def _number(name: str, value: Any) -> float:
 def _finite(figure: float | None) -> float | None:
     """A figure as reports have it: the SQNR of equal outputs is infinite."""
     return None if figure is None else min(figure, IDENTICAL_DB)
-
-
-def _alone(values: Mapping[str, Array]) -> Any:
-    return next(iter(values.values())) if len(values) == 1 else dict(values)
 
 
 def _feeds(x: Any, names: Sequence[str]) -> Feeds:

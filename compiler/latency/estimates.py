@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import onnx_ir as ir
 
 from edgec.graph.cost import cost
 from edgec.graph.foreign import Loading, begin
 from edgec.targets import target as find_target
+from edgec.targets.engines import Precision
 from edgec.targets.estimator import Estimate, estimate
 
 if TYPE_CHECKING:
     from edgec.graph.cost import ModelCost
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 
 def estimate_file(

@@ -21,11 +21,11 @@ from edgec.compiler.pipeline.steps import narrow
 from edgec.compiler.pipeline.workspace import Workspace
 from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.plan import Plan
-from edgec.compiler.plan.recipe import Recipe, Timing
-from edgec.compiler.plan.resolution import has_open_size
+from edgec.compiler.read.recipe import Recipe, Timing
 from edgec.graph.batch import is_free
 from edgec.graph.cost import cost
 from edgec.graph.scratch import write_scratch
+from edgec.graph.sizes import has_open_size
 from edgec.passes.base import LatencyModel, Progress
 
 if TYPE_CHECKING:

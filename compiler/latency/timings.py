@@ -13,10 +13,10 @@ from edgec.compiler.latency.prices import source_file
 from edgec.compiler.pipeline.workspace import Workspace
 from edgec.compiler.plan.names import NAMES, RUNTIMES
 from edgec.compiler.plan.plan import Plan
-from edgec.compiler.plan.recipe import Precision
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError
-from edgec.targets.engines import engines_for
+from edgec.targets.engines import Precision, engines_for
+from edgec.targets.jetpack import TIMED_ON_THE_BOARD, measured_by
 
 if TYPE_CHECKING:
     from edgec.runtime.measurement import Comparison, Measurement
@@ -55,7 +55,7 @@ class Timings:
         return None if found is None else float(found["median_ms"])
 
 
-def time_run(plan: Plan, emission: Emission, space: Workspace) -> Timings:
+def measure(plan: Plan, emission: Emission, space: Workspace) -> Timings:
     """Measure on this host, or estimate for another target. A failure to do so is a warning, not the end of the run.
 
     Unmeasured (``--no-bench``), this host is estimated for too where there is a latency budget.
@@ -75,9 +75,8 @@ def time_run(plan: Plan, emission: Emission, space: Workspace) -> Timings:
 
 def not_measured(precision: Precision) -> str:
     """What is said of an engine that TensorRT has yet to build: what it fuses is decided on the board, by timing."""
-    name = NAMES["onnx", precision]
-    how = f"edgec bench {name} --device ssh://USER@BOARD --engine tensorrt"
-    return f"not measured: TensorRT chooses its kernels on the board; `{how}` builds and times it there"
+    how = measured_by(NAMES["onnx", precision])
+    return f"not measured: {TIMED_ON_THE_BOARD}; `{how}` builds and times it there"
 
 
 def _measured(plan: Plan, emitted: Sequence[Emitted], headline: str, space: Workspace) -> Timings:

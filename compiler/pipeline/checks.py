@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.plan.needs import check_given
 from edgec.graph.data import InputSpec, noise
 from edgec.graph.equivalence import worst_difference
 from edgec.graph.errors import PassError
 from edgec.graph.execute import Executor
 from edgec.graph.verify import verify
 from edgec.passes.base import Context, Pass, PassResult
+from edgec.passes.needs import check_given
 
 TOLERANCE = 1e-5
 """Relative to an output's range: float32 rounding of a re-arranged sum."""

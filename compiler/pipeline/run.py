@@ -14,13 +14,14 @@ from edgec.compiler.pipeline.checks import check_needs, check_result
 from edgec.compiler.pipeline.resources import measured
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError, PassError
+from edgec.graph.plugins import blamed
 from edgec.graph.provenance import mark
 from edgec.graph.resolution.resize import resized, size_of
 from edgec.passes.base import Context, LayerReport, Note, Pass, PassResult
 from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import options_of
 from edgec.passes.solvers.ridge import TooLargeError
-from edgec.passes.table import blamed
+from edgec.passes.table import pass_plugin
 from edgec.passes.whole import guarded
 
 
@@ -111,7 +112,7 @@ def _at_size_of(model: ir.Model, context: Context) -> Context:
 def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:
     before = cost(model)
     # Passes share their work out themselves (`solvers.parallel`); BLAS would take every core, whatever --threads says.
-    with measured() as spent, threadpool_limits(1, user_api="blas"), blamed(one.name):
+    with measured() as spent, threadpool_limits(1, user_api="blas"), blamed(pass_plugin(one.name)):
         try:
             one.requires(model)
             result = one.run(model.clone(), context)

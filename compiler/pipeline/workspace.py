@@ -11,8 +11,8 @@ from edgec.compiler.pipeline.cache import PassCache
 from edgec.compiler.pipeline.run import Step
 from edgec.compiler.pipeline.run_folder import CACHE, RunFolder
 from edgec.compiler.pipeline.sealed import SealedFolder, user_key
-from edgec.compiler.plan.brought import Brought, InMemory
-from edgec.compiler.plan.recipe import Recipe
+from edgec.compiler.read.brought import Brought, InMemory
+from edgec.compiler.read.recipe import Recipe
 from edgec.graph.foreign import Loading, Pending
 from edgec.graph.scratch import scratch_folder
 from edgec.passes.base import Progress

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
-from edgec.compiler.plan.recipe import ModelSource
+from edgec.compiler.read.recipe import ModelSource
 from edgec.graph.equivalence import worst_difference
 from edgec.graph.errors import EdgecError
 from edgec.graph.execute import Executor
@@ -18,6 +17,7 @@ from edgec.graph.inputs import InputSpec, noise
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.resolution.axes import SizeError
 from edgec.graph.resolution.resize import resized, size_of, why_not
+from edgec.graph.sizes import has_open_size
 from edgec.passes.base import Pass
 from edgec.passes.resize_input import ResizeInput, shown, size_for
 
@@ -75,13 +75,3 @@ def _shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
         value.name or "": tuple(size if isinstance(size, int) else 1 for size in value.shape or ())
         for value in model.graph.inputs
     }
-
-
-def has_open_size(path: Path) -> bool:
-    """Whether an ONNX file leaves axes behind the batch open."""
-    if path.suffix != ".onnx" or not path.is_file():
-        return False
-    graph = onnx.load(path, load_external_data=False).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    shapes = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in constants]
-    return any(not dim.HasField("dim_value") for shape in shapes for dim in shape[1:])

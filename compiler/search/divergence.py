@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from edgec.graph.compare import by_sample
-
 Array = np.ndarray[Any, np.dtype[Any]]
 TINY = 1e-12
 TEMPERATURES = np.geomspace(0.25, 4.0, 65)
@@ -27,11 +25,6 @@ def calibrated_divergence(reference: Array, value: Array) -> Array:
 
     tried: list[Array] = [at(float(one)) for one in TEMPERATURES]
     return min(tried, key=lambda one: float(one.mean()))
-
-
-def probabilities(scores: Array) -> Array:
-    """(samples, classes) of logits or probabilities; one column is that of a yes."""
-    return np.asarray(np.exp(_log_probabilities(by_sample(scores))))
 
 
 def _log_probabilities(scores: Array) -> Array:

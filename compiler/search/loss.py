@@ -23,11 +23,11 @@ import onnx_ir as ir
 from edgec.compiler.evaluate.quality import Judge
 from edgec.compiler.search.divergence import calibrated_divergence
 from edgec.compiler.search.views import BATCH, Size, Views
-from edgec.compiler.tasks.detection import DetectionTally
-from edgec.graph.compare import by_sample
+from edgec.compiler.tasks.classification import Classification
+from edgec.compiler.tasks.detection import Detection
+from edgec.compiler.tasks.task import Task
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
-from edgec.graph.labels import is_classifier
 from edgec.graph.resolution.resize import size_of
 from edgec.graph.resolution.restore import same_places
 
@@ -39,44 +39,50 @@ class Reference:
     """What ``source`` answers to some samples."""
 
     source: ir.Model
+    task: Task | None
     data: Dataset
     threads: int
     answers: tuple[Array, ...]
     views: Views | None = None
-    """Of a classifier, where networks for other sizes are compared."""
+    """Of a classifier of one output, where networks for other sizes are compared."""
 
     @staticmethod
-    def of(source: ir.Model, data: Dataset, threads: int) -> Reference:
-        """Run it once."""
-        return Reference(source, data, threads, _answers(source, data, threads))
+    def of(source: ir.Model, task: Task | None, data: Dataset, threads: int) -> Reference:
+        """Run it once. ``task``: what the network does, None where nobody knows."""
+        return Reference(source, task, data, threads, _answers(source, data, threads))
 
     def over(self, sizes: Sequence[Size]) -> Reference:
         """The reference for networks that take their picture at one of ``sizes``."""
-        if not self._classes:
+        if not isinstance(self.task, Classification) or self.task.twins:
             return self
-        return replace(self, views=Views.of(self.source, self.data, sizes, self.threads))
+        views = Views.of(self.source, self.data, sizes, self.task.scores, self.threads)
+        return replace(self, views=views)
 
     @property
     def measure(self) -> str:
         """What `losses` counts."""
         if self.views is not None:
             return "KL divergence from the source's mean answer over moved and resized pictures, above its own, nats"
-        if self._classes:
+        if isinstance(self.task, Classification):
             return "KL divergence at the best temperature, nats"
-        return "share of boxes that differ" if self._judge(self.source).head else "relative squared error"
+        return "share of boxes that differ" if isinstance(self.task, Detection) else "relative squared error"
 
     def losses(self, network: ir.Model) -> Array:
         """(samples,) losses of ``network``, which was made of the source."""
-        judge = self._judge(network)
+        judge = Judge.of(self.source, network, self.task)
         made = _answers(network, self.data.at(network), self.threads)
         if self.views is not None:
             mean = self.views.without(size_of(network))
-            own = calibrated_divergence(mean, by_sample(self.answers[0]))
-            return calibrated_divergence(mean, by_sample(made[0])) - own
-        if self._classes:
-            return calibrated_divergence(by_sample(self.answers[0]), by_sample(made[0]))
-        if judge.head is not None:
-            return self._boxes(judge, made)
+            own, moved_away = (
+                calibrated_divergence(mean, self.views.scores(one)) for one in (self.answers, made)
+            )
+            return moved_away - own
+        if isinstance(self.task, Classification):
+            scores, places = self.task.scores, (self.task.output, *self.task.twins)
+            tried = [calibrated_divergence(scores(self.answers, one), scores(made, one)) for one in places]
+            return max(tried, key=lambda one: float(one.mean()))
+        if isinstance(self.task, Detection):
+            return self._boxes(self.task, judge, made)
         moved = same_places(made, judge.axes)
         parts = [
             _relative(part.of(self.answers, len(self.data)), part.of(moved, len(self.data)))
@@ -84,19 +90,10 @@ class Reference:
         ]
         return max(parts, key=lambda one: float(one.mean()))
 
-    @property
-    def _classes(self) -> bool:
-        first = self.answers[0]
-        return len(self.answers) == 1 and len(first) == len(self.data) and is_classifier(first.shape)
-
-    def _judge(self, network: ir.Model) -> Judge:
-        return Judge.of(self.source, network)
-
-    def _boxes(self, judge: Judge, made: Sequence[Array]) -> Array:
+    def _boxes(self, task: Detection, judge: Judge, made: Sequence[Array]) -> Array:
         found = []
         for index in range(len(self.data)):
-            assert judge.head is not None  # the caller asked
-            tally = DetectionTally(judge.head, judge.student_head)
+            tally = task.tally(judge.student_head)
             one = slice(index, index + 1)
             tally.add([value[one] for value in self.answers], [value[one] for value in made])
             kept, wanted, theirs = tally.rows[0]

@@ -20,17 +20,16 @@ import onnx_ir as ir
 
 from edgec.compiler.pipeline.run import Step
 from edgec.compiler.pipeline.workspace import Workspace
-from edgec.compiler.plan.fields import AUTO, KEEP
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.search.candidates import Candidate, Refusal, candidates, expected_loss
 from edgec.compiler.search.trials import Trials, float_passes
-from edgec.graph.cost import cost
 from edgec.graph.data import Dataset
 from edgec.graph.resolution.axes import SizeError
 from edgec.graph.resolution.resize import size_of
 from edgec.passes.base import LatencyModel, Pass
 from edgec.passes.budget import Budget, budgets_in, parse_budget
-from edgec.passes.channel_pruning.costs import milliseconds
+from edgec.passes.options import AUTO, KEEP
+from edgec.passes.pricing import milliseconds, network_price, source_price
 from edgec.passes.resize_input import ResizeInput, shown
 
 Size = tuple[int, int]
@@ -179,14 +178,11 @@ class _Search:
             self.points[one.size] = Point(one.size, float(area), why=one.why)
 
     def _cost(self, model: ir.Model) -> float:
-        if self.budget.unit == "latency":
-            return milliseconds(self.plan.target, self.prices).model_ms(cost(model))
-        return float(cost(model).macs)
+        latency = self.budget.unit == "latency"
+        return network_price(milliseconds(self.plan.target, self.prices) if latency else None)(model)
 
     def _source_cost(self) -> float:
-        if self.budget.unit == "latency" and self.prices is not None:
-            return self.prices.source_ms
-        return self._cost(self.plan.model)
+        return source_price(self.budget, self.prices, self.plan.model, self._cost)
 
     def _limit(self) -> float:
         return self.budget.limit(self._source_cost())

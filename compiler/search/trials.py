@@ -12,11 +12,11 @@ import numpy as np
 from edgec.compiler.pipeline.run import Step, run_pipeline
 from edgec.compiler.pipeline.steps import context_of
 from edgec.compiler.pipeline.workspace import Workspace
-from edgec.compiler.plan.defaults import PRECISION_PASSES
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.search.loss import Reference
 from edgec.graph.data import Dataset
 from edgec.passes.base import Context, LatencyModel, Pass
+from edgec.passes.defaults import PRECISION_PASSES
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Key = TypeVar("Key", bound=Hashable)
@@ -46,7 +46,7 @@ class Trials(Generic[Key]):
         share = min(APART, MOST_APART / len(data))
         fit, select = data.split(share, plan.recipe.seed)
         context = replace(context_of(plan, prices, space), data=fit)
-        return Trials(context, Reference.of(plan.model, select, plan.recipe.threads), space)
+        return Trials(context, Reference.of(plan.model, plan.task, select, plan.recipe.threads), space)
 
     def run(self, key: Key, passes: Sequence[Pass], said: Mapping[str, Any]) -> tuple[Step, ...]:
         """Run ``passes`` on the source and judge what comes out; ``said`` goes into the run's log."""

@@ -13,14 +13,15 @@ The size that is judged is left out of the mean, and what the source itself diff
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.search.divergence import calibrated_divergence, probabilities
+from edgec.compiler.search.divergence import calibrated_divergence
+from edgec.graph.compare import probabilities
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.graph.resolution.axes import SizeError
@@ -29,6 +30,7 @@ from edgec.graph.resolution.trace import places
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Size = tuple[int, int]
+Scores = Callable[[Sequence[Array]], Array]
 BATCH = 8
 NEAR = 0.7
 """Least share of the source's area whose answers count."""
@@ -43,21 +45,25 @@ class Views:
 
     moved: tuple[Array, ...]
     sized: Mapping[Size, Array]
+    scores: Scores
 
     @staticmethod
-    def of(source: ir.Model, data: Dataset, sizes: Sequence[Size], threads: int) -> Views:
-        """Run ``source``, a classifier, on the views of ``data``; ``sizes`` are looked at too where they are near."""
-        moved = tuple(_answers(source, views, threads) for views in _moved(source, data))
+    def of(source: ir.Model, data: Dataset, sizes: Sequence[Size], scores: Scores, threads: int) -> Views:
+        """Run ``source``, a classifier, on the views of ``data``; ``sizes`` are looked at too where they are near.
+
+        ``scores``: (samples, classes) of a network's outputs.
+        """
+        moved = tuple(_answers(source, views, scores, threads) for views in _moved(source, data))
         middle = np.mean(moved, axis=0)
         apart = np.mean([calibrated_divergence(middle, one).mean() for one in moved])
         sized = {}
         for size in (*_larger(source), *sizes):
             if NEAR * _area(size_of(source)) <= _area(size):
                 network = resized(source, size)
-                found = _answers(network, data.at(network).batches(BATCH), threads)
+                found = _answers(network, data.at(network).batches(BATCH), scores, threads)
                 if calibrated_divergence(middle, found).mean() <= ALIKE * apart:
                     sized[size] = found
-        return Views(moved, sized)
+        return Views(moved, sized, scores)
 
     def without(self, size: Size) -> Array:
         """(samples, classes) the mean over all views but those at ``size``."""
@@ -100,6 +106,7 @@ def _area(size: Size) -> int:
     return size[0] * size[1]
 
 
-def _answers(network: ir.Model, batches: Iterator[dict[str, Array]], threads: int) -> Array:
+def _answers(network: ir.Model, batches: Iterator[dict[str, Array]], scores: Scores, threads: int) -> Array:
     runner = Executor(network, threads=threads)
-    return probabilities(np.concatenate([next(iter(runner.run(feeds).values())) for feeds in batches]))
+    found = [scores([np.asarray(one) for one in runner.run(feeds).values()]) for feeds in batches]
+    return np.asarray(probabilities(np.concatenate(found)))

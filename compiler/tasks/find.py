@@ -17,10 +17,11 @@ from edgec.compiler.tasks.embedding import Embedding
 from edgec.compiler.tasks.heads import find_head
 from edgec.compiler.tasks.keypoints import Keypoints
 from edgec.compiler.tasks.multi_label import MultiLabel
+from edgec.compiler.tasks.names import NAMES, Name
 from edgec.compiler.tasks.regression import Regression
 from edgec.compiler.tasks.restoration import Restoration
 from edgec.compiler.tasks.segmentation import Segmentation
-from edgec.compiler.tasks.task import NAMES, Name, Task
+from edgec.compiler.tasks.task import Task
 from edgec.graph.data import InputSpec
 from edgec.graph.errors import UsageError
 from edgec.graph.parts import positions, sample_shape

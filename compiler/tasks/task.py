@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
+
+from edgec.compiler.tasks.names import Name
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Truth = Sequence[Any] | Array
 """What is right for each sample, in the form of the task."""
-Name = Literal[
-    "classification", "multi-label", "detection", "segmentation", "keypoints", "regression", "super-resolution", "embedding",
-]  # fmt: skip
-NAMES: tuple[Name, ...] = get_args(Name)
 
 
 class TaskTally(Protocol):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import onnx_ir as ir
 
 from edgec.graph.channels.atoms import UntraceableError
 from edgec.graph.channels.trace import Rule, Trace
-from edgec.graph.errors import EdgecError
-from edgec.graph.plugins import CHANNEL_RULES, Plugin, plugin
+from edgec.graph.plugins import CHANNEL_RULES, Plugin, blamed, plugin
 
 
 def with_plugins(rules: Mapping[str, Rule], model: ir.Model) -> Mapping[str, Rule]:
@@ -21,16 +21,16 @@ def with_plugins(rules: Mapping[str, Rule], model: ir.Model) -> Mapping[str, Rul
 
 def plugin_rule(brought: Plugin) -> Rule:
     """The rule of a plug-in; what goes wrong in it names the plug-in."""
-    rule = brought.load()
-    if not callable(rule) or isinstance(rule, type):
-        raise brought.unusable(f"{brought.entry.value} is not a function of a trace and a node")
+    rule = brought.load(_fault)
 
     def run(trace: Trace, node: ir.Node) -> None:
-        try:
+        with blamed(brought, let=(UntraceableError,)):
             rule(trace, node)
-        except (UntraceableError, EdgecError):
-            raise
-        except Exception as error:  # a plug-in's code raises what it likes
-            raise brought.failed(error) from error
 
     return run
+
+
+def _fault(brought: Plugin, rule: Any) -> str | None:
+    if callable(rule) and not isinstance(rule, type):
+        return None
+    return f"{brought.entry.value} is not a function of a trace and a node"

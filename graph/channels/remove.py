@@ -65,7 +65,7 @@ class Removal:
     def __init__(self, trace: Trace, gone: Mask) -> None:
         self.trace = trace
         self.gone = gone
-        self.graph = trace.graph
+        self.graph: ir.Graph = trace.graph
         self.old: dict[ir.Value, Dims] = {value: trace.dims(value) for value in trace.values}
 
     def kept(self, value: ir.Value | None) -> tuple[int, Mask] | None:

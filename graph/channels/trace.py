@@ -61,8 +61,8 @@ class Trace:
     """What the walk has found so far."""
 
     def __init__(self, model: ir.Model) -> None:
-        self.graph = model.graph
-        self.atoms = Atoms()
+        self.graph: ir.Graph = model.graph
+        self.atoms: Atoms = Atoms()
         self.values: dict[ir.Value, Labels] = {}
         self.slots: list[Slot] = []
         self.spread: list[Spread] = []

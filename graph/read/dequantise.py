@@ -67,6 +67,8 @@ class _Walk:
         self.graph = graph
         self.real: dict[ir.Value, ir.Value] = {}
         self.params: dict[ir.Value, Params] = {}
+        self.held: dict[ir.Value, Params] = {}
+        """By real value: of the first codes that stand for it."""
         self.written: dict[str, Params] = {}
         self.weights: dict[str, tuple[float, ...]] = {}
         self.taken = {v.name or "" for v in graph.inputs} | set(graph.initializers)
@@ -289,10 +291,11 @@ class _Walk:
 
     def _stand(self, codes: ir.Value, real: ir.Value, params: Params) -> None:
         self.real[codes], self.params[codes] = real, params
+        self.held.setdefault(real, params)
 
     def _become(self, node: ir.Node, value: ir.Value) -> None:
         """What ``node`` wrote is ``value`` from here on, under its own name."""
-        held = next((self.params[codes] for codes, real in self.real.items() if real is value), None)
+        held = self.held.get(value)
         if held is not None:
             self.written[node.outputs[0].name or ""] = held
         same = ir.node("Identity", [value], outputs=[out := ir.Value(name=node.outputs[0].name)])

@@ -11,12 +11,12 @@ import onnx_ir as ir
 from edgec.graph.channels import Axis, ChannelGroup, CostModel, LayerCost, cost_model
 from edgec.graph.channels import groups as channel_groups
 from edgec.graph.cost import NodeCost, cost
-from edgec.graph.errors import UsageError
 from edgec.graph.views import is_constant
 from edgec.passes.base import Context, LatencyModel
 from edgec.passes.budget import Budget
+from edgec.passes.pricing import milliseconds, source_price
 from edgec.targets import Target
-from edgec.targets.estimator import LatencyTable, latency_table
+from edgec.targets.estimator import LatencyTable
 
 Widths = Mapping[str, int]
 SOURCE_BYTES = 4.0
@@ -78,10 +78,12 @@ class AdditiveCost:
 
 def source_cost(budget: Budget, context: Context) -> float:
     """What the source model costs in the budget's unit: relative budgets are shares of it."""
-    if budget.unit == "latency" and context.prices is not None:
-        return context.prices.source_ms
-    source, scale = context.source, SOURCE_BYTES
-    return cost_of(budget, source, channel_groups(source), context.target, scale, context.prices).total({})
+
+    def price(source: ir.Model) -> float:
+        groups = channel_groups(source)
+        return cost_of(budget, source, groups, context.target, SOURCE_BYTES, context.prices).total({})
+
+    return source_price(budget, context.prices, context.source, price)
 
 
 def cost_of(
@@ -143,15 +145,6 @@ def _latency(
         names = _names([*sources, *results, *own])
         terms.append(Term(one.name, names, _timed(prices, resized)))
     return AdditiveCost(tuple(terms), table.full)
-
-
-def milliseconds(target: Target | None, given: LatencyModel | None) -> LatencyTable:
-    """What a latency budget is priced by. Raises UsageError where there is nothing to go by."""
-    if given is not None:
-        return given.table
-    if target is None:
-        raise UsageError("a latency budget needs a target", hint="Add --target; see `edgec targets list`.")
-    return latency_table(target)
 
 
 def _timed(prices: LatencyTable, node: _Resized) -> Callable[[Widths], float]:

@@ -17,7 +17,8 @@ from edgec.graph.channels import Axis, ChannelGroup, cost_model
 from edgec.passes.channel_pruning.costs import AdditiveCost, Term, Widths
 from edgec.passes.channel_pruning.statistics import ConsumerStatistics
 from edgec.passes.decomposition.pieces import Geometry, Piece, costs, resized
-from edgec.passes.decomposition.ranks import Candidate, Price, Way
+from edgec.passes.decomposition.ranks import Candidate, Way
+from edgec.passes.pricing import Price
 from edgec.passes.refit.layers import Layer
 from edgec.passes.solvers.factorise import Response
 from edgec.passes.solvers.obs import Curve

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -18,17 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from edgec.graph.cost import NodeCost
 from edgec.passes.channel_pruning.statistics import ConsumerStatistics, restore
 from edgec.passes.decomposition.cuts import Cut, Form, cuts_of
 from edgec.passes.decomposition.pieces import Geometry, Piece, costs
+from edgec.passes.pricing import Price
 from edgec.passes.sensitivity.measure import Sensitivity, Subject, Trial, scaled_errors
 from edgec.passes.solvers.factorise import Response
 from edgec.passes.solvers.guard import amplitude
 from edgec.targets.estimator import LatencyTable
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Price = Callable[[Iterable[NodeCost]], float]
 
 TRIALS = (0.25, 0.5, 0.75)
 """Shares of a layer's largest saving near which its damage is measured."""

@@ -23,13 +23,14 @@ from edgec.passes.base import (
     option,
 )
 from edgec.passes.budget import UNITS, Budget, budget_option, sole_budget
-from edgec.passes.channel_pruning.costs import milliseconds, source_cost
+from edgec.passes.channel_pruning.costs import source_cost
 from edgec.passes.channel_pruning.statistics import MAX_UNKNOWNS, ConsumerStatistics, gather
 from edgec.passes.decomposition.cuts import Form
 from edgec.passes.decomposition.pieces import Geometry
-from edgec.passes.decomposition.ranks import Candidate, Price, Way, candidate, choose, damages
+from edgec.passes.decomposition.ranks import Candidate, Way, candidate, choose, damages
 from edgec.passes.decomposition.surgery import split
 from edgec.passes.options import BYTES, MULTIPLE, RIDGE, ROWS
+from edgec.passes.pricing import Price, price_of
 from edgec.passes.refit.fit import FitOptions
 from edgec.passes.refit.layer_fits import Batches, wants_flips
 from edgec.passes.refit.layers import Layer, layers_of
@@ -66,7 +67,7 @@ class Decomposition(Pass):
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Raises UsageError for none or several budgets, and PassError without data."""
         budget = self.budget()
-        price = price_of(budget, context, self.bytes_per_weight)
+        price = price_of(budget, context.target, context.prices, self.bytes_per_weight)
         source, now = source_cost(budget, context), price(cost(model).nodes)
         limit = budget.limit(source)
         if now <= limit:
@@ -157,18 +158,6 @@ class Decomposition(Pass):
         batches = Batches.of(context, model.graph, held_out=0.0, hflip=hflip, mixup=self.mixup)
         fit = FitOptions(ridge=self.ridge, rows_per_unknown=self.rows, seed=context.seed)
         return list(gather(model, layers, batches, fit, context, self.name).values())
-
-
-def price_of(budget: Budget, context: Context, scale: float) -> Price:
-    """What nodes cost in the budget's unit. Raises UsageError for latency without a target that has estimates."""
-    if budget.unit == "macs":
-        return lambda nodes: float(sum(node.macs for node in nodes))
-    if budget.unit == "params":
-        return lambda nodes: float(sum(node.params for node in nodes))
-    if budget.unit == "size":
-        return lambda nodes: float(scale * sum(node.params for node in nodes))
-    table = milliseconds(context.target, context.prices)
-    return lambda nodes: float(sum(table.node_ms(node) for node in nodes))
 
 
 def refusal(layer: Layer, forms: Sequence[Form]) -> str | None:

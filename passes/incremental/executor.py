@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.batch import sample_bytes, samples_within
 from edgec.graph.execute import Executor
 from edgec.graph.views import is_constant
 from edgec.passes.incremental.store import ActivationStore
@@ -141,9 +142,5 @@ def _nearest(name: str, makers: dict[str, ir.Node], asked: set[str]) -> tuple[st
 
 def batch_size(graph: ir.Graph, *, megabytes: float = 48, most: int = 100) -> int:
     """Samples per batch such that the largest activation stays within ``megabytes``."""
-    largest = 1
-    for node in graph:
-        for value in node.outputs:
-            if value.shape is not None and not is_constant(value):
-                largest = max(largest, int(np.prod([d for d in value.shape if isinstance(d, int)] or [1])))
-    return int(np.clip(megabytes * 1e6 / (4 * largest), 1, most))
+    made = (value for node in graph for value in node.outputs if not is_constant(value))
+    return samples_within(int(megabytes * 1e6), max(map(sample_bytes, made), default=1), most)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from edgec.graph.batch import sample_bytes, samples_within
 from edgec.graph.errors import DataError, PassError
 from edgec.graph.execute import Executor
 from edgec.graph.provenance import place
 from edgec.graph.read.own_codes import SourceCodes
-from edgec.graph.views import shape_of
 from edgec.passes.base import Context, Note
 from edgec.passes.quantize.histogram import Histogram, merge
 from edgec.passes.quantize.planned import Group, Plan
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Ends = tuple[float, float]
 
-BATCH_BYTES = 64 << 20
+BATCH_BYTES, MOST = 64 << 20, 32
 """Inner tensors of one calibration batch take no more than this."""
 FEW_SAMPLES = 16
 OUTLIER_RATIO = 8.0
@@ -63,15 +63,8 @@ class Calibration:
 def batch_size(model: ir.Model, tensors: Sequence[str]) -> int:
     """How many samples at once keep ``tensors`` within `BATCH_BYTES`."""
     values = {v.name: v for node in model.graph for v in node.outputs}
-    bytes_per_sample = 1
-    for name in tensors:
-        value = values.get(name)
-        if value is not None:
-            size = 4
-            for axis in shape_of(value):
-                size *= axis or 1
-            bytes_per_sample += size
-    return max(1, min(32, BATCH_BYTES // bytes_per_sample))
+    together = sum(sample_bytes(values[name]) for name in tensors if name in values)
+    return samples_within(BATCH_BYTES, together + 1, MOST)
 
 
 def observe(model: ir.Model, data: Dataset, tensors: Sequence[str], context: Context) -> Calibration:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.batch import sample_bytes, samples_within
 from edgec.graph.data import Dataset
-from edgec.graph.views import shape_of
 from edgec.passes.base import Choice, Context, LayerReport
 from edgec.passes.incremental.executor import IncrementalExecutor, visits
 from edgec.passes.incremental.store import ActivationStore
@@ -43,7 +43,7 @@ ROW_FLOPS = 6e9
 FEWEST_PER_UNKNOWN = 4
 """...but not below this many rows per unknown."""
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3)
-BATCH_BYTES = 32 << 20
+BATCH_BYTES, MOST = 32 << 20, 32
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def fit(
     alone. Activations lie on disk; memory holds one batch.
     """
     found = [list(layers(student.model, original)) for student in students]
-    batch = _batch(original, found[0])
+    batch = _batch(found[0])
     wanted = [layer.target_name for layer in found[0] for _ in students]
     reports: list[list[LayerReport]] = [[] for _ in students]
     with ExitStack() as stack:
@@ -308,11 +308,5 @@ def _joined(weight: Array, bias: Array) -> Array:
     return joined
 
 
-def _batch(model: ir.Model, found: Sequence[QuantisedLayer]) -> int:
-    largest = 1
-    for layer in found:
-        size = 4
-        for axis in shape_of(layer.origin.y):
-            size *= axis or 1
-        largest = max(largest, size)
-    return max(1, min(32, BATCH_BYTES // largest))
+def _batch(found: Sequence[QuantisedLayer]) -> int:
+    return samples_within(BATCH_BYTES, max((sample_bytes(one.origin.y) for one in found), default=1), MOST)

@@ -65,10 +65,12 @@ class Reference:
         self.data, self.context, self.batch = data, context, batch
         self.names = [value.name or "" for value in original.graph.outputs]
         self.parts = parts_of(original)
-        self.amplitude = _amplitude(original)
-        self.store = ActivationStore(context.scratch, HELD_BYTES)
+        self.amplitude: float = _amplitude(original)
+        self.store: ActivationStore = ActivationStore(context.scratch, HELD_BYTES)
         try:
-            self.walk = IncrementalExecutor(original, data.batches(batch), self.store, context.threads)
+            self.walk: IncrementalExecutor = IncrementalExecutor(
+                original, data.batches(batch), self.store, context.threads
+            )
             for _ in self.walk.move(list(dict.fromkeys([*self.walk.live, *self.names]))):
                 pass
         except BaseException:

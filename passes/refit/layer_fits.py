@@ -6,7 +6,7 @@ block coordinate descent, arXiv 1812.01839). Both networks are walked through on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -180,11 +180,11 @@ class LayerFits:
         self, student: ir.Model, context: Context, names: Sequence[str], batches: Batches, depth: int = 0
     ) -> None:
         self.student, self.context, self.batches = student, context, batches
-        self.kept = channel_maps(student)
+        self.kept: dict[str, ChannelMap] = channel_maps(student)
         skips_first(student.graph)
         position = {node: number for number, node in enumerate(student.graph)}
         layers = layers_of(student)
-        self.originals = layers_of(context.teacher)
+        self.originals: Mapping[str, Layer] = layers_of(context.teacher)
         self.planned: list[tuple[Layer, FitTarget, int]] = []
         self.chains: list[tuple[Inner, ...]] = []
         self.pools: list[Pool | None] = []
@@ -204,14 +204,14 @@ class LayerFits:
             self.planned.append((layer, goal, position[layer.node]))
             self.chains.append(chain_before(layer, depth))
             self.pools.append(self._pool(layer, goal, made))
-        self.holds = self._holds(position)
+        self.holds: list[tuple[str, ...]] = self._holds(position)
         # A goal may lie behind the next ones: the teacher stops before the first of all that are still to come.
         stops = [made[goal.value] for _, goal, _ in self.planned]
         for number, pool in enumerate(self.pools):
             if pool is not None:
                 # The map in front of the pool must still be live there.
                 stops[number] = min(stops[number], made[pool.node.outputs[0].name or ""])
-        self.teacher_stops = [min(stops[i:]) for i in range(len(stops))]
+        self.teacher_stops: list[int] = [min(stops[i:]) for i in range(len(stops))]
 
     def __len__(self) -> int:
         return len(self.planned)

@@ -24,7 +24,7 @@ class Steps:
     log: list[dict[str, Weights]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.before = _weights(layers_of(self.student).values())
+        self.before: dict[str, Weights] = _weights(layers_of(self.student).values())
 
     @property
     def count(self) -> int:

@@ -21,7 +21,7 @@ class Machine:
     """Readings of this machine; ``root`` lets a test put a made-up /proc and /sys in their place."""
 
     def __init__(self, root: str = "/") -> None:
-        self.root = Path(root)
+        self.root: Path = Path(root)
 
     def read(self, path: str) -> str:
         """Text of a file, at most 4 MB of it, stripped; '' when it is not there or not readable."""

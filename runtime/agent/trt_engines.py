@@ -36,17 +36,19 @@ class Board:
         compatible = machine.read("/proc/device-tree/compatible") or machine.read(
             "/sys/firmware/devicetree/base/compatible"
         )
-        self.model = machine.read("/proc/device-tree/model") or machine.read(
+        self.model: str = machine.read("/proc/device-tree/model") or machine.read(
             "/sys/firmware/devicetree/base/model"
         )
-        self.identity = (
+        self.identity: str = (
             f"{self.model}|{compatible}|{machine.read('/etc/nv_tegra_release').partition(', GCID')[0]}"
         )
-        self.has_int8 = not any(chip in compatible for chip in NO_INT8) and "Jetson Nano" not in self.model
+        self.has_int8: bool = (
+            not any(chip in compatible for chip in NO_INT8) and "Jetson Nano" not in self.model
+        )
         self.available_mb = machine.available_mb()
         total = re.search(r"MemTotal:\s+(\d+) kB", machine.read("/proc/meminfo"))
         # By the memory that is there, not by what is free just now: the options are part of the engine's identity.
-        self.workspace_mb = min(_WORKSPACE_MOST, int(total[1]) // 4096) if total else 256
+        self.workspace_mb: int = min(_WORKSPACE_MOST, int(total[1]) // 4096) if total else 256
 
     @property
     def slug(self) -> str:

@@ -32,7 +32,7 @@ class TensorRt(Engine):
         numpy, trt = import_module("numpy"), import_tensorrt()
         self.name, self.version, self.notices = TENSORRT, ".".join(trt.__version__.split(".")[:3]), []
         built = usable(Path(path), self.version)
-        self.delegate = f"GPU, {built.kind}"
+        self.delegate: str = f"GPU, {built.kind}"
         runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         engine = runtime.deserialize_cuda_engine(built.path.read_bytes())
         if engine is None:
@@ -48,7 +48,7 @@ class TensorRt(Engine):
         self.inputs, self._places = [], []
         self._address: List[int] = []
         for place, (name, is_input, shape, kind) in enumerate(self._slots(engine)):
-            dtype = numpy.dtype(_TYPES[kind])
+            dtype = numpy.dtype(_type_of(name, kind))
             if is_input:
                 shape = concrete_shape(name, [None if n < 0 else n for n in shape], shapes)
                 self._fix(context, place, name, shape)
@@ -113,6 +113,16 @@ class TensorRt(Engine):
                 found[name] = array
         self.cuda.wait()
         return {name: array.copy() for name, array in found.items()}
+
+
+def _type_of(name: str, kind: str) -> str:
+    """Of a tensor that goes in or out. Raises AgentError for BF16, FP8 and others that numpy has no type for."""
+    if kind not in _TYPES:
+        known = ", ".join(_TYPES)
+        raise AgentError(
+            "accelerator", f"{name!r} of the engine is {kind}; what goes in and out may be {known}"
+        )
+    return _TYPES[kind]
 
 
 def usable(onnx: Path, version: str) -> Any:

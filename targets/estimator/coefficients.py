@@ -21,6 +21,7 @@ import numpy as np
 from edgec.graph.cost import ModelCost, NodeCost
 from edgec.graph.errors import DataError
 from edgec.graph.files import read_text
+from edgec.targets.engines import Precision
 from edgec.targets.estimator.features import FEATURES, features, node_features
 from edgec.targets.estimator.fine import FINE, fine_features, fine_node
 from edgec.targets.estimator.switch import Switch
@@ -67,7 +68,7 @@ class Entry:
 
     runtime: str
     version: str
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Precision
     threads: int
     ms: tuple[float, ...]
     low: float

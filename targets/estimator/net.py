@@ -23,10 +23,10 @@ class Net:
     """A graph under construction; values are NCHW with batch 1."""
 
     def __init__(self, name: str, size: int, channels: int = 3) -> None:
-        self.input = ir.Value(
+        self.input: ir.Value = ir.Value(
             name="input", shape=ir.Shape([1, channels, size, size]), type=ir.TensorType(ir.DataType.FLOAT)
         )
-        self.graph = ir.Graph([self.input], [], nodes=[], opset_imports={"": 18}, name=name)
+        self.graph: ir.Graph = ir.Graph([self.input], [], nodes=[], opset_imports={"": 18}, name=name)
 
     def model(self, output: Value) -> ir.Model:
         """The finished model with one output."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from scipy.optimize import nnls
 
 from edgec.graph.cost import ModelCost
 from edgec.graph.disk import disk_errors, write_whole
+from edgec.targets.engines import Precision
 from edgec.targets.estimator.coefficients import (
     Coefficients,
     Entry,
@@ -32,7 +32,7 @@ def fit_own(
     ms: Sequence[float],
     runtime: str,
     version: str,
-    precision: Literal["fp32", "fp16", "int8"],
+    precision: Precision,
     machine: str,
     threads: int = 1,
 ) -> Entry:

@@ -20,6 +20,7 @@ bad_options = importlib.util.module_from_spec(_SPEC)
 sys.modules["bad_options"] = bad_options
 _SPEC.loader.exec_module(bad_options)
 CASES = bad_options.cases()
+PAGE = (ROOT / "docs" / "options.md").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.fixture
@@ -50,6 +51,14 @@ def test_a_wrong_option_is_refused_in_one_message(case, folder, monkeypatch, cap
     assert bad_options.faults(case, code, err) == [], err
     assert not (folder / "out").exists()
     assert not (folder / "bundle").exists()
+    assert bad_options.row(case, code, err) in PAGE, (
+        "docs/options.md is stale: bench/bad_options.py prints its table"
+    )
+
+
+def test_the_page_has_no_other_rows() -> None:
+    table = PAGE[PAGE.index("| where | given | exit | answer |") + 2 :]
+    assert len([line for line in table if line.startswith("|")]) == len(CASES)
 
 
 def test_the_list_is_long_enough_and_covers_every_entry() -> None:

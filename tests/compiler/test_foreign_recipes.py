@@ -12,7 +12,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgec.compiler.plan.recipe import ModelSource, PassSpec, Recipe, read_recipe
+from edgec.compiler.read.recipe import ModelSource, PassSpec, Recipe, read_recipe
 from edgec.graph.errors import UsageError
 from edgec.graph.yaml_file import parse_yaml
 

@@ -11,7 +11,7 @@ import pytest
 
 from edgec.compiler.driver import compile_recipe
 from edgec.compiler.pipeline.workspace import Settings
-from edgec.compiler.plan.recipe import Recipe
+from edgec.compiler.read.recipe import Recipe
 from edgec.graph.errors import DeviceError
 from edgec.runtime.report import read
 from edgec.runtime.report.facts import headline_artifact

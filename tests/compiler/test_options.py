@@ -16,14 +16,17 @@ from edgec.compiler import dry_run as dry
 from edgec.compiler.emit import tflite
 from edgec.compiler.emit.artifacts import stages
 from edgec.compiler.pipeline.run import run_pipeline
-from edgec.compiler.plan.defaults import precision_of, resolve_passes
 from edgec.compiler.plan.plan import Plan, make_plan
-from edgec.compiler.plan.recipe import Recipe, make_recipe, read_recipe
+from edgec.compiler.read.asked import resolve_passes
+from edgec.compiler.read.brought import Brought
+from edgec.compiler.read.recipe import Recipe, make_recipe, read_recipe
+from edgec.compiler.read.source import read as read_source
 from edgec.graph.errors import DataError, EdgecError, UnsupportedError, UsageError
 from edgec.graph.foreign import Loading
 from edgec.graph.tflite.read import read
 from edgec.graph.views import constant
 from edgec.passes.cast_fp16 import CastFp16, widened
+from edgec.passes.defaults import precision_of
 from tests.conftest import parse
 
 NET = (
@@ -46,7 +49,7 @@ HERE = Loading(isolated=False)
 
 
 def prepare(made: Recipe) -> Plan:
-    return make_plan(made, HERE)
+    return make_plan(read_source(Brought(made, None), HERE), HERE)
 
 
 def dry_run(made: Recipe, out: Path | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import edgec
-from edgec.compiler.plan.recipe import read_recipe
+from edgec.compiler.read.recipe import read_recipe
 from edgec.graph.errors import UsageError
 from tests.conftest import parse
 from tests.graph.test_data_sizes import scene

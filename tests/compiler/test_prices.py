@@ -14,7 +14,7 @@ from edgec.compiler.evaluate.gates import budget_gate
 from edgec.compiler.latency import calibrate as calibration
 from edgec.compiler.latency.prices import RESERVE
 from edgec.compiler.latency.timings import Timings
-from edgec.compiler.plan.recipe import ModelSource, Recipe, Timing, read_recipe
+from edgec.compiler.read.recipe import ModelSource, Recipe, Timing, read_recipe
 from edgec.graph.cost import cost
 from edgec.graph.errors import UsageError
 from edgec.graph.load import load

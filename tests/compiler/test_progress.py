@@ -16,7 +16,7 @@ from edgec.compiler.pipeline.cache import PassCache
 from edgec.compiler.pipeline.run import run_pipeline
 from edgec.compiler.pipeline.sealed import SealedFolder
 from edgec.compiler.pipeline.workspace import Settings
-from edgec.compiler.plan.recipe import Recipe
+from edgec.compiler.read.recipe import Recipe
 from edgec.graph.errors import DeviceError
 from edgec.passes.base import Progress
 from edgec.passes.pipeline_string import parse_pipeline

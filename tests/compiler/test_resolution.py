@@ -15,8 +15,8 @@ from PIL import Image
 
 import edgec
 from edgec.compiler.deploy.bundle import DeployOptions, make_bundle
-from edgec.compiler.plan.defaults import resolve_passes
-from edgec.compiler.plan.recipe import make_recipe
+from edgec.compiler.read.asked import resolve_passes
+from edgec.compiler.read.recipe import make_recipe
 from edgec.graph.errors import UsageError
 from edgec.graph.execute import session
 from edgec.graph.load import load
@@ -117,7 +117,7 @@ def test_the_recipe_makes_it_again(run: Path, here: Path) -> None:
 
 
 def edgec_recipe(path: Path) -> dict[str, Any]:
-    from edgec.compiler.plan.recipe import read_recipe
+    from edgec.compiler.read.recipe import read_recipe
 
     return read_recipe(path).model_dump()
 

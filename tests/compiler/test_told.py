@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
-from edgec.compiler.plan.recipe import Preprocessing, make_recipe
-from edgec.compiler.plan.told import with_told
+from edgec.compiler.read.recipe import Preprocessing, make_recipe
+from edgec.compiler.read.told import with_told
 from edgec.graph.read.told import Told, told_by
 
 YOLO = {

@@ -14,7 +14,7 @@ import pytest
 
 import edgec
 from edgec.compiler import cli
-from edgec.compiler.plan.recipe import EvalSource, ModelSource, Recipe
+from edgec.compiler.read.recipe import EvalSource, ModelSource, Recipe
 from tests.conftest import parse
 from tests.face.conftest import NET, TWO
 
@@ -112,7 +112,7 @@ def test_a_later_run_from_paths_leaves_no_inputs_of_the_earlier_one(net, x, out,
 
 def test_a_run_of_its_own_recipe_in_its_own_folder_keeps_its_inputs(net, x, out) -> None:
     edgec.compile(net, out, data=x, **FAST)
-    from edgec.compiler.plan.recipe import read_recipe
+    from edgec.compiler.read.recipe import read_recipe
 
     edgec.compile(read_recipe(out / "recipe.yaml"), out, **FAST)
     assert (out / "source.onnx").exists()

@@ -178,3 +178,12 @@ def test_an_oblong_short_side_keeps_the_view_of_another_shape() -> None:
     assert Preprocess(**found.to_dict()) == found
     plain = Preprocess(resize=(256,), crop=(224, 224)).at((224, 224), (160, 160))
     assert (plain.resize, plain.crop, plain.zooms) == ((183,), (160, 160), False)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_noise_at_another_size_is_that_of_its_own_seed(seed: int) -> None:
+    data = open_data("random", OLD, samples=5, seed=seed)
+    fresh = open_data("random", NEW, samples=5, seed=seed)
+    assert np.array_equal(next(data.at(NEW).batches(5))["x"], next(fresh.batches(5))["x"])
+    part = data.take(2, seed=1)
+    assert np.array_equal(next(part.at(NEW).batches(2))["x"], next(fresh.batches(5))["x"][list(part.indices)])

@@ -10,11 +10,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from edgec.compiler.plan.defaults import with_merged_layers
-from edgec.compiler.plan.recipe import make_recipe
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.cost import cost
 from edgec.passes.base import Context
+from edgec.passes.defaults import with_merged_layers
 from edgec.passes.merge_layers import MergeLayers, has_layers_to_merge
 from tests.conftest import parse
 
@@ -183,14 +182,12 @@ def test_a_row_of_linear_layers(tmp_path):
 
 
 def test_a_run_merges_by_itself_where_there_is_something():
-    recipe = make_recipe({"model": {"path": "nowhere.onnx"}})
-    named = make_recipe({"model": {"path": "nowhere.onnx"}, "passes": "fold"})
     branched, plain = (
         canonicalise(network(text)) for text in (MERGED["3x3 and 1x1"][0], STAYS["a residual block"])
     )
-    assert [one.name for one in with_merged_layers(recipe, (), branched)] == ["merge-layers"]
-    assert with_merged_layers(recipe, (), plain) == ()
-    assert with_merged_layers(named, (), branched) == ()
+    assert [one.name for one in with_merged_layers((), branched, named=False)] == ["merge-layers"]
+    assert with_merged_layers((), plain, named=False) == ()
+    assert with_merged_layers((), branched, named=True) == ()
 
 
 @pytest.mark.filterwarnings("ignore")

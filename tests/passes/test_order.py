@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgec.compiler.pipeline.run import run_pipeline
-from edgec.compiler.plan.defaults import resolve_passes
-from edgec.compiler.plan.recipe import make_recipe
+from edgec.compiler.read.asked import resolve_passes
+from edgec.compiler.read.recipe import make_recipe
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Context, Pass

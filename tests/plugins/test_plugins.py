@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgec.compiler.face.metric import Metric, resolved
-from edgec.compiler.face.named_metric import find_metric, metric_names
+from edgec.compiler.face.metric import Metric
+from edgec.compiler.face.named_metric import metric_names, resolved
 from edgec.compiler.pipeline.cache import KeyMaker
 from edgec.compiler.pipeline.run import run_pipeline
 from edgec.compiler.plugins import survey
@@ -179,8 +179,8 @@ def test_a_broken_pass_names_its_distribution_and_breaks_nothing_else(empty: Pat
 def test_a_pass_that_fails_names_its_distribution(empty: Path, tmp_path: Path, place: str) -> None:
     code = GOOD + f"\n        def {place}(self, *given):\n            raise KeyError('lost')\n"
     bring(empty, f"fails-{place}", "edgec.passes", "mine = {module}:Mine", code)
-    from edgec.compiler.plan.defaults import resolve_passes
-    from edgec.compiler.plan.recipe import make_recipe
+    from edgec.compiler.read.asked import resolve_passes
+    from edgec.compiler.read.recipe import make_recipe
 
     def use() -> None:
         passes = resolve_passes(make_recipe({"model": {"path": "net.onnx"}, "passes": "mine"}))
@@ -220,7 +220,7 @@ def use(group: str, name: str) -> None:
     elif group == "edgec.channel_rules":
         groups(network())
     else:
-        find_metric(name)
+        resolved(name)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from edgec.compiler.cli.bench_command import command as bench_command
 from edgec.compiler.latency.engine_layers import mapped
 from edgec.graph.errors import DeviceError, ModelError
-from edgec.runtime.agent import cuda, probe, trt_engines, trtexec
+from edgec.runtime.agent import cuda, probe, trt_engines, trt_run, trtexec
 from edgec.runtime.agent.base import AgentError
 from edgec.runtime.agent.cli import main as agent
 from edgec.runtime.bench import Artifact, BenchOptions, bench
@@ -428,3 +428,15 @@ def test_layers_are_made_of_nodes(tmp_path: Path, layer: str, nodes: list[str]) 
     assert list(found.nodes) == nodes
     (found,) = mapped([LayerTime("__myl_3", "", 1.0, 1.0, ("a/Relu", "gone"))], tmp_path / "m.onnx")
     assert found.nodes == ("a/Relu",)
+
+
+@pytest.mark.parametrize("kind", ["BF16", "FP8", "INT4", "FP4", "E8M0"])
+def test_a_type_that_numpy_lacks_is_named(kind: str) -> None:
+    """TensorRT's ``DataType`` knows more than an array can hold (8.6 to 10.13)."""
+    with pytest.raises(AgentError, match=f"'boxes' of the engine is {kind}"):
+        trt_run._type_of("boxes", kind)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT", "HALF", "INT8", "INT32", "INT64", "BOOL", "UINT8"])
+def test_types_that_an_array_can_hold(kind: str) -> None:
+    assert np.dtype(trt_run._type_of("x", kind)).itemsize in (1, 2, 4, 8)

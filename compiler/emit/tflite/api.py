@@ -23,8 +23,8 @@ from edgec.compiler.emit.tflite.serialise import serialise
 from edgec.graph.errors import UnsupportedError, UsageError
 from edgec.graph.version import __version__
 from edgec.graph.views import is_constant
+from edgec.targets.engines import Precision
 
-Precision = Literal["fp32", "fp16", "int8"]
 IoLayout = Literal["nchw", "nhwc"]
 IoType = Literal["float32", "codes"]
 

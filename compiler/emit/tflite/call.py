@@ -63,14 +63,14 @@ class Call:
     ) -> None:
         self.ctx = ctx
         self.node = node
-        self.data = [i for i in data if i < len(node.inputs) and node.inputs[i] is not None]
+        self.data: list[int] = [i for i in data if i < len(node.inputs) and node.inputs[i] is not None]
         coded = not real and bool(self.data) and all(self._has_codes(self.operand(i)) for i in self.data)
         self.tail = tail
         outputs = node.outputs if tail is None else tail.outputs
         fuse = (fuse or (void and coded)) and len(outputs) == 1
-        self.sinks = [find_sink(ctx, value, fuse, coded, void) for value in outputs]
+        self.sinks: list[Sink] = [find_sink(ctx, value, fuse, coded, void) for value in outputs]
         live = [s for s in self.sinks if is_read(s.value)]
-        self.quantised = coded and (moves or all(sink.codes for sink in live))
+        self.quantised: bool = coded and (moves or all(sink.codes for sink in live))
 
     def _has_codes(self, value: ir.Value) -> bool:
         home = self.ctx.codes(value)

@@ -87,7 +87,7 @@ class Lowering:
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
-        self.program = Program()
+        self.program: Program = Program()
         self.done: set[ir.Node] = set()
         """Nodes that an earlier operator took with it: fused activations."""
         self._real: dict[ir.Value, Home] = {}

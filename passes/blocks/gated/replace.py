@@ -83,11 +83,11 @@ class Replacement:
 
     def run(self) -> Unconverged | None:
         """Replace all parts; stops where the convex solver does not converge. Raises PassError where nothing varies."""
-        self.size = batch_size(self.student.graph)
-        self.last = channels_last(self.student.graph)
+        self.size: int = batch_size(self.student.graph)
+        self.last: frozenset[str] = channels_last(self.student.graph)
         self.filters = {name: layer.columns()[0] for name, layer in layers_of(self.student).items()
                         if any(name in part.firsts for part in self.parts)}  # fmt: skip
-        self.store = ActivationStore(self.context.scratch, MEMORY)
+        self.store: ActivationStore = ActivationStore(self.context.scratch, MEMORY)
         try:
             self._begin()
             parts = self.context.progress.over("distill-convex: blocks", self.parts, len(self.parts))
@@ -133,7 +133,9 @@ class Replacement:
         threads = self.context.threads
         student = Executor(self.student, outputs=[self.parts[0].input], threads=threads)
         teacher = Executor(self.teacher, outputs=[part.output for part in self.parts], threads=threads)
-        self.spatial = _spatial(next(v for v in _values(self.student) if v.name == self.parts[0].input))
+        self.spatial: tuple[int, ...] = _spatial(
+            next(v for v in _values(self.student) if v.name == self.parts[0].input)
+        )
         batches = self.context.progress.over("distill-convex: activations", self._feeds(), self.batches)
         for number, feeds in enumerate(batches):
             self.store.put("z", number, student.run(feeds)[self.parts[0].input])

@@ -9,6 +9,7 @@ import pytest
 from edgec.compiler.search import views
 from edgec.compiler.search.loss import Reference
 from edgec.compiler.search.views import Views
+from edgec.compiler.tasks.classification import Classification
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.data import ArraySource, Dataset, InputSpec
 from edgec.graph.preprocess import Preprocess
@@ -20,6 +21,8 @@ NET = (
     "{ t = Conv<pads=[2,2,2,2], strides=[2,2]>(x, w1, b1)  r = Relu(t)  u = Conv<pads=[1,1,1,1], strides=[2,2]>(r, w2, b2)"
     "  s = Relu(u)  p = GlobalAveragePool(s)  f = Flatten(p)  y = Gemm<transB=1>(f, g) }"
 )
+
+CLASSES = Classification(classes=4)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def test_pictures_move_and_keep_their_edge(by: tuple[int, int]) -> None:
 
 def test_the_size_that_is_judged_is_left_out(source: ir.Model) -> None:
     one = np.full((3, 4), 0.25)
-    found = Views((one,), {(28, 28): 2 * one, (24, 24): 4 * one})
+    found = Views((one,), {(28, 28): 2 * one, (24, 24): 4 * one}, CLASSES.scores)
     np.testing.assert_allclose(found.without((28, 28)), 2.5 * one)
     np.testing.assert_allclose(found.without((24, 24)), 1.5 * one)
     np.testing.assert_allclose(found.without((32, 32)), 7 / 3 * one)
@@ -55,16 +58,16 @@ def test_sizes_count_where_the_source_says_much_the_same(
 ) -> None:
     data = data_for(source)
     monkeypatch.setattr(views, "ALIKE", np.inf)
-    every = Views.of(source, data, [(28, 28), (16, 16)], threads=1)
+    every = Views.of(source, data, [(28, 28), (16, 16)], CLASSES.scores, threads=1)
     assert set(every.sized) == {(34, 34), (36, 36), (28, 28)}  # 16 px is a quarter of the area
     monkeypatch.setattr(views, "ALIKE", 0.0)
-    assert not Views.of(source, data, [(28, 28)], threads=1).sized
+    assert not Views.of(source, data, [(28, 28)], CLASSES.scores, threads=1).sized
 
 
 def test_wavering_is_no_loss(source: ir.Model) -> None:
     """The source moved by a pixel loses less against the views than against its plain answers; itself nothing."""
     data = data_for(source)
-    plain = Reference.of(source, data, threads=1)
+    plain = Reference.of(source, CLASSES, data, threads=1)
     over = plain.over([(28, 28), (24, 24)])
     np.testing.assert_allclose(over.losses(source), 0.0, atol=1e-12)
     small = resized(source, (28, 28))
@@ -78,7 +81,7 @@ def test_a_broken_network_loses_by_both(source: ir.Model) -> None:
     weight = broken.graph.initializers["g"]
     assert weight.const_value is not None
     weight.const_value = ir.tensor(np.roll(weight.const_value.numpy(), 1, axis=0), name="g")
-    plain = Reference.of(source, data, threads=1)
+    plain = Reference.of(source, CLASSES, data, threads=1)
     over = plain.over([(28, 28)])
     assert over.losses(broken).mean() > 10 * over.losses(resized(source, (28, 28))).mean()
     assert plain.losses(broken).mean() > plain.losses(resized(source, (28, 28))).mean()

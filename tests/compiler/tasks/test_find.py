@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from edgec.compiler.tasks.find import find_task
-from edgec.compiler.tasks.task import NAMES
+from edgec.compiler.tasks.names import NAMES
 from edgec.graph.errors import UsageError
 
 

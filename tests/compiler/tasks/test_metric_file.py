@@ -14,8 +14,9 @@ from edgec.compiler import cli
 from edgec.compiler.emit.artifacts import Emitted
 from edgec.compiler.evaluate.evaluate import Evaluation
 from edgec.compiler.evaluate.gates import drop_gate
-from edgec.compiler.face.metric import Judged, Metric, resolved
-from edgec.compiler.plan.recipe import make_recipe, read_recipe
+from edgec.compiler.face.metric import Judged, Metric
+from edgec.compiler.face.named_metric import resolved
+from edgec.compiler.read.recipe import make_recipe, read_recipe
 from tests.conftest import parse
 
 NET = (

@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from edgec.compiler.emit.tflite import emit
-from edgec.compiler.plan.defaults import resolve_passes
-from edgec.compiler.plan.recipe import make_recipe
+from edgec.compiler.read.asked import resolve_passes
+from edgec.compiler.read.recipe import make_recipe
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.compare import sqnr_db
 from edgec.graph.data import ArraySource, Dataset, InputSpec

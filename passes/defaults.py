@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from edgec.compiler.plan.fields import AUTO, KEEP
-from edgec.compiler.plan.recipe import Precision, Recipe
 from edgec.graph.errors import UsageError
+from edgec.graph.plugins import blamed
 from edgec.passes.base import Pass
 from edgec.passes.budget import Budget, budgets_in, parse_budget
+from edgec.passes.options import AUTO, KEEP
 from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
-from edgec.passes.table import blamed
+from edgec.passes.table import pass_plugin
+
+if TYPE_CHECKING:
+    from edgec.targets.engines import Precision
 
 PRECISION_PASSES: dict[str, Precision] = {"quantize": "int8", "cast-fp16": "fp16"}
 """Passes after which the graph is no longer plain float32, and what it is then."""
@@ -23,27 +26,35 @@ BYTES_PER_WEIGHT = {"int8": "1.01", "fp16": "2"}
 """In the file that ships; int8 has int32 biases beside its weights. What is not listed takes 4."""
 
 
-def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
-    """The recipe's passes, or the default ones for its budget; then what its precision needs, unless it is there already.
+def choose_passes(
+    named: tuple[Pass, ...] | None,
+    *,
+    budget: str | None = None,
+    precision: Precision = "fp32",
+    resolution: str = KEEP,
+    portfolio: bool = False,
+    keep_quantized: bool = False,
+) -> tuple[Pass, ...]:
+    """The ``named`` passes, or the default ones for ``budget``; then what ``precision`` needs, unless it is there already.
 
     A budget goes to the first named pass that has an option for it and leaves it open. Raises UsageError for passes that lack
-    something that only the recipe could give.
+    something that only the caller could give.
     """
-    budget = None if recipe.budget is None else parse_budget(recipe.budget)
-    passes = recipe.build_passes()
+    wanted = None if budget is None else parse_budget(budget)
+    passes = named
     if passes is None:
-        passes = () if budget is None else _compression(budget, recipe.precision)
-    elif budget is not None:
-        passes = _with_budget(passes, budget)
-    passes += _quantisation(recipe.precision, passes)
-    if recipe.keep_quantized:
+        passes = () if wanted is None else _compression(wanted, precision)
+    elif wanted is not None:
+        passes = _with_budget(passes, wanted)
+    passes += _quantisation(precision, passes)
+    if keep_quantized:
         passes = _keeping_scales(passes)
-    passes = with_resolution(passes, recipe.resolution)
-    if recipe.portfolio:
+    passes = with_resolution(passes, resolution)
+    if portfolio:
         _check_forms(passes)
     check_order(passes)
     for one in passes:
-        with blamed(one.name):
+        with blamed(pass_plugin(one.name)):
             one.complete()
     return passes
 
@@ -71,11 +82,11 @@ def with_resolution(passes: tuple[Pass, ...], resolution: str) -> tuple[Pass, ..
     return passes if resolution == AUTO else (ResizeInput(size=resolution), *passes)
 
 
-def with_merged_layers(recipe: Recipe, passes: tuple[Pass, ...], model: ir.Model) -> tuple[Pass, ...]:
-    """``passes`` behind `merge-layers`, where nobody named the passes and ``model`` has layers that are one layer."""
+def with_merged_layers(passes: tuple[Pass, ...], model: ir.Model, *, named: bool) -> tuple[Pass, ...]:
+    """``passes`` behind `merge-layers`, where ``model`` has layers that are one layer, and nobody ``named`` the passes."""
     from edgec.passes.merge_layers import MergeLayers, has_layers_to_merge
 
-    if recipe.passes is not None or not has_layers_to_merge(model):
+    if named or not has_layers_to_merge(model):
         return passes
     return (MergeLayers(), *passes)
 

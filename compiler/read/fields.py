@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator
 
-from edgec.compiler.tasks.task import Name
+from edgec.compiler.tasks.names import Name
 from edgec.graph import preprocess, values
 from edgec.graph.errors import UsageError
 from edgec.graph.values import NotAdmitted, Range, several
+from edgec.passes.options import AUTO, KEEP
+from edgec.targets.engines import Precision
 from edgec.targets.jetpack import jetpack
 
 T = TypeVar("T")
@@ -82,7 +84,6 @@ def _listed(raw: Any) -> Any:
     return several(raw, lambda one: one) if isinstance(raw, str) else raw
 
 
-Precision = Literal["fp32", "fp16", "int8"]
 Format = Literal["onnx", "tflite"]
 IoLayout = Literal["nchw", "nhwc"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -118,7 +119,6 @@ def read_resolution(raw: Any) -> str:
         raise NotAdmitted(raw, f"keep, auto, or {error.admitted}") from None
 
 
-KEEP, AUTO = "keep", "auto"
 ResolutionField = Annotated[str, BeforeValidator(read_resolution)]
 NumbersField = tuple[float, ...]
 MeanField = Annotated[NumbersField, BeforeValidator(preprocess.READERS["mean"])]

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import onnx_ir as ir
-
-from edgec.compiler.plan.recipe import Preprocessing, Recipe
-from edgec.graph.data import InputSpec
+from edgec.compiler.read.recipe import Preprocessing, Recipe
 from edgec.graph.errors import UsageError
-from edgec.graph.files import is_factory
-from edgec.graph.read.metadata import source_metadata
-from edgec.graph.read.told import Told, told_by
+from edgec.graph.read.told import Told
 from edgec.graph.text import shortened, visible
 
 _SHAPE = ("resize", "crop", "letterbox", "letterbox_at")
 """Settings that go together: who gives one of them means all."""
-
-
-def told_of(recipe: Recipe, model: ir.Model) -> Told:
-    """What the model of ``recipe``, or a file beside it, says."""
-    pictures = [spec for spec in InputSpec.of(model) if len(spec.shape) == 3]
-    size = pictures[0].picture[:2] if len(pictures) == 1 else ()
-    path = None if is_factory(recipe.model.path) else Path(recipe.model.path)
-    return told_by(source_metadata(model), path, size)
 
 
 def with_told(recipe: Recipe, told: Told) -> tuple[Recipe, tuple[str, ...]]:

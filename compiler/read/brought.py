@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgec.compiler.plan.recipe import Recipe
+from edgec.compiler.read.recipe import Recipe
 from edgec.graph.foreign import Loading, Pending
 
 

@@ -13,25 +13,15 @@ from typing import Annotated, Any, ClassVar
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
-from edgec.compiler.plan import fields
-from edgec.compiler.plan.fields import Format, Precision
-from edgec.graph.errors import ModelError, UsageError
+from edgec.compiler.read import fields
+from edgec.graph.errors import UsageError
+from edgec.graph.files import is_factory
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.yaml_file import read_yaml, write_yaml
 from edgec.passes.base import Pass
 from edgec.passes.budget import parse_budget
+from edgec.passes.options import AUTO, KEEP
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
-
-__all__ = [
-    "Format",
-    "PassSpec",
-    "Precision",
-    "Recipe",
-    "check_model",
-    "make_recipe",
-    "read_recipe",
-    "relative_to",
-]
 
 
 class _Closed(BaseModel):
@@ -47,6 +37,11 @@ class ModelSource(_Closed):
     sha256: str | None = None
     origin: str | None = None
     """What the file was written from, where a Python program gave the model itself."""
+
+    @property
+    def file(self) -> Path | None:
+        """The model's file; None where the path names a factory, which is Python code."""
+        return None if is_factory(self.path) else Path(self.path)
 
 
 class DataSource(_Closed):
@@ -161,7 +156,7 @@ class Recipe(_Closed):
         | None
     ) = None
     """None: the default pipeline for the budget and the precision."""
-    resolution: fields.ResolutionField = fields.KEEP
+    resolution: fields.ResolutionField = KEEP
     """Of the input: keep the model's, a size, or auto: whichever meets the budget with the least loss."""
     portfolio: fields.SwitchField = False
     """Compare forms of `compress` under the budget, and keep the one that loses least."""
@@ -192,7 +187,7 @@ class Recipe(_Closed):
                 if given:
                     why = f"{key} is about TFLite files, and the formats are {', '.join(self.formats)}"
                     raise ValueError(f"{why}. Add tflite to the formats, or leave it out")
-        if self.resolution == fields.AUTO and self.budget is None and self.passes is None:
+        if self.resolution == AUTO and self.budget is None and self.passes is None:
             raise ValueError(
                 "resolution: auto takes part in a budget, and there is none. Add budget, or name a size"
             )
@@ -240,14 +235,6 @@ def relative_to(recipe: Recipe, folder: Path, part: Path | None = None) -> Recip
     return _with_paths(
         recipe, lambda text: os.path.relpath(text, part if Path(text).parent == part else folder)
     )
-
-
-def check_model(recipe: Recipe, sha256: str) -> None:
-    """Raise ModelError when the recipe was made for another file."""
-    if recipe.model.sha256 not in (None, sha256):
-        why = f"sha256 {sha256[:12]}..., the recipe was made for {str(recipe.model.sha256)[:12]}..."
-        hint = "Bring the old file, or delete `sha256` from the recipe to accept the new one."
-        raise ModelError("this is not the recipe's model", where=recipe.model.path, why=why, hint=hint)
 
 
 def _rebased(recipe: Recipe, folder: Path) -> Recipe:

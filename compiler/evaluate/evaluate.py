@@ -45,7 +45,9 @@ class Evaluation:
 def judge_teacher(plan: Plan, targets: Any, metric: Metric | None) -> None:
     """The caller's metric on the source model, before any work; ``targets``: what came beside the evaluation data."""
     if metric is not None:
-        metric.on_teacher(plan.model, plan.judging_data(), targets, plan.label_offset, plan.recipe.threads)
+        metric.on_teacher(
+            plan.whole(plan.model), plan.judging_data(), targets, plan.label_offset, plan.recipe.threads
+        )
 
 
 def evaluate(plan: Plan, emission: Emission, metric: Metric | None, progress: Progress) -> Evaluation:

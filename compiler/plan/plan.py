@@ -21,9 +21,11 @@ from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.needs import check_given
 from edgec.compiler.plan.recipe import PassSpec, Recipe, check_model
 from edgec.compiler.plan.resolution import check_size
+from edgec.compiler.plan.selecting import without_selection
 from edgec.compiler.plan.told import told_of, with_told
 from edgec.compiler.plan.versions import versions
 from edgec.compiler.tasks.find import find_task
+from edgec.compiler.tasks.selected import suppressed_task
 from edgec.compiler.tasks.task import Task, Truth
 from edgec.compiler.tasks.truth import truth_of
 from edgec.graph.annotations.open import open_evaluation
@@ -38,6 +40,7 @@ from edgec.graph.plugins import TARGETS, plugin
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.read.told import Told
 from edgec.graph.resolution.resize import size_of
+from edgec.graph.selection import Selection, joined
 from edgec.graph.version import __version__
 from edgec.passes.base import Pass
 from edgec.passes.budget import budgets_in, has_latency, parse_budget
@@ -79,6 +82,12 @@ class Plan:
     """What the network does; None where nobody says and its outputs do not tell."""
     truth: Truth | None = field(default=None, compare=False)
     """What is right for each sample of `judging_data`, as the task takes it; None without labels that it takes."""
+    selection: Selection | None = None
+    """What selects among the answers of `model`, behind it in every ONNX file; None for most networks."""
+
+    def whole(self, network: ir.Model) -> ir.Model:
+        """What was made of `model`, as its file has it."""
+        return network if self.selection is None else joined(network, self.selection)
 
     @property
     def has_latency_budget(self) -> bool:
@@ -146,6 +155,7 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
         sha256, size = _source_identity(source.path, source.weights)
         check_model(recipe, sha256)
         model = pending.model()
+    model, selection, said = without_selection(recipe, passes, model)
     check_budgets(recipe, passes, model)
     passes = with_merged_layers(recipe, passes, model)
     told = told_of(recipe, model)
@@ -153,7 +163,10 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
     preprocess = recipe.preprocess.build()
     check_size(passes, model, recipe.model, preprocess, loading)
     preprocess.check_inputs([spec.channels for spec in InputSpec.of(model) if spec.shape])
-    task = find_task(model, told.task, recipe.task)
+    task: Task | None = None
+    if selection is not None and recipe.task in (None, "detection"):
+        task = suppressed_task(model, selection)
+    task = task or find_task(model, told.task, recipe.task)
     data = evaluation = None
     if recipe.data is not None:
         spec = recipe.data
@@ -174,7 +187,20 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
             check_outputs(model, known, recipe.threads)
     resolved = _resolved(recipe, target, passes, sha256, data, evaluation)
     return with_truth(
-        Plan(resolved, model, size, sha256, data, evaluation, target, passes, told, remarks, task)
+        Plan(
+            resolved,
+            model,
+            size,
+            sha256,
+            data,
+            evaluation,
+            target,
+            passes,
+            told,
+            (*said, *remarks),
+            task,
+            selection=selection,
+        )
     )
 
 

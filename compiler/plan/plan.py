@@ -16,6 +16,7 @@ from edgec.compiler.plan.defaults import (
     with_merged_layers,
     with_resolution,
 )
+from edgec.compiler.plan.enough import check_enough
 from edgec.compiler.plan.fields import is_code
 from edgec.compiler.plan.names import RUNTIMES
 from edgec.compiler.plan.needs import check_given
@@ -185,6 +186,7 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
     for known in (data, evaluation):
         if known is not None:
             check_outputs(model, known, recipe.threads)
+    remarks = (*said, *remarks, *check_enough(passes, data))
     resolved = _resolved(recipe, target, passes, sha256, data, evaluation)
     return with_truth(
         Plan(

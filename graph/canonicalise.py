@@ -129,16 +129,16 @@ def _freely(
     source: onnx.ModelProto, graph: ir.Model, reference: Reference, listener: Listener
 ) -> ir.Model | None:
     """``graph`` with a free batch axis. Shape arithmetic that only the open batch kept from folding is folded at batch 1."""
-    free = _freed(graph, reference)
+    free = freed(graph, reference)
     if free is None or not any(node.op_type == "Shape" for node in free.graph):
         return free
     alone = onnx.ModelProto()
     alone.CopyFrom(source)
-    folded = fix_open_batch(alone) and _freed(_folded(alone, listener), reference)
+    folded = fix_open_batch(alone) and freed(_folded(alone, listener), reference)
     return folded or free
 
 
-def _freed(model: ir.Model, reference: Reference) -> ir.Model | None:
+def freed(model: ir.Model, reference: Reference) -> ir.Model | None:
     """A copy of ``model`` with a free batch axis, where it then computes what ``reference`` does and leads with the batch."""
     if not can_free(model):
         return None
@@ -157,7 +157,7 @@ def _fixed(source: onnx.ModelProto, reference: Reference, listener: Listener) ->
     alone.CopyFrom(source)
     opened = fix_open_batch(alone)
     graph = _folded(alone, listener)
-    if opened and (free := _freed(graph, reference)) is not None:
+    if opened and (free := freed(graph, reference)) is not None:
         return free
     if can_free(graph) and not opened:
         single = graph.clone()
@@ -169,7 +169,7 @@ def _fixed(source: onnx.ModelProto, reference: Reference, listener: Listener) ->
         add_batch(graph)
         tidy(graph)
         reference = reference.with_batch()
-        if (free := _freed(graph, reference)) is not None:
+        if (free := freed(graph, reference)) is not None:
             return free
     reference.check(graph, TOLERANCE)
     return graph

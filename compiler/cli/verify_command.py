@@ -68,10 +68,11 @@ def command(a: str, b: str, **values: Any) -> int:
     shape, settings = values["input_shape"], loading(values)
     with begin(a, settings, input_shape=shape) as pending:
         from edgec.compiler.verify.layers import Verdict, compare_layers
+        from edgec.graph.selection import in_front
 
-        first = pending.model()
+        first = in_front(pending.model())
     with begin(b, settings, input_shape=shape) as pending:
-        second = pending.model()
+        second = in_front(pending.model())
     data = _inputs(first, values)
     found = compare_layers(first, second, data, threads=values["threads"])
     limit = values["min_sqnr"] if values["min_sqnr"] is not None else (20.0 if values["bisect"] else None)
@@ -152,6 +153,7 @@ def _verify_tflite(a: str, b: str, values: dict[str, Any]) -> int:
     from edgec.compiler.cli.output import print_json, stdout, table
     from edgec.compiler.evaluate.tflite_quality import compare_file
     from edgec.graph.foreign import begin
+    from edgec.graph.selection import in_front
     from edgec.runtime.trial import try_file
 
     if values["bisect"]:
@@ -160,7 +162,7 @@ def _verify_tflite(a: str, b: str, values: dict[str, Any]) -> int:
     settings = loading(values)
     with begin(a, settings, input_shape=values["input_shape"]) as pending:
         try_file(Path(b), None, settings)
-        model = pending.model()
+        model = in_front(pending.model())
     data = _inputs(model, values)
     differences = compare_file(model, Path(b), data, threads=values["threads"])
     limit = values["min_sqnr"]

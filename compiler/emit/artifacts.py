@@ -83,13 +83,15 @@ def emit_bytes(
         from edgec.compiler.emit.onnx import emit
 
         if plan.target.jetpack is None:
-            return emit(model, metadata=dict(metadata))
+            # what selects takes one sample at a time, as the source did
+            batch = None if plan.selection is None else 1
+            return emit(plan.whole(model), metadata=dict(metadata), batch=batch)
         # TensorRT reads what its release does, and chooses its kernels for one size; half precision is a flag until types are
         # taken from the file, and constants are wanted as they are.
         release = jetpack(plan.target.jetpack)
         half = release.strongly_typed and precision != "fp32"
         source = widened(model) if precision == "fp16" else model
-        return emit(source, metadata=dict(metadata), opset=release.opset, batch=1, half=half)
+        return emit(plan.whole(source), metadata=dict(metadata), opset=release.opset, batch=1, half=half)
     from edgec.compiler.emit import tflite
 
     if recipe.split_unsupported and tflite.unsupported(model):

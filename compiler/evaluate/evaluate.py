@@ -47,7 +47,7 @@ def evaluate_source(plan: Plan, metric: Metric | None) -> tuple[Doubt, ...]:
     """Before any work: the caller's metric on the source model, and what is doubtful about its inputs."""
     if metric is not None:
         metric.on_teacher(
-            plan.model, plan.judging_data(), plan.targets, plan.label_offset, plan.recipe.threads
+            plan.whole(plan.model), plan.judging_data(), plan.targets, plan.label_offset, plan.recipe.threads
         )
     return doubts_of(plan)
 

@@ -174,7 +174,7 @@ def source_file(plan: Plan, folder: Path) -> Path:
     from edgec.compiler.emit.onnx import emit
 
     made = folder / "source.onnx"
-    write_scratch(made, emit(plan.model))
+    write_scratch(made, emit(plan.whole(plan.model)))
     return made
 
 

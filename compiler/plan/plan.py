@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from edgec.compiler.plan.enough import check_enough
 from edgec.compiler.plan.resolution import check_size
 from edgec.compiler.plan.samples import Samples, open_samples
 from edgec.compiler.plan.versions import versions
@@ -14,6 +15,7 @@ from edgec.compiler.read.fields import is_code
 from edgec.compiler.read.recipe import PassSpec, Recipe
 from edgec.compiler.read.source import Source
 from edgec.compiler.tasks.find import find_task
+from edgec.compiler.tasks.selected import suppressed_task
 from edgec.compiler.tasks.task import Task, Truth
 from edgec.compiler.tasks.truth import truth_of
 from edgec.graph.cost import cost
@@ -24,6 +26,7 @@ from edgec.graph.plugins import TARGETS, plugin
 from edgec.graph.preprocess import Preprocess
 from edgec.graph.read.told import Told
 from edgec.graph.resolution.resize import size_of
+from edgec.graph.selection import Selection, joined
 from edgec.graph.version import __version__
 from edgec.passes.base import Pass
 from edgec.passes.budget import check_amounts, has_latency
@@ -63,6 +66,12 @@ class Plan:
     """What a Python program brought beside its evaluation data, for its own metric."""
     truth: Truth | None = field(default=None, compare=False)
     """What is right for each sample of `judging_data`, as the task takes it; None without labels that it takes."""
+    selection: Selection | None = None
+    """What selects among the answers of `model`, behind it in every ONNX file; None for most networks."""
+
+    def whole(self, network: ir.Model) -> ir.Model:
+        """What was made of `model`, as its file has it."""
+        return network if self.selection is None else joined(network, self.selection)
 
     @property
     def has_latency_budget(self) -> bool:
@@ -125,7 +134,10 @@ def make_plan(source: Source, loading: Loading) -> Plan:
     preprocess = recipe.preprocess.build()
     preprocess.check_inputs([spec.channels for spec in InputSpec.of(model) if spec.shape])
     check_size(passes, model, recipe.model, preprocess, loading)
-    task = find_task(model, source.told.task, recipe.task)
+    task: Task | None = None
+    if source.selection is not None and recipe.task in (None, "detection"):
+        task = suppressed_task(model, source.selection)
+    task = task or find_task(model, source.told.task, recipe.task)
     samples = open_samples(source, preprocess)
     plan = Plan(
         recipe=_resolved(source, passes, samples),
@@ -137,9 +149,10 @@ def make_plan(source: Source, loading: Loading) -> Plan:
         target=source.target,
         passes=passes,
         told=source.told,
-        remarks=source.remarks,
+        remarks=(*source.remarks, *check_enough(passes, samples.data)),
         task=task,
         targets=source.targets,
+        selection=source.selection,
     )
     return with_truth(plan)
 

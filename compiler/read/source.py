@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgec.compiler.read.asked import asked
 from edgec.compiler.read.brought import Brought
 from edgec.compiler.read.recipe import Recipe
+from edgec.compiler.read.selecting import without_selection
 from edgec.compiler.read.told import with_told
 from edgec.graph.errors import ModelError
 from edgec.graph.files import identity
@@ -19,6 +20,7 @@ from edgec.graph.inputs import InputSpec
 from edgec.graph.load import check_file
 from edgec.graph.read.metadata import source_metadata
 from edgec.graph.read.told import Told, told_by
+from edgec.graph.selection import Selection
 from edgec.passes.base import Pass
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class Source:
     """What was made of it, for the user."""
     targets: Any = None
     """What a Python program brought beside its evaluation data."""
+    selection: Selection | None = None
+    """What selects among the answers of ``model``, which ends in front of it; None for most networks."""
 
 
 def read(brought: Brought, loading: Loading) -> Source:
@@ -66,9 +70,21 @@ def read(brought: Brought, loading: Loading) -> Source:
             hint = "Bring the old file, or delete `sha256` from the recipe to accept the new one."
             raise ModelError("this is not the recipe's model", where=named.path, why=why, hint=hint)
         model = pending.model()
+    model, selection, said = without_selection(found.recipe, found.passes, model)
     told = told_by(source_metadata(model), named.file, picture_of(model))
     recipe, remarks = with_told(found.recipe, told)
-    return Source(recipe, found.passes, found.target, model, sha256, size, told, remarks, brought.targets)
+    return Source(
+        recipe=recipe,
+        passes=found.passes,
+        target=found.target,
+        model=model,
+        sha256=sha256,
+        bytes=size,
+        told=told,
+        remarks=(*said, *remarks),
+        targets=brought.targets,
+        selection=selection,
+    )
 
 
 def picture_of(model: ir.Model) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ yolov8      (N, 4 + classes, rows): centre, size in pixels, scores of classes. U
 yolov5      (N, rows, 5 + classes): centre, size in pixels, objectness, scores of classes. v5, v7; YOLOX decoded inside
 yolox       (N, rows, 5 + classes) raw: offsets in cells and logarithms of sizes, on grids of strides 8, 16, 32
 ssd         two outputs, (N, rows, 4) and (N, rows, classes), decoded with their priors inside
+nms         what a NonMaxSuppression of the file itself reads: (N, rows, 4) and (N, classes, rows) (`selected`)
 ==========  ===================================================================================================================
 """
 
@@ -21,7 +22,9 @@ from edgec.compiler.tasks.boxes import Boxes, corners_of
 from edgec.graph.parts import parts_of, sample_shape
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Kind = Literal["yolov8", "yolov5", "yolox", "ssd"]
+Kind = Literal["yolov8", "yolov5", "yolox", "ssd", "nms"]
+Corners = Literal["xy", "yx", "centre"]
+"""Two opposite corners, x or y first; or centre and size, x first."""
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64))
 ANCHORS = 3
@@ -45,6 +48,8 @@ class Head:
     """The first class is no object (SSD with Softmax)."""
     classes: int | None = None
     """Kinds of objects, where the shapes say it."""
+    corners: Corners = "xy"
+    """How two outputs give their boxes."""
 
     def decode(self, outputs: Sequence[Array], least: float = LOW) -> list[Boxes]:
         """The boxes of each sample from score ``least`` on, in pixels of the input, one for the best class of each row.
@@ -52,7 +57,9 @@ class Head:
         Nothing is suppressed yet.
         """
         boxes, scores = outputs[self.outputs[0]], outputs[self.outputs[1]]
-        if self.kind == "ssd":
+        if self.kind in ("ssd", "nms"):
+            boxes = self._as_corners(boxes)
+            scores = scores.transpose(0, 2, 1) if self.kind == "nms" else scores
             shares = bool(len(boxes)) and float(np.abs(boxes).max()) < MOST_SHARE
             unit = np.array(self.size[::-1] * 2, np.float64) if shares else 1.0
             return [
@@ -60,6 +67,19 @@ class Head:
             ]
         rows = boxes.transpose(0, 2, 1) if self.kind == "yolov8" else boxes
         return [self._yolo(sample.astype(np.float64), least) for sample in rows]
+
+    def _as_corners(self, boxes: Array) -> Array:
+        """(N, rows, 4) as x1, y1, x2, y2, the smaller ones first where any two opposite corners may be given."""
+        if self.corners == "centre":
+            half = boxes[..., 2:] / 2
+            return np.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], axis=2)
+        if self.kind != "nms":
+            return boxes
+        pairs = boxes.reshape(*boxes.shape[:2], 2, 2)
+        low, high = pairs.min(axis=2), pairs.max(axis=2)
+        if self.corners == "yx":
+            low, high = low[..., ::-1], high[..., ::-1]
+        return np.concatenate([low, high], axis=2)
 
     def to_pixels_of(self, source: Head) -> Array:
         """What corners (x1, y1, x2, y2) are multiplied by, to be where those of ``source`` are."""

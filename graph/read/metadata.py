@@ -16,7 +16,8 @@ _SIMPLIFIER = "onnxsim."
 
 
 def keep_words(source: onnx.ModelProto, graph: ir.Model, notes: Sequence[str]) -> None:
-    """Give ``graph`` the properties of ``source``, and ``notes`` for the user."""
+    """Give ``graph`` the properties of ``source``, the name of what wrote it, and ``notes`` for the user."""
+    graph.producer_name = source.producer_name or None
     for key in [key for key in graph.metadata_props if key.startswith(_SIMPLIFIER)]:
         del graph.metadata_props[key]
     for entry in source.metadata_props:

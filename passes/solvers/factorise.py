@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh, pinvh
 
 from edgec.passes.solvers.signs import upright
 
@@ -111,6 +111,9 @@ def within(rank: int, full: int) -> None:
 
 
 def solve(normal: Array, right: Array) -> Array:
-    """``normal^-1 right`` for a semi-definite matrix."""
+    """``normal^-1 right`` for a semi-definite matrix; the smallest solution where rounding leaves no Cholesky factor."""
     ridge = 1e-9 * max(float(np.trace(normal)) / len(normal), 1e-30)
-    return np.asarray(cho_solve(cho_factor(normal + ridge * np.eye(len(normal)), lower=True), right))
+    try:
+        return np.asarray(cho_solve(cho_factor(normal + ridge * np.eye(len(normal)), lower=True), right))
+    except LinAlgError:
+        return np.asarray(pinvh(normal, rtol=1e-9) @ right)

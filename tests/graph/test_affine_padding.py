@@ -57,3 +57,29 @@ def test_auto_pad_is_written_out(mode: str, op: str, stride: int, canonical) -> 
     x = np.random.default_rng(0).standard_normal((2, 3, 9, 8)).astype(np.float32)
     expected = session(parse(text)).run(None, {"x": x})[0]
     np.testing.assert_allclose(Executor(model).run({"x": x})["y"], expected, rtol=1e-4, atol=1e-5)
+
+
+CUTS = {
+    "same upper": 'auto_pad="SAME_UPPER", strides=[2,2]',
+    "same lower": 'auto_pad="SAME_LOWER", strides=[2,2]',
+    "same, stride 3": 'auto_pad="SAME_UPPER", strides=[3,3]',
+    "same, stride above the kernel": 'auto_pad="SAME_LOWER", strides=[4,4]',
+    "valid": 'auto_pad="VALID", strides=[2,2]',
+    "sized": "strides=[2,2], output_shape=[18,16]",
+    "sized, upper": 'auto_pad="SAME_UPPER", strides=[2,2], output_shape=[18,15]',
+    "sized, with more at the end": "strides=[2,2], output_padding=[1,1], output_shape=[18,17]",
+    "sized, spread": "strides=[2,2], dilations=[2,1], output_shape=[17,16]",
+    "sized, grouped": "strides=[2,2], group=1, output_shape=[16,14]",
+}
+
+
+@pytest.mark.parametrize("how", CUTS)
+def test_what_a_transposed_convolution_cuts_off_is_written_out(how: str, canonical) -> None:
+    text = f"net (float[2,3,9,8] x) => (float[2,4,a,b] y) <float[3,4,3,3] w> {{ y = ConvTranspose<{CUTS[how]}>(x, w) }}"
+    model = canonical(text)
+    left = next(iter(model.graph)).attributes
+    x = np.random.default_rng(0).standard_normal((2, 3, 9, 8)).astype(np.float32)
+    expected = session(parse(text)).run(None, {"x": x})[0]
+    np.testing.assert_allclose(Executor(model).run({"x": x})["y"], expected, rtol=1e-4, atol=1e-5)
+    grows = how == "same, stride above the kernel"  # by itself it gives less than it must
+    assert ("auto_pad" in left or "output_shape" in left) == grows

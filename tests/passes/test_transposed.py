@@ -32,6 +32,8 @@ GEOMETRIES = {
     "kernel smaller than the stride": ("4,4", "4,3,1,2", 3, "strides=[2,3]"),
     "groups": ("5,6", "4,3,4,4", 6, "strides=[2,2], pads=[1,1,1,1], group=2"),
     "depthwise": ("5,6", "4,1,4,4", 4, "strides=[2,2], pads=[1,1,1,1], group=4"),
+    "by its output's size": ("5,6", "4,3,3,3", 3, "strides=[2,2], output_shape=[9,9]"),
+    "the same size times the stride": ("5,6", "4,3,4,3", 3, 'strides=[2,2], auto_pad="SAME_LOWER"'),
     "a signal": ("7", "4,3,4", 3, "strides=[2], pads=[1,1]"),
 }
 
@@ -54,7 +56,7 @@ def test_rows_times_columns_are_what_the_engine_makes(case: str, canonical: Cano
     np.testing.assert_allclose(Executor(model).run({"x": x})["y"], 2 * y, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("how", ["pads=[3,3,3,3], strides=[2,2]", "strides=[2,2], output_shape=[9,9]"])
+@pytest.mark.parametrize("how", ["pads=[3,3,3,3], strides=[2,2]", "strides=[2,2], output_shape=[12,14]"])
 def test_what_cannot_be_written_so_is_no_layer(how: str, canonical: Canonical) -> None:
     model = canonical(NET.format(size="5,6", weight="4,3,3,3", out=3, how=how, open="h,w"))
     assert Layer.of(next(iter(model.graph))) is None

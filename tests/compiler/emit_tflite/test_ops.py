@@ -28,6 +28,7 @@ FLOAT: dict[str, str] = {
     "conv without bias": f"{MAP} <float[4,4,1,1] w> {{ y = Conv(x, w) }}",
     "conv valid by auto_pad": f'{MAP} <float[4,4,3,3] w> {{ y = Conv<auto_pad="VALID">(x, w) }}',
     "conv same lower": f'{MAP} <float[4,4,2,2] w> {{ y = Conv<auto_pad="SAME_LOWER", strides=[2,2]>(x, w) }}',
+    "deconv by its output's size": f"{MAP} <float[4,4,3,3] w> {{ y = ConvTranspose<strides=[2,2], output_shape=[11,12]>(x, w) }}",
     "residual": f"{MAP} {CONV} s = Add(h, x) y = Relu(s) }}",
     "squeeze and excite": f"""{MAP} <float[4,4,1,1] w, float[4,4,1,1] w2> {{ g = GlobalAveragePool(x) a = Conv(g, w)
         r = Relu(a) e = Conv(r, w2) s = Sigmoid(e) y = Mul(x, s) }}""",

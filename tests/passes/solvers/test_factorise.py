@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.passes.solvers.factorise import LowRank, Response
+from edgec.passes.solvers.factorise import LowRank, Response, solve
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -64,3 +64,15 @@ def test_ranks_outside_the_layer_are_refused(rank: int) -> None:
     _, h, columns = problem(0, 6, 5)
     with pytest.raises(ValueError, match="not within 1 and 5"):
         LowRank(Response.of(h, columns)).at(rank)
+
+
+def test_a_metric_that_rounding_left_indefinite_has_the_smallest_solution() -> None:
+    """Of black pictures every covariance is rounding alone."""
+    vectors, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))
+    normal = (vectors * [4.0, 1.0, 0.0, 0.0, -1e-7, -1e-6]) @ vectors.T
+    right = normal @ np.ones((6, 2))
+    with pytest.raises(np.linalg.LinAlgError):
+        np.linalg.cholesky(normal + 1e-9 * np.eye(6))
+    found = solve(normal, right)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(normal @ found, right, atol=1e-5)

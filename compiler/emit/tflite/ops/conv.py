@@ -146,7 +146,7 @@ def _transposed_begin(
     if auto in ("SAME_UPPER", "SAME_LOWER") or given is not None:
         extra = attribute(node, "output_padding", (0,) * rank)[i]
         total = max((size - 1) * strides[i] + extra + taps[i] - out, 0)
-        return int(total // 2 if auto != "SAME_LOWER" else total - total // 2)
+        return int(total // 2 if auto == "SAME_UPPER" else total - total // 2)
     begin = 0 if auto == "VALID" else int(attribute(node, "pads", (0,) * 2 * rank)[i])
     if begin < 0:
         raise RefusalError("its padding is negative")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgec.graph.intervals import wilson
 from edgec.runtime.report import words
@@ -99,7 +99,20 @@ def _of_measure(one: Measure) -> Accuracy:
 
 
 def accuracy_change(quality: Quality, teacher: Quality | None) -> Change | None:
-    """The tile of ``quality``; ``teacher``: that of the original, where it was judged too."""
+    """The tile of ``quality``; ``teacher``: that of the original, where it was judged too.
+
+    Where an output that it does not speak of is ruined, it says so, and is no good news.
+    """
+    found = _answers_change(quality, teacher)
+    ruined = quality.outputs.get(quality.beside)
+    if found is None or ruined is None or ruined >= RUINED_DB:
+        return found
+    told = words.OUTPUT_RUINED.format(part=quality.beside, figure=SQNR.text(ruined))
+    verdict, phrase = (f"{one}; {told}" if one else told for one in (found.verdict, found.phrase))
+    return replace(found, verdict=verdict, phrase=phrase, good=False)
+
+
+def _answers_change(quality: Quality, teacher: Quality | None) -> Change | None:
     measure = accuracy_of([quality])
     if measure is None:
         return None

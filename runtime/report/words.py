@@ -9,6 +9,7 @@ from __future__ import annotations
 # Of the outputs' signal.
 TENTH_IS_ERROR = "a tenth of the signal or more is error"
 FAR_OFF = "outputs only {figure} from the original's"
+OUTPUT_RUINED = "output {part} only {figure} from the original's"
 AGAINST_ORIGINAL = "inputs, against the original"
 WORST_PART = ": {part}, the worst of {count} parts"
 

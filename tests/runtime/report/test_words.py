@@ -53,6 +53,11 @@ def measured(value: float, samples: int = 500, **more: Any) -> Make:
     return judged(images=samples, measures=(Measure(name=name, value=value, samples=samples, **more),))
 
 
+def other_output(decibels: float) -> Make:
+    """A classifier with another output that no answer is read from."""
+    return judged(images=100, agreement=1.0, beside="angles", outputs={"angles": decibels, "y": 40.0})
+
+
 def labelled(before: float, after: float, samples: int = 500, **more: Any) -> Make:
     """A measure against labels, beside the source's."""
     of = {"name": more.pop("name", "Top-1 accuracy"), "samples": samples, "against": "labels", "unit": more.pop("unit", "%")}  # fmt: skip
@@ -99,6 +104,7 @@ CASES: dict[str, tuple[Make, Make]] = {
     # name: (a case where it is said, one where it must not be)
     "TENTH_IS_ERROR": (judged(images=50, sqnr_db=19.0), judged(images=50, sqnr_db=20.5)),
     "FAR_OFF": (judged(images=50, sqnr_db=3.0), judged(images=50, sqnr_db=43.0)),
+    "OUTPUT_RUINED": (other_output(12.0), other_output(25.0)),
     "AGAINST_ORIGINAL": (judged(images=50, sqnr_db=43.0), RISE),
     "WORST_PART": (
         judged(images=50, sqnr_db=30.0, outputs={"scores": 30.0, "boxes": 50.0}),

@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --upgrade pip
 	@echo "== installing edgec and its tools into $(VENV) (constraints.txt)"
-	@PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --constraint constraints.txt --editable '.[tflite,tflite-runtime,report,dev]'
+	@PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --constraint constraints.txt --editable '.[tflite,tflite-runtime,report,metrics,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)
@@ -66,7 +66,7 @@ matrix: $(STAMP)
 constraints: $(STAMP)
 	@$(PY) -m pip install --quiet uv
 	@mkdir -p .build && grep -v -e '^#' -e '^torch==' constraints.txt > .build/constraints.txt
-	$(VENV)/bin/uv pip compile pyproject.toml --extra tflite --extra tflite-runtime --extra report --extra dev --universal \
+	$(VENV)/bin/uv pip compile pyproject.toml --extra tflite --extra tflite-runtime --extra report --extra metrics --extra dev --universal \
 	  --python-version 3.10 --only-binary :all: --no-annotate --no-header --quiet --output-file .build/constraints.txt
 	@# uv takes a version of backports-strenum that pip refuses on Python 3.11 and later.
 	@{ grep '^#' constraints.txt; grep -v '^backports-strenum' .build/constraints.txt; grep '^torch==' constraints.txt; } > .build/new && mv .build/new constraints.txt

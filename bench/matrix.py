@@ -126,7 +126,7 @@ def _environment(uv: Path, version: str, end: str, interpreter: str) -> Environm
     name = f"{version}-{end}"
     folder = HOME / name
     # tflite-runtime wants numpy 1; without it the newest numpy comes in.
-    extras = ["tflite", "report", "dev", *(["tflite-runtime"] if end == "oldest" else [])]
+    extras = ["tflite", "report", "metrics", "dev", *(["tflite-runtime"] if end == "oldest" else [])]
     found = _run(
         uv, "pip", "compile", "pyproject.toml", "--quiet", "--no-annotate", "--no-header", "--only-binary", ":all:",
         "--resolution", ENDS[end], "--python", interpreter, *(word for extra in extras for word in ("--extra", extra)),

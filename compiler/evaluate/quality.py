@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.compiler.tasks.classification import Classification
 from edgec.compiler.tasks.detection import Detection
 from edgec.compiler.tasks.heads import Head, find_head
 from edgec.compiler.tasks.task import Task, TaskTally, Truth
@@ -103,7 +104,27 @@ class Tally:
             figures |= {**found, "measures": tuple(asdict(one) for one in found["measures"])}
         if len(ranked) > 1:
             figures["outputs"] = {one.name: one.sqnr_db for one in ranked}
+        figures |= self._beside()
         return figures
+
+    def _beside(self) -> dict[str, Any]:
+        """The worst part that no answer is read from: nothing else says whether it is ruined."""
+        if self.judge.task is None or self.answers is None or not self.answers.errors:
+            return {}
+        read = _read_by(self.judge.task)
+        pairs = zip(self.judge.parts, self.differences, strict=True)
+        others = [difference for part, difference in pairs if part.output not in read]
+        worst = min(others, key=lambda one: one.sqnr_db, default=None)
+        return {} if worst is None else {"beside": worst.name}
+
+
+def _read_by(task: Task) -> tuple[int, ...]:
+    """Positions of the outputs that answers are read from."""
+    if isinstance(task, Detection):
+        return task.head.outputs
+    if isinstance(task, Classification):
+        return (task.output, *task.twins)
+    return (task.output,)  # type: ignore[attr-defined]
 
 
 def judge(

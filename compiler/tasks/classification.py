@@ -22,7 +22,7 @@ FIVE = 10
 class Classification:
     """Output ``output`` holds a score for each class; or one number for yes, as ``binary`` says.
 
-    ``twins``: outputs of as many classes beside it. Labels are for ``output`` alone; an answer is the same
+    ``twins``: outputs of classes beside it, of as many or of others. Labels are for ``output`` alone; an answer is the same
     where all of them say so.
     """
 

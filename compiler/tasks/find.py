@@ -35,6 +35,9 @@ _WORDS: Mapping[str, Name] = {
     "reid": "embedding",
 }  # fmt: skip
 """What metadata call a task, by a part of the word."""
+_DISTRIBUTIONS = ("Softmax", "LogSoftmax")
+LONGEST_SCORES = 63
+"""Embeddings begin at 64."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class _Output:
     final: ir.Node | None
     axis: int
     """Of the channels, counting the batch, where it is a map."""
+    is_read: bool = False
+    """Another node reads it, as a classifier reads the vector in front of it."""
 
     @property
     def op(self) -> str:
@@ -120,7 +125,15 @@ def _outputs(model: ir.Model) -> tuple[_Output, ...]:
         whole = value.dtype is not None and not value.dtype.is_floating_point()
         whole = whole or (final is not None and final.op_type == "ArgMax")
         found.append(
-            _Output(index, value.name or "", shape, whole, final, _channel_axis(model, value, shape))
+            _Output(
+                index,
+                value.name or "",
+                shape,
+                whole,
+                final,
+                _channel_axis(model, value, shape),
+                any(True for _ in value.uses()),
+            )
         )
     return tuple(found)
 
@@ -205,10 +218,20 @@ def _classes(one: _Output | None, outputs: tuple[_Output, ...]) -> Task | None:
         return None
     if not one.is_vector:
         return Classification(one.index, 2, "probability" if one.op == "Sigmoid" else "logit")
-    twins = (
-        other.index for other in outputs if other is not one and other.shape == one.shape and not other.whole
-    )
+    twins = (other.index for other in outputs if other is not one and _is_scores_too(other, one))
     return Classification(one.index, one.size, twins=tuple(twins))
+
+
+def _is_scores_too(other: _Output, one: _Output) -> bool:
+    """Whether an output beside a classifier's is one too: as long as it, or a distribution, or a short vector of the same kind
+    that nothing else reads (a long one may be an embedding, and probabilities beside other numbers are boxes or angles).
+    """
+    if not other.is_vector or other.shape == one.shape:
+        return other.is_vector
+    if other.op in _DISTRIBUTIONS:
+        return True
+    alike = one.op not in _DISTRIBUTIONS and not _is_normalised(other.final)
+    return alike and other.size <= LONGEST_SCORES and not other.is_read
 
 
 def _labels(one: _Output) -> Task:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgec.graph.intervals import wilson
+from edgec.runtime.report import words
 from edgec.runtime.report.schema import IDENTICAL_DB, Measure, Quality
 
 MINUS = "\u2212"
@@ -98,7 +99,20 @@ def _of_measure(one: Measure) -> Accuracy:
 
 
 def accuracy_change(quality: Quality, teacher: Quality | None) -> Change | None:
-    """The tile of ``quality``; ``teacher``: that of the original, where it was judged too."""
+    """The tile of ``quality``; ``teacher``: that of the original, where it was judged too.
+
+    Where an output that it does not speak of is ruined, it says so, and is no good news.
+    """
+    found = _answers_change(quality, teacher)
+    ruined = quality.outputs.get(quality.beside)
+    if found is None or ruined is None or ruined >= RUINED_DB:
+        return found
+    told = words.OUTPUT_RUINED.format(part=quality.beside, figure=SQNR.text(ruined))
+    verdict, phrase = (f"{one}; {told}" if one else told for one in (found.verdict, found.phrase))
+    return replace(found, verdict=verdict, phrase=phrase, good=False)
+
+
+def _answers_change(quality: Quality, teacher: Quality | None) -> Change | None:
     measure = accuracy_of([quality])
     if measure is None:
         return None
@@ -110,16 +124,17 @@ def accuracy_change(quality: Quality, teacher: Quality | None) -> Change | None:
     after = measure.value(quality) or 0.0
     new, on = measure.text(after), _on(quality.images)
     if measure is SQNR:
-        basis = f"{on}inputs, against the original{_worst_part(quality)}"
+        basis = f"{on}{words.AGAINST_ORIGINAL}{_worst_part(quality)}"
         if after >= RUINED_DB:
             return Change(measure.label, "", new, "", None, None, basis)
-        verdict, phrase = "a tenth of the signal or more is error", f"outputs only {new} from the original's"
+        verdict, phrase = words.TENTH_IS_ERROR, words.FAR_OFF.format(figure=new)
         return Change(measure.label, "", new, verdict, False, None, basis, phrase=phrase)
     if measure is BOXES and quality.detection is not None:
-        lost = f"{quality.detection.lost} of {quality.detection.boxes} boxes lost"
+        found = quality.detection
+        lost = words.LOST.format(lost=found.lost, count=found.boxes, things="boxes")
         return Change(measure.label, "", new, "", None, after, _boxes_basis(quality, on, lost), phrase=lost)
     if measure is AGREEMENT:
-        verdict, phrase = judged_rate(after, quality.images, f"same answer on {new}")
+        verdict, phrase = judged_rate(after, quality.images, words.SAME_ANSWER.format(figure=new))
         return Change(measure.label, "", new, verdict, None, after, f"{on}inputs", phrase=phrase)
     before = measure.value(teacher)
     if before is None:
@@ -148,17 +163,17 @@ def _compared(measure: Accuracy, own: Measure, quality: Quality) -> Change:
     basis = f"{on}inputs"
     phrase = f"{measure.label[:1].lower()}{measure.label[1:]} {text}"
     if measure is AGREEMENT:
-        phrase = f"same answer on {text}"
+        phrase = words.SAME_ANSWER.format(figure=text)
     elif own.lost is not None and own.count:
-        phrase = f"{own.lost} of {own.count} {own.of} lost"
+        phrase = words.LOST.format(lost=own.lost, count=own.count, things=own.of)
         basis = _boxes_basis(quality, on, phrase) if measure is BOXES else f"{basis}: {phrase}"
         if not own.lost and not between:
-            between = "too few to tell"
+            between = words.TOO_FEW_TO_TELL
     if own.samples < FEW_TO_JUDGE:
-        verdict = "too few to judge" + (f": 95% interval {between}" if between else "")
-        few = f"too few inputs to judge ({own.samples})"
+        verdict = words.TOO_FEW_TO_JUDGE + (f": {_within(between)}" if between else "")
+        few = words.TOO_FEW_INPUTS.format(count=own.samples)
         return Change(measure.label, "", text, verdict, None, _bar(measure, value), basis, phrase=few)
-    verdict = f"95% interval {between}" if between else ""
+    verdict = _within(between) if between else ""
     shown = f" ({between})" if between else ""
     return Change(measure.label, "", text, verdict, None, _bar(measure, value), basis, phrase=phrase + shown)
 
@@ -170,7 +185,8 @@ def _labelled(measure: Accuracy, own: Measure, teacher: Quality | None) -> Chang
     by = f", by {own.evaluator}" if own.evaluator else ""
     basis = f"{on}labelled inputs{by}"
     if own.lost is not None and own.won is not None:
-        basis += f": lost {own.lost} of {own.count or own.samples}, won {own.won}"
+        counted = own.count or own.samples
+        basis += f": {words.LOST_AND_WON.format(lost=own.lost, count=counted, won=own.won)}"
     new = measure.text(after)
     if before is None:
         return Change(measure.label, "", new, "", None, _bar(measure, after), basis)
@@ -181,9 +197,9 @@ def _labelled(measure: Accuracy, own: Measure, teacher: Quality | None) -> Chang
         verdict, phrase = f"{verdict} ({sure})", f"{phrase} ({sure})"
     if own.samples < FEW_TO_JUDGE:
         verdict, good, phrase = (
-            f"too few to judge: {verdict}",
+            f"{words.TOO_FEW_TO_JUDGE}: {verdict}",
             None,
-            f"too few inputs to judge ({own.samples})",
+            words.TOO_FEW_INPUTS.format(count=own.samples),
         )
     share = after / before if before and measure.percent else None
     return Change(measure.label, measure.text(before), new, verdict, good, share, basis, phrase=phrase)
@@ -198,20 +214,25 @@ def interval(measure: Accuracy, own: Measure) -> str:
     return f"{own.low:.3g} to {own.high:.3g} {measure.unit}".rstrip()
 
 
+def _within(between: str) -> str:
+    low, _, high = between.partition(" to ")
+    return words.INTERVAL.format(low=low, high=high)
+
+
 def _sure(measure: Accuracy, own: Measure) -> str:
     if own.change_low is None or own.change_high is None:
         return ""
     low, high = own.change_low, own.change_high
     if measure.percent:
-        return f"95% interval {_signed(f'{100 * low:+.1f}')} to {_signed(f'{100 * high:+.1f}')}"
-    return f"95% interval {_signed(f'{low:+.2g}')} to {_signed(f'{high:+.2g}')}"
+        return words.INTERVAL.format(low=_signed(f"{100 * low:+.1f}"), high=_signed(f"{100 * high:+.1f}"))
+    return words.INTERVAL.format(low=_signed(f"{low:+.2g}"), high=_signed(f"{high:+.2g}"))
 
 
 def _units(measure: Accuracy, own: Measure, before: float, after: float) -> tuple[str, bool | None, str]:
     """As `points`, of a figure in units of its own."""
     gap = after - before
     if not gap:
-        return "unchanged", True, f"{measure.label} unchanged"
+        return words.UNCHANGED, True, words.MEASURE_UNCHANGED.format(measure=measure.label)
     better = (gap < 0) == own.lower_is_better
     text = f"{_signed(f'{gap:+.2g}')} {measure.unit}".rstrip()
     return text, True if better else None, f"{measure.label} {text}"
@@ -228,16 +249,16 @@ def _bar(measure: Accuracy, value: float) -> float | None:
 def judged_rate(rate: float, images: int, phrase: str) -> tuple[str, str]:
     """(the 95% interval, or that there are too few inputs; ``phrase`` as far as they carry it)."""
     low, high = wilson(rate, images)
-    between = f"95% interval {100 * low:.1f} to {100 * high:.1f}%"
+    between = words.INTERVAL.format(low=f"{100 * low:.1f}", high=f"{100 * high:.1f}%")
     if images < FEW_TO_JUDGE:
-        return f"too few to judge: {between}", f"too few inputs to judge ({images})"
+        return f"{words.TOO_FEW_TO_JUDGE}: {between}", words.TOO_FEW_INPUTS.format(count=images)
     return between, f"{phrase} ({100 * low:.1f} to {100 * high:.1f}%)"
 
 
 def _worst_part(quality: Quality) -> str:
     """Which output, or part of one, the SQNR is that of; reports of edgec 0.1 speak of all outputs together."""
     worst = [name for name, decibels in quality.outputs.items() if decibels == quality.sqnr_db]
-    return f": {worst[0]}, the worst of {len(quality.outputs)} parts" if worst else ""
+    return words.WORST_PART.format(part=worst[0], count=len(quality.outputs)) if worst else ""
 
 
 def points(before: float, after: float) -> tuple[str, bool | None, str]:
@@ -247,10 +268,11 @@ def points(before: float, after: float) -> tuple[str, bool | None, str]:
     """
     gap = 100 * (after - before)
     if abs(gap) < 0.05:
-        return "no loss", True, "no accuracy lost"
+        return words.NO_LOSS, True, words.NO_ACCURACY_LOST
     if gap > 0:
-        return f"+{gap:.1f} points", True, f"{gap:.1f} points more accurate"
-    return f"{MINUS}{-gap:.1f} points", None if gap > -2.0 else False, f"{-gap:.1f} points less accurate"
+        return f"+{gap:.1f} points", True, words.MORE_ACCURATE.format(points=f"{gap:.1f}")
+    less = words.LESS_ACCURATE.format(points=f"{-gap:.1f}")
+    return f"{MINUS}{-gap:.1f} points", None if gap > -2.0 else False, less
 
 
 def measure_text(one: Measure) -> str:
@@ -259,11 +281,15 @@ def measure_text(one: Measure) -> str:
     between = interval(measure, one)
     change = _sure(measure, one)
     found = f"{one.name} {measure.text(one.value)}" + (f" ({between})" if between else "")
-    found += f", against the original's {change}" if change else ""
+    found += f", {words.AGAINST_ITS.format(change=change)}" if change else ""
     counted = one.count or one.samples, one.of
     if one.lost is not None:
-        won = "" if one.won is None else f", won {one.won}"
-        found += f"; lost {one.lost} of {counted[0]} {counted[1]}{won}"
+        things = f"{counted[0]} {counted[1]}"
+        found += (
+            f"; {words.LOST_AND_WON.format(lost=one.lost, count=things, won=one.won)}"
+            if one.won is not None
+            else f"; {words.ONLY_LOST.format(lost=one.lost, count=things)}"
+        )
     if one.lost is None or counted != (one.samples, "inputs"):  # else it was said
         found += f" {_on(one.samples)}inputs"
     return found + (f", by {one.evaluator}" if one.evaluator else "")

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from edgec.graph.errors import UsageError
 from edgec.graph.text import markdown, markdown_code, visible
-from edgec.runtime.report import accuracy, facts, plots
+from edgec.runtime.report import accuracy, facts, plots, words
 from edgec.runtime.report.html import render
 from edgec.runtime.report.schema import Artifact, Latency, Report
 
@@ -229,7 +229,7 @@ def _cautions(reports: Sequence[Report], cost: str) -> list[str]:
         said.append("The runs are for different targets.")
     evals = {report.data.eval_fingerprint for report in reports if report.data is not None}
     if len(evals) > 1:
-        said.append("Quality was judged on different data: the figures do not compare.")
+        said.append(words.OTHER_DATA)
     if cost == "macs" and any(artifact.latency for report in reports for artifact in report.artifacts):
         said.append(
             "Latencies are not all valid, of one kind, and from one device: runs are ranked by multiply-adds."

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from edgec.runtime.report import words
 from edgec.runtime.report.accuracy import Accuracy, Change, accuracy_change, accuracy_of, measure_text
 from edgec.runtime.report.gpu import kind_of_time, unmeasured
 from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Gate, Latency, Metric, Quality, Ratio, Report
@@ -66,9 +67,7 @@ def changes(report: Report) -> list[Change]:
     judged = quality_of(report, artifact) if artifact is not None else report.quality.get("float")
     accuracy = None if judged is None else accuracy_change(judged, report.quality.get("teacher"))
     if accuracy is not None and report.doubts:
-        accuracy = replace(
-            accuracy, verdict="in doubt", good=False, phrase="accuracy in doubt, see the inputs"
-        )
+        accuracy = replace(accuracy, verdict=words.IN_DOUBT, good=False, phrase=words.ACCURACY_IN_DOUBT)
     found = [_size(report, artifact), _input(report), _macs(report), _latency(report, artifact), accuracy]
     return [change for change in found if change is not None]
 
@@ -165,7 +164,7 @@ def latency_basis(latency: Latency) -> str:
 def phrases(report: Report) -> list[str]:
     """The headline in phrases: '4.1× smaller', '2.9× faster', '0.4 points less accurate'."""
     said = [change.phrase for change in changes(report) if change.phrase]
-    return said or ["Nothing changed" if _is_exact(report) else "Size and speed unchanged"]
+    return said or [words.NOTHING_CHANGED if _is_exact(report) else words.SIZE_UNCHANGED]
 
 
 def _is_exact(report: Report) -> bool:
@@ -211,7 +210,7 @@ def remarks(report: Report) -> list[str]:
 def _noise(report: Report) -> list[str]:
     if report.data is None or not report.data.random:
         return []
-    return ["Calibrated on random noise, as asked: accuracy figures say nothing about real inputs."]
+    return [words.NOISE]
 
 
 def _bad_times(report: Report) -> list[str]:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from edgec.runtime.report import accuracy, facts
+from edgec.runtime.report import accuracy, facts, words
 from edgec.runtime.report.drawings import Scene, drawn, overlay
 from edgec.runtime.report.schema import Answered, ClassRow, ModelInput, Quality, Report
 
 _KINDS = (
-    ("changed", "Answer changed", "These answers are others than the original's, the furthest off first."),
-    ("largest", "Largest error", "The answer is the same one, and these are furthest off."),
-    ("typical", "Typical", "From the middle of all inputs."),
+    ("changed", "Answer changed", words.OTHER_ANSWERS),
+    ("largest", "Largest error", words.SAME_BUT_FURTHEST),
+    ("typical", "Typical", words.FROM_THE_MIDDLE),
 )
 SHOWN_CLASSES = 20
 """Classes of the table; those that lost most come first, the rest are behind a fold."""
@@ -71,9 +71,9 @@ def groups_of(report: Report) -> tuple[Group, ...]:
         return ()
     scenes = (_scene(report, report.model.inputs), _scene(report, report.inputs))
     found = []
-    for why, title, words in _KINDS:
+    for why, title, said in _KINDS:
         inputs = tuple(_shown(one, *scenes) for one in report.strip.inputs if one.why == why)
-        found += [Group(title, words, inputs)] if inputs else []
+        found += [Group(title, said, inputs)] if inputs else []
     if any(one.over_before or one.over_after for group in found for one in group.inputs):
         twice = [
             tuple(replace(one, is_drawn=bool(one.one.picture)) for one in group.inputs) for group in found
@@ -136,7 +136,7 @@ def along_words(report: Report) -> str:
     if measure is None or not qualities:
         return ""
     few = min(quality.images for quality in qualities)
-    judged = "too few to judge small changes by" if few < 200 and measure.percent else ""
+    judged = words.TOO_FEW_FOR_SMALL_CHANGES if few < 200 and measure.percent else ""
     return f"{measure.label}, measured behind each pass on {few} inputs" + (f" ({judged})" if judged else "")
 
 
@@ -145,7 +145,7 @@ def _change(last: float | None, value: float) -> tuple[str, bool]:
         return "", False
     points = 100 * (value - last)
     if abs(points) < 0.05:
-        return "unchanged", False
+        return words.UNCHANGED, False
     sign = "+" if points > 0 else accuracy.MINUS
     return f"{sign}{abs(points):.1f} points", points < 0
 
@@ -153,9 +153,9 @@ def _change(last: float | None, value: float) -> tuple[str, bool]:
 def certainty(quality: Quality | None) -> str:
     """Of how many inputs the figures are, and what that allows to say."""
     if quality is None:
-        return "Nothing is known of its accuracy: the run had no data to judge it on."
+        return words.NOTHING_KNOWN
     if quality.images < accuracy.FEW_TO_JUDGE:
-        return f"Judged on {quality.images} inputs: too few to say how often it is right."
+        return words.TOO_FEW_TO_SAY.format(count=quality.images)
     return ""
 
 

@@ -69,6 +69,9 @@ class Quality(Part):
     outputs: dict[str, Decibels] = {}
     """SQNR of each output by name, and of each part of one that joins several (``output[:, 0:4]``), where there are several."""
 
+    beside: str = ""
+    """Of ``outputs``, the worst that no answer is read from, where ``measures`` do not speak of all."""
+
     @property
     def boxes_kept(self) -> float | None:
         """Share of the source's boxes that are still found; None where nothing was to be found."""

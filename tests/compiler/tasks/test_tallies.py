@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 from sklearn import metrics
 
+from edgec.compiler.evaluate.quality import Judge, Tally
 from edgec.compiler.tasks.classification import Classification
 from edgec.compiler.tasks.embedding import Embedding
 from edgec.compiler.tasks.find import find_task
@@ -251,13 +252,13 @@ def test_answers_are_json(task, rng) -> None:
 
 
 @pytest.mark.parametrize("ruined", [0, 1, 2])
-def test_an_answer_is_the_same_where_every_output_of_as_many_classes_says_so(ruined: int, rng) -> None:
+def test_an_answer_is_the_same_where_every_output_of_classes_says_so(ruined: int, rng) -> None:
     model = ir.from_proto(
         parse("g (float[N,8] x) => (float[N,8] a, float[N,8] b, float[N,8] c, float[N,5] other) <float[8,5] w>"
               "{ a = Identity(x)  b = Neg(x)  c = Mul(x, x)  other = MatMul(x, w) }")
     )  # fmt: skip
     task = find_task(model, given="classification")
-    assert task == Classification(0, 8, twins=(1, 2))
+    assert task == Classification(0, 8, twins=(1, 2, 3))
     source = [rng.normal(size=(N, 8)) for _ in range(3)] + [rng.normal(size=(N, 5))]
     ours = [*source]
     ours[ruined] = np.roll(source[ruined], 1, axis=1)
@@ -265,3 +266,46 @@ def test_an_answer_is_the_same_where_every_output_of_as_many_classes_says_so(rui
     tally.add(source, ours, None)
     assert tally.figures()["agreement"] == 0.0
     assert min(tally.errors) > 0
+
+
+HEADS = {
+    # (the outputs, their body): the positions of those whose answers count
+    "logits of another count": ("float[N,8] a, float[N,5] b", "a = Identity(x)  b = MatMul(x, w)", (0, 1)),
+    "distributions": ("float[N,8] a, float[N,5] b", "a = Softmax(x)  t = MatMul(x, w)  b = Softmax(t)", (0, 1)),
+    "a box beside a distribution": ("float[N,8] a, float[N,5] b", "a = Softmax(x)  b = MatMul(x, w)", (0,)),
+    "what the classifier reads": ("float[N,5] a, float[N,8] b", "b = Relu(x)  a = MatMul(b, w)", (0,)),
+    "a long vector": ("float[N,8] a, float[N,64] b", "a = Identity(x)  b = MatMul(x, long)", (0,)),
+    "a vector of length 1": ("float[N,8] a, float[N,5] b", "a = Identity(x)  t = MatMul(x, w)  b = LpNormalization(t)", (0,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_which_vectors_beside_a_classifier_are_answers_too(kind: str) -> None:
+    outputs, body, counted = HEADS[kind]
+    model = ir.from_proto(
+        parse(f"g (float[N,8] x) => ({outputs}) <float[8,5] w, float[8,64] long> {{ {body} }}")
+    )
+    task = find_task(model, given="classification")
+    assert isinstance(task, Classification)
+    assert (task.output, *task.twins) == counted
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["an answer", "no answer"])
+def test_a_ruined_output_beside_a_classifier_is_never_silent(counts: bool, rng) -> None:
+    """Where its answers count, others are; where it has none, it is named with its decibels."""
+    body = HEADS["logits of another count" if counts else "a box beside a distribution"][1]
+    model = ir.from_proto(
+        parse(f"g (float[N,8] x) => (float[N,8] a, float[N,5] b) <float[8,5] w> {{ {body} }}")
+    )
+    task = find_task(model, given="classification")
+    tally = Tally(Judge.of(model, model, task))
+    source = {"a": rng.random((40, 8)), "b": rng.normal(size=(40, 5))}
+    tally.add(40, source, {"a": source["a"], "b": np.roll(source["b"], 1, axis=1)}, None)
+    figures = tally.figures()
+    if counts:
+        assert figures["agreement"] < 0.6
+        assert "beside" not in figures
+    else:
+        assert figures["agreement"] == 1.0
+        assert figures["beside"] == "b"
+        assert figures["outputs"]["b"] < 10

@@ -52,6 +52,8 @@ def test_real_networks(shared: Path, name: str) -> None:
     model = load(shared / "data" / "models" / f"{name}.onnx")
     rng, count = np.random.default_rng(0), 2 if is_free(model) else 1
     feeds = {one.name: noise(rng, (count, *one.shape), one.dtype) for one in InputSpec.of(model)}
+    if name == "yolox_nano":  # takes bytes; on noise around 0 float32 itself is further off
+        feeds = {one: 64 * np.abs(array) for one, array in feeds.items()}
     agree(model, feeds, 1e-4)
 
 

@@ -23,7 +23,7 @@ from edgec.compiler.face.metric import Metric, resolved
 from edgec.compiler.face.report import Report
 from edgec.compiler.face.source import check_model_type
 from edgec.compiler.pipeline.workspace import Settings
-from edgec.compiler.plan.fields import Format, IoLayout, Precision, read_path
+from edgec.compiler.plan.fields import Format, IoLayout, Learn, Precision, read_path
 from edgec.compiler.plan.recipe import PassSpec, Recipe, make_recipe
 from edgec.compiler.tasks.task import Name as Task
 from edgec.graph.errors import UsageError, WrongTypeError
@@ -73,6 +73,8 @@ def compile(  # noqa: A001
     jetpack: str | None = None,
     budget: str | None = None,
     resolution: str | int | tuple[int, int] = "keep",
+    learn: Learn | bool = "off",
+    time: str | float | None = None,
     precision: Precision = "fp32",
     formats: Format | str | Sequence[Format] = ("onnx",),
     passes: str | Sequence[str | PassSpec] | None = None,
@@ -114,6 +116,8 @@ def compile(  # noqa: A001  (the verb of the product)
     jetpack: str | None = None,
     budget: str | None = None,
     resolution: str | int | tuple[int, int] = "keep",
+    learn: Learn | bool = "off",
+    time: str | float | None = None,
     precision: Precision = "fp32",
     formats: Format | str | Sequence[Format] = ("onnx",),
     passes: str | Sequence[str | PassSpec] | None = None,
@@ -152,7 +156,7 @@ def compile(  # noqa: A001  (the verb of the product)
     """
     values: dict[str, Any] = {
         "task": task, "target": target, "jetpack": jetpack, "budget": budget, "resolution": resolution,
-        "precision": precision, "formats": formats,
+        "learn": learn, "time": time, "precision": precision, "formats": formats,
         "passes": passes, "seed": seed, "io_layout": io_layout, "batch": batch, "split_unsupported": split_unsupported,
         "keep_quantized": keep_quantized,
     }  # fmt: skip
@@ -188,7 +192,7 @@ def compile(  # noqa: A001  (the verb of the product)
 
 
 _DEFAULTS: Mapping[str, Any] = {
-    "target": "host", "resolution": "keep", "precision": "fp32", "formats": ("onnx",), "seed": 0, "io_layout": "nhwc",
+    "target": "host", "resolution": "keep", "learn": "off", "precision": "fp32", "formats": ("onnx",), "seed": 0, "io_layout": "nhwc",
     "label_offset": 0,
 }  # fmt: skip
 

@@ -22,16 +22,19 @@ from edgec.compiler.latency.timings import Timings
 from edgec.compiler.pipeline.resources import peak_rss_mb
 from edgec.compiler.pipeline.run import Step
 from edgec.compiler.pipeline.workspace import Workspace
+from edgec.compiler.plan.defaults import REFINE, WORTH_LEARNING
 from edgec.compiler.plan.names import NAMES, own_format
 from edgec.compiler.plan.plan import Plan
-from edgec.compiler.plan.recipe import Recipe, relative_to
+from edgec.compiler.plan.recipe import PassSpec, Recipe, relative_to
 from edgec.compiler.plan.versions import versions
 from edgec.compiler.search.resolution import Compared
 from edgec.graph.cost import cost
 from edgec.graph.data import InputSpec
 from edgec.graph.read.metadata import notes_of
 from edgec.graph.resolution.resize import size_of
+from edgec.graph.values import share
 from edgec.graph.version import __version__
+from edgec.passes.learned.extra import has_torch
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -73,12 +76,24 @@ def publish(facts: RunFacts, space: Workspace, start: float) -> Report:
     """Write recipe and report, and put everything in place; the run began at ``start`` (`time.perf_counter`)."""
     from edgec.runtime.report import write
 
-    recipe = relative_to(facts.plan.recipe, space.folder.path, space.folder.part)
+    recipe = relative_to(_settled(facts), space.folder.path, space.folder.part)
     report = assemble(facts, recipe, space, start)
     space.folder.write("recipe.yaml", recipe.to_yaml())
     write(space.folder.part, report)
     space.folder.publish(stale=(*NAMES.values(), *unused_inputs(recipe)))
     return report
+
+
+def _settled(facts: RunFacts) -> Recipe:
+    """The recipe that repeats the run: with what passes decided by the clock."""
+    recipe = facts.plan.recipe
+    specs = tuple(
+        one.model_copy(update={"options": {**one.options, **step.data["settled"]}})
+        if isinstance(one, PassSpec) and "settled" in step.data
+        else one
+        for one, step in zip(recipe.passes or (), facts.steps, strict=True)
+    )
+    return recipe.model_copy(update={"passes": specs})
 
 
 def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) -> Report:
@@ -271,6 +286,7 @@ def _warnings(facts: RunFacts, doubts: Sequence[str]) -> list[str]:
     support = facts.plan.target.precisions.of(facts.plan.recipe.precision)
     if facts.plan.recipe.precision != "fp32" and not support.pays:
         found.append(f"{facts.plan.recipe.precision} on {facts.plan.target.title}: {support.why}")
+    found += [line] if (line := _learning_hint(facts)) else []
     return [
         *facts.plan.remarks,
         *notes_of(facts.plan.model),
@@ -280,6 +296,18 @@ def _warnings(facts: RunFacts, doubts: Sequence[str]) -> list[str]:
         *facts.evaluation.remarks,
         *facts.timings.warnings,
     ]
+
+
+def _learning_hint(facts: RunFacts) -> str:
+    """Where the closed forms lost much and nothing was learned: the option that may win it back."""
+    agreement = facts.evaluation.by_stage.get(STAGES["fp32"], {}).get("agreement")
+    recovered = any(step.one.recovers and step.modified for step in facts.steps)
+    if agreement is None or not recovered or facts.plan.recipe.learn != "off":
+        return ""
+    if any(step.one.name == REFINE for step in facts.steps) or 1 - agreement <= share(WORTH_LEARNING):
+        return ""
+    need = "" if has_torch() else " (pip install 'edgec[torch]' first)"
+    return f"{1 - agreement:.1%} of the answers changed: --learn on --time 5m may win some back{need}"
 
 
 def _told(found: Sequence[Finding]) -> list[str]:

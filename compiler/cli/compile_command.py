@@ -97,6 +97,20 @@ if TYPE_CHECKING:
     help="Of the input: the model's, one named (160: the shorter side; 160x192), or what meets the budget best. [default: keep]",
 )
 @click.option(
+    "--learn",
+    type=params.LEARN,
+    metavar="off|on|auto",
+    default=None,
+    help="Distil what was compressed from the source, without labels (needs torch); auto: where enough was lost. [default: off]",
+)
+@click.option(
+    "--time",
+    type=params.TIME,
+    metavar="TIME",
+    default=None,
+    help="That --learn may take: 90s, 5m, 1h. [default: 5m]",
+)
+@click.option(
     "--passes",
     type=params.PIPELINE,
     metavar="STR",
@@ -273,6 +287,8 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
         "io_layout",
         "batch",
         "resolution",
+        "learn",
+        "time",
     )
     for key in known:
         if values[key] is not None:
@@ -283,7 +299,7 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
             base[key] = True
     if values["formats"] is not None:
         base["formats"] = values["formats"]
-    changed = [key for key in ("budget", "precision", "resolution") if values[key] is not None]
+    changed = [key for key in ("budget", "precision", "resolution", "learn", "time") if values[key] is not None]
     if values["passes"] is not None:
         base["passes"] = [values["passes"]]
     elif changed and base.get("passes") is not None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from edgec.compiler.plan.defaults import (
+    REFINE,
+    learning_remark,
     precision_of,
     resolve_passes,
     with_merged_layers,
@@ -148,8 +150,10 @@ def make_plan(recipe: Recipe, loading: Loading, begun: Pending | None = None) ->
         model = pending.model()
     check_budgets(recipe, passes, model)
     passes = with_merged_layers(recipe, passes, model)
+    check_learning(passes, model)
     told = told_of(recipe, model)
     recipe, remarks = with_told(recipe, told)
+    remarks = (*remarks, *filter(None, [learning_remark(recipe, passes)]))
     preprocess = recipe.preprocess.build()
     check_size(passes, model, recipe.model, preprocess, loading)
     preprocess.check_inputs([spec.channels for spec in InputSpec.of(model) if spec.shape])
@@ -198,6 +202,13 @@ def check_latency(recipe: Recipe, passes: Sequence[Pass], target: Target) -> Non
         raise UsageError(f"no latency budget for {target.title}", why=why, hint=hint)
     if any(map(has_latency, passes)) and target.name != "host":
         latency_table(target, RUNTIMES[recipe.formats[0]], recipe.precision)
+
+
+def check_learning(passes: Sequence[Pass], model: ir.Model) -> None:
+    """Raise UnsupportedError, before the closed forms do their work, for a network that cannot be learned from."""
+    for one in passes:
+        if one.name == REFINE:
+            one.requires(model)
 
 
 def check_budgets(recipe: Recipe, passes: Sequence[Pass], model: ir.Model) -> None:

@@ -163,6 +163,10 @@ class Recipe(_Closed):
     """None: the default pipeline for the budget and the precision."""
     resolution: fields.ResolutionField = fields.KEEP
     """Of the input: keep the model's, a size, or auto: whichever meets the budget with the least loss."""
+    learn: fields.LearnField = "off"
+    """Distil behind the closed forms (`refine`): auto where they lost much, and torch is there."""
+    time: fields.TimeField | None = None
+    """That learning may take; None: the default of `refine`."""
     gates: Gates = Gates()
     seed: fields.SeedField = 0
     threads: fields.ThreadsField = 1

@@ -20,6 +20,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from edgec.graph.batch import SampleBySample, is_free
 from edgec.graph.errors import UnsupportedError
 from edgec.graph.provenance import place as place_of
 from edgec.graph.views import constant, set_constant
@@ -50,6 +51,8 @@ class GraphModule(torch.nn.Module):
         super().__init__()
         self.input_names: tuple[str, ...] = tuple(value.name or "" for value in model.graph.inputs)
         self.output_names: tuple[str, ...] = tuple(value.name or "" for value in model.graph.outputs)
+        self.singly: SampleBySample | None = None if is_free(model) else SampleBySample.of(model)
+        self.ranks: dict[str, int] = {value.name or "": len(value.shape or ()) for value in model.graph.inputs}
         pairs = [(node, _op(node)) for node in model.graph if node.op_type != "Constant"]
         self.program: tuple[Step, ...] = tuple(_step(node, op) for node, op in pairs)
         constants = _constants(model, pairs)
@@ -82,6 +85,26 @@ class GraphModule(torch.nn.Module):
             for name in done:
                 values.pop(name, None)
         return {name: values[name] for name in wanted}
+
+    def samples(self, feeds: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
+        """`run` for any number of samples: one after the other where the graph's batch is fixed, held as `SampleBySample` says."""
+        if self.singly is None:
+            return self.run(feeds, wanted)
+        lone = {name: rank for name, rank in self.ranks.items() if name in feeds}
+        count = len(next(iter(feeds.values())))
+        runs = []
+        for index in range(count):
+            one = {
+                name: tensor[index] if tensor.ndim > lone[name] else tensor[index : index + 1]
+                for name, tensor in feeds.items()
+            }
+            runs.append(self.run(one, wanted))
+        return {name: self._together(name, [run[name] for run in runs]) for name in wanted}
+
+    def _together(self, name: str, parts: Sequence[Tensor]) -> Tensor:
+        if self.singly is not None and name in self.singly.ends and parts[0].shape[:1] != (1,):
+            return torch.stack(list(parts))
+        return torch.cat([torch.atleast_1d(part) for part in parts])
 
     def _needed(self, given: Iterable[str], wanted: Sequence[str]) -> list[tuple[Step, tuple[str, ...]]]:
         """The steps from ``given`` to ``wanted``, each with the values that nobody reads after it."""

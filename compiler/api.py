@@ -192,8 +192,8 @@ def compile(  # noqa: A001  (the verb of the product)
 
 
 _DEFAULTS: Mapping[str, Any] = {
-    "target": "host", "resolution": "keep", "learn": "off", "precision": "fp32", "formats": ("onnx",), "seed": 0, "io_layout": "nhwc",
-    "label_offset": 0,
+    "target": "host", "resolution": "keep", "learn": "off", "precision": "fp32", "formats": ("onnx",), "seed": 0,
+    "io_layout": "nhwc", "label_offset": 0,
 }  # fmt: skip
 
 

@@ -171,8 +171,8 @@ def _prepared(example: torch.Tensor, module: torch.nn.Module) -> torch.Tensor:
 
 
 def _names(module: torch.nn.Module, count: int) -> list[str]:
-    """What the module itself calls its inputs (``input_names``), else the first ``count`` arguments of ``forward``; numbered where
-    it does not name them."""
+    """What the module calls its inputs (``input_names``), else the first ``count`` arguments of ``forward``; numbered where it
+    does not name them."""
     given = _given_names(module, "input_names")
     if given is not None and len(given) == count:
         return given

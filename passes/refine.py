@@ -63,17 +63,27 @@ class Refine(Pass):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA, Need.TORCH})
     never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
 
-    time: str = option("5m", "how long it may take (90s, 5m, 1h); steps= goes before it", reads=lambda text: _time(text))
+    time: str = option(
+        "5m", "how long it may take (90s, 5m, 1h); steps= goes before it", reads=lambda text: _time(text)
+    )
     steps: int = option(0, "steps of the optimiser (0: as many as fit into the time)", COUNT_OR_NONE)
-    above: str = option("0%", "run only where more of the answers than this changed", reads=lambda text: _part(text))
+    above: str = option(
+        "0%", "run only where more of the answers than this changed", reads=lambda text: _part(text)
+    )
     samples: int = option(0, "samples to learn from (0: all)", COUNT_OR_NONE)
     batch: int = option(64, "samples of a step", COUNT)
-    rate: float = option(0.02, "largest step of a weight, as a share of its root mean square", Range(0, 1, above=True))
-    maps: int = option(1, "how many maps at the ends of blocks are matched too, from the last one back", Range(0, 64))
+    rate: float = option(
+        0.02, "largest step of a weight, as a share of its root mean square", Range(0, 1, above=True)
+    )
+    maps: int = option(
+        1, "how many maps at the ends of blocks are matched too, from the last one back", Range(0, 64)
+    )
     weight: float = option(1.0, "what those maps count beside the outputs", Range(0, 1e6))
     views: int = option(50_000, "views that the teacher looks at; more steps use them again", COUNT)
     hflip: Switch = option("auto", "mirror the pictures too")
-    augment: Switch = option("auto", "turn, shift, scale and light the pictures; auto: where they have three channels")
+    augment: Switch = option(
+        "auto", "turn, shift, scale and light the pictures; auto: where they have three channels"
+    )
     mixup: bool = option(True, "mix half of the samples with another one")
     held_out: float = option(0.1, "share of the samples that only judge", HELD_OUT)
     arithmetic: Literal["auto", "fp32", "bf16"] = option("auto", "bf16: faster where the processor has it")
@@ -84,8 +94,8 @@ class Refine(Pass):
             raise UsageError("refine: held-out=0 leaves nothing to judge by")
 
     def requires(self, model: ir.Model) -> None:
-        """Raise PassError for a quantised model: weights are learned in float; UnsupportedError, by its name, for an op that torch does
-        not compute here."""
+        """Raise PassError for a quantised model (weights are learned in float), UsageError without torch, UnsupportedError for an op
+        that torch does not compute here."""
         from edgec.passes.learned.extra import require_torch
 
         refuse_quantised(model, self.name)
@@ -104,9 +114,13 @@ class Refine(Pass):
             start = training.judge.score(training.network)
             lost, above = lost_share(start), share(self.above)
             if start.loss <= EQUAL or (above and lost <= above):
-                words = "nothing to learn" if start.loss <= EQUAL else f"{lost:.1%} of the answers changed, no more than {self.above}"
+                words = (
+                    "nothing to learn"
+                    if start.loss <= EQUAL
+                    else f"{lost:.1%} of the answers changed, no more than {self.above}"
+                )
                 return PassResult(model, False, (Note(f"{words}: left as it is"),), data={"lost": lost})
-            learned = training.run(context.checkpoint, context.progress)
+            learned = training.run(start, context.checkpoint, context.progress)
             verdict = learned.best.against(learned.start)
             told = f"{described(learned.start)} -> {described(learned.best)}, on {training.judge.count} held-out samples"
             figures = self._figures(learned, training) | {"choice": asdict(Choice.of("refine", verdict))}
@@ -161,7 +175,11 @@ class Refine(Pass):
 
     def _figures(self, learned: Learned, training: Training) -> dict[str, Any]:
         def of(score: Score) -> dict[str, Any]:
-            return {"loss": score.loss, "agreement": score.agrees if score.scales else None, "scales": score.scales}
+            return {
+                "loss": score.loss,
+                "agreement": score.agrees if score.scales else None,
+                "scales": score.scales,
+            }
 
         return {
             "settled": {"steps": learned.steps},

@@ -299,7 +299,9 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
             base[key] = True
     if values["formats"] is not None:
         base["formats"] = values["formats"]
-    changed = [key for key in ("budget", "precision", "resolution", "learn", "time") if values[key] is not None]
+    changed = [
+        key for key in ("budget", "precision", "resolution", "learn", "time") if values[key] is not None
+    ]
     if values["passes"] is not None:
         base["passes"] = [values["passes"]]
     elif changed and base.get("passes") is not None:

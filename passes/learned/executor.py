@@ -52,7 +52,9 @@ class GraphModule(torch.nn.Module):
         self.input_names: tuple[str, ...] = tuple(value.name or "" for value in model.graph.inputs)
         self.output_names: tuple[str, ...] = tuple(value.name or "" for value in model.graph.outputs)
         self.singly: SampleBySample | None = None if is_free(model) else SampleBySample.of(model)
-        self.ranks: dict[str, int] = {value.name or "": len(value.shape or ()) for value in model.graph.inputs}
+        self.ranks: dict[str, int] = {
+            value.name or "": len(value.shape or ()) for value in model.graph.inputs
+        }
         pairs = [(node, _op(node)) for node in model.graph if node.op_type != "Constant"]
         self.program: tuple[Step, ...] = tuple(_step(node, op) for node, op in pairs)
         constants = _constants(model, pairs)
@@ -87,7 +89,7 @@ class GraphModule(torch.nn.Module):
         return {name: values[name] for name in wanted}
 
     def samples(self, feeds: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
-        """`run` for any number of samples: one after the other where the graph's batch is fixed, held as `SampleBySample` says."""
+        """`run` for any number of samples: one by one where the graph's batch is fixed, held as `SampleBySample` says."""
         if self.singly is None:
             return self.run(feeds, wanted)
         lone = {name: rank for name, rank in self.ranks.items() if name in feeds}
@@ -146,10 +148,14 @@ def _op(node: ir.Node) -> Op:
 def _step(node: ir.Node, op: Op) -> Step:
     values = [operand(node, index) for index in op.reads]
     takes = tuple(None if value is None else value.name for value in values)
-    return Step(node.name or "", node.op_type, op.run, takes, tuple(value.name or "" for value in node.outputs))
+    return Step(
+        node.name or "", node.op_type, op.run, takes, tuple(value.name or "" for value in node.outputs)
+    )
 
 
-def _constants(model: ir.Model, pairs: Sequence[tuple[ir.Node, Op]]) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+def _constants(
+    model: ir.Model, pairs: Sequence[tuple[ir.Node, Op]]
+) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
     """Those that a function takes as tensors, or that are outputs, by name."""
     read = [operand(node, index) for node, op in pairs for index in op.reads]
     found = {}

@@ -42,7 +42,9 @@ class Goal:
 
     def taught(self, teacher: Values) -> Tensor:
         """What the teacher says: of the part alone, (samples, values) or with its classes last."""
-        return self._part(teacher[self.value] if self.kept is None else self._cut(teacher[self.value], self.kept))
+        return self._part(
+            teacher[self.value] if self.kept is None else self._cut(teacher[self.value], self.kept)
+        )
 
     def said(self, student: Values) -> Tensor:
         """What the student says, in the same form."""
@@ -91,7 +93,9 @@ class Goals:
 
     def loss(self, student: Values, taught: Sequence[Tensor]) -> Tensor:
         """Summed over the samples."""
-        found = [goal.losses(goal.said(student), his).sum() for goal, his in zip(self.all, taught, strict=True)]
+        found = [
+            goal.losses(goal.said(student), his).sum() for goal, his in zip(self.all, taught, strict=True)
+        ]
         count = len(self.outputs)
         total = torch.stack(found[:count]).sum()
         return total + self.weight * torch.stack(found[count:]).mean() if self.maps else total
@@ -99,7 +103,9 @@ class Goals:
     def scaled(self, taught: Sequence[Tensor]) -> Goals:
         """With the energies of what the teacher says to some samples."""
         found = [replace(goal, energy=_energy(his)) for goal, his in zip(self.all, taught, strict=True)]
-        return replace(self, outputs=tuple(found[: len(self.outputs)]), maps=tuple(found[len(self.outputs) :]))
+        return replace(
+            self, outputs=tuple(found[: len(self.outputs)]), maps=tuple(found[len(self.outputs) :])
+        )
 
 
 def _energy(taught: Tensor) -> float:
@@ -166,7 +172,11 @@ def _block_ends(graph: ir.Graph) -> list[ir.Value]:
     last: ir.Value | None = None
     for node in graph:
         value = node.outputs[0]
-        if value.shape is None or len(value.shape) != 4 or math.prod(d for d in value.shape[2:] if isinstance(d, int)) < 2:
+        if (
+            value.shape is None
+            or len(value.shape) != 4
+            or math.prod(d for d in value.shape[2:] if isinstance(d, int)) < 2
+        ):
             continue
         adds = node.op_type == "Add" and not any(is_constant(one) for one in node.inputs)
         pools = [use.node for use in value.uses() if use.node.op_type in ("MaxPool", "AveragePool")]

@@ -58,7 +58,9 @@ class Score:
 
     def against(self, other: Score) -> Verdict:
         """Is this one better than ``other``? The verdict on the parts together, or on what became worse beyond doubt."""
-        parts = [_verdict(theirs - mine, mine) for mine, theirs in zip(self.losses, other.losses, strict=True)]
+        parts = [
+            _verdict(theirs - mine, mine) for mine, theirs in zip(self.losses, other.losses, strict=True)
+        ]
         answers = _verdict(self.agreement - other.agreement, np.ones(len(self.agreement)))
         worse = [one for one in (*parts, answers) if one.worse]
         together = _verdict((other.losses - self.losses).sum(0), self.losses.sum(0))
@@ -72,7 +74,9 @@ def _verdict(gains: Array, left: Array) -> Verdict:
 class Judge:
     """Fixed views of ``data`` with what the teacher says to them."""
 
-    def __init__(self, data: Dataset, views: Views, teacher: Network, goals: Sequence[Goal], seed: int) -> None:
+    def __init__(
+        self, data: Dataset, views: Views, teacher: Network, goals: Sequence[Goal], seed: int
+    ) -> None:
         self.goals = tuple(goals)
         self.count = min(len(data), MOST_JUDGES)
         places = np.sort(np.random.default_rng([seed, 2]).permutation(len(data))[: self.count])

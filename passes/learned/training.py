@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -95,43 +96,56 @@ class Training:
         self.student, self.teacher, self.goals = student, teacher, goals
         self.views, self.judge, self.settings = views, judge, settings
         self.weights = [one for one in student.parameters() if one.requires_grad]
-        groups = [{"params": [one], "scale": max(float(one.detach().square().mean().sqrt()), LEAST_RMS)} for one in self.weights]
+        groups = [
+            {"params": [one], "scale": max(float(one.detach().square().mean().sqrt()), LEAST_RMS)}
+            for one in self.weights
+        ]
         self.adam = torch.optim.Adam(groups, lr=settings.rate)
         self.shards = 1 if settings.device.type == "cuda" else min(SHARDS, views.size)
         self.state = _State(steps=settings.steps)
         self._said: dict[int, list[list[Tensor]]] = {}
         self._room = CACHE
 
-    def run(self, checkpoint: Checkpoint | None, progress: Progress) -> Learned:
-        """Learn to the end, or from the checkpoint on. Raises PassError where the loss is no number any more."""
-        start = best = self.judge.score(self.network)
-        first = {name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()}
-        state = self.state
-        if not self._resume(checkpoint):
-            state.best = first
-            state.steps = state.steps or self._steps_in(self.settings.seconds)
-            self._save(checkpoint)
+    def run(self, start: Score, checkpoint: Checkpoint | None, progress: Progress) -> Learned:
+        """Learn to the end, or from the checkpoint on; ``start`` is the student's score.
+
+        Raises PassError where the loss is no number any more.
+        """
+        self.best = start
+        if self._resume(checkpoint):
+            self.best = self._score_of(self.state.best)
         else:
-            best = self._score_of(state.best)
-        every, saved = max(1, state.steps // LOOKS), time.perf_counter()
-        progress.say(f"refine: {state.steps} steps" + (f", {state.step} of them done" if state.step else ""))
+            self.state.best = self._copied()
+            self.state.steps = self.state.steps or self._steps_in(self.settings.seconds)
+            self._save(checkpoint)
+        state, saved = self.state, time.perf_counter()
+        gone_on = f", {state.step} of them done before" if state.step else ""
+        progress.say(f"refine: {state.steps} steps{gone_on}")
         with progress.counting("refine", state.steps) as count:
             count(state.step, state.steps)
             while state.step < state.steps:
                 self._step(state.step)
                 state.step += 1
-                if state.step % every == 0 or state.step == state.steps:
-                    score = self.judge.score(self.network)
-                    state.history.append((state.step, score.loss, score.agrees))
-                    progress.say(f"refine: step {state.step}: {described(score)} (before: {described(start)})")
-                    if score.loss < best.loss:
-                        best, state.at = score, state.step
-                        state.best = {n: t.detach().clone() for n, t in self.student.state_dict().items()}
+                if state.step % max(1, state.steps // LOOKS) == 0 or state.step == state.steps:
+                    score = self._look()
+                    told = f"{described(score)} (before: {described(start)})"
+                    progress.say(f"refine: step {state.step}: {told}")
                 count(state.step, state.steps)
                 if time.perf_counter() - saved > SAVED_EVERY:
                     self._save(checkpoint)
                     saved = time.perf_counter()
-        return Learned(state.best, start, best, state.steps, state.at, tuple(state.history))
+        return Learned(state.best, start, self.best, state.steps, state.at, tuple(state.history))
+
+    def _look(self) -> Score:
+        """Ask the judge, and keep what it likes best."""
+        score, state = self.judge.score(self.network), self.state
+        state.history.append((state.step, score.loss, score.agrees))
+        if score.loss < self.best.loss:
+            self.best, state.at, state.best = score, state.step, self._copied()
+        return score
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()}
 
     def network(self, feeds: Feeds) -> Values:
         """The student as it is now."""
@@ -200,7 +214,7 @@ class Training:
 
     def _steps_in(self, seconds: float) -> int:
         """How many steps fit, by timing some; the student is then as it was."""
-        before = {name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()}
+        before = self._copied()
         began = time.perf_counter()
         self.judge.score(self.network)
         looks = (LOOKS + 1) * (time.perf_counter() - began)
@@ -215,7 +229,7 @@ class Training:
         return max(LOOKS, int((seconds - looks) / each))
 
     def _score_of(self, state: Mapping[str, Tensor]) -> Score:
-        now = {name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()}
+        now = self._copied()
         self.student.load_state_dict(state)
         score = self.judge.score(self.network)
         self.student.load_state_dict(now)
@@ -271,4 +285,4 @@ def one_thread() -> Iterator[None]:
 def _cut(feeds: Feeds, parts: int) -> list[Feeds]:
     count = len(next(iter(feeds.values())))
     ends = [round(count * place / parts) for place in range(parts + 1)]
-    return [{name: array[a:b] for name, array in feeds.items()} for a, b in zip(ends, ends[1:], strict=False)]
+    return [{name: array[a:b] for name, array in feeds.items()} for a, b in pairwise(ends)]

@@ -189,7 +189,9 @@ def test_the_compressed_network_is_trained_and_compiled_again(tmp_path, pictures
 
 
 def test_without_torch_the_report_says_so(tmp_path, pictures, monkeypatch) -> None:
-    report = edgec.compile(Small().eval(), tmp_path / "out", example_input=torch.from_numpy(pictures[:2]), **FAST)
+    report = edgec.compile(
+        Small().eval(), tmp_path / "out", example_input=torch.from_numpy(pictures[:2]), **FAST
+    )
     monkeypatch.setattr("edgec.passes.learned.extra.find_spec", lambda _: None)
     with pytest.raises(edgec.UsageError, match="needs torch") as caught:
         report.torch()

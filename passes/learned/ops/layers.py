@@ -36,9 +36,7 @@ def conv(
     begins, ends = pads[:rank], pads[rank:]
     if begins != ends or min(begins) < 0:
         x, begins = around(x, begins, ends), (0,) * rank
-    return torch.convolution(
-        x, weight, bias, strides, begins, dilations, False, (0,) * rank, group
-    )
+    return torch.convolution(x, weight, bias, strides, begins, dilations, False, (0,) * rank, group)
 
 
 def conv_transpose(
@@ -55,7 +53,11 @@ def conv_transpose(
     """``extra``: what is added to the size of the result behind it (ONNX's output_padding)."""
     rank = len(strides)
     begins, ends = pads[:rank], pads[rank:]
-    if begins == ends and min(begins) >= 0 and all(e < max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
+    if (
+        begins == ends
+        and min(begins) >= 0
+        and all(e < max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True))
+    ):
         return torch.convolution(x, weight, bias, strides, begins, dilations, True, extra, group)
     whole = torch.convolution(x, weight, None, strides, (0,) * rank, dilations, True, (0,) * rank, group)
     ends = tuple(more - end for more, end in zip(extra, ends, strict=True))
@@ -96,7 +98,9 @@ def layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None, *, axis: int, epsi
 
 def lp_norm(x: Tensor, *, axis: int, p: int) -> Tensor:
     norm = torch.linalg.vector_norm(x, p, axis, keepdim=True)
-    return torch.where(norm == 0, torch.zeros_like(x), x / torch.where(norm == 0, torch.ones_like(norm), norm))
+    return torch.where(
+        norm == 0, torch.zeros_like(x), x / torch.where(norm == 0, torch.ones_like(norm), norm)
+    )
 
 
 def lrn(x: Tensor, *, alpha: float, beta: float, bias: float, size: int) -> Tensor:

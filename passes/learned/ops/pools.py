@@ -81,7 +81,9 @@ def max_pool(x: Tensor, *, windows: Windows) -> Tensor:
     rank = len(windows.kernel)
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[rank - 1]
     begins, reach = windows.begins, windows.reach(tuple(x.shape[2:]))
-    inside = begins == windows.ends and all(0 <= 2 * begin <= size for begin, size in zip(begins, windows.kernel, strict=True))
+    inside = begins == windows.ends and all(
+        0 <= 2 * begin <= size for begin, size in zip(begins, windows.kernel, strict=True)
+    )
     if inside and all(have <= want for have, want in zip(reach, windows.ends, strict=True)):
         return pool(x, windows.kernel, windows.strides, begins, windows.dilations)
     return pool(windows.padded(x, -math.inf), windows.kernel, windows.strides, 0, windows.dilations)

@@ -45,7 +45,9 @@ class Axis:
         size = x.shape[self.axis]
         times, rest = divmod(len(places), size)
         if not rest and np.array_equal(places, np.arange(len(places)) // times):
-            wide = x.unsqueeze(self.axis + 1).expand(*x.shape[: self.axis + 1], times, *x.shape[self.axis + 1 :])
+            wide = x.unsqueeze(self.axis + 1).expand(
+                *x.shape[: self.axis + 1], times, *x.shape[self.axis + 1 :]
+            )
             return wide.flatten(self.axis, self.axis + 1)
         return x.index_select(self.axis, torch.from_numpy(places).to(x.device))
 
@@ -71,7 +73,11 @@ def _resize(node: ir.Node) -> Op:
             continue
         if old is None or new is None:
             refuse(node, f"the size of axis {axis} is not known")
-        scale = float(scales[place]) if scales is not None and len(scales) else _fitted(node, before, after, axes, axis)
+        scale = (
+            float(scales[place])
+            if scales is not None and len(scales)
+            else _fitted(node, before, after, axes, axis)
+        )
         region = (0.0, 1.0)
         if crops:
             if roi is None or not len(roi):
@@ -89,7 +95,9 @@ def _resize(node: ir.Node) -> Op:
     return Op(partial(resize, axes=tuple(found)))
 
 
-def _fitted(node: ir.Node, before: tuple[int | None, ...], after: tuple[int | None, ...], axes: list[int], axis: int) -> float:
+def _fitted(
+    node: ir.Node, before: tuple[int | None, ...], after: tuple[int | None, ...], axes: list[int], axis: int
+) -> float:
     """The scale that sizes stand for; where the proportions are kept, one for all axes."""
     old, new = before[axis], after[axis]
     policy = attribute(node, "keep_aspect_ratio_policy", "stretch")
@@ -119,12 +127,12 @@ def _coordinates(
         return place * np.float32(old - 1) / np.float32(new - 1) if new > 1 else alone
     if rule == "asymmetric":
         return place / scale
-    if rule == "tf_crop_and_resize":
-        low, high = (np.float32(one) for one in region)
-        if new == 1:
-            return alone + half * (low + high) * (old - 1)
-        return low * (old - 1) + place * (high - low) * (old - 1) / (new - 1)
-    refuse(node, f"its coordinates are {rule!r}")
+    if rule != "tf_crop_and_resize":
+        refuse(node, f"its coordinates are {rule!r}")
+    low, high = (np.float32(one) for one in region)
+    if new == 1:
+        return alone + half * (low + high) * (old - 1)
+    return low * (old - 1) + place * (high - low) * (old - 1) / (new - 1)
 
 
 def _weights(node: ir.Node, mode: str, at: Array, old: int, scale: float) -> Array:

@@ -80,7 +80,9 @@ def test_weights_are_parameters_by_their_own_names(canonical) -> None:
 
 
 def test_no_name_hides_another() -> None:
-    found = homes(["a.weight", "a", "a.weight.b", "a/weight", "forward", "training.x", "", "x..y", "1", "größe"])
+    found = homes(
+        ["a.weight", "a", "a.weight.b", "a/weight", "forward", "training.x", "", "x..y", "1", "größe"]
+    )
     assert len(set(found.values())) == len(found)
     module = torch.nn.Module()
     from edgec.passes.learned.parameters import place

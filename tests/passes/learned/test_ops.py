@@ -84,7 +84,9 @@ def test_same_as_onnxruntime(case: Case) -> None:
 KINKS = ("Round", "LpNormalization")
 """Tried at places where they have no derivative."""
 SMOOTH = [
-    case for case in FIXED if case.op not in KINKS and all(array.dtype == np.float32 for array in case.x.values())
+    case
+    for case in FIXED
+    if case.op not in KINKS and all(array.dtype == np.float32 for array in case.x.values())
 ] + [Case("LpNormalization", {0: X}, attributes={"axis": 1})]
 
 
@@ -121,7 +123,9 @@ def windows(draw: st.DrawFn, rank: int) -> dict[str, list[int]]:
 
 
 @settings(max_examples=40)
-@given(st.data(), st.integers(1, 3), st.sampled_from([(1, 2, 3), (2, 2, 2), (3, 1, 2), (4, 1, 1)]), st.booleans())
+@given(
+    st.data(), st.integers(1, 3), st.sampled_from([(1, 2, 3), (2, 2, 2), (3, 1, 2), (4, 1, 1)]), st.booleans()
+)
 def test_conv(data: st.DataObject, rank: int, widths: tuple[int, int, int], biased: bool) -> None:
     group, inner, outer = widths
     more = data.draw(windows(rank))
@@ -130,7 +134,9 @@ def test_conv(data: st.DataObject, rank: int, widths: tuple[int, int, int], bias
     constants = {1: normal((group * outer, inner, *more["kernel_shape"]), 2)}
     constants |= {2: normal((group * outer,), 3)} if biased else {}
     assume(min(pads) >= 0)
-    Case("Conv", {0: normal((2, group * inner, *sizes))}, constants, {**more, "pads": pads, "group": group}).check()
+    Case(
+        "Conv", {0: normal((2, group * inner, *sizes))}, constants, {**more, "pads": pads, "group": group}
+    ).check()
 
 
 @settings(max_examples=40)
@@ -153,7 +159,13 @@ def test_conv_transpose_with_a_size(wanted: list[int]) -> None:
 
 
 @settings(max_examples=40)
-@given(st.booleans(), st.booleans(), st.sampled_from([1.0, 0.5]), st.sampled_from([1.0, 2.0]), st.sampled_from([None, (4,), (1, 4), (3, 1), (3, 4)]))
+@given(
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([1.0, 0.5]),
+    st.sampled_from([1.0, 2.0]),
+    st.sampled_from([None, (4,), (1, 4), (3, 1), (3, 4)]),
+)
 def test_gemm(trans_a: bool, trans_b: bool, alpha: float, beta: float, bias: tuple[int, ...] | None) -> None:
     constants = {1: normal((4, 5) if trans_b else (5, 4), 1)} | ({} if bias is None else {2: normal(bias, 2)})
     attributes = {"transA": int(trans_a), "transB": int(trans_b), "alpha": alpha, "beta": beta}
@@ -177,7 +189,11 @@ def test_pools(data: st.DataObject, op: str, rank: int, rounds_up: bool) -> None
 @settings(max_examples=40)
 @given(st.data(), shapes(2, 4), st.sampled_from(["constant", "reflect", "edge", "wrap"]), st.booleans())
 def test_pad(data: st.DataObject, shape: tuple[int, ...], mode: str, some: bool) -> None:
-    axes = sorted(data.draw(st.sets(st.integers(0, len(shape) - 1), min_size=1))) if some else list(range(len(shape)))
+    axes = (
+        sorted(data.draw(st.sets(st.integers(0, len(shape) - 1), min_size=1)))
+        if some
+        else list(range(len(shape)))
+    )
     most = [shape[axis] - 1 if mode == "reflect" else min(2, shape[axis]) for axis in axes]
     amounts = [data.draw(st.integers(0, one)) for one in (*most, *most)]
     constants = {1: whole(*amounts)} | ({2: np.float32(0.5)} if mode == "constant" else {})
@@ -199,16 +215,29 @@ def test_slice(data: st.DataObject, shape: tuple[int, ...]) -> None:
     ends = [data.draw(st.sampled_from([0, 1, -1, 3, int(far.max), int(far.min) + 1])) for _ in axes]
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         assume(len(range(shape[axis])[slice(start, end, step)]))
-    constants = {1: whole(*starts), 2: whole(*ends), 3: whole(*(axis - len(shape) for axis in axes)), 4: whole(*steps)}
+    constants = {
+        1: whole(*starts),
+        2: whole(*ends),
+        3: whole(*(axis - len(shape) for axis in axes)),
+        4: whole(*steps),
+    }
     Case("Slice", {0: normal(shape)}, constants).check()
 
 
 @settings(max_examples=40)
-@given(st.data(), st.sampled_from(sorted(op for op in SEARCHED if op.startswith("Reduce"))), shapes(1, 4), st.integers(0, 1), st.integers(0, 1))
+@given(
+    st.data(),
+    st.sampled_from(sorted(op for op in SEARCHED if op.startswith("Reduce"))),
+    shapes(1, 4),
+    st.integers(0, 1),
+    st.integers(0, 1),
+)
 def test_reductions(data: st.DataObject, op: str, shape: tuple[int, ...], keep: int, idle: int) -> None:
     axes = sorted(data.draw(st.sets(st.integers(-len(shape), -1))))
     constants = {1: whole(*axes)} if axes else {}
-    Case(op, {0: positive(shape)}, constants, {"keepdims": keep, "noop_with_empty_axes": idle if axes else 0}).check()
+    Case(
+        op, {0: positive(shape)}, constants, {"keepdims": keep, "noop_with_empty_axes": idle if axes else 0}
+    ).check()
 
 
 RULES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric")
@@ -221,7 +250,11 @@ def test_resize(data: st.DataObject, mode: str, rule: str, by_scales: bool) -> N
     attributes = {"mode": mode, "coordinate_transformation_mode": rule}
     if mode == "nearest":
         # The last digits decide where a coordinate that is a whole number, but for them, is rounded down or up.
-        ways = ["round_prefer_floor", "round_prefer_ceil", *(() if rule == "half_pixel_symmetric" else ("floor", "ceil"))]
+        ways = [
+            "round_prefer_floor",
+            "round_prefer_ceil",
+            *(() if rule == "half_pixel_symmetric" else ("floor", "ceil")),
+        ]
         attributes["nearest_mode"] = data.draw(st.sampled_from(ways))
     else:
         attributes["antialias"] = data.draw(st.integers(0, 1))

@@ -71,7 +71,9 @@ def test_it_comes_nearer_to_the_teacher_on_what_it_never_saw(canonical, context,
 def test_threads_change_no_byte_and_seeds_do(teacher, context, noise) -> None:
     made = replace(context(teacher, noise(teacher, 48)), task="classification")
     one, two, other = (
-        weights(Refine(steps=6, batch=16).run(harmed(teacher), replace(made, threads=threads, seed=seed)).model)
+        weights(
+            Refine(steps=6, batch=16).run(harmed(teacher), replace(made, threads=threads, seed=seed)).model
+        )
         for threads, seed in ((1, 0), (3, 0), (1, 1))
     )
     assert one == two

@@ -24,7 +24,7 @@ from edgec.compiler.face.named_metric import resolved
 from edgec.compiler.face.report import Report
 from edgec.compiler.face.source import check_model_type
 from edgec.compiler.pipeline.workspace import Settings
-from edgec.compiler.read.fields import Format, IoLayout, read_path
+from edgec.compiler.read.fields import Format, IoLayout, Learn, read_path
 from edgec.compiler.read.recipe import PassSpec, Recipe, make_recipe
 from edgec.compiler.tasks.names import Name as Task
 from edgec.graph.errors import UsageError, WrongTypeError
@@ -76,6 +76,8 @@ def compile(  # noqa: A001
     budget: str | None = None,
     resolution: str | int | tuple[int, int] = "keep",
     portfolio: bool = False,
+    learn: Learn | bool = "off",
+    time: str | float | None = None,
     precision: Precision = "fp32",
     formats: Format | str | Sequence[Format] = ("onnx",),
     passes: str | Sequence[str | PassSpec] | None = None,
@@ -118,6 +120,8 @@ def compile(  # noqa: A001  (the verb of the product)
     budget: str | None = None,
     resolution: str | int | tuple[int, int] = "keep",
     portfolio: bool = False,
+    learn: Learn | bool = "off",
+    time: str | float | None = None,
     precision: Precision = "fp32",
     formats: Format | str | Sequence[Format] = ("onnx",),
     passes: str | Sequence[str | PassSpec] | None = None,
@@ -156,7 +160,7 @@ def compile(  # noqa: A001  (the verb of the product)
     """
     values: dict[str, Any] = {
         "task": task, "target": target, "jetpack": jetpack, "budget": budget, "resolution": resolution,
-        "portfolio": portfolio, "precision": precision, "formats": formats,
+        "portfolio": portfolio, "learn": learn, "time": time, "precision": precision, "formats": formats,
         "passes": passes, "seed": seed, "io_layout": io_layout, "batch": batch, "split_unsupported": split_unsupported,
         "keep_quantized": keep_quantized,
     }  # fmt: skip
@@ -192,8 +196,8 @@ def compile(  # noqa: A001  (the verb of the product)
 
 
 _DEFAULTS: Mapping[str, Any] = {
-    "target": "host", "resolution": "keep", "precision": "fp32", "formats": ("onnx",), "seed": 0, "io_layout": "nhwc",
-    "label_offset": 0,
+    "target": "host", "resolution": "keep", "learn": "off", "precision": "fp32", "formats": ("onnx",), "seed": 0,
+    "io_layout": "nhwc", "label_offset": 0,
 }  # fmt: skip
 
 

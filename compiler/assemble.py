@@ -25,14 +25,17 @@ from edgec.compiler.pipeline.workspace import Workspace
 from edgec.compiler.plan.names import NAMES, own_format
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.versions import versions
-from edgec.compiler.read.recipe import Recipe, relative_to
+from edgec.compiler.read.recipe import PassSpec, Recipe, relative_to
 from edgec.compiler.search.portfolio import Portfolio
 from edgec.compiler.search.resolution import Compared
 from edgec.graph.cost import cost
 from edgec.graph.data import InputSpec
 from edgec.graph.read.metadata import notes_of
 from edgec.graph.resolution.resize import size_of
+from edgec.graph.values import share
 from edgec.graph.version import __version__
+from edgec.passes.defaults import REFINE, WORTH_LEARNING
+from edgec.passes.learned.extra import has_torch
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -76,12 +79,24 @@ def report(facts: RunFacts, space: Workspace, start: float) -> Report:
     """Write recipe and report, and put everything in place; the run began at ``start`` (`time.perf_counter`)."""
     from edgec.runtime.report import write
 
-    recipe = relative_to(facts.plan.recipe, space.folder.path, space.folder.part)
+    recipe = relative_to(_settled(facts), space.folder.path, space.folder.part)
     made = assemble(facts, recipe, space, start)
     space.folder.write("recipe.yaml", recipe.to_yaml())
     write(space.folder.part, made)
     space.folder.publish(stale=(*NAMES.values(), *unused_inputs(recipe)))
     return made
+
+
+def _settled(facts: RunFacts) -> Recipe:
+    """The recipe that repeats the run: with what passes decided by the clock."""
+    recipe = facts.plan.recipe
+    specs = tuple(
+        one.model_copy(update={"options": {**one.options, **step.data["settled"]}})
+        if isinstance(one, PassSpec) and "settled" in step.data
+        else one
+        for one, step in zip(recipe.passes or (), facts.steps, strict=True)
+    )
+    return recipe.model_copy(update={"passes": specs})
 
 
 def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) -> Report:
@@ -275,6 +290,7 @@ def _warnings(facts: RunFacts, doubts: Sequence[str]) -> list[str]:
     support = facts.plan.target.precisions.of(facts.plan.recipe.precision)
     if facts.plan.recipe.precision != "fp32" and not support.pays:
         found.append(f"{facts.plan.recipe.precision} on {facts.plan.target.title}: {support.why}")
+    found += [line] if (line := _learning_hint(facts)) else []
     return [
         *facts.plan.remarks,
         *notes_of(facts.plan.model),
@@ -284,6 +300,18 @@ def _warnings(facts: RunFacts, doubts: Sequence[str]) -> list[str]:
         *facts.evaluation.remarks,
         *facts.timings.warnings,
     ]
+
+
+def _learning_hint(facts: RunFacts) -> str:
+    """Where the closed forms lost much and nothing was learned: the option that may win it back."""
+    agreement = facts.evaluation.by_stage.get(STAGES["fp32"], {}).get("agreement")
+    recovered = any(step.one.recovers and step.modified for step in facts.steps)
+    if agreement is None or not recovered or facts.plan.recipe.learn != "off":
+        return ""
+    if any(step.one.name == REFINE for step in facts.steps) or 1 - agreement <= share(WORTH_LEARNING):
+        return ""
+    need = "" if has_torch() else " (pip install 'edgec[torch]' first)"
+    return f"{1 - agreement:.1%} of the answers changed: --learn on --time 5m may win some back{need}"
 
 
 def _told(found: Sequence[Finding]) -> list[str]:

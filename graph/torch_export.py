@@ -68,13 +68,18 @@ def _exporters(
 
     def dynamo() -> onnx.ModelProto:
         batch = {0: torch.export.Dim("batch")}
+        apart = len(_positional(module))
+        open_axes: tuple[Any, ...] = (batch,) * len(inputs)
+        if apart < len(inputs):  # the rest comes as one tuple, *inputs
+            open_axes = (*open_axes[:apart], open_axes[apart:])
         return _proto(
             torch.onnx.export(
                 module,
                 inputs,
                 dynamo=True,
-                dynamic_shapes=(batch,) * len(inputs),
+                dynamic_shapes=open_axes,
                 input_names=names,
+                output_names=_given_names(module, "output_names"),
                 verbose=False,
             )
         )
@@ -87,6 +92,7 @@ def _exporters(
             written,
             dynamo=False,
             input_names=names,
+            output_names=_given_names(module, "output_names"),
             dynamic_axes={name: {0: "batch"} for name in names},
             opset_version=_OPSET,
         )
@@ -165,7 +171,23 @@ def _prepared(example: torch.Tensor, module: torch.nn.Module) -> torch.Tensor:
 
 
 def _names(module: torch.nn.Module, count: int) -> list[str]:
-    """The first ``count`` arguments of ``forward``; numbered where it does not name them."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    named = [name for name, one in inspect.signature(module.forward).parameters.items() if one.kind in kinds]
+    """What the module calls its inputs (``input_names``), else the first ``count`` arguments of ``forward``; numbered where it
+    does not name them."""
+    given = _given_names(module, "input_names")
+    if given is not None and len(given) == count:
+        return given
+    named = _positional(module)
     return named[:count] if len(named) >= count else [f"input{index}" for index in range(count)]
+
+
+def _positional(module: torch.nn.Module) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, one in inspect.signature(module.forward).parameters.items() if one.kind in kinds]
+
+
+def _given_names(module: torch.nn.Module, attribute: str) -> list[str] | None:
+    """Of a module that came out of edgec (`passes.learned.executor`): it keeps the names of the graph's ends."""
+    given = getattr(module, attribute, None)
+    if isinstance(given, (tuple, list)) and given and all(isinstance(one, str) for one in given):
+        return list(given)
+    return None

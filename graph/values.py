@@ -71,6 +71,8 @@ SHARE = Range(0, 1)
 PART = Range(0, 1, above=True, below=True)
 SIZE = Range(1, 8192)
 """Of a side of a picture, in pixels."""
+TIME = Range(1, 7 * 86400)
+"""Of learning, in seconds."""
 ANY = Range()
 
 

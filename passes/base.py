@@ -142,6 +142,16 @@ class Progress:
             self.step(label, last, last)
 
 
+class Checkpoint(Protocol):
+    """Where long work keeps how far it is, so that ``--resume`` goes on from there."""
+
+    def read(self) -> bytes | None:
+        """What the same work left when it was cut off; None where it begins anew."""
+
+    def write(self, data: bytes) -> None:
+        """Keep ``data`` in the place of what was kept before."""
+
+
 @dataclass(frozen=True)
 class LatencyModel:
     """What milliseconds are priced by: ``table`` is of the artifact that the run is about (its engine, precision, threads).
@@ -175,6 +185,10 @@ class Context:
     """Behind ``quantize``: the float model that it was given (not to be changed). None before it."""
     prices: LatencyModel | None = None
     """None: passes take the target's estimates for its default engine in fp32, where it has any."""
+    task: str = ""
+    """What the network does (``--task``); empty where nobody knows."""
+    checkpoint: Checkpoint | None = None
+    """Of the pass that runs."""
     at_source_size: ir.Model | None = None
     """Where the input has another size than the source's: the teacher as it came in."""
 

@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from edgec.graph.errors import UsageError
 from edgec.graph.plugins import blamed
-from edgec.passes.base import Pass
+from edgec.passes.base import NUMBER_FORMATS, Pass
 from edgec.passes.budget import Budget, budgets_in, parse_budget
+from edgec.passes.learned.extra import has_torch
 from edgec.passes.options import AUTO, KEEP
 from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 PRECISION_PASSES: dict[str, Precision] = {"quantize": "int8", "cast-fp16": "fp16"}
 """Passes after which the graph is no longer plain float32, and what it is then."""
+
+REFINE = "refine"
+WORTH_LEARNING = "5%"
+"""Of the answers: what the closed forms must have changed for ``--learn auto``. Below it, learning gained nothing that could be
+measured (docs/learned.md)."""
 
 BYTES_PER_WEIGHT = {"int8": "1.01", "fp16": "2"}
 """In the file that ships; int8 has int32 biases beside its weights. What is not listed takes 4."""
@@ -33,6 +39,8 @@ def choose_passes(
     precision: Precision = "fp32",
     resolution: str = KEEP,
     portfolio: bool = False,
+    learn: str = "off",
+    time: str | None = None,
     keep_quantized: bool = False,
 ) -> tuple[Pass, ...]:
     """The ``named`` passes, or the default ones for ``budget``; then what ``precision`` needs, unless it is there already.
@@ -49,6 +57,7 @@ def choose_passes(
     passes += _quantisation(precision, passes)
     if keep_quantized:
         passes = _keeping_scales(passes)
+    passes = with_learning(passes, learn, time)
     passes = with_resolution(passes, resolution)
     if portfolio:
         _check_forms(passes)
@@ -80,6 +89,38 @@ def with_resolution(passes: tuple[Pass, ...], resolution: str) -> tuple[Pass, ..
         why = f"the passes have {named.name}{{size={named.size}}}"
         raise UsageError(f"resolution {resolution} and the named passes disagree", why=why)
     return passes if resolution == AUTO else (ResizeInput(size=resolution), *passes)
+
+
+def with_learning(passes: tuple[Pass, ...], learn: str, time: str | None) -> tuple[Pass, ...]:
+    """``passes`` with `refine` behind what compresses, in front of what changes the number format, where the run learns.
+
+    ``auto`` leaves it out where torch is absent (`learning_remarks` say so). Raises UsageError where there is nothing to learn,
+    and for a time that nothing takes.
+    """
+    if any(one.name == REFINE for one in passes):
+        return passes
+    if learn == "off":
+        if time is not None:
+            hint = "Add --learn on, or leave it out."
+            raise UsageError("--time has no effect here", why="nothing is learned", hint=hint)
+        return passes
+    if not any(one.changes_function and one.name not in PRECISION_PASSES for one in passes):
+        hint = "Add --budget, or passes that compress."
+        raise UsageError(f"--learn {learn} has nothing to make up for", hint=hint)
+    if learn == "auto" and not has_torch():
+        return passes
+    options: dict[str, Any] = {} if time is None else {"time": time}
+    if learn == "auto":
+        options["above"] = WORTH_LEARNING
+    place = next((i for i, one in enumerate(passes) if one.name in NUMBER_FORMATS), len(passes))
+    return (*passes[:place], make_pass(REFINE, options), *passes[place:])
+
+
+def learning_remarks(learn: str, passes: tuple[Pass, ...]) -> tuple[str, ...]:
+    """Why ``--learn auto`` does not learn; nothing where it does, or where nobody asked."""
+    if learn != "auto" or any(one.name == REFINE for one in passes):
+        return ()
+    return ("--learn auto: torch is not installed, so nothing is learned (pip install 'edgec[torch]')",)
 
 
 def with_merged_layers(passes: tuple[Pass, ...], model: ir.Model, *, named: bool) -> tuple[Pass, ...]:

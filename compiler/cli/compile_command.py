@@ -103,6 +103,20 @@ if TYPE_CHECKING:
     help="Compare forms of the default compression under the budget and keep what loses least; takes some five times as long.",
 )
 @click.option(
+    "--learn",
+    type=params.LEARN,
+    metavar="off|on|auto",
+    default=None,
+    help="Distil what was compressed from the source, without labels (needs torch); auto: where enough was lost. [default: off]",
+)
+@click.option(
+    "--time",
+    type=params.TIME,
+    metavar="TIME",
+    default=None,
+    help="That --learn may take: 90s, 5m, 1h. [default: 5m]",
+)
+@click.option(
     "--passes",
     type=params.PIPELINE,
     metavar="STR",
@@ -279,6 +293,8 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
         "io_layout",
         "batch",
         "resolution",
+        "learn",
+        "time",
     )
     for key in known:
         if values[key] is not None:
@@ -289,7 +305,9 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
             base[key] = True
     if values["formats"] is not None:
         base["formats"] = values["formats"]
-    changed = [key for key in ("budget", "precision", "resolution") if values[key] is not None]
+    changed = [
+        key for key in ("budget", "precision", "resolution", "learn", "time") if values[key] is not None
+    ]
     if values["passes"] is not None:
         base["passes"] = [values["passes"]]
     elif changed and base.get("passes") is not None:

@@ -87,6 +87,18 @@ def _resolution(raw: str) -> str:
     return read_resolution(raw)
 
 
+def _learn(raw: str) -> str:
+    from edgec.compiler.read.fields import read_learn
+
+    return read_learn(raw)
+
+
+def _time(raw: str) -> str:
+    from edgec.compiler.read.fields import read_time
+
+    return read_time(raw)
+
+
 def _pipeline(raw: str) -> str:
     from edgec.passes.pipeline_string import parse_pipeline
 
@@ -171,6 +183,8 @@ input_shape = click.option(
 FORMATS = Read("list", _formats)
 BUDGET = Read("budget", _budget)
 RESOLUTION = Read("size", _resolution)
+LEARN = Read("off|on|auto", _learn)
+TIME = Read("time", _time)
 PIPELINE = Read("pipeline", _pipeline)
 TASK = Read("task", _task)
 METRIC = Read("metric", _metric)

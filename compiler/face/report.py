@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import PrivateAttr
 
@@ -11,6 +12,9 @@ from edgec.compiler.face.artifact import LoadedArtifact
 from edgec.compiler.face.kinds import PathLike
 from edgec.graph.errors import UsageError, did_you_mean
 from edgec.runtime.report import schema
+
+if TYPE_CHECKING:
+    from edgec.passes.learned.executor import GraphModule
 
 _LINES = 10
 _NOTEBOOK_HEIGHT = "36em"
@@ -70,6 +74,21 @@ class Report(schema.Report):
     def load(self, name: str | None = None, *, threads: int = 1) -> LoadedArtifact:
         """An artifact as a function of arrays; ``name`` as for `path`. Raises UsageError, ModelError, DeviceError."""
         return LoadedArtifact(self.path(name), threads=threads)
+
+    def torch(self) -> GraphModule:
+        """The compressed network as a torch.nn.Module, in float32: to be trained, and to be compiled again.
+
+        Its state dict has the weights by the names of the source's. Where the run quantised, this is the network in front of
+        that. Raises UsageError without torch, UnsupportedError for an op that the module has not, ModelError for a damaged file.
+        """
+        from edgec.graph.foreign import load
+        from edgec.passes.learned.extra import require_torch
+
+        require_torch("report.torch()")
+        path = self.path("fp32")
+        from edgec.passes.learned.executor import GraphModule
+
+        return GraphModule(load(path))
 
     def show(self) -> None:
         """Print what the command line prints at the end of a run; in a notebook too."""

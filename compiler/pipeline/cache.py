@@ -31,7 +31,7 @@ from edgec.passes.pipeline_string import print_pass
 from edgec.passes.table import pass_plugin
 
 _PACKAGES = ("edgec", "edgec.graph", "edgec.passes", "edgec.targets", "edgec.compiler")
-_COMPUTE = ("numpy", "scipy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "Pillow")
+_COMPUTE = ("numpy", "scipy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "Pillow", "torch")
 """Packages whose version may change what a pass returns."""
 _LENGTH_BYTES = 8
 
@@ -58,9 +58,33 @@ class PassCache:
         entry = len(text).to_bytes(_LENGTH_BYTES, "big") + text + data
         self.store.write(key, entry, hint="Free some space and run again with --resume.")
 
+    def unfinished(self, key: str, *, resume: bool) -> Unfinished:
+        """Where the pass of ``key`` keeps how far it is."""
+        return Unfinished(self.store, f"{key}-unfinished", resume)
+
     def clear(self) -> None:
         """Forget everything."""
         self.store.clear()
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The checkpoint of one pass (`passes.base.Checkpoint`): read only where the run resumes."""
+
+    store: SealedFolder
+    name: str
+    resume: bool
+
+    def read(self) -> bytes | None:
+        return self.store.read(self.name) if self.resume else None
+
+    def write(self, data: bytes) -> None:
+        """Raises EdgecError where the disk refuses."""
+        self.store.write(self.name, data, hint="Free some space and run again with --resume.")
+
+    def forget(self) -> None:
+        """The pass is finished."""
+        self.store.forget(self.name)
 
 
 def model_hash(model: ir.Model) -> str:
@@ -85,6 +109,7 @@ class KeyMaker:
             "target": context.target.model_dump_json() if context.target is not None else None,
             "estimates": _estimates(context),
             "seed": context.seed,
+            "task": context.task,
             "prices": _figures(context.prices),
             "code": code_version(),
             "channel rules": {one.name: fingerprint(one) for one in plugins(CHANNEL_RULES)},

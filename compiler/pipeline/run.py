@@ -89,9 +89,11 @@ def run_pipeline(
         key = keys.key(model, one) if keys is not None else ""
         step = _from_cache(one, cache.read(key)) if cache is not None and resume else None
         if step is None:
-            step = _run_one(one, model, context)
-            if cache is not None:
+            unfinished = None if cache is None else cache.unfinished(key, resume=resume)
+            step = _run_one(one, model, replace(context, checkpoint=unfinished))
+            if cache is not None and unfinished is not None:
                 cache.write(key, step.model, step.figures())
+                unfinished.forget()
         steps.append(step)
         model = step.model
         if one.changes_input and step.modified:

@@ -71,6 +71,11 @@ class SealedFolder:
             path.unlink(missing_ok=True)
         write_whole(path, self._seal(name, iter([data])) + data, hint=hint)
 
+    def forget(self, name: str) -> None:
+        """What was stored as ``name`` goes."""
+        with disk_errors(self.folder):
+            (self.folder / name).unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Forget everything."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -46,4 +46,5 @@ def context_of(plan: Plan, prices: LatencyModel | None, space: Workspace) -> Con
         threads=plan.recipe.threads,
         progress=space.settings.progress,
         prices=prices,
+        task="" if plan.task is None else plan.task.name,
     )

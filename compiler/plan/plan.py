@@ -30,7 +30,7 @@ from edgec.graph.selection import Selection, joined
 from edgec.graph.version import __version__
 from edgec.passes.base import Pass
 from edgec.passes.budget import check_amounts, has_latency
-from edgec.passes.defaults import with_merged_layers, with_resolution
+from edgec.passes.defaults import REFINE, learning_remarks, with_merged_layers, with_resolution
 from edgec.passes.pipeline_string import options_of
 from edgec.passes.table import pass_plugin
 
@@ -131,6 +131,7 @@ def make_plan(source: Source, loading: Loading) -> Plan:
     recipe, model, passes = source.recipe, source.model, source.passes
     check_amounts(passes, recipe.budget, cost(model))
     passes = with_merged_layers(passes, model, named=recipe.passes is not None)
+    check_learning(passes, model)
     preprocess = recipe.preprocess.build()
     preprocess.check_inputs([spec.channels for spec in InputSpec.of(model) if spec.shape])
     check_size(passes, model, recipe.model, preprocess, loading)
@@ -149,12 +150,23 @@ def make_plan(source: Source, loading: Loading) -> Plan:
         target=source.target,
         passes=passes,
         told=source.told,
-        remarks=(*source.remarks, *check_enough(passes, samples.data)),
+        remarks=(
+            *source.remarks,
+            *learning_remarks(recipe.learn, passes),
+            *check_enough(passes, samples.data),
+        ),
         task=task,
         targets=source.targets,
         selection=source.selection,
     )
     return with_truth(plan)
+
+
+def check_learning(passes: tuple[Pass, ...], model: ir.Model) -> None:
+    """Raise UnsupportedError, before the closed forms do their work, for a network that cannot be learned from."""
+    for one in passes:
+        if one.name == REFINE:
+            one.requires(model)
 
 
 def with_truth(plan: Plan) -> Plan:

@@ -56,6 +56,8 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
         precision=recipe.precision,
         resolution=recipe.resolution,
         portfolio=recipe.portfolio,
+        learn=recipe.learn,
+        time=recipe.time,
         keep_quantized=recipe.keep_quantized,
     )
 

@@ -119,6 +119,25 @@ def read_resolution(raw: Any) -> str:
         raise NotAdmitted(raw, f"keep, auto, or {error.admitted}") from None
 
 
+def read_time(raw: Any) -> str:
+    """How long learning may take, as it is written: ``5m``; a number alone is seconds."""
+    values.seconds(raw, values.TIME)
+    return raw.strip() if isinstance(raw, str) else f"{raw}s"
+
+
+def read_learn(raw: Any) -> str:
+    """``off``, ``on`` or ``auto``; every spelling of true and false is read as one of the first two."""
+    if isinstance(raw, bool) or (isinstance(raw, str) and raw.strip().lower() != "auto"):
+        try:
+            return "on" if values.switch(raw) else "off"
+        except NotAdmitted as error:
+            raise NotAdmitted(raw, "one of off, on, auto", error.hint) from None
+    return values.word(raw, get_args(Learn))
+
+
+Learn = Literal["off", "on", "auto"]
+LearnField = Annotated[Learn, BeforeValidator(read_learn)]
+TimeField = Annotated[str, BeforeValidator(read_time)]
 ResolutionField = Annotated[str, BeforeValidator(read_resolution)]
 NumbersField = tuple[float, ...]
 MeanField = Annotated[NumbersField, BeforeValidator(preprocess.READERS["mean"])]

@@ -160,6 +160,10 @@ class Recipe(_Closed):
     """Of the input: keep the model's, a size, or auto: whichever meets the budget with the least loss."""
     portfolio: fields.SwitchField = False
     """Compare forms of `compress` under the budget, and keep the one that loses least."""
+    learn: fields.LearnField = "off"
+    """Distil behind the closed forms (`refine`): auto where they lost much, and torch is there."""
+    time: fields.TimeField | None = None
+    """That learning may take; None: the default of `refine`."""
     gates: Gates = Gates()
     seed: fields.SeedField = 0
     threads: fields.ThreadsField = 1

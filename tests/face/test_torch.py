@@ -165,3 +165,34 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:
     report = edgec.Report.open(tmp_path / "out")
     assert report.quality["int8"].top1 > 0.8
     assert sum(1 for line in (ROOT / "examples" / "python.py").read_text().splitlines() if line.strip()) <= 25
+
+
+def test_the_compressed_network_is_trained_and_compiled_again(tmp_path, pictures) -> None:
+    example = torch.from_numpy(pictures[:2])
+    options = {**FAST, "data": pictures, "passes": "prune-channels{macs=50% multiple=1}"}
+    report = edgec.compile(Small().eval(), tmp_path / "one", example_input=example, **options)
+    module = report.torch()
+    assert dict(module.named_parameters())["head.weight"].shape == (5, 2)
+    before = module(example).detach()
+    optimiser = torch.optim.Adam(module.parameters(), lr=0.01)
+    for _ in range(3):
+        optimiser.zero_grad()
+        module(example).square().mean().backward()
+        optimiser.step()
+    wanted = module(example).detach().numpy()
+    assert np.abs(wanted - before.numpy()).max() > 1e-3
+    again = edgec.compile(module, tmp_path / "two", example_input=example, **{**FAST, "data": pictures})
+    np.testing.assert_allclose(again.load()(pictures[:2]), wanted, atol=1e-5)
+    assert again.model.macs == report.compressed.macs
+    loaded = again.load()
+    assert list(loaded.inputs) == list(report.load().inputs) == ["image"]
+
+
+def test_without_torch_the_report_says_so(tmp_path, pictures, monkeypatch) -> None:
+    report = edgec.compile(
+        Small().eval(), tmp_path / "out", example_input=torch.from_numpy(pictures[:2]), **FAST
+    )
+    monkeypatch.setattr("edgec.passes.learned.extra.find_spec", lambda _: None)
+    with pytest.raises(edgec.UsageError, match="needs torch") as caught:
+        report.torch()
+    assert "edgec[torch]" in str(caught.value.hint)

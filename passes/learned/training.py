@@ -1,0 +1,288 @@
+"""The loop: batches of views, gradients of the student towards the teacher, Adam with a cosine schedule.
+
+Same seed, same result, whatever the number of threads: a batch is cut in `SHARDS`, each computed by one thread for itself, and
+their gradients are added in order. What a step does follows from its number, so a run that was killed goes on from its
+checkpoint to the same end. Where a time is given, the number of steps is decided once, by timing the first ones, and kept.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgec.graph.errors import PassError
+from edgec.passes.base import Checkpoint, Progress
+from edgec.passes.learned.executor import GraphModule
+from edgec.passes.learned.goals import Goals, Values
+from edgec.passes.learned.judge import Judge, Score
+from edgec.passes.learned.views import Feeds, Views
+from edgec.passes.solvers.parallel import in_order
+
+SHARDS = 4
+"""Parts of a batch on a CPU."""
+TIMED = 6
+"""Steps that say how long one takes, behind one that warms up."""
+LOOKS = 10
+"""How often the judge is asked."""
+WARM_UP = 0.05
+"""Share of the steps in which the rate grows to its full size."""
+CACHE = 600e6
+"""Bytes of what the teacher said to views, which is kept where more steps than views are made."""
+SAVED_EVERY = 20.0
+"""Seconds between checkpoints."""
+LEAST_RMS = 1e-3
+"""Of a weight, for its rate."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``steps`` 0: as many as fit into ``seconds``. ``rate`` is relative to the root mean square of each weight."""
+
+    steps: int
+    seconds: float
+    rate: float
+    most_views: int
+    threads: int
+    device: torch.device
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The best state that the judge saw; ``start`` is the score before, ``best`` that of the state."""
+
+    state: Mapping[str, Tensor]
+    start: Score
+    best: Score
+    steps: int
+    at: int
+    """The step behind which the state was taken."""
+    history: tuple[tuple[int, float, float], ...]
+    """(step, loss, agreement) of every look."""
+
+
+@dataclass
+class _State:
+    """Where the loop is; all of it goes into a checkpoint."""
+
+    step: int = 0
+    steps: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    at: int = 0
+    history: list[tuple[int, float, float]] = field(default_factory=list)
+
+
+class Training:
+    """``student`` learns from ``teacher`` to reach ``goals`` on ``views``."""
+
+    def __init__(
+        self,
+        student: GraphModule,
+        teacher: GraphModule,
+        goals: Goals,
+        views: Views,
+        judge: Judge,
+        settings: Settings,
+    ) -> None:
+        self.student, self.teacher, self.goals = student, teacher, goals
+        self.views, self.judge, self.settings = views, judge, settings
+        self.weights = [one for one in student.parameters() if one.requires_grad]
+        groups = [
+            {"params": [one], "scale": max(float(one.detach().square().mean().sqrt()), LEAST_RMS)}
+            for one in self.weights
+        ]
+        self.adam = torch.optim.Adam(groups, lr=settings.rate)
+        self.shards = 1 if settings.device.type == "cuda" else min(SHARDS, views.size)
+        self.state = _State(steps=settings.steps)
+        self._said: dict[int, list[list[Tensor]]] = {}
+        self._room = CACHE
+
+    def run(self, start: Score, checkpoint: Checkpoint | None, progress: Progress) -> Learned:
+        """Learn to the end, or from the checkpoint on; ``start`` is the student's score.
+
+        Raises PassError where the loss is no number any more.
+        """
+        self.best = start
+        if self._resume(checkpoint):
+            self.best = self._score_of(self.state.best)
+        else:
+            self.state.best = self._copied()
+            self.state.steps = self.state.steps or self._steps_in(self.settings.seconds)
+            self._save(checkpoint)
+        state, saved = self.state, time.perf_counter()
+        gone_on = f", {state.step} of them done before" if state.step else ""
+        progress.say(f"refine: {state.steps} steps{gone_on}")
+        with progress.counting("refine", state.steps) as count:
+            count(state.step, state.steps)
+            while state.step < state.steps:
+                self._step(state.step)
+                state.step += 1
+                if state.step % max(1, state.steps // LOOKS) == 0 or state.step == state.steps:
+                    score = self._look()
+                    told = f"{described(score)} (before: {described(start)})"
+                    progress.say(f"refine: step {state.step}: {told}")
+                count(state.step, state.steps)
+                if time.perf_counter() - saved > SAVED_EVERY:
+                    self._save(checkpoint)
+                    saved = time.perf_counter()
+        return Learned(state.best, start, self.best, state.steps, state.at, tuple(state.history))
+
+    def _look(self) -> Score:
+        """Ask the judge, and keep what it likes best."""
+        score, state = self.judge.score(self.network), self.state
+        state.history.append((state.step, score.loss, score.agrees))
+        if score.loss < self.best.loss:
+            self.best, state.at, state.best = score, state.step, self._copied()
+        return score
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()}
+
+    def network(self, feeds: Feeds) -> Values:
+        """The student as it is now."""
+        return self._run(self.student, feeds, [goal.value for goal in self.goals.outputs])
+
+    def _run(self, module: GraphModule, feeds: Feeds, wanted: Sequence[str]) -> Values:
+        with torch.no_grad(), self._arithmetic():
+            return module.samples(self._tensors(feeds), list(dict.fromkeys(wanted)))
+
+    def _tensors(self, feeds: Feeds) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(array).to(self.settings.device) for name, array in feeds.items()}
+
+    def _arithmetic(self) -> torch.autocast:
+        kind = self.settings.device.type
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.settings.bf16)
+
+    def _step(self, step: int) -> None:
+        number = self._batch_of(step)
+        feeds = self.views.batch(number)
+        kept = self._said.get(number)
+        parts = _cut(feeds, self.shards)
+
+        def gradients(index: int) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
+            taught = kept[index] if kept is not None else self._taught(parts[index])
+            with self._arithmetic():
+                said = self.student.samples(self._tensors(parts[index]), self.goals.values)
+            loss = self.goals.loss(said, [his.to(self.settings.device) for his in taught]) / self.views.size
+            return loss.detach(), list(torch.autograd.grad(loss, self.weights, allow_unused=True)), taught
+
+        found = list(in_order(gradients, range(len(parts)), self.settings.threads))
+        if not all(bool(torch.isfinite(loss)) for loss, _, _ in found):
+            hint = "Lower rate=, or leave refine out."
+            raise PassError("the loss is no number any more", why=f"at step {step + 1}", hint=hint)
+        for weight, *grads in zip(self.weights, *(one[1] for one in found), strict=True):
+            known = [grad for grad in grads if grad is not None]
+            weight.grad = sum(known[1:], known[0]) if known else None
+        if kept is None:
+            self._keep(number, [taught for _, _, taught in found])
+        rate = self.settings.rate * schedule(step, self.state.steps)
+        for group in self.adam.param_groups:
+            group["lr"] = rate * group["scale"]
+        self.adam.step()
+
+    def _taught(self, feeds: Feeds) -> list[Tensor]:
+        values = self._run(self.teacher, feeds, self.goals.values)
+        return [his.half() if his.numel() > 1 << 14 else his for his in self.goals.taught(values)]
+
+    def _keep(self, number: int, taught: list[list[Tensor]]) -> None:
+        """The teacher's answers, where there is room and the batch will come again."""
+        size = sum(one.numel() * one.element_size() for part in taught for one in part)
+        if size <= self._room and self.state.steps > self._distinct:
+            self._said[number], self._room = taught, self._room - size
+
+    @property
+    def _distinct(self) -> int:
+        """Batches that differ."""
+        return max(self.settings.most_views // self.views.size, 1)
+
+    def _batch_of(self, step: int) -> int:
+        """All batches once; then the same ones in another order."""
+        turn, place = divmod(step, self._distinct)
+        if not turn:
+            return place
+        generator = torch.Generator().manual_seed(self.views.seed + turn)
+        return int(torch.randperm(self._distinct, generator=generator)[place])
+
+    def _steps_in(self, seconds: float) -> int:
+        """How many steps fit, by timing some; the student is then as it was."""
+        before = self._copied()
+        began = time.perf_counter()
+        self.judge.score(self.network)
+        looks = (LOOKS + 1) * (time.perf_counter() - began)
+        self.state.steps = 1 << 30  # full rate: what is learned here is thrown away
+        self._step(0)
+        began = time.perf_counter()
+        for number in range(1, 1 + TIMED):
+            self._step(number)
+        each = (time.perf_counter() - began) / TIMED
+        self.student.load_state_dict(before)
+        self.adam.state.clear()
+        return max(LOOKS, int((seconds - looks) / each))
+
+    def _score_of(self, state: Mapping[str, Tensor]) -> Score:
+        now = self._copied()
+        self.student.load_state_dict(state)
+        score = self.judge.score(self.network)
+        self.student.load_state_dict(now)
+        return score
+
+    def _save(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is None:
+            return
+        stream = io.BytesIO()
+        student, adam = self.student.state_dict(), self.adam.state_dict()
+        torch.save({"state": vars(self.state), "student": student, "adam": adam}, stream)
+        checkpoint.write(stream.getvalue())
+
+    def _resume(self, checkpoint: Checkpoint | None) -> bool:
+        found = None if checkpoint is None else checkpoint.read()
+        if found is None:
+            return False
+        held: dict[str, Any] = torch.load(
+            io.BytesIO(found), weights_only=True, map_location=self.settings.device
+        )
+        self.student.load_state_dict(held["student"])
+        self.adam.load_state_dict(held["adam"])
+        vars(self.state).update(held["state"])
+        return True
+
+
+def schedule(step: int, steps: int) -> float:
+    """Share of the full rate: up in a straight line, down along a cosine."""
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def described(score: Score) -> str:
+    """A score for a person."""
+    agrees = f", agrees {score.agrees:.1%}" if score.scales else ""
+    return f"loss {score.loss:.4f}{agrees}"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch itself computes on one thread, and as it was afterwards: work is shared out here, in parts that do not depend on
+    how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cut(feeds: Feeds, parts: int) -> list[Feeds]:
+    count = len(next(iter(feeds.values())))
+    ends = [round(count * place / parts) for place in range(parts + 1)]
+    return [{name: array[a:b] for name, array in feeds.items()} for a, b in pairwise(ends)]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from edgec.passes.solvers.gram import TILE_ROWS, Patches
 from edgec.passes.solvers.parallel import in_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Result = TypeVar("Result")
 
 PATCH_BYTES = 4 << 20
 """Patches of one chunk."""
@@ -165,19 +164,6 @@ def normal(patches: Patches, x: Array, threads: int = 1) -> Array:
         found[:, -1, -1] = len(x) * math.prod(patches.out_shape(x.shape[1:-1]))
         found[:, :n, -1] = found[:, -1, :n]
     return found
-
-
-def in_parts(work: Callable[[slice], Result], x: Array, threads: int = 1) -> Iterator[Result]:
-    """``work`` of some images of ``x`` at a time, in order: element by element in cache."""
-    step = max(1, MAP_BYTES // (4 * max(x[:1].size, 1)))
-    parts = (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
-    return in_order(work, parts, threads)
-
-
-def fill_parts(work: Callable[[slice], None], x: Array, threads: int = 1) -> None:
-    """`in_parts` for what leaves its results somewhere."""
-    for _ in in_parts(work, x, threads):
-        pass
 
 
 def _run(work: Callable[[slice], None], parts: Iterable[slice], threads: int) -> None:

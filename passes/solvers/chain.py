@@ -81,8 +81,16 @@ class Refined(NamedTuple):
     condition: float
 
 
-def refine(links: Sequence[Link], target: Target, lam: float, iterations: int, threads: int = 1) -> Refined:
-    """The links after ``iterations`` joint steps."""
+def refine(
+    links: Sequence[Link],
+    target: Target,
+    lam: float,
+    iterations: int,
+    threads: int = 1,
+    hopeless: Callable[[Sequence[Link], float], bool] = lambda links, condition: False,
+) -> Refined:
+    """The links after ``iterations`` joint steps, or after the first that is ``hopeless``: a judge of links, solved at the worst
+    condition so far, that knows other samples."""
     chain = _Chain(links, target, lam, threads)
     errors = [chain.error]
     for _ in range(iterations):
@@ -96,6 +104,8 @@ def refine(links: Sequence[Link], target: Target, lam: float, iterations: int, t
             break
         if not moved:
             break
+        if hopeless(chain.links, chain.condition):
+            return Refined(chain.links, errors, chain.condition)
     before = chain.links
     chain.solve_last()
     chain.finish()

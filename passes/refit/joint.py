@@ -80,16 +80,29 @@ def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: 
     """Refine the chain of ``site`` in place, where that helps on the judge's maps."""
     links = [Link(inner.layer.patches, inner.layer.columns(), inner.clipping) for inner in site.chain]
     links.append(Link(site.layer.patches, site.layer.columns(), site.goal.clipping))
-    fitted = refine(links, target_of(maps.fit), lam, iterations, threads)
     judged = target_of(maps.held or maps.fit)
-    (before, energy), (after, _) = (chain_errors(chain, judged, threads) for chain in (links, fitted.links))
+    before, energy = chain_errors(links, judged, threads)
     unknowns = sum(link.patches.unknowns for link in links)
-    verdict = judge(before, after, energy, unknowns=unknowns, condition=fitted.condition)
+
+    def verdict_of(chain: Sequence[Link], condition: float) -> Verdict:
+        after, _ = chain_errors(chain, judged, threads)
+        return judge(before, after, energy, unknowns=unknowns, condition=condition)
+
+    # A step that makes the judge's maps worse, above all doubt, is not made good by further ones.
+    fitted = refine(
+        links,
+        target_of(maps.fit),
+        lam,
+        iterations,
+        threads,
+        hopeless=lambda chain, condition: verdict_of(chain, condition).worse,
+    )
+    verdict = verdict_of(fitted.links, fitted.condition)
     if not verdict.kept:
         return Joint(verdict, 1.0)
     for layer, link in zip([*(inner.layer for inner in site.chain), site.layer], fitted.links, strict=True):
         layer.set_columns(link.columns)
-    return Joint(verdict, float(after.sum() / before.sum()))
+    return Joint(verdict, 1.0 - verdict.gain / float(before.sum()))
 
 
 def target_of(samples: Sequence[Sample]) -> Target:

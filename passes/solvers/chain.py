@@ -17,22 +17,33 @@ Maps are (n, *spatial, channels) throughout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from edgec.passes.solvers import maps
+from edgec.passes.solvers.bounded import BoundedTarget, behind
 from edgec.passes.solvers.gram import Patches
+from edgec.passes.solvers.parallel import in_order
 from edgec.passes.solvers.rectified import Clipping, squared
-from edgec.passes.solvers.ridge import CARRIED, Factor, factor, ridge
+from edgec.passes.solvers.ridge import CARRIED, factor, ridge
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Result = TypeVar("Result")
 
 OUTPUT_DAMPING = 1e-2
 """Of the output-side factor, relative to its mean diagonal."""
 HALVINGS = 3
+PART_BYTES = 4 << 20
+"""The largest map of the images that are taken together."""
+OPEN_ROWS = 8192
+"""Pixels that say how often channels are open together."""
+FEWEST_TANGENTS = 16
+MOST_SKIPPED = 4
+"""Of so many parts one says how long a step is, where that leaves `FEWEST_TANGENTS` images."""
 
 
 @dataclass(frozen=True)
@@ -70,178 +81,234 @@ class Refined(NamedTuple):
     condition: float
 
 
-def refine(links: Sequence[Link], target: Target, lam: float, iterations: int, threads: int = 1) -> Refined:
-    """The links after ``iterations`` joint steps."""
+def refine(
+    links: Sequence[Link],
+    target: Target,
+    lam: float,
+    iterations: int,
+    threads: int = 1,
+    hopeless: Callable[[Sequence[Link], float], bool] = lambda links, condition: False,
+) -> Refined:
+    """The links after ``iterations`` joint steps, or after the first that is ``hopeless``: a judge of links, solved at the worst
+    condition so far, that knows other samples."""
     chain = _Chain(links, target, lam, threads)
-    errors = [chain.error()]
+    errors = [chain.error]
     for _ in range(iterations):
         before = chain.links
         chain.solve_last()
         moved = chain.step()
-        errors.append(chain.error())
+        errors.append(chain.error)
         if errors[-1] > errors[-2]:
             chain.restore(before)
             errors[-1] = errors[-2]
             break
         if not moved:
             break
+        if hopeless(chain.links, chain.condition):
+            return Refined(chain.links, errors, chain.condition)
+    before = chain.links
     chain.solve_last()
-    return Refined(chain.links, [*errors, chain.error()], chain.condition)
+    chain.finish()
+    if chain.error > errors[-1]:
+        return Refined(before, [*errors, errors[-1]], chain.condition)
+    return Refined(chain.links, [*errors, chain.error], chain.condition)
 
 
 def chain_errors(links: Sequence[Link], target: Target, threads: int = 1) -> tuple[Array, float]:
     """Squared errors of the chain by image (images,), and the energy of all targets; behind the last activation where there is
     one."""
-    behind = links[-1].clipping or Clipping(None, None)
-    made = forward(links, target.x, threads)
+    clipping = links[-1].clipping
 
     def part_of(part: slice) -> tuple[Array, float]:
-        mine, wanted = made[part], target.value[part]
-        if target.offset is not None:
-            mine, wanted = mine + target.offset[part], wanted + target.offset[part]
-        wanted = behind.apply(wanted)
-        left = np.square(behind.apply(mine) - wanted, dtype=np.float64)
+        offset = None if target.offset is None else target.offset[part]
+        wanted = behind(clipping, target.value[part], offset)
+        made = behind(clipping, forward(links, target.x[part]), offset)
+        left = np.square(made - wanted, dtype=np.float64)
         return left.reshape(len(left), -1).sum(axis=1), squared(wanted)
 
-    errors, energies = zip(*maps.in_parts(part_of, made, threads), strict=True)
+    errors, energies = zip(*in_order(part_of, _parts(links, target.x), threads), strict=True)
     return np.concatenate(errors), sum(energies)
 
 
-def _relative(clipping: Clipping | None, made: Array, target: Target, threads: int) -> float:
-    behind = clipping or Clipping(None, None)
-
-    def part_of(part: slice) -> tuple[float, float]:
-        offset = None if target.offset is None else target.offset[part]
-        return behind.error(made[part], target.value[part], offset)
-
-    errors, energies = zip(*maps.in_parts(part_of, made, threads), strict=True)
-    return sum(errors) / sum(energies) if sum(energies) else 0.0
-
-
-def forward(links: Sequence[Link], x: Array, threads: int = 1) -> Array:
+def forward(links: Sequence[Link], x: Array) -> Array:
     """The chain's output, the last activation left out."""
     for number, link in enumerate(links):
-        x = maps.apply(link.patches, link.columns, x, threads)
+        x = maps.Kernel.of(link.patches, link.columns).apply(x)
         if number < len(links) - 1:
-            x = _activated(link, x, threads)
+            x = _activated(link, x)
     return x
 
 
-def _activated(link: Link, y: Array, threads: int) -> Array:
-    """``y`` behind the link's activation."""
-    clipping = link.clipping
-    if clipping is None:
-        return y
-    found = np.empty_like(y)
-
-    def apply(part: slice) -> None:
-        found[part] = clipping.apply(y[part])
-
-    maps.fill_parts(apply, y, threads)
-    return found
+def _activated(link: Link, y: Array) -> Array:
+    """``y`` behind the link's activation, in its place."""
+    return y if link.clipping is None else link.clipping.apply(y, out=y)
 
 
 class _Chain:
-    """The links with all maps of the present weights."""
+    """The links with all maps of the present weights: ``inputs`` of every link, and what the last one has ``made``."""
 
     def __init__(self, links: Sequence[Link], target: Target, lam: float, threads: int = 1) -> None:
-        self.links, self.target, self.lam, self.threads = list(links), target, lam, threads
+        self.links, self.lam, self.threads = list(links), lam, threads
         self.start = [link.columns for link in links]
-        self.factors: list[tuple[Factor, ...]] = []
+        self.parts = list(_parts(links, target.x))
         self.condition = 1.0
         self.direction: list[Array] | None = None
         self.gradient: list[Array] = []
         self.preconditioned: list[Array] = []
-        self.maps: list[Array] = []
-        self.inputs: list[Array] = []
-        self._run()
+        self.together: list[Array] = []
+        self.inputs, self.made = _rooms(links, target.x)
+        clipping = links[-1].clipping
+        self.target = BoundedTarget.of(target.value, target.offset, clipping, self.parts, threads)
+        self.error = self._run()
         # Inputs of the inner links hardly change their statistics: their factors are made once.
-        for number in range(len(self.links) - 1):
-            self.factors.append(tuple(factor(h, lam, carried=CARRIED) for h in self._normal(number)))
+        self.factors = [
+            tuple(factor(h, lam, carried=CARRIED) for h in maps.normal(link.patches, x, threads))
+            for link, x in zip(links[:-1], self.inputs, strict=False)
+        ]
 
-    def _run(self) -> None:
-        """All inputs and pre-activations."""
-        self.maps, self.inputs = [], [self.target.x]
-        for number, link in enumerate(self.links):
-            self.maps.append(maps.apply(link.patches, link.columns, self.inputs[number], self.threads))
-            if number < len(self.links) - 1:
-                self.inputs.append(_activated(link, self.maps[number], self.threads))
+    def _over(self, work: Callable[[slice], Result], every: int = 1) -> Iterator[Result]:
+        """``work`` of some images at a time, in order."""
+        return in_order(work, self.parts[::every], self.threads)
 
-    def _normal(self, number: int) -> Array:
-        return maps.normal(self.links[number].patches, self.inputs[number], self.threads)
+    def _kernels(self) -> list[maps.Kernel]:
+        return [maps.Kernel.of(link.patches, link.columns) for link in self.links]
 
-    def _project(self, number: int, gradient: Array) -> Array:
-        """``sum p g'`` over all pixels: (group, unknowns, out/group)."""
-        return maps.project(self.links[number].patches, self.inputs[number], gradient, self.threads)
+    def _run(self) -> float:
+        """Make all inputs and outputs; the relative error."""
+        kernels = self._kernels()
 
-    def residual(self) -> Array:
-        """Wanted minus made, where the last activation does not hide it."""
-        clipping, made, target = self.links[-1].clipping, self.maps[-1], self.target
-        found = np.empty_like(made)
+        def part_of(part: slice) -> float:
+            x = self.inputs[0][part]
+            for link, kernel, room in zip(self.links, kernels, self.inputs[1:], strict=False):
+                x = _activated(link, kernel.apply(x, room[part]))
+            kernels[-1].apply(x, self.made[part])
+            return self.target.error(self.made[part], part)
 
-        def fill(part: slice) -> None:
-            wanted = target.value[part]
-            if clipping is not None:
-                offset = None if target.offset is None else target.offset[part]
-                wanted = clipping.nearest(made[part], wanted, offset)
-            np.subtract(wanted, made[part], out=found[part])
-
-        maps.fill_parts(fill, made, self.threads)
-        return found
-
-    def error(self) -> float:
-        return _relative(self.links[-1].clipping, self.maps[-1], self.target, self.threads)
+        return self.target.relative(sum(self._over(part_of)))
 
     def solve_last(self) -> None:
-        """One exact ridge solution for the last link (one majorise-minimise step where an activation follows)."""
-        number = len(self.links) - 1
-        h = self._normal(number)
-        wanted = self.maps[-1] + self.residual()
-        s = self._project(number, wanted)
+        """One exact ridge solution for the last link (one majorise-minimise step where an activation follows).
+
+        What it makes then is not made here: `descent` and `finish` do that.
+        """
+        link, x = self.links[-1], self.inputs[-1]
+
+        def part_of(part: slice) -> tuple[Array, Array]:
+            return maps.normal(link.patches, x[part]), maps.project(
+                link.patches, x[part], self.target.nearest(self.made[part], part)
+            )
+
+        h, s = _sums(self._over(part_of))
         solved = ridge(h, s, self.start[-1], self.lam, carried=CARRIED)
-        columns, self.condition = solved.columns, max(self.condition, solved.condition)
-        self.links = [*self.links[:-1], replace(self.links[-1], columns=columns)]
-        self.maps[-1] = maps.apply(self.links[-1].patches, columns, self.inputs[number], self.threads)
+        self.condition = max(self.condition, solved.condition)
+        self.links = [*self.links[:-1], replace(link, columns=solved.columns)]
+
+    def finish(self) -> None:
+        """The error of the last link's present weights."""
+        kernel = self._kernels()[-1]
+
+        def part_of(part: slice) -> float:
+            kernel.apply(self.inputs[-1][part], self.made[part])
+            return self.target.error(self.made[part], part)
+
+        self.error = self.target.relative(sum(self._over(part_of)))
 
     def restore(self, links: list[Link]) -> None:
         """Back to earlier weights."""
         self.links = links
-        self._run()
+        self.error = self._run()
 
     def step(self) -> bool:
         """One step of the inner links; False where no length of it helps."""
-        residual = self.residual()
-        gradient, preconditioned = self._gradients(residual)
+        gradient = self.descent()
+        preconditioned = self._preconditioned(gradient)
         direction = preconditioned
         if self.direction is not None:
             change = [new - old for new, old in zip(gradient, self.gradient, strict=True)]
             beta = max(_dot(change, preconditioned) / _dot(self.gradient, self.preconditioned), 0.0)
             direction = [p + beta * d for p, d in zip(preconditioned, self.direction, strict=True)]
         self.gradient, self.preconditioned, self.direction = gradient, preconditioned, direction
-        tangent = self._tangent(direction)
-        top, bottom = self._products(residual, tangent)
-        for number, (link, along) in enumerate(zip(self.links, direction, strict=False)):
-            ridge = self._damping(number)
-            top += float((ridge * (self.start[number] - link.columns) * along).sum())
-            bottom += float((ridge * np.square(along)).sum())
-        if not bottom > 0:
-            return False
-        length = top / bottom
-        return self._move(direction, length)
+        bottom = self._curvature(direction)
+        for number, along in enumerate(direction):
+            bottom += float((self._damping(number) * np.square(along)).sum())
+        return bottom > 0 and self._move(direction, _dot(gradient, direction) / bottom)
 
-    def _products(self, residual: Array, tangent: Array) -> tuple[float, float]:
-        """``<residual, tangent>`` and ``|tangent|^2``, the latter where the last activation does not hide it."""
-        hides = self.links[-1].clipping is not None
+    def descent(self) -> list[Array]:
+        """Descent gradient of every inner link, first link first; on the way what the last one makes of its present weights, its
+        error, and how often channels are open together."""
+        kernels = self._kernels()
 
-        def part_of(part: slice) -> tuple[float, float]:
-            r, t = residual[part].ravel(), tangent[part].ravel()
-            return float(np.dot(r, t)), squared(t[r != 0] if hides else t)
+        def part_of(part: slice) -> tuple[list[Array], list[Array], float]:
+            kernels[-1].apply(self.inputs[-1][part], self.made[part])
+            flow = self.target.nearest(self.made[part], part)
+            flow -= self.made[part]
+            gradients: list[Array] = []
+            together: list[Array] = []
+            for number in range(len(kernels) - 2, -1, -1):
+                link, x = self.links[number], self.inputs[number + 1][part]
+                flow = kernels[number + 1].pull_back(flow, x.shape[1:-1])
+                if link.clipping is not None:
+                    link.clipping.mask(flow, x)
+                gradients.append(maps.project(link.patches, self.inputs[number][part], flow))
+                together.append(self._open_together(link, x) * (len(flow) / len(self.made)))
+            return gradients, together, self.target.error(self.made[part], part)
 
-        tops, bottoms = zip(*maps.in_parts(part_of, residual, self.threads), strict=True)
-        return sum(tops), sum(bottoms)
+        found = list(self._over(part_of))
+        self.error = self.target.relative(sum(error for *_, error in found))
+        self.together = list(_sums(iter([one for _, one, _ in found])))[::-1]
+        gradients = list(_sums(iter([one for one, *_ in found])))[::-1]
+        return [
+            gradient + self._damping(number) * (self.start[number] - self.links[number].columns)
+            for number, gradient in enumerate(gradients)
+        ]
+
+    def _open_together(self, link: Link, x: Array) -> Array:
+        """The share of pixels in which two channels pass changes on together, from some of them."""
+        pixels = self.made.shape[0] * math.prod(x.shape[1:-1])
+        flat = x.reshape(-1, x.shape[-1])[:: max(1, pixels // OPEN_ROWS)]
+        passes = np.ones_like(flat) if link.clipping is None else link.clipping.passes(flat)
+        return np.asarray(passes.T @ passes, np.float64) / len(flat)
+
+    def _preconditioned(self, gradient: list[Array]) -> list[Array]:
+        found: list[Array] = []
+        outward = np.eye(self.links[-1].outputs)
+        for number in range(len(self.links) - 2, -1, -1):
+            outward = _output_factor(self.links[number + 1], outward, self.together[number])
+            solved = [f.solve(g) for f, g in zip(self.factors[number], gradient[number], strict=True)]
+            found.append(_solve_outputs(np.stack(solved), outward, self.links[number].patches.group))
+        return found[::-1]
+
+    def _curvature(self, direction: list[Array]) -> float:
+        """Squared change of the chain's output along ``direction``, where the last activation does not hide it.
+
+        It only scales the step, so that some of the images tell it.
+        """
+        every = min(MOST_SKIPPED, max(1, len(self.inputs[0]) // FEWEST_TANGENTS), len(self.parts))
+        turned = [maps.Kernel.of(link.patches, d) for link, d in zip(self.links, direction, strict=False)]
+        linear = [maps.Kernel.of(link.patches, link.columns, linear=True) for link in self.links]
+
+        def part_of(part: slice) -> float:
+            change = self._tangent(part, turned, linear)
+            if self.links[-1].clipping is not None:
+                change *= self.target.nearest(self.made[part], part) != self.made[part]
+            return squared(change)
+
+        images = sum(part.stop - part.start for part in self.parts[::every])
+        return sum(self._over(part_of, every)) * len(self.inputs[0]) / images
+
+    def _tangent(self, part: slice, turned: Sequence[maps.Kernel], linear: Sequence[maps.Kernel]) -> Array:
+        """Change of the chain's output, linearised, as the inner links turn to ``turned``."""
+        change = turned[0].apply(self.inputs[0][part])
+        for number, (link, x) in enumerate(zip(self.links, self.inputs[1:], strict=False), 1):
+            if link.clipping is not None:
+                link.clipping.mask(change, x[part])
+            change = linear[number].apply(change)
+            if number < len(turned):
+                change += turned[number].apply(x[part])
+        return change
 
     def _move(self, direction: list[Array], length: float) -> bool:
-        before, links = self.error(), self.links
+        before, links = self.error, self.links
         for halving in range(HALVINGS):
             share = length / 2**halving
             moved = [
@@ -249,68 +316,48 @@ class _Chain:
                 for link, d in zip(links, direction, strict=False)
             ]
             self.links = [*moved, links[-1]]
-            self._run()
-            if self.error() < before:
+            self.error = self._run()
+            if self.error < before:
                 return True
         self.restore(links)
         return False
 
-    def _gradients(self, residual: Array) -> tuple[list[Array], list[Array]]:
-        """Descent gradient of every inner link, plain and preconditioned, first link first."""
-        found: list[Array] = []
-        scaled: list[Array] = []
-        flow, outward = residual, np.eye(self.links[-1].outputs)
-        for number in range(len(self.links) - 2, -1, -1):
-            spatial = self.maps[number].shape[1:-1]
-            following = self.links[number + 1]
-            flow = maps.pull_back(following.patches, following.columns, flow, spatial, self.threads)
-            open_ = self._open(number)
-            flow = flow * open_
-            outward = _output_factor(self.links[number + 1], outward, open_)
-            link = self.links[number]
-            gradient = self._project(number, flow)
-            gradient += self._damping(number) * (self.start[number] - link.columns)
-            found.append(gradient)
-            inner = np.stack([f.solve(g) for f, g in zip(self.factors[number], gradient, strict=True)])
-            scaled.append(_solve_outputs(inner, outward, link.patches.group))
-        return found[::-1], scaled[::-1]
-
     def _damping(self, number: int) -> Array:
         return np.array([f.damping + f.jitter for f in self.factors[number]])[:, None, None]
 
-    def _open(self, number: int) -> Array:
-        """Where the activation behind link ``number`` passes changes on."""
-        clipping, y = self.links[number].clipping, self.maps[number]
-        found = np.ones_like(y)
 
-        def fill(part: slice) -> None:
-            if clipping is not None:
-                found[part] = clipping.passes(y[part])
-
-        maps.fill_parts(fill, y, self.threads)
-        return found
-
-    def _tangent(self, direction: list[Array]) -> Array:
-        """Change of the chain's output along ``direction``, linearised."""
-        flow: Array | None = None
-        for number, link in enumerate(self.links):
-            change: Array = np.zeros((), np.float32)
-            if flow is not None:
-                linear = link.columns.copy()
-                if link.patches.bias:
-                    linear[:, -1] = 0
-                change = maps.apply(link.patches, linear, flow, self.threads)
-            if number < len(direction):
-                change = change + maps.apply(
-                    link.patches, direction[number], self.inputs[number], self.threads
-                )
-                change = change * self._open(number)
-            flow = change
-        return np.asarray(flow)
+def _rooms(links: Sequence[Link], x: Array) -> tuple[list[Array], Array]:
+    """Where the inputs of all links and the output of the last one go, made once."""
+    inputs = [x]
+    for link in links:
+        kernel = maps.Kernel.of(link.patches, link.columns)
+        inputs.append(np.empty(kernel.out_shape(inputs[-1]), np.float32))
+    return inputs[:-1], inputs[-1]
 
 
-def _output_factor(link: Link, outward: Array, passes: Array) -> Array:
-    """Curvature with respect to the input channels of ``link``, given that of its outputs and where its inputs are open."""
+def _parts(links: Sequence[Link], x: Array) -> Iterator[slice]:
+    """Some images at a time, whose maps stay in cache from one link to the next."""
+    largest, spatial = x[:1].size, x.shape[1:-1]
+    for link in links:
+        spatial = link.patches.out_shape(spatial)
+        largest = max(largest, math.prod(spatial) * link.outputs)
+    step = max(1, PART_BYTES // (4 * largest))
+    for start in range(0, len(x), step):
+        yield slice(start, min(start + step, len(x)))
+
+
+def _sums(found: Iterator[Sequence[Array]]) -> Sequence[Array]:
+    """Place by place."""
+    totals = [np.asarray(one) for one in next(found)]
+    for more in found:
+        for total, one in zip(totals, more, strict=True):
+            total += one
+    return totals
+
+
+def _output_factor(link: Link, outward: Array, together: Array) -> Array:
+    """Curvature with respect to the input channels of ``link``, given that of its outputs and how often its inputs are open
+    together."""
     patches = link.patches
     body = link.columns[:, :-1] if patches.bias else link.columns
     w = body.reshape(patches.group, len(patches.taps), patches.group_channels, -1)
@@ -318,8 +365,7 @@ def _output_factor(link: Link, outward: Array, passes: Array) -> Array:
     # Blocks between the groups of the outputs, (group, each, group, each), become blocks between those of the inputs.
     blocks = outward.reshape(patches.group, each, patches.group, each)
     found = np.einsum("gtio,gohp,htjp->gihj", w, blocks, w, optimize=True)
-    flat = passes.reshape(-1, patches.channels)
-    return np.asarray(found.reshape(patches.group * inner, -1) * (flat.T @ flat) / len(flat))
+    return np.asarray(found.reshape(patches.group * inner, -1) * together)
 
 
 def _solve_outputs(inner: Array, outward: Array, group: int) -> Array:

@@ -12,7 +12,7 @@ Unknowns are ordered (tap, input channel), the constant last: patches are then c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 TILE_ROWS = 4096
 """Rows whose products are summed in float32 before they are added in float64."""
 TILE_BYTES = 32 << 20
+SPARSE = 8
+"""Where rows read fewer than one of so many pixels, they are looked up one by one: turning the whole map would read all."""
 
 
 @dataclass(frozen=True)
@@ -111,16 +113,22 @@ class Patches:
 
     def tiles(self, x: Array, rows: Array) -> Iterator[tuple[slice, Array]]:
         """Patches of the output positions ``rows`` of ``x`` (n, channels, *spatial): (part of ``rows``, (group, r, unknowns))."""
-        flat, bases, offsets = self._flatten(x, rows)
+        bases, offsets, padded = self._places(len(x), x.shape[2:], rows)
         step = self.tile_rows()
-        for start in range(0, len(rows), step):
-            part = slice(start, min(start + step, len(rows)))
-            yield part, self._gather(flat, bases[part], offsets)
+        parts = [slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]
+        if self.is_spread or len(rows) * len(self.taps) * SPARSE > len(x) * math.prod(x.shape[2:]):
+            flat = self._flatten(x, padded)
+            for part in parts:
+                yield part, self._gather(flat, (bases[part] + offset for offset in offsets), part)
+            return
+        pixels, places = np.unique(bases[:, None] + offsets, return_inverse=True)
+        flat, places = self._pixels(x, pixels, padded), places.reshape(len(rows), -1)
+        for part in parts:
+            yield part, self._gather(flat, places[part].T, part)
 
-    def _flatten(self, x: Array, rows: Array) -> tuple[Array, Array, Array]:
-        """Padded pixels (all, channels), the first pixel of every row's patch, and the offset of every tap."""
+    def _flatten(self, x: Array, padded: tuple[int, ...]) -> Array:
+        """All padded pixels, (pixels, channels)."""
         spatial = x.shape[2:]
-        bases, offsets, padded = self._places(len(x), spatial, rows)
         last = np.moveaxis(x, 1, -1)
         if any(self.pads) or self.is_spread:
             room = np.zeros((len(x), *padded, self.channels), np.float32)
@@ -129,7 +137,19 @@ class Patches:
             inside = (slice(p, p + end, step) for p, end, step in zip(self.pads, ends, steps, strict=False))
             room[(slice(None), *inside)] = last
             last = room
-        return np.ascontiguousarray(last).reshape(-1, self.channels), bases, offsets
+        return np.ascontiguousarray(last).reshape(-1, self.channels)
+
+    def _pixels(self, x: Array, pixels: Array, padded: tuple[int, ...]) -> Array:
+        """Some of the padded pixels, by their numbers: (pixels, channels). The others are not read."""
+        spatial = x.shape[2:]
+        image, *position = np.unravel_index(pixels, (len(x), *padded))
+        inside, flat = np.ones(len(pixels), bool), np.zeros(len(pixels), np.int64)
+        for at, pad, size in zip(position, self.pads, spatial, strict=False):
+            inside &= (at >= pad) & (at < pad + size)
+            flat = flat * size + at - pad
+        found = np.zeros((len(pixels), self.channels), np.float32)
+        found[inside] = x.reshape(len(x), self.channels, -1)[image[inside], :, flat[inside]]
+        return found
 
     def _places(
         self, count: int, spatial: Sequence[int], rows: Array
@@ -148,11 +168,12 @@ class Patches:
         ]
         return bases, np.array(offsets, np.int64), padded
 
-    def _gather(self, flat: Array, bases: Array, offsets: Array) -> Array:
-        count, each = len(bases), self.group_channels
+    def _gather(self, flat: Array, taps: Iterable[Array], part: slice) -> Array:
+        """Patches of ``part`` of the rows: per tap, the numbers of the pixels that it reads."""
+        count, each = part.stop - part.start, self.group_channels
         room = np.empty((self.group, count, self.unknowns), np.float32)
-        for t, offset in enumerate(offsets.tolist()):
-            found = flat[bases + offset]
+        for t, places in enumerate(taps):
+            found = flat[places]
             if self.group > 1:
                 found = found.reshape(count, self.group, each).transpose(1, 0, 2)
             room[:, :, t * each : (t + 1) * each] = found
@@ -163,7 +184,12 @@ class Patches:
 
 def targets_at(t: Array, rows: Array, group: int) -> Array:
     """Rows of a target map (n, out, *spatial) at output positions: (group, r, out/group), float32."""
-    flat = np.ascontiguousarray(np.moveaxis(t, 1, -1)).reshape(-1, t.shape[1])[rows]
+    pixels = math.prod(t.shape[2:])
+    if len(rows) * SPARSE < len(t) * pixels:
+        image, place = np.divmod(rows, pixels)
+        flat = t.reshape(len(t), t.shape[1], pixels)[image, :, place]
+    else:
+        flat = np.ascontiguousarray(np.moveaxis(t, 1, -1)).reshape(-1, t.shape[1])[rows]
     return np.ascontiguousarray(flat.reshape(len(rows), group, -1).transpose(1, 0, 2), np.float32)
 
 

@@ -3,11 +3,11 @@
 `gram.Patches.tiles` takes any rows it is asked for and copies every one of them. Where all pixels count there is less to do:
 
 1. pointwise (a kernel of 1 without stride or padding, and fully connected): the map itself holds the rows;
-2. depthwise (one input channel per group): one product per tap of shifted maps, patches are never made;
+2. depthwise (one input channel per group): products of shifted rows, patches are never made (`depthwise`);
 3. any other: patches are copied from a strided view, some images at a time.
 
-Images are taken in chunks that stay in cache, ``threads`` of them at a time. Products are float32 over at most `TILE_ROWS` rows,
-sums float64.
+Images are taken in chunks, ``threads`` of them at a time: enough rows for a product to be worth its sum, few enough for the
+cache. Products are float32 over at most `TILE_ROWS` rows, sums float64.
 Maps are (n, *spatial, channels), float32; ``columns`` (group, unknowns, out/group) as in `gram`.
 """
 
@@ -15,38 +15,88 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from edgec.passes.solvers import depthwise
 from edgec.passes.solvers.gram import TILE_ROWS, Patches
 from edgec.passes.solvers.parallel import in_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Result = TypeVar("Result")
 
-PATCH_BYTES = 2 << 20
+PATCH_BYTES = 4 << 20
 """Patches of one chunk."""
-MAP_BYTES = 512 << 10
-"""Pixels of one chunk of a depthwise layer, which are read once per tap."""
+MAP_BYTES = 1 << 20
+"""Pixels of one chunk where patches are never made."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A layer's weights as maps meet them: ``w`` (group, taps * channels, out/group) and ``bias`` (out,), float32."""
+
+    patches: Patches
+    w: Array
+    bias: Array
+
+    @staticmethod
+    def of(patches: Patches, columns: Array, *, linear: bool = False) -> Kernel:
+        """Of ``columns`` (group, unknowns, out/group); ``linear``: without the bias."""
+        w = columns.astype(np.float32)
+        if not patches.bias:
+            return Kernel(patches, w, np.zeros(columns.shape[0] * columns.shape[2], np.float32))
+        return Kernel(patches, w[:, :-1], w[:, -1].reshape(-1) * np.float32(not linear))
+
+    def out_shape(self, x: Array) -> tuple[int, ...]:
+        """Of what it makes of ``x``."""
+        spatial = self.patches.out_shape(x.shape[1:-1])
+        return (len(x), *spatial, self.patches.group * self.w.shape[2])
+
+    def apply(self, x: Array, out: Array | None = None) -> Array:
+        """The layer's output, in ``out`` where that is given."""
+        made = np.empty(self.out_shape(x), np.float32) if out is None else out
+        for part in _chunks(self.patches, x.shape):
+            self._apply(x[part], made[part])
+        return made
+
+    def _apply(self, x: Array, out: Array) -> None:
+        patches = self.patches
+        if _is_pointwise(patches):
+            flat = out.reshape(-1, out.shape[-1])
+            np.matmul(x.reshape(-1, patches.channels), self.w[0], out=flat)
+            flat += self.bias
+        elif depthwise.fits(patches):
+            depthwise.apply(patches, self.w, self.bias, x, out)
+        else:
+            made = (_patches(patches, x) @ self.w).transpose(1, 0, 2)
+            np.add(made.reshape(out.shape), self.bias, out=out)
+
+    def pull_back(self, gradient: Array, spatial: Sequence[int]) -> Array:
+        """The transposed layer: gradient at its output -> gradient at its input of size ``spatial``."""
+        patches = self.patches
+        found = np.empty((len(gradient), *spatial, patches.channels), np.float32)
+        for part in _chunks(patches, found.shape):
+            if _is_pointwise(patches):
+                flat = gradient[part].reshape(-1, gradient.shape[-1])
+                np.matmul(flat, self.w[0].T, out=found[part].reshape(-1, patches.channels))
+            elif depthwise.fits(patches):
+                found[part] = depthwise.pull_back(patches, self.w, gradient[part], spatial)
+            else:
+                padded, inside = _padded_shape(patches, spatial)
+                room = np.zeros((len(found[part]), *padded, patches.channels), np.float32)
+                _spread(patches, self.w, gradient[part], room)
+                found[part] = room[inside]
+        return found
 
 
 def apply(patches: Patches, columns: Array, x: Array, threads: int = 1) -> Array:
     """The layer's output."""
-    w, bias = _split(patches, columns)
-    spatial = patches.out_shape(x.shape[1:-1])
-    out = np.empty((len(x), *spatial, patches.group * columns.shape[2]), np.float32)
+    kernel = Kernel.of(patches, columns)
+    out = np.empty(kernel.out_shape(x), np.float32)
 
     def make(part: slice) -> None:
-        if _is_pointwise(patches):
-            flat = out[part].reshape(-1, out.shape[-1])
-            np.matmul(x[part].reshape(-1, patches.channels), w[0], out=flat)
-            flat += bias
-        elif _is_depthwise(patches):
-            _apply_depthwise(patches, w, bias, x[part], out[part])
-        else:
-            made = (_patches(patches, x[part]) @ w).transpose(1, 0, 2)
-            np.add(made.reshape(-1, *spatial, out.shape[-1]), bias, out=out[part])
+        kernel.apply(x[part], out[part])
 
     _run(make, _chunks(patches, x.shape), threads)
     return out
@@ -56,21 +106,14 @@ def pull_back(
     patches: Patches, columns: Array, gradient: Array, spatial: Sequence[int], threads: int = 1
 ) -> Array:
     """The transposed layer: gradient at its output -> gradient at its input of size ``spatial``."""
-    w, _ = _split(patches, columns)
-    padded, inside = _padded_shape(patches, spatial)
-    found = np.zeros((len(gradient), *padded, patches.channels), np.float32)
+    kernel = Kernel.of(patches, columns)
+    found = np.empty((len(gradient), *spatial, patches.channels), np.float32)
 
     def spread(part: slice) -> None:
-        if _is_pointwise(patches):
-            flat = gradient[part].reshape(-1, gradient.shape[-1])
-            np.matmul(flat, w[0].T, out=found[part].reshape(-1, patches.channels))
-        elif _is_depthwise(patches):
-            _spread_depthwise(patches, w, gradient[part], found[part])
-        else:
-            _spread(patches, w, gradient[part], found[part])
+        found[part] = kernel.pull_back(gradient[part], spatial)
 
     _run(spread, _chunks(patches, found.shape), threads)
-    return found[inside]
+    return found
 
 
 def project(patches: Patches, x: Array, gradient: Array, threads: int = 1) -> Array:
@@ -80,9 +123,9 @@ def project(patches: Patches, x: Array, gradient: Array, threads: int = 1) -> Ar
     n = patches.unknowns - patches.bias
 
     def part_of(part: slice) -> tuple[Array, Array]:
-        sums = gradient[part].reshape(-1, gradient.shape[-1]).sum(axis=0, dtype=np.float64)
-        if _is_depthwise(patches):
-            return _project_depthwise(patches, x[part], gradient[part]), sums
+        sums = _row_sums(gradient[part].reshape(1, -1, gradient.shape[-1]))
+        if depthwise.fits(patches):
+            return depthwise.project(patches, x[part], gradient[part]), sums
         flat = gradient[part].reshape(-1, patches.group, outputs).transpose(1, 0, 2)
         p = _patches(patches, x[part])
         total = np.zeros((patches.group, n, outputs))
@@ -102,36 +145,25 @@ def normal(patches: Patches, x: Array, threads: int = 1) -> Array:
     found = np.zeros((patches.group, patches.unknowns, patches.unknowns))
     n = patches.unknowns - patches.bias
 
-    def part_of(part: slice) -> tuple[Array, Array, int]:
+    def part_of(part: slice) -> tuple[Array, Array]:
+        if depthwise.fits(patches):
+            return depthwise.normal(patches, x[part])
         p = _patches(patches, x[part])
         total = np.zeros((patches.group, n, n))
         for rows in _rows(p.shape[1]):
             for g in range(patches.group):
                 # The same buffer on both sides: numpy calls the symmetric rank-k update, half the work of a product.
                 total[g] += p[g, rows].T @ p[g, rows]
-        return total, p.sum(axis=1, dtype=np.float64), p.shape[1]
+        return total, _row_sums(p)
 
-    for body, sums, count in in_order(part_of, _chunks(patches, x.shape, gathered=True), threads):
+    for body, sums in in_order(part_of, _chunks(patches, x.shape), threads):
         found[:, :n, :n] += body
         if patches.bias:
             found[:, -1, :n] += sums
-            found[:, -1, -1] += count
     if patches.bias:
+        found[:, -1, -1] = len(x) * math.prod(patches.out_shape(x.shape[1:-1]))
         found[:, :n, -1] = found[:, -1, :n]
     return found
-
-
-def in_parts(work: Callable[[slice], Result], x: Array, threads: int = 1) -> Iterator[Result]:
-    """``work`` of some images of ``x`` at a time, in order: element by element in cache."""
-    step = max(1, MAP_BYTES // (4 * max(x[:1].size, 1)))
-    parts = (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
-    return in_order(work, parts, threads)
-
-
-def fill_parts(work: Callable[[slice], None], x: Array, threads: int = 1) -> None:
-    """`in_parts` for what leaves its results somewhere."""
-    for _ in in_parts(work, x, threads):
-        pass
 
 
 def _run(work: Callable[[slice], None], parts: Iterable[slice], threads: int) -> None:
@@ -139,31 +171,22 @@ def _run(work: Callable[[slice], None], parts: Iterable[slice], threads: int) ->
         pass
 
 
-def _split(patches: Patches, columns: Array) -> tuple[Array, Array]:
-    """Weights (group, taps * channels, out/group) and biases (out,), float32."""
-    w = columns.astype(np.float32)
-    if not patches.bias:
-        return w, np.zeros(columns.shape[0] * columns.shape[2], np.float32)
-    return w[:, :-1], w[:, -1].reshape(-1)
-
-
 def _is_pointwise(patches: Patches) -> bool:
     plain = all(k == 1 for k in patches.kernel) and all(s == 1 for s in patches.strides)
     return plain and patches.group == 1 and not any(patches.pads)
 
 
-def _is_depthwise(patches: Patches) -> bool:
-    return patches.group > 1 and patches.group_channels == 1
-
-
-def _chunks(patches: Patches, shape: Sequence[int], *, gathered: bool = False) -> Iterator[slice]:
-    """Some images at a time of maps of ``shape``; depthwise patches are made only where they are ``gathered``."""
+def _chunks(patches: Patches, shape: Sequence[int]) -> Iterator[slice]:
+    """Some images at a time of maps of ``shape``."""
     pixels = math.prod(shape[1:-1])
-    if _is_pointwise(patches) or (_is_depthwise(patches) and not gathered):
-        floats, limit = pixels * shape[-1], MAP_BYTES
+    if _is_pointwise(patches):
+        step = TILE_ROWS // max(pixels, 1)
+    elif depthwise.fits(patches):
+        step = MAP_BYTES // (4 * max(pixels * shape[-1], 1))
     else:
-        floats, limit = pixels * patches.unknowns * patches.group // math.prod(patches.strides), PATCH_BYTES
-    step = max(1, limit // (4 * max(floats, 1)))
+        floats = pixels * patches.unknowns * patches.group // math.prod(patches.strides)
+        step = PATCH_BYTES // (4 * max(floats, 1))
+    step = max(1, step)
     for start in range(0, shape[0], step):
         yield slice(start, min(start + step, shape[0]))
 
@@ -172,6 +195,15 @@ def _rows(count: int) -> Iterator[slice]:
     """Few enough rows for sums in float32."""
     for start in range(0, count, TILE_ROWS):
         yield slice(start, min(start + TILE_ROWS, count))
+
+
+def _row_sums(p: Array) -> Array:
+    """Sums over rows, (group, n): products with ones of at most `TILE_ROWS` rows."""
+    total = np.zeros((p.shape[0], p.shape[2]))
+    for rows in _rows(p.shape[1]):
+        part = p[:, rows]
+        total += np.ones(part.shape[1], np.float32) @ part
+    return total
 
 
 def _padded_shape(patches: Patches, spatial: Sequence[int]) -> tuple[tuple[int, ...], tuple[slice, ...]]:
@@ -228,16 +260,6 @@ def _patches(patches: Patches, x: Array) -> Array:
     return np.ascontiguousarray(view).reshape(patches.group, -1, patches.unknowns - patches.bias)
 
 
-def _apply_depthwise(patches: Patches, w: Array, bias: Array, x: Array, out: Array) -> None:
-    spatial, outputs = out.shape[1:-1], w.shape[2]
-    made = out.reshape(-1, *spatial, patches.group, outputs)
-    made[...] = bias.reshape(patches.group, outputs)
-    product = np.empty(made.shape[:-1], np.float32)
-    for number, shifted in enumerate(_shifts(patches, _padded(patches, x), spatial)):
-        for output in range(outputs):
-            made[..., output] += np.multiply(shifted, w[:, number, output], out=product)
-
-
 def _spread(patches: Patches, w: Array, gradient: Array, found: Array) -> None:
     """Add to ``found``, padded, what every tap passes back."""
     out, taps = gradient.shape[1:-1], len(patches.taps)
@@ -246,25 +268,3 @@ def _spread(patches: Patches, w: Array, gradient: Array, found: Array) -> None:
     for number, shifted in enumerate(_shifts(patches, found, out)):
         for group, piece in enumerate(np.split(shifted, patches.group, axis=-1)):
             piece += shares[group, ..., number, :]
-
-
-def _spread_depthwise(patches: Patches, w: Array, gradient: Array, found: Array) -> None:
-    grouped = gradient.reshape(*gradient.shape[:-1], patches.group, w.shape[2])
-    product = np.empty(grouped.shape[:-1], np.float32)
-    for number, shifted in enumerate(_shifts(patches, found, gradient.shape[1:-1])):
-        for output in range(w.shape[2]):
-            shifted += np.multiply(grouped[..., output], w[:, number, output], out=product)
-
-
-def _project_depthwise(patches: Patches, x: Array, gradient: Array) -> Array:
-    """(group, taps, out/group), without the bias."""
-    spatial, outputs = gradient.shape[1:-1], gradient.shape[-1] // patches.group
-    grouped = gradient.reshape(-1, *spatial, patches.group, outputs)
-    product = np.empty(grouped.shape[:-1], np.float32)
-    found = np.zeros((patches.group, len(patches.taps), outputs))
-    for number, shifted in enumerate(_shifts(patches, _padded(patches, x), spatial)):
-        for output in range(outputs):
-            np.multiply(shifted, grouped[..., output], out=product)
-            # Rows of a map are summed first: long sums in float32 lose digits.
-            found[:, number, output] = product.reshape(len(x), -1, patches.group).sum(axis=1).sum(axis=0)
-    return found

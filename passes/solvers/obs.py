@@ -97,8 +97,13 @@ class _Elimination:
 
     def costs(self, alive: Array) -> Array:
         """Error that the removal of each unit would add."""
+        if self.units.shape[1] == 1:
+            squares = np.einsum("no,no->n", self.w, self.w)[self.units[alive, 0]]
+            return np.asarray(self.scale * squares / self.blocks[alive, 0, 0])
         w = self.w[self.units[alive]]
-        return np.asarray(self.scale * np.einsum("uro,uro->u", np.linalg.solve(self.blocks[alive], w), w))
+        # Of the outputs only their sums of products count: a matrix per unit, where a solution had a column per output.
+        inverses = np.linalg.inv(self.blocks[alive])
+        return np.asarray(self.scale * np.einsum("urs,urs->u", inverses, w @ w.transpose(0, 2, 1)))
 
     def remove(self, unit: int, alive: Array) -> None:
         """Remove ``unit``; ``alive`` are those that stay."""

@@ -50,11 +50,23 @@ class Clipping:
             found = np.where(target < bound, found, np.maximum(prediction, bound))
         return found
 
-    def apply(self, value: Array) -> Array:
-        """The activation itself."""
+    def between(self, target: Array, offset: Array | None) -> tuple[Array, Array]:
+        """Bounds for a prediction: cut to them it is `nearest`. Made once they save all its comparisons."""
+        rest = np.float32(0) if offset is None else offset
+        least, most = target, target
         if self.low is not None:
-            value = np.maximum(value, np.float32(self.low))
-        return value if self.high is None else np.minimum(value, np.float32(self.high))
+            bound = np.float32(self.low) - rest
+            least, most = np.where(target > bound, least, np.float32(-np.inf)), np.maximum(most, bound)
+        if self.high is not None:
+            bound = np.float32(self.high) - rest
+            most, least = np.where(target < bound, most, np.float32(np.inf)), np.minimum(least, bound)
+        return least, most
+
+    def apply(self, value: Array, out: Array | None = None) -> Array:
+        """The activation itself, in ``out`` where that is given (``value``, say)."""
+        if self.low is not None:
+            value = np.maximum(value, np.float32(self.low), out=out)
+        return value if self.high is None else np.minimum(value, np.float32(self.high), out=out)
 
     def error(self, prediction: Array, target: Array, offset: Array | None) -> tuple[float, float]:
         """(squared error, energy of the target) behind the activation."""
@@ -71,6 +83,13 @@ class Clipping:
         if self.high is not None:
             found *= value < self.high
         return found
+
+    def mask(self, flow: Array, value: Array) -> None:
+        """Set ``flow`` to 0 where the activation, before or behind which ``value`` stands, does not pass changes on."""
+        if self.low is not None:
+            flow *= value > self.low
+        if self.high is not None:
+            flow *= value < self.high
 
 
 def squared(values: Array) -> float:

@@ -10,6 +10,7 @@ import pytest
 
 from edgec.passes.solvers.chain import Link, Target, _Chain, forward, refine
 from edgec.passes.solvers.gram import Patches
+from edgec.passes.solvers.maps import Kernel
 from edgec.passes.solvers.rectified import Clipping
 
 RELU = Clipping(0.0, None)
@@ -55,11 +56,16 @@ def test_gradients_are_those_of_the_loss(links: list[Link], offset: bool) -> Non
     if offset:
         shift = np.random.default_rng(5).standard_normal(target.value.shape).astype(np.float32)
         target = replace(target, value=target.value - shift, offset=shift)
-    chain = _Chain(links, target, 1e-12)
-    gradients, _ = chain._gradients(chain.residual())
+    gradients = _Chain(links, target, 1e-12).descent()
 
     def loss(moved: list[Link]) -> float:
-        return float(np.square(_Chain(moved, target, 1e-3).residual(), dtype=np.float64).sum()) / 2
+        chain, everything = _Chain(moved, target, 1e-3), slice(None)
+        return (
+            float(
+                np.square(chain.target.nearest(chain.made, everything) - chain.made, dtype=np.float64).sum()
+            )
+            / 2
+        )
 
     rng = np.random.default_rng(1)
     for number, gradient in enumerate(gradients):
@@ -81,8 +87,11 @@ def test_tangents_are_directional_derivatives(links: list[Link]) -> None:
     moved = [
         replace(link, columns=link.columns + 1e-3 * d) for link, d in zip(links, direction, strict=False)
     ]
-    change = (forward([*moved, links[-1]], target.x) - chain.maps[-1]) / 1e-3
-    gap = np.linalg.norm(chain._tangent(direction) - change) / np.linalg.norm(change)
+    change = (forward([*moved, links[-1]], target.x) - chain.made) / 1e-3
+    turned = [Kernel.of(link.patches, d) for link, d in zip(links, direction, strict=False)]
+    linear = [Kernel.of(link.patches, link.columns, linear=True) for link in links]
+    tangent = chain._tangent(slice(None), turned, linear)
+    gap = np.linalg.norm(tangent - change) / np.linalg.norm(change)
     assert gap < 0.02
 
 
@@ -91,9 +100,9 @@ def test_joint_fits_go_far_below_what_the_last_layer_alone_reaches(links: list[L
     target = problem(links, count=16)
     alone, *_ = refine(links, target, 1e-6, 0)
     fitted, errors, _ = refine(links, target, 1e-6, 20)
-    assert errors[-1] < 0.5 * _Chain(alone, target, 1e-6).error()
+    assert errors[-1] < 0.5 * _Chain(alone, target, 1e-6).error
     assert all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(errors))
-    assert errors[-1] == pytest.approx(_Chain(fitted, target, 1e-6).error(), rel=1e-4)
+    assert errors[-1] == pytest.approx(_Chain(fitted, target, 1e-6).error, rel=1e-4)
 
 
 def test_a_perfect_chain_stays() -> None:

@@ -123,3 +123,22 @@ def test_a_layer_predicts_itself_without_error() -> None:
     gram.add(p, (p @ columns).astype(np.float32))
     assert gram.predicted(columns).relative_error(columns) < 1e-12
     np.testing.assert_allclose(gram.predicted(columns).s, gram.s, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(geometries(), st.integers(0, 2**16))
+def test_few_rows_are_looked_up_as_they_stand_in_the_whole_map(
+    case: tuple[Patches, tuple[int, int]], seed: int
+) -> None:
+    """The same bytes, whether the map is turned or only the pixels of the rows are read."""
+    geometry, size = case
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((40, geometry.channels, *size)).astype(np.float32)
+    y = rng.standard_normal((40, 2 * geometry.group, *geometry.out_shape(size))).astype(np.float32)
+    everything = np.arange(len(x) * int(np.prod(geometry.out_shape(size))))
+    few = np.sort(rng.choice(everything, 5, replace=False))
+    whole = np.concatenate([p for _, p in geometry.tiles(x, everything)], axis=1)
+    (found,) = [p for _, p in geometry.tiles(x, few)]
+    np.testing.assert_array_equal(found, whole[:, few])
+    targets = targets_at(y, everything, geometry.group)
+    np.testing.assert_array_equal(targets_at(y, few, geometry.group), targets[:, few])

@@ -102,11 +102,11 @@ def test_the_page_shows_what_was_compared(here: Path, run: dict[str, Any]) -> No
 
 
 def test_without_samples_nothing_is_compared(here: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "one.npy", np.load(here / "data.npy")[:1])
     edgec.compile(
         here / "residual.onnx",
         tmp_path / "out",
-        data=tmp_path / "one.npy",
+        data="random",
+        samples=1,
         passes="compress{macs=60% sensitivity=no}",
         portfolio=True,
         measure=False,

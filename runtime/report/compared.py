@@ -86,17 +86,15 @@ def _forms(found: Portfolio) -> Table:
 
 
 def _form_cost(one: FormPoint) -> str:
-    if one.macs is None or one.params is None:
-        return "–"
-    time = "" if one.latency_ms is None else f", {facts.milliseconds(one.latency_ms)} estimated"
-    return f"{facts.count(one.macs)} multiply-adds, {facts.count(one.params)} parameters{time}"
+    return "–" if one.macs is None else f"{facts.count(one.macs)} multiply-adds"
 
 
 def _form_words(one: FormPoint) -> str:
-    if one.why:
+    if one.why or one.params is None:
         return one.why
+    time = "" if one.latency_ms is None else f", {facts.milliseconds(one.latency_ms)} estimated"
     missed = "" if one.met else "; misses the budget"
-    return f"{one.passes}{_spread(one.error)}{missed}"
+    return f"{one.passes}: {facts.count(one.params)} parameters{time}{_spread(one.error)}{missed}"
 
 
 def _spread(error: float | None) -> str:

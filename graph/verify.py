@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.provenance import place
 from edgec.graph.spec import KNOWN_DOMAINS, MIN_OPSET, REFUSED, is_opaque
+
+_OF_ONNXRUNTIME = "com.microsoft"
 
 
 def verify(model: ir.Model) -> None:
@@ -28,6 +32,7 @@ def verify(model: ir.Model) -> None:
         _verify_node(node)
     for value in graph.outputs:
         if value.shape is None:
+            _refuse_ops_of_onnxruntime(graph)
             raise UnsupportedError("the output's rank is unknown", where=f"output {value.name!r}")
 
 
@@ -71,9 +76,20 @@ def _verify_node(node: ir.Node) -> None:
         if not value.name:
             continue
         if value.shape is None:
+            if node.graph is not None:
+                _refuse_ops_of_onnxruntime(node.graph)
             raise UnsupportedError("the rank of its output is unknown", where=where)
         for axis, size in enumerate(value.shape):
             if axis > 0 and not isinstance(size, int):
                 why = f"axis {axis} of {value.name!r} is {size}"
                 hint = "Fix the input's shape with --input-shape."
                 raise UnsupportedError("its shape is not static", where=where, why=why, hint=hint)
+
+
+def _refuse_ops_of_onnxruntime(nodes: Iterable[ir.Node]) -> None:
+    """Raise UnsupportedError for the first op of onnxruntime's own that hides the shape of what it makes."""
+    for node in nodes:
+        if node.domain == _OF_ONNXRUNTIME and any(value.shape is None for value in node.outputs):
+            why = f"it is an op of onnxruntime's own ({node.domain}), whose output's shape nobody else knows"
+            hint = "A file that onnxruntime optimised holds such ops: give the one that it was made from."
+            raise UnsupportedError("this op is not supported", where=place(node), why=why, hint=hint)

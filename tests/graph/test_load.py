@@ -262,3 +262,23 @@ def test_a_switch_that_is_neither_0_nor_1_is_what_onnxruntime_takes_it_for(op: s
 
     (node,) = canonicalise(model).graph
     assert len(node.outputs[0].shape) == 3
+
+
+@pytest.mark.parametrize(
+    ("op", "rest"),
+    [
+        ('FusedConv<activation="Relu", kernel_shape=[3,3]>(x, w)', "f = GlobalAveragePool(h) y = Flatten(f)"),
+        ("QuickGelu<alpha=1.7>(x)", "f = GlobalAveragePool(h) y = Flatten(f)"),
+        ("BiasGelu(x, c)", "f = GlobalAveragePool(h) y = Flatten(f)"),
+    ],
+    ids=["fused", "an activation", "another"],
+)  # fmt: skip
+def test_what_onnxruntime_made_when_it_optimised_a_file_is_named(op: str, rest: str) -> None:
+    from edgec.graph.canonicalise import canonicalise
+
+    text = f"net (float[1,4,6,6] x) => (float[1,4] y) <float[4,4,3,3] w, float[6] c> {{ h = com.microsoft.{op}  {rest} }}"
+    model = parse(text)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    with pytest.raises(UnsupportedError, match="give the one that it was made from") as caught:
+        canonicalise(model)
+    assert op.split("<")[0].split("(")[0] in str(caught.value)

@@ -184,6 +184,8 @@ class Outputs(Part):
     outputs: Tensors
     quantised: Annotated[dict[Name, tuple[Number, int]], Field(max_length=4096)]
     notices: Texts
+    rows: Annotated[dict[Name, Annotated[list[int], Field(max_length=1 << 20)]], Field(max_length=4096)] = {}
+    """How many each sample has of an output whose number the data decides."""
 
 
 class Engine(Part):

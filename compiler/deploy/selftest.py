@@ -82,7 +82,8 @@ def record(
                 feeds[name] = _placed(found[name], shape, axes.get(name), told.quantised.get(name), dtype)
             given, result = folder / "inputs.npz", folder / "outputs.npz"
             write_scratch(given, npz_bytes(feeds))
-            outputs(path, given, result, BenchOptions(), device)
+            made = outputs(path, given, result, BenchOptions(), device)
+            arrays |= {f"{path.name}/rows/{name}": np.asarray(rows) for name, rows in made.rows.items()}
             arrays |= {f"{path.name}/in/{name}": array for name, array in feeds.items()}
             with np.load(result) as archive:
                 arrays |= {f"{path.name}/out/{name}": archive[name] for name in archive.files}

@@ -130,7 +130,10 @@ def _single_ops(layers: Sequence[Tuple[str, str, str]], engine_name: str | None,
 
 
 def outputs(args: argparse.Namespace) -> Json:
-    """Run every sample of ``--inputs`` and write all outputs, samples along the first axis, to ``--save``."""
+    """Run every sample of ``--inputs`` and write all outputs, samples along the first axis, to ``--save``.
+
+    The answer's ``rows`` say how many each sample has of an output whose number the data decides (boxes behind a suppression).
+    """
     numpy = import_module("numpy")
     path, engine_name = split_artifact(args.artifact)
     engine = open_engine(path, engine_name or args.engine, args.threads, dict(args.shape))
@@ -142,8 +145,16 @@ def outputs(args: argparse.Namespace) -> Json:
         engine.invoke()
         for name, array in engine.outputs().items():
             collected.setdefault(name, []).append(numpy.array(array))
-    join = numpy.concatenate if batched else numpy.stack
-    arrays = {name: join(parts) for name, parts in collected.items()}
+    arrays, rows = {}, {}
+    for name, parts in collected.items():
+        alike = len({part.shape for part in parts}) == 1
+        single = all(part.shape[:1] == (1,) for part in parts)
+        if not parts[0].ndim or (alike and not (batched and single)):
+            arrays[name] = numpy.stack(parts)
+        else:
+            arrays[name] = numpy.concatenate(parts)
+            if not single:
+                rows[name] = [len(part) for part in parts]
     part = Path(args.save + ".part")
     with zipfile.ZipFile(str(part), "w") as archive:  # savez(**arrays) cannot take an output called 'file'
         for name, array in arrays.items():
@@ -153,4 +164,5 @@ def outputs(args: argparse.Namespace) -> Json:
     facts: Json = {"engine": engine.name, "engine_version": engine.version, "delegate": engine.delegate}
     facts["inputs"] = [[name, list(shape), str(dtype)] for name, shape, dtype in engine.inputs]
     facts["outputs"] = [[name, list(array.shape), str(array.dtype)] for name, array in arrays.items()]
+    facts["rows"] = rows
     return {"agent": VERSION, **facts, "quantised": engine.quantised, "notices": engine.notices}

@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -100,8 +100,11 @@ class Dataset:
         """``count`` samples chosen by ``seed`` (all of them where there are no more), in their old order."""
         if count >= len(self.indices):
             return self
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(self.indices))[:count])
-        return replace(self, indices=tuple(self.indices[i] for i in chosen))
+        return self.only(np.random.default_rng(seed).permutation(len(self.indices))[:count].tolist())
+
+    def only(self, chosen: Iterable[int]) -> Dataset:
+        """The samples at these places, in their old order."""
+        return replace(self, indices=tuple(self.indices[i] for i in sorted(chosen)))
 
     def split(self, held_out_fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Two disjoint parts, the second with ``held_out_fraction`` of the samples (at least one)."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+
+import numpy as np
 
 from edgec.passes.options import Switch, option, read_fields
 from edgec.passes.solvers.guard import Verdict, held_count
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Array = np.ndarray[Any, np.dtype[Any]]
 
 NUMBER_FORMATS = frozenset({"quantize", "quantize-weights", "cast-fp16"})
 """Passes behind which weights are no plain float32 constants any more: what works on those comes before them."""
@@ -166,6 +169,22 @@ class LatencyModel:
     typical: bool = False
 
 
+class Answers(Protocol):
+    """How far a network's answers are from the source's in its task's own terms, where those are known (`Context.answers`).
+
+    Its ``repr`` says all that figures depend on.
+    """
+
+    def energies(self, source: Sequence[Array], ours: Sequence[Array]) -> tuple[Array, Array]:
+        """(of what counts in the answers, of what is wrong with them), (samples,) each, from the outputs of both networks."""
+
+    def kept(self, source: Sequence[Array], ours: Sequence[Array]) -> tuple[int, int]:
+        """(answers of the source that the other gives too, answers of the source)."""
+
+    def at(self, size: tuple[int, int]) -> Answers:
+        """The same of a network for pictures of this (height, width)."""
+
+
 @dataclass(frozen=True)
 class Context:
     """All that a pass may look at besides the model.
@@ -189,6 +208,8 @@ class Context:
     """What the network does (``--task``); empty where nobody knows."""
     checkpoint: Checkpoint | None = None
     """Of the pass that runs."""
+    answers: Answers | None = None
+    """What decides which quantised network is nearer to the source; None: the errors of the outputs."""
     at_source_size: ir.Model | None = None
     """Where the input has another size than the source's: the teacher as it came in."""
 

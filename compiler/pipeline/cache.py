@@ -111,6 +111,7 @@ class KeyMaker:
             "seed": context.seed,
             "task": context.task,
             "prices": _figures(context.prices),
+            "answers": repr(context.answers),
             "code": code_version(),
             "channel rules": {one.name: fingerprint(one) for one in plugins(CHANNEL_RULES)},
             "compute": computing(),

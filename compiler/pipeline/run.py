@@ -106,9 +106,16 @@ def run_pipeline(
 
 def _at_size_of(model: ir.Model, context: Context) -> Context:
     """What passes see behind one that changed the picture's size: data and teacher at that size."""
-    teacher = resized(context.teacher, size_of(model))
+    size = size_of(model)
     data = None if context.data is None else context.data.at(model)
-    return replace(context, teacher=teacher, data=data, at_source_size=context.source)
+    answers = None if context.answers is None else context.answers.at(size)
+    return replace(
+        context,
+        teacher=resized(context.teacher, size),
+        data=data,
+        answers=answers,
+        at_source_size=context.source,
+    )
 
 
 def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:

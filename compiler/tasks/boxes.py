@@ -27,17 +27,21 @@ class Boxes:
 
 
 def corners_of(centres: Array, sizes: Array) -> Array:
-    """(n, 4) corners of boxes given by centre and size, (n, 2) each."""
-    return np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
+    """(..., 4) corners of boxes given by centre and size, (..., 2) each."""
+    return np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=-1)
+
+
+def paired_overlaps(a: Array, b: Array) -> Array:
+    """Intersection over union of every box of ``a`` (..., 4) with the one at its place in ``b``: (...)."""
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=-1)
+    areas = [np.prod(np.clip(one[..., 2:] - one[..., :2], 0, None), axis=-1) for one in (a, b)]
+    return np.asarray(shared / np.maximum(areas[0] + areas[1] - shared, 1e-12))
 
 
 def overlaps(a: Array, b: Array) -> Array:
     """Intersection over union of every box of ``a`` (n, 4) with every one of ``b`` (m, 4): (n, m)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(np.clip(one[:, 2:] - one[:, :2], 0, None), axis=1) for one in (a, b)]
-    return np.asarray(shared / np.maximum(areas[0][:, None] + areas[1][None, :] - shared, 1e-12))
+    return paired_overlaps(a[:, None], b[None])
 
 
 def suppressed(boxes: Boxes, limit: float, most: int = 300) -> Boxes:

@@ -13,15 +13,13 @@ from typing import Any, Literal
 import numpy as np
 
 from edgec.compiler.tasks.average_precision import Scored, against_labels
-from edgec.compiler.tasks.boxes import Boxes, matched, suppressed
+from edgec.compiler.tasks.boxes import Boxes, matched, paired_overlaps, suppressed
 from edgec.compiler.tasks.heads import Head
 from edgec.compiler.tasks.measure import over_samples, ratio
 from edgec.compiler.tasks.task import Truth
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-THRESHOLD = 0.25
-"""The working threshold: a box counts from this score on (Ultralytics' default)."""
 SUPPRESSION = 0.45
 """Boxes of one class that overlap by more are one."""
 LEAST, LOOSE = 0.001, 0.65
@@ -34,15 +32,37 @@ SAME = 0.5
 
 @dataclass(frozen=True)
 class Detection:
-    """A head that is known, at a working threshold."""
+    """A head that is known, at its working threshold."""
 
     head: Head
-    threshold: float = THRESHOLD
     name: Literal["detection"] = "detection"
 
     def tally(self, theirs: Head | None = None) -> DetectionTally:
         """A comparison of nothing yet; ``theirs``: the head of the other network, where its picture has another size."""
-        return DetectionTally(self.head, theirs, self.threshold)
+        return DetectionTally(self.head, theirs)
+
+    def energies(self, source: Sequence[Array], ours: Sequence[Array]) -> tuple[Array, Array]:
+        """(what counts, what is wrong with it), each (samples,): row by row, without a threshold that small changes step over.
+
+        What counts are the squared scores, and one box at the working threshold, so that pictures without objects have a measure
+        too. Wrong are the differences of the scores, and of every box as much as does not overlap, at its score.
+        """
+        (corners, scores), (moved, theirs) = self.head.rows(source), self.head.rows(ours)
+        best = scores.max(axis=2)
+        counts = np.square(best).sum(axis=1) + self.head.threshold**2
+        shifts = np.square(scores - theirs).sum(axis=(1, 2))
+        misses = np.square(best * (1 - paired_overlaps(corners, moved))).sum(axis=1)
+        return counts, shifts + misses
+
+    def kept(self, source: Sequence[Array], ours: Sequence[Array]) -> tuple[int, int]:
+        """(boxes of ``source`` that ``ours`` has too, boxes of ``source``), above the working threshold."""
+        wanted, made = (boxes_of(self.head, one, self.head.threshold) for one in (source, ours))
+        pairs = sum(len(matched(a, b, SAME)) for a, b in zip(wanted, made, strict=True))
+        return pairs, sum(map(len, wanted))
+
+    def at(self, size: tuple[int, int]) -> Detection:
+        """The same head of a network for pictures of this (height, width)."""
+        return replace(self, head=replace(self.head, size=size))
 
     def answers(self, outputs: Sequence[Array]) -> list[dict[str, Any]]:
         return [
@@ -51,7 +71,7 @@ class Detection:
                 "scores": boxes.scores.tolist(),
                 "classes": boxes.classes.tolist(),
             }
-            for boxes in boxes_of(self.head, outputs, self.threshold)
+            for boxes in boxes_of(self.head, outputs, self.head.threshold)
         ]
 
 
@@ -75,7 +95,6 @@ class DetectionTally:
     head: Head
     theirs: Head | None = None
     """Of the other network, where its picture has another size."""
-    threshold: float = THRESHOLD
     errors: list[float] = field(default_factory=list)
     changed: list[bool] = field(default_factory=list)
     rows: list[tuple[int, int, int]] = field(default_factory=list)
@@ -85,8 +104,8 @@ class DetectionTally:
     source_scored: Scored = field(default_factory=Scored)
 
     def add(self, source: Sequence[Array], ours: Sequence[Array], truth: Truth | None = None) -> None:
-        found = self._found(ours, self.threshold)
-        wanted_boxes = boxes_of(self.head, source, self.threshold)
+        found = self._found(ours, self.head.threshold)
+        wanted_boxes = boxes_of(self.head, source, self.head.threshold)
         if truth is not None:
             self.scored.add(self._found(ours, LEAST, LOOSE), found, truth)
             self.source_scored.add(boxes_of(self.head, source, LEAST, LOOSE), wanted_boxes, truth)
@@ -112,7 +131,7 @@ class DetectionTally:
         table = np.asarray(self.rows, np.float64).reshape(-1, 3)
         kept, wanted, made = (int(one) for one in table.sum(axis=0))
         detection = {
-            "threshold": self.threshold,
+            "threshold": self.head.threshold,
             "boxes": wanted,
             "lost": wanted - kept,
             "new": made - kept,

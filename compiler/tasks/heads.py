@@ -6,6 +6,7 @@ yolov5      (N, rows, 5 + classes): centre, size in pixels, objectness, scores o
 yolox       (N, rows, 5 + classes) raw: offsets in cells and logarithms of sizes, on grids of strides 8, 16, 32
 ssd         two outputs, (N, rows, 4) and (N, rows, classes), decoded with their priors inside
 nms         what a NonMaxSuppression of the file itself reads: (N, rows, 4) and (N, classes, rows) (`selected`)
+mediapipe   two outputs, (N, rows, 4 + 2 keypoints) and (N, rows, 1) raw: pixels from a cell's middle, logits (`fixed_anchors`)
 ==========  ===================================================================================================================
 """
 
@@ -19,10 +20,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.tasks.boxes import Boxes, corners_of
+from edgec.compiler.tasks.fixed_anchors import layout_of
+from edgec.graph.inputs import InputSpec
 from edgec.graph.parts import parts_of, sample_shape
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Kind = Literal["yolov8", "yolov5", "yolox", "ssd", "nms"]
+Kind = Literal["yolov8", "yolov5", "yolox", "ssd", "nms", "mediapipe"]
 Corners = Literal["xy", "yx", "centre"]
 """Two opposite corners, x or y first; or centre and size, x first."""
 
@@ -33,6 +36,8 @@ MOST_SHARE = 4.0
 """Corners in shares of the picture's sides stay below it, wherever they lie; corners in pixels do not."""
 LOW = 0.01
 """Rows below this score are dropped before anything else."""
+LARGEST_LOGIT = 100.0
+"""MediaPipe clips logits there."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +56,30 @@ class Head:
     corners: Corners = "xy"
     """How two outputs give their boxes."""
 
+    @property
+    def threshold(self) -> float:
+        """The working threshold: a box counts from this score on (Ultralytics' default; MediaPipe's own)."""
+        return 0.5 if self.kind == "mediapipe" else 0.25
+
     def decode(self, outputs: Sequence[Array], least: float = LOW) -> list[Boxes]:
         """The boxes of each sample from score ``least`` on, in pixels of the input, one for the best class of each row.
 
         Nothing is suppressed yet.
         """
-        boxes, scores = outputs[self.outputs[0]], outputs[self.outputs[1]]
+        return [_kept(*sample, least) for sample in zip(*self.rows(outputs), strict=True)]
+
+    def rows(self, outputs: Sequence[Array]) -> tuple[Array, Array]:
+        """All rows as the network gives them: corners (N, rows, 4) in pixels of the input, scores (N, rows, classes)."""
+        boxes, scores = (np.asarray(outputs[one], np.float64) for one in self.outputs)
+        if self.kind == "mediapipe":
+            return self._fixed(boxes, scores)
         if self.kind in ("ssd", "nms"):
             boxes = self._as_corners(boxes)
             scores = scores.transpose(0, 2, 1) if self.kind == "nms" else scores
             shares = bool(len(boxes)) and float(np.abs(boxes).max()) < MOST_SHARE
             unit = np.array(self.size[::-1] * 2, np.float64) if shares else 1.0
-            return [
-                self._rows(corners * unit, found, least) for corners, found in zip(boxes, scores, strict=True)
-            ]
-        rows = boxes.transpose(0, 2, 1) if self.kind == "yolov8" else boxes
-        return [self._yolo(sample.astype(np.float64), least) for sample in rows]
+            return boxes * unit, scores[..., 1:] if self.background else scores
+        return self._yolo(boxes.transpose(0, 2, 1) if self.kind == "yolov8" else boxes)
 
     def _as_corners(self, boxes: Array) -> Array:
         """(N, rows, 4) as x1, y1, x2, y2, the smaller ones first where any two opposite corners may be given."""
@@ -86,30 +99,35 @@ class Head:
         tall, wide = source.size[0] / self.size[0], source.size[1] / self.size[1]
         return np.array([wide, tall, wide, tall])
 
-    def _yolo(self, rows: Array, least: float) -> Boxes:
-        centres, sizes, scores = rows[:, :2], rows[:, 2:4], rows[:, 4:]
+    def _yolo(self, rows: Array) -> tuple[Array, Array]:
+        centres, sizes, scores = rows[..., :2], rows[..., 2:4], rows[..., 4:]
         if self.kind != "yolov8":
-            scores = scores[:, :1] * (scores[:, 1:] if scores.shape[1] > 1 else 1.0)
+            scores = scores[..., :1] * (scores[..., 1:] if scores.shape[-1] > 1 else 1.0)
         if self.kind == "yolox":
             cells, strides = _grid(self.size, self.strides)
             centres, sizes = (centres + cells) * strides, np.exp(np.minimum(sizes, 20.0)) * strides
-        return self._rows(corners_of(centres, sizes), scores, least)
+        return corners_of(centres, sizes), scores
 
-    def _rows(self, corners: Array, scores: Array, least: float) -> Boxes:
-        scores = scores[:, 1:] if self.background else scores
-        classes = scores.argmax(axis=1)
-        best = scores.max(axis=1)
-        kept = np.flatnonzero(best >= least)
-        return Boxes(corners[kept].astype(np.float64), best[kept].astype(np.float64), classes[kept])
+    def _fixed(self, rows: Array, logits: Array) -> tuple[Array, Array]:
+        layout = layout_of(rows.shape[1], self.size)
+        assert layout is not None, "the head was found by it"
+        scores = 1 / (1 + np.exp(-np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT)))
+        return corners_of(rows[..., :2] + layout.middles(self.size), rows[..., 2:4]), scores
+
+
+def _kept(corners: Array, scores: Array, least: float) -> Boxes:
+    classes, best = scores.argmax(axis=1), scores.max(axis=1)
+    kept = np.flatnonzero(best >= least)
+    return Boxes(corners[kept], best[kept], classes[kept])
 
 
 def find_head(model: ir.Model) -> Head | None:
     """The head of ``model``, from the shapes of its outputs and what computes them; None where it is no known detector."""
-    picture = sample_shape(model.graph.inputs[0])
+    specs = InputSpec.of(model)
     shapes = [sample_shape(value) for value in model.graph.outputs]
-    if picture is None or len(picture) != 3 or any(one is None for one in shapes):
+    if not specs or len(specs[0].shape) != 3 or any(one is None for one in shapes):
         return None
-    size = (picture[1], picture[2])
+    size = specs[0].picture[:2]
     known = [one for one in shapes if one is not None]
     if len(known) == 1 and len(known[0]) == 2:
         return _one_output(model, known[0], size)
@@ -140,7 +158,10 @@ def _is_raw(model: ir.Model) -> bool:
 
 
 def _two_outputs(model: ir.Model, shapes: Sequence[tuple[int, ...]], size: tuple[int, int]) -> Head | None:
-    """Decoded boxes beside scores: rows that a convolution gives as they are lack priors, which no file holds."""
+    """Boxes beside scores: decoded, or raw on anchors that are known. Other raw rows lack priors, which no file holds."""
+    fixed = _mediapipe(shapes, size)
+    if fixed is not None:
+        return fixed
     boxes = [index for index, shape in enumerate(shapes) if shape[1] == 4]
     if not boxes or shapes[0][0] < 16:
         return None
@@ -154,6 +175,15 @@ def _two_outputs(model: ir.Model, shapes: Sequence[tuple[int, ...]], size: tuple
         return None
     classes = shapes[1 - at][1] - background
     return Head("ssd", size, outputs=(at, 1 - at), background=background, classes=classes)
+
+
+def _mediapipe(shapes: Sequence[tuple[int, ...]], size: tuple[int, int]) -> Head | None:
+    """Rows of a box with keypoints beside one logit each, as many as MediaPipe's anchors are."""
+    columns = [shape[1] for shape in shapes]
+    if 1 not in columns or max(columns) < 6 or max(columns) % 2 or layout_of(shapes[0][0], size) is None:
+        return None
+    at = columns.index(max(columns))
+    return Head("mediapipe", size, outputs=(at, 1 - at), classes=1)
 
 
 def _grid(size: tuple[int, int], strides: Sequence[int]) -> tuple[Array, Array]:

@@ -102,8 +102,12 @@ def ranges(
     bits: int = 8,
     kept: SourceCodes | None = None,
     symmetric: bool = False,
+    cuts: Mapping[str, float] | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """A range for every source tensor of ``plan``; tensors of one group get one. ``kept``: where it had codes, theirs."""
+    """A range for every source tensor of ``plan``; tensors of one group get one. ``kept``: where it had codes, theirs.
+
+    ``cuts``: the share of its longer end that a range keeps, by a member of its group.
+    """
     found: dict[str, tuple[float, float]] = {}
     for group in plan.groups:
         if group.fixed is not None or not group.sources:
@@ -114,8 +118,15 @@ def ranges(
             if own
             else calibration.ends(group, method, percentile, bits, symmetric=symmetric)
         )
-        found.update(dict.fromkeys(group.sources, ends))
+        share = min((cuts[name] for name in group.members if name in cuts), default=1.0) if cuts else 1.0
+        found.update(dict.fromkeys(group.sources, _cut(ends, share)))
     return found
+
+
+def _cut(ends: Ends, share: float) -> Ends:
+    """``ends`` within ``share`` of the longer one of them."""
+    reach = share * max(-ends[0], ends[1])
+    return max(ends[0], -reach), min(ends[1], reach)
 
 
 def outlier_notes(calibration: Calibration, plan: Plan) -> tuple[Note, ...]:

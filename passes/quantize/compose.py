@@ -5,7 +5,8 @@ Work is done in the codes that every host executes in its fused kernels (`Dialec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -42,6 +43,8 @@ class Settings:
     probes: bool = False
     """Parts of the network will be quantised alone, so that any tensor may need a range."""
     excluded: Callable[[str], bool] = field(default=lambda name: False)
+    cuts: Mapping[str, float] = field(default_factory=dict)
+    """By tensor: the share of its longer end that its range keeps on either side; what lies further out saturates."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ def assemble(
         bits=dialect.bits,
         symmetric=dialect.symmetric and dialect.bits == 8,  # at 16 bits the ends are never worth a cut
         kept=settings.form.kept,
+        cuts=settings.cuts,
     )
     table = parameters(plan, model, found, dialect)
     insert(model, plan, table, settings.form)
@@ -142,7 +146,8 @@ def build(
     notes = [*prepared.calibration.notes, *outlier_notes(prepared.calibration, plan), *prepared.notes]
     choices = [] if prepared.equalised is None else [Choice.of("equalisation", prepared.equalised)]
     best = Outcome(model, prepared.original, plan, table, reference.score(model))
-    students = [Student(model.clone(), options) for options in (settings.fits if plan.nodes else ())]
+    limits = _limits(table, settings)
+    students = [Student(model.clone(), options, limits) for options in (settings.fits if plan.nodes else ())]
     fitting = split_data(data, settings.fit_samples, context.seed)[0]
     reports = fit(students, prepared.original, fitting, context) if students else []
     for student, layers in zip(students, reports, strict=True):
@@ -155,3 +160,9 @@ def build(
         if verdict.kept:
             best = replace(best, model=student.model, score=after, layers=layers)
     return replace(best, notes=tuple(notes), choices=tuple(choices))
+
+
+def _limits(table: Table, settings: Settings) -> dict[str, tuple[float, float]]:
+    """What tensors that saturate on purpose can hold; a lower end of 0 is that of an activation behind."""
+    known = ((name, table.tensors[name]) for name in settings.cuts if name in table.tensors)
+    return {name: (one.low if one.low < 0 else -math.inf, one.high) for name, one in known}

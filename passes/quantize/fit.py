@@ -9,7 +9,7 @@ it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -94,10 +94,14 @@ class Held:
 
 @dataclass(frozen=True)
 class Student:
-    """A quantised graph, which is fitted in place, and what is tried on its layers."""
+    """A quantised graph, which is fitted in place, and what is tried on its layers.
+
+    ``limits``: of tensors that saturate on purpose. Rows whose target lies outside say nothing of what the codes should be.
+    """
 
     model: ir.Model
     options: FitOptions
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def fit(
@@ -122,7 +126,10 @@ def fit(
         for side_by_side in context.progress.over("fit quantised layers", steps, len(steps)):
             for student, walk, layer, done in zip(students, walks, side_by_side, reports, strict=True):
                 # No name for the moments: those of one layer are gone before the next are gathered.
-                done.append(_fit_layer(layer, *_moments(layer, walk, teacher, context.seed), student.options))
+                limits = student.limits.get(layer.target_name)
+                done.append(
+                    _fit_layer(layer, *_moments(layer, walk, teacher, context.seed, limits), student.options)
+                )
     return [tuple(done) for done in reports]
 
 
@@ -150,7 +157,13 @@ class _Visits:
             yield found[name]
 
 
-def _moments(layer: QuantisedLayer, student: _Visits, teacher: _Visits, seed: int) -> tuple[Gram, Held]:
+def _moments(
+    layer: QuantisedLayer,
+    student: _Visits,
+    teacher: _Visits,
+    seed: int,
+    limits: tuple[float, float] | None = None,
+) -> tuple[Gram, Held]:
     """Statistics of the samples to fit on, and the rows of those to judge on."""
     samples = sum(student.sizes)
     (groups, outputs), inputs = layer.outputs, layer.patches.unknowns - 1
@@ -172,6 +185,9 @@ def _moments(layer: QuantisedLayer, student: _Visits, teacher: _Visits, seed: in
             share = (min(wanted, most) if judge else wanted) / (samples * pixels)
             rows = layer.patches.sample(one, share, rng)
             t = targets_at(target, rows, groups)
+            if limits is not None:
+                within = ((t >= limits[0]) & (t <= limits[1])).all(axis=(0, 2))
+                rows, t = rows[within], t[:, within]
             for part, p in layer.patches.tiles(one, rows):
                 if judge:
                     images = np.full(p.shape[1], held.samples)

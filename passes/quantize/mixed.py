@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -10,6 +11,7 @@ import onnx_ir as ir
 from edgec.graph.data import Dataset
 from edgec.graph.views import is_constant
 from edgec.passes.base import Context, Note
+from edgec.passes.incremental.executor import IncrementalExecutor
 from edgec.passes.quantize.compose import Outcome, Prepared, Settings, assemble, build
 from edgec.passes.quantize.plan import make_plan
 from edgec.passes.quantize.planned import Plan
@@ -64,6 +66,50 @@ def units(model: ir.Model, plan: Plan) -> dict[str, tuple[str, ...]]:
     return {unit: tuple(names) for unit, names in found.items()}
 
 
+@dataclass(frozen=True)
+class Bench:
+    """The float network with one unit after the other quantised, on a few samples.
+
+    In front of the unit all is float: that much is run once for all units, and for each only what lies behind.
+    """
+
+    prepared: Prepared
+    reference: Reference
+    walk: IncrementalExecutor
+    groups: Mapping[str, tuple[str, ...]]
+    """The units, in the order of the graph."""
+
+    @staticmethod
+    @contextmanager
+    def on(
+        teacher: ir.Model, prepared: Prepared, probe: Dataset, settings: Settings, context: Context
+    ) -> Iterator[Bench]:
+        """For all units that ``settings`` quantise."""
+        found = units(
+            prepared.original, make_plan(prepared.original, settings.form.dialect, settings.excluded)
+        )
+        position = _positions(prepared.original)
+        ordered = dict(sorted(found.items(), key=lambda one: min(position[name] for name in one[1])))
+        with Reference(teacher, probe, context) as reference, reference.beside(prepared.original) as walk:
+            yield Bench(prepared, reference, walk, ordered)
+
+    def stand(self, unit: str) -> None:
+        """Go to ``unit``; never back."""
+        position = _positions(self.prepared.original)
+        self.walk.go(min(position[name] for name in self.groups[unit]))
+
+    def alone(self, unit: str, settings: Settings) -> Sensitivity:
+        """With nothing but ``unit`` quantised, in front of which it stands."""
+        nodes = self.groups[unit]
+        quantised = set(nodes)
+        model, _, _ = assemble(self.prepared, settings, lambda name: name not in quantised)
+        return Sensitivity(unit, nodes, self.reference.score_from(self.walk, model).sqnr_db)
+
+
+def _positions(model: ir.Model) -> dict[str, int]:
+    return {node.name or "": number for number, node in enumerate(model.graph)}
+
+
 def sensitivities(
     teacher: ir.Model,
     prepared: Prepared,
@@ -72,24 +118,12 @@ def sensitivities(
     context: Context,
     samples: int = PROBE_SAMPLES,
 ) -> tuple[Sensitivity, ...]:
-    """Every unit's sensitivity, the worst first, on so many samples.
-
-    In front of the unit all is float: that much is run once for all units, and for each only what lies behind.
-    """
-    probe = data.take(samples, context.seed)
-    plan = make_plan(prepared.original, settings.form.dialect, settings.excluded)
+    """Every unit's sensitivity, the worst first, on so many samples."""
     found = []
-    position = {node.name or "": number for number, node in enumerate(prepared.original.graph)}
-    groups = dict(
-        sorted(units(prepared.original, plan).items(), key=lambda one: min(position[name] for name in one[1]))
-    )
-    with Reference(teacher, probe, context) as reference, reference.beside(prepared.original) as walk:
-        for unit, nodes in context.progress.over("sensitivity", groups.items(), len(groups)):
-            alone = set(nodes)
-            model, _, _ = assemble(prepared, settings, lambda name, alone=alone: name not in alone)  # type: ignore[misc]
-            walk.go(min(position[name] for name in nodes))
-            result = reference.score_from(walk, model)
-            found.append(Sensitivity(unit, nodes, result.sqnr_db))
+    with Bench.on(teacher, prepared, data.take(samples, context.seed), settings, context) as bench:
+        for unit in context.progress.over("sensitivity", bench.groups, len(bench.groups)):
+            bench.stand(unit)
+            found.append(bench.alone(unit, settings))
     return tuple(sorted(found, key=lambda one: one.sqnr_db))
 
 

@@ -105,7 +105,8 @@ class Quantize(Pass):
         teacher = model.clone()
         changed = rewrite(model, self._dialect(context))
         excluded = matcher(self.exclude, model)
-        settings = self._settings(context, excluded, codes, several=has_several(teacher))
+        several = context.answers is not None or has_several(teacher)
+        settings = self._settings(context, excluded, codes, several=several)
         if not make_plan(model, settings.form.dialect, excluded).nodes:
             note = Note("nothing to quantise: no node has an int8 form", "warning")
             return PassResult(model, bool(changed), (note,))
@@ -134,7 +135,7 @@ class Quantize(Pass):
             if goal == MixedGoal():
                 notes: tuple[Note, ...] = ()
                 ranked: tuple[Sensitivity, ...] = ()
-                if has_several(teacher):
+                if context.answers is not None or has_several(teacher):
                     settings, ranked, notes = settle(reference, teacher, prepared, data, settings, context)
                 elif self.sensitivity:
                     ranked = sensitivities(teacher, prepared, data, settings, context)

@@ -1,8 +1,7 @@
-"""How far quantised networks are from their float original, at the outputs, part by part (`graph.parts`)."""
+"""How far quantised networks are from their float original: its outputs computed once, measured by one of `rulers`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.compare import Difference, by_sample
 from edgec.graph.execute import Executor
 from edgec.graph.parts import parts_of
 from edgec.passes.base import Context
 from edgec.passes.incremental.executor import IncrementalExecutor
 from edgec.passes.incremental.store import ActivationStore
+from edgec.passes.quantize.rulers import ByAnswers, ByParts, Ruler
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.solvers.guard import CLEAR, Verdict, amplitude, noise_floor, weigh
 
@@ -31,11 +30,13 @@ HELD_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Score:
-    """``sqnr_db`` is that of the worst part over all samples; ``typical_db`` averages the decibels of single samples, so
-    that a few loud ones do not decide; ``agreement`` is the share of equal arg-max classes at the first output.
+    """``sqnr_db`` is that of the worst part over all samples, or that of the task's answers; ``typical_db`` averages the decibels
+    of single samples, so that a few loud ones do not decide; ``agreement`` is the share of equal answers: of equal arg-max
+    classes at the first output, or in the task's terms.
 
-    ``drop`` is the loss of top-1 accuracy in percent where the data has labels, else 100 (1 - agreement). ``samples`` are the
-    decibels of every sample, at its worst part, and ``noise_db`` what rounding may make of their mean.
+    ``drop`` is the loss of top-1 accuracy in percent where the data has labels and no task's terms decide, else
+    100 (1 - agreement). ``samples`` are the decibels of every sample, at its worst part, and ``noise_db`` what rounding may make
+    of their mean.
     """
 
     sqnr_db: float
@@ -100,31 +101,23 @@ class Reference:
         return self._score(walk.run(executor, number) for number in range(len(walk.sizes)))
 
     def _score(self, found: Iterable[Mapping[str, Array]]) -> Score:
-        differences = [Difference(part.name) for part in self.parts]
-        decibels: list[list[float]] = [[] for _ in self.parts]
-        labels = self.data.labels
-        equal = right_before = right_after = seen = 0
-        for number, b in enumerate(found):
-            wanted = [self.store.get(name, number) for name in self.names]
-            made = [b[name] for name in self.names]
-            for part, difference, values in zip(self.parts, differences, decibels, strict=True):
-                mine, theirs = part.of(wanted), part.of(made)
-                difference.add(mine, theirs)
-                values.extend(_decibels(mine, theirs))
-            before, after = _classes(wanted[0]), _classes(made[0])
-            equal += int((before == after).all(axis=1).sum())
-            if labels is not None:
-                truth = labels[seen : seen + len(before)]
-                right_before += int((before[:, 0] == truth).sum())
-                right_after += int((after[:, 0] == truth).sum())
-            seen += len(before)
-        agreement = equal / max(seen, 1)
-        drop = 1.0 - agreement if labels is None else (right_before - right_after) / max(seen, 1)
-        typical = min(float(np.mean(values)) for values in decibels)
-        samples = np.min(decibels, axis=0)
-        sqnr = min(d.sqnr_db for d in differences)
+        answers, labels = self.context.answers, self.data.labels
+        ruler: Ruler = ByParts(self.parts) if answers is None else ByAnswers(answers)
+        seen = 0
+        for number, made in enumerate(found):
+            wanted, size = [self.store.get(name, number) for name in self.names], self.walk.sizes[number]
+            ruler.add(
+                wanted,
+                [made[name] for name in self.names],
+                None if labels is None else labels[seen : seen + size],
+            )
+            seen += size
+        every = ruler.decibels()
+        samples = every.min(axis=0)
+        agreement, drop = ruler.agreement()
+        typical = min(float(np.mean(values)) for values in every)
         noise = _noise(self.amplitude, samples)
-        return Score(sqnr, typical, agreement, 100.0 * drop, tuple(samples.tolist()), noise)
+        return Score(ruler.sqnr_db(), typical, agreement, drop, tuple(samples.tolist()), noise)
 
 
 def _amplitude(original: ir.Model) -> float:
@@ -137,20 +130,3 @@ def _noise(share: float, samples: Array) -> float:
     errors = 10.0 ** (-samples / 10)
     floors = [noise_floor(float(error), 1.0, share) / float(error) for error in errors]
     return float(10 / np.log(10) * np.mean(floors)) if floors else 0.0
-
-
-def _decibels(reference: Array, value: Array) -> list[float]:
-    """SQNR of each sample, within [-20, 100] dB so that exact or meaningless ones do not swamp the mean."""
-    a, b = reference.astype(np.float64), value.astype(np.float64)
-    signal, noise = (a * a).sum(axis=1), ((a - b) ** 2).sum(axis=1)
-    ratio = np.clip(signal / np.maximum(noise, np.maximum(signal * 1e-10, 1e-300)), 1e-2, 1e10)
-    return [float(v) for v in 10.0 * np.log10(ratio)]
-
-
-def _classes(output: Array) -> Array:
-    """The arg-max along the last axis, one row per sample."""
-    flat = by_sample(output)
-    places = (
-        flat.reshape(len(flat), output.shape[1], math.prod(output.shape[2:])) if output.ndim > 2 else flat
-    )
-    return by_sample(np.asarray(places.argmax(axis=1)))

@@ -17,6 +17,8 @@ from edgec.compiler.pipeline import cache as caching
 from edgec.compiler.pipeline.cache import KeyMaker, PassCache
 from edgec.compiler.pipeline.run import run_pipeline
 from edgec.compiler.pipeline.sealed import SealedFolder, user_key
+from edgec.compiler.tasks.detection import Detection
+from edgec.compiler.tasks.heads import Head
 from edgec.graph.errors import EdgecError, PassError, UsageError
 from edgec.graph.views import ConvView
 from edgec.passes.base import LatencyModel, Need, Note, Pass, PassResult, Progress, option
@@ -170,6 +172,8 @@ def test_the_key_knows_everything_that_matters(canonical, context, noise, monkey
         "seed": replace(base, seed=2),
         "reference": replace(base, reference=other),
         "the source at its own size": replace(base, at_source_size=other),
+        "answers": replace(base, answers=Detection(Head("yolov8", (8, 8)))),
+        "another head": replace(base, answers=Detection(Head("yolox", (8, 8)))),
         "prices": replace(base, prices=LatencyModel(table, 2.0)),
         "the source's time": replace(base, prices=LatencyModel(table, 3.0)),
         "typical prices": replace(base, prices=LatencyModel(table, 2.0, typical=True)),
@@ -187,7 +191,7 @@ def test_the_key_knows_everything_that_matters(canonical, context, noise, monkey
     same = replace(base, threads=2, scratch=base.scratch / "elsewhere", progress=Progress())
     assert KeyMaker.of(same).key(model.clone(), Fold()) == keys["base"]
     # What a context holds is either in the key or one of those three: a new field has to be decided on here.
-    keyed = {"teacher", "data", "target", "seed", "reference", "prices", "at_source_size"}
+    keyed = {"answers", "teacher", "data", "target", "seed", "reference", "prices", "at_source_size"}
     assert {field.name for field in fields(base)} == keyed | {"threads", "scratch", "progress"}
     assert {field.name for field in fields(LatencyModel)} == {"table", "source_ms", "typical"}
     assert {field.name for field in fields(table)} == {"entry", "target", "factor"}

@@ -8,7 +8,7 @@ import pytest
 
 from edgec.compiler.evaluate.quality import Judge, Tally
 from edgec.compiler.tasks.boxes import Boxes, matched, overlaps, suppressed
-from edgec.compiler.tasks.detection import DetectionTally
+from edgec.compiler.tasks.detection import Detection, DetectionTally
 from edgec.compiler.tasks.heads import Head, find_head
 from edgec.graph.parts import parts_of
 
@@ -120,12 +120,12 @@ def test_each_box_is_matched_once() -> None:
 
 
 def test_lost_and_new_boxes_are_counted() -> None:
-    tally = DetectionTally(Head("yolov8", (64, 64)), threshold=0.5)
+    tally = DetectionTally(Head("yolov8", (64, 64)))
     source, other = np.zeros((1, 5, 9), np.float32), np.zeros((1, 5, 9), np.float32)
-    source[0, :, 0], source[0, :, 1] = [10, 10, 8, 8, 0.9], [40, 40, 8, 8, 0.55]
+    source[0, :, 0], source[0, :, 1] = [10, 10, 8, 8, 0.9], [40, 40, 8, 8, 0.3]
     other[0, :, 0], other[0, :, 1], other[0, :, 2] = (
         [10, 10, 8, 8, 0.7],
-        [40, 40, 8, 8, 0.45],
+        [40, 40, 8, 8, 0.2],
         [25, 9, 6, 6, 0.8],
     )
     tally.add([source], [other])
@@ -151,3 +151,53 @@ def test_ruined_scores_are_the_headline_though_the_sum_is_fine() -> None:
     assert list(figures["outputs"]) == ["y[:, 4:7]", "y[:, 0:4]"]
     together = 10 * np.log10((source**2).sum() / ((source - ruined) ** 2).sum())
     assert together > 40
+
+
+FACES = {
+    # (picture, rows): what MediaPipe's own graphs have
+    "faces at short range": ((128, 128), 896, 16), "faces of the back camera": ((256, 256), 896, 16),
+    "faces at full range": ((192, 192), 2304, 16), "palms": ((192, 192), 2016, 18), "bodies": ((224, 224), 2254, 12),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["boxes first", "scores first"])
+@pytest.mark.parametrize("kind", FACES)
+def test_heads_of_mediapipe_are_found_in_pictures_channels_last(kind: str, turned: bool) -> None:
+    size, rows, columns = FACES[kind]
+    boxes, scores = f"float[N,{rows},{columns}] boxes", f"float[N,{rows},1] scores"
+    model = ir.from_onnx_text(f"""<ir_version: 10, opset_import: ["" : 20]>
+    g (float[N,{size[0]},{size[1]},3] x) => ({", ".join([scores, boxes] if turned else [boxes, scores])}) {{
+      t = Transpose <perm=[0,3,1,2]> (x)  boxes = Identity (t)  scores = Identity (t) }}""")
+    for number, node in enumerate(model.graph):
+        node.name = f"node{number}"
+    head = find_head(model)
+    assert head is not None
+    assert (head.kind, head.size, head.threshold) == ("mediapipe", size, 0.5)
+    assert head.outputs == ((1, 0) if turned else (0, 1))
+
+
+def test_a_face_is_where_its_cell_and_its_offsets_say() -> None:
+    """Row 2 * 17 + 1 is the second anchor of cell (1, 1) on stride 8, with its middle at 12; row 512 the first on stride 16."""
+    boxes, logits = np.zeros((1, 896, 16), np.float32), np.full((1, 896, 1), -3e4, np.float32)
+    boxes[0, 35, :4], logits[0, 35] = [2, -4, 20, 10], 0.0
+    boxes[0, 512, :4], logits[0, 512] = [0, 0, 16, 16], 200.0
+    (found,) = Head("mediapipe", (128, 128), outputs=(0, 1), classes=1).decode([boxes, logits], 0.25)
+    assert found.corners.tolist() == [[4, 3, 24, 13], [0, 0, 16, 16]]
+    assert found.scores.tolist() == pytest.approx([0.5, 1.0])
+
+
+def test_energies_weigh_what_an_answer_is_made_of() -> None:
+    task = Detection(Head("mediapipe", (128, 128), outputs=(0, 1), classes=1))
+    boxes, logits = np.zeros((1, 896, 16), np.float32), np.full((1, 896, 1), -300.0, np.float32)
+    boxes[0, 40, 2:4], logits[0, 40] = 10, 3.0
+    source, score = [boxes, logits], 1 / (1 + np.exp(-3.0))
+    counts, wrong = task.energies(source, source)
+    assert (counts[0], wrong[0]) == (pytest.approx(0.25 + score**2), pytest.approx(0, abs=1e-12))
+    assert task.energies(source, [boxes, np.maximum(logits, -20)])[1][0] < 1e-12
+    lost = np.where(logits > 0, -300, logits)
+    assert task.energies(source, [boxes, lost])[1][0] == pytest.approx(score**2)
+    moved = boxes + np.float32(5) * (np.arange(16) == 0)
+    assert task.energies(source, [moved, logits])[1][0] == pytest.approx((score * (1 - 1 / 3)) ** 2)
+    assert task.kept(source, source) == (1, 1)
+    assert task.kept(source, [boxes, lost]) == (0, 1)
+    assert task.at((256, 256)).head.size == (256, 256)

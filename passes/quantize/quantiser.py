@@ -132,18 +132,19 @@ class Quantize(Pass):
         goal = MixedGoal(self.min_sqnr or None, self.max_drop or None)
         check = split_data(data, settings.fit_samples, context.seed)[1]
         with Reference(teacher, check, context) as reference:
+            notes: tuple[Note, ...] = ()
+            ranked: tuple[Sensitivity, ...] = ()
+            several = context.answers is not None or (goal == MixedGoal() and has_several(teacher))
+            if several:
+                settings, ranked, notes = settle(reference, teacher, prepared, data, settings, context)
             if goal == MixedGoal():
-                notes: tuple[Note, ...] = ()
-                ranked: tuple[Sensitivity, ...] = ()
-                if context.answers is not None or has_several(teacher):
-                    settings, ranked, notes = settle(reference, teacher, prepared, data, settings, context)
-                elif self.sensitivity:
+                if self.sensitivity and not several:
                     ranked = sensitivities(teacher, prepared, data, settings, context)
                 return build(reference, prepared, data, settings, context), ranked, notes
             outcome, met, ranked = search(reference, teacher, prepared, data, settings, goal, context)
         result = f"SQNR {outcome.score.sqnr_db:.1f} dB, drop {outcome.score.drop:.2f}%"
         text = f"{goal}: {'met' if met else 'not reachable, even with every layer in float'} ({result})"
-        return outcome, ranked, (Note(text, "info" if met else "warning"),)
+        return outcome, ranked, (*notes, Note(text, "info" if met else "warning"))
 
     def _source_codes(self, model: ir.Model) -> SourceCodes | None:
         """The source's scales where they are to be kept. Raises PassError where it had none."""

@@ -99,7 +99,9 @@ def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--options", default="", help="further options of refine")
-    parser.add_argument("--kept", type=Path, help="folder of networks that the closed form made, read and written")
+    parser.add_argument(
+        "--kept", type=Path, help="folder of networks that the closed form made, read and written"
+    )
     return parser.parse_args(given)
 
 

@@ -54,6 +54,18 @@ LEAST_SAMPLES = 16
 """Fewer cannot be parted into those that teach and those that judge."""
 
 
+def _time(text: str) -> str:
+    """``5m``, as it is kept. Raises NotAdmitted."""
+    seconds(text, TIME)
+    return text.strip()
+
+
+def _part(text: str) -> str:
+    """``5%``, as it is kept. Raises NotAdmitted."""
+    share(text)
+    return text.strip()
+
+
 @dataclass(frozen=True)
 class Refine(Pass):
     """Distil the compressed network from the teacher, without labels."""
@@ -63,13 +75,9 @@ class Refine(Pass):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA, Need.TORCH})
     never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
 
-    time: str = option(
-        "5m", "how long it may take (90s, 5m, 1h); steps= goes before it", reads=lambda text: _time(text)
-    )
+    time: str = option("5m", "how long it may take (90s, 5m, 1h); steps= goes before it", reads=_time)
     steps: int = option(0, "steps of the optimiser (0: as many as fit into the time)", COUNT_OR_NONE)
-    above: str = option(
-        "0%", "run only where more of the answers than this changed", reads=lambda text: _part(text)
-    )
+    above: str = option("0%", "run only where more of the answers than this changed", reads=_part)
     samples: int = option(0, "samples to learn from (0: all)", COUNT_OR_NONE)
     batch: int = option(64, "samples of a step", COUNT)
     rate: float = option(
@@ -200,15 +208,3 @@ def lost_share(score: Score) -> float:
     if score.scales:
         return 1 - score.agrees
     return min(1.0, math.sqrt(float(score.losses.mean(1).max())))
-
-
-def _time(text: str) -> str:
-    """``5m``, as it is kept. Raises NotAdmitted."""
-    seconds(text, TIME)
-    return text.strip()
-
-
-def _part(text: str) -> str:
-    """``5%``, as it is kept. Raises NotAdmitted."""
-    share(text)
-    return text.strip()

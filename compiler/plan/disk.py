@@ -30,6 +30,10 @@ NETWORKS = 2
 CORRECTED = 1.5
 """The teacher's activations, and the student's as codes of at most half their size, while quantisation is corrected."""
 
+CHECKPOINT = 9
+"""Networks in what a pass that learns keeps on the way: weights, best weights, two moments of each; beside the one before, while it
+is written; and the network that it leaves."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -68,7 +72,8 @@ def check_space(spaces: Sequence[Space]) -> None:
 def run_bytes(plan: Plan, spent: ModelCost) -> int:
     """Artifacts in every format and precision, and the model behind every pass for ``--resume``."""
     files = len(plan.recipe.formats) * (2 if plan.recipe.precision != "fp32" else 1)
-    return (files + len(plan.passes)) * (spent.weight_bytes + FRAME)
+    kept = sum(CHECKPOINT if Need.TORCH in one.needs else 1 for one in plan.passes)
+    return (files + kept) * (spent.weight_bytes + FRAME)
 
 
 def spilled_bytes(plan: Plan, spent: ModelCost) -> int:
@@ -78,8 +83,8 @@ def spilled_bytes(plan: Plan, spent: ModelCost) -> int:
 
 
 def _spills(one: Pass, samples: int, peak: int) -> int:
-    if Need.DATA not in one.needs:
-        return 0
+    if Need.DATA not in one.needs or Need.TORCH in one.needs:
+        return 0  # what learns takes batch after batch
     most = getattr(one, "fit_samples", 0) or getattr(one, "samples", 0)
     if most:  # corrections keep everything in files
         return int(CORRECTED * min(samples, most) * peak)

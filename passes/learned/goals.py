@@ -124,24 +124,34 @@ def goals_of(student: ir.Model, teacher: ir.Model, task: str, *, maps: int, weig
 
 def _output_goals(model: ir.Model, task: str) -> list[Goal]:
     names, parts = output_names(model.graph), parts_of(model)
+    axes = [_softmax_axis(output) for output in model.graph.outputs]
+    if task in CLASSES and not any(axes):  # without a Softmax the first output that may be one choice is it
+        guesses = [_channels(output, task) for output in model.graph.outputs]
+        first = next((place for place, axis in enumerate(guesses) if axis is not None), None)
+        axes = [axis if place == first else None for place, axis in enumerate(guesses)]
     found = []
     for part in parts:
-        axis = _class_axis(model.graph.outputs[part.output], task)
         mask = None if part.mask is None else torch.from_numpy(np.flatnonzero(part.mask))
-        classes = axis if mask is None else None
+        classes = axes[part.output] if mask is None else None
         found.append(Goal(part.name, names[part.output], mask, classes))
     return found
 
 
-def _class_axis(output: ir.Value, task: str) -> int | None:
-    """Where classes lie that exclude one another: along a Softmax at the end, or along the channels as the task says."""
-    node, shape = output.producer(), shape_of(output)
-    if node is not None and node.op_type in ("Softmax", "LogSoftmax"):
-        axis = attribute(node, "axis", -1) % len(shape)
-        return axis if axis else None
-    several = len(shape) > 1 and (shape[1] or 0) > 1
-    spatial = len(shape) == 2 if task == "classification" else len(shape) == 4
-    return 1 if task in CLASSES and several and spatial else None
+def _softmax_axis(output: ir.Value) -> int | None:
+    """Where a Softmax at the end says that classes exclude one another; never the batch."""
+    node = output.producer()
+    if node is None or node.op_type not in ("Softmax", "LogSoftmax"):
+        return None
+    return int(attribute(node, "axis", -1) % len(shape_of(output))) or None
+
+
+def _channels(output: ir.Value, task: str) -> int | None:
+    """The channels, where the task is one choice among them: for each sample, or for each pixel."""
+    shape = shape_of(output)
+    if len(shape) < 2 or (shape[1] or 0) < 2:
+        return None
+    pixels = math.prod(size or 0 for size in shape[2:])
+    return 1 if (pixels == 1) == (task == "classification") else None
 
 
 def _shared_maps(student: ir.Model, teacher: ir.Model) -> list[Goal]:

@@ -78,5 +78,6 @@ def only_result(node: ir.Node) -> None:
 
 
 def number(array: Array) -> float:
-    """The one number that an array holds."""
-    return float(array.reshape(-1)[0])
+    """The one number that an array holds; a whole one where it holds whole ones."""
+    found: float = array.reshape(-1)[0].item()
+    return found

@@ -69,7 +69,7 @@ def clip(x: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
 
 
 def bounded(x: Tensor, low: float | None, high: float | None) -> Tensor:
-    if low == 0.0:
+    if low == 0.0 and x.is_floating_point():
         return F.relu(x) if high is None else F.relu6(x) if high == 6.0 else torch.clamp(x, 0.0, high)
     return torch.clamp(x, low, high)
 

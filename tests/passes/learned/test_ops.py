@@ -37,6 +37,7 @@ UNARY = [
     Case("Clip", {0: 5 * X}), Case("Clip", {0: 5 * X}, {1: np.float32(0), 2: np.float32(6)}), Case("Clip", {0: 5 * X}, {1: np.float32(-1)}),
     Case("Clip", {0: 5 * X}, {1: np.float32(0)}), Case("Clip", {0: 5 * X}, {2: np.float32(2)}), Case("Clip", {0: 5 * X}, {1: np.float32(0), 2: np.float32(1)}),
     Case("Clip", {0: X, 2: np.asarray(0.3, np.float32)}, {1: np.float32(-0.1)}), Case("Clip", {0: X}, {1: np.float32(1), 2: np.float32(-1)}),
+    Case("Clip", {0: INTS}, {1: np.int64(0), 2: np.int64(6)}),
     Case("Cast", {0: X}, attributes={"to": 7}), Case("Cast", {0: INTS}, attributes={"to": 1}), Case("Cast", {0: X}, attributes={"to": 9}),
     Case("Cast", {0: BITS}, attributes={"to": 1}), Case("Dropout", {0: X}, {1: np.float32(0.5)}),
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """What `refine` wins back behind the closed forms: CIFAR-10 networks, unlabelled images only, one thread.
 
-Each network is cut by the closed form on 500 calibration images and then distilled from its teacher on all unlabelled images that are there
-(calib.npz and unlabelled_extra.npz, 6220). Labels are used for scoring only, on 500 evaluation images: one image is 0.2 points, the standard
-error 1.3 to 1.5 points. Seconds are CPU seconds of this process.
+Each network is cut by the closed form on 500 calibration images and then distilled from its teacher on all unlabelled images that
+are there (calib.npz and unlabelled_extra.npz, 6220). Labels are used for scoring only, on 500 evaluation images: one image is 0.2
+points, the standard error 1.3 to 1.5 points. Seconds are CPU seconds of this process.
 
     python bench/learned.py [resnet20:35 resnet56:15] [--steps 300] [--seeds 0] [--options 'rate=0.02']
 """
@@ -27,7 +27,9 @@ from edgec.graph.load import load
 from edgec.passes.base import Context, Progress
 from edgec.passes.pipeline_string import parse_pipeline
 
-HEADER = "| network | MACs | seed | images | steps | CPU s | top-1 | divergence, agreement (held out) |\n|---|---|---|---|---|---|---|---|"
+HEADER = """\
+| network | MACs | seed | images | steps | CPU s | top-1 | divergence, agreement (held out) |
+|---|---|---|---|---|---|---|---|"""
 
 
 class Lines(Progress):

@@ -102,8 +102,8 @@ class Refine(Pass):
             raise UsageError("refine: held-out=0 leaves nothing to judge by")
 
     def requires(self, model: ir.Model) -> None:
-        """Raise PassError for a quantised model (weights are learned in float), UsageError without torch, UnsupportedError for an op
-        that torch does not compute here."""
+        """Raise PassError for a quantised model (weights are learned in float), UsageError without torch, UnsupportedError for an
+        op that torch does not compute here."""
         from edgec.passes.learned.extra import require_torch
 
         refuse_quantised(model, self.name)

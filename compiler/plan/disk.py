@@ -31,8 +31,8 @@ CORRECTED = 1.5
 """The teacher's activations, and the student's as codes of at most half their size, while quantisation is corrected."""
 
 CHECKPOINT = 9
-"""Networks in what a pass that learns keeps on the way: weights, best weights, two moments of each; beside the one before, while it
-is written; and the network that it leaves."""
+"""Networks in what a pass that learns keeps on the way: weights, best weights, two moments of each, beside the one before while
+it is written; and the network that it leaves."""
 
 
 @dataclass(frozen=True)

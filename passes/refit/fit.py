@@ -81,6 +81,8 @@ def fit_site(site: LayerFit, options: FitOptions) -> LayerReport:
     now = scores.relative(1 if verdict.kept else 0)
     together = False
     if rows.maps is not None:
+        # Nothing reads the rows again, and the maps need their room.
+        rows.tiles.clear()
         joint = fit_chain(site, rows.maps, options.ridge, options.joint, options.threads)
         choices.append(Choice.of("together", joint.verdict))
         together = joint.verdict.kept

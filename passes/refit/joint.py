@@ -26,8 +26,8 @@ class Maps:
     """Whole maps of some images, for the fit and for its judge. A joint fit cannot take single pixels: kernels overlap."""
 
     share: float
-    fit: list[Sample] = field(default_factory=list)
-    held: list[Sample] = field(default_factory=list)
+    fit: list[Target] = field(default_factory=list)
+    held: list[Target] = field(default_factory=list)
     seen: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     """Images offered so far, by whether they are held out."""
 
@@ -37,7 +37,7 @@ class Maps:
         layers = [*(inner.layer for inner in site.chain), site.layer]
         pixels = max(site.rows / max(images, 1), 1.0)
         wanted = max(ROWS_PER_UNKNOWN * max(one.patches.unknowns for one in layers) / pixels, FEWEST_IMAGES)
-        # Inputs, and every layer's output before and behind its activation, the last twice more: target and residual.
+        # A generous count of inputs, outputs, target and its bounds; which images take part depends on it.
         channels = (
             layers[0].patches.channels
             + 2 * sum(one.view.out_channels for one in layers)
@@ -54,17 +54,12 @@ class Maps:
             return
 
         def first(array: Array) -> Array:
-            # A slice would keep the whole batch in memory.
-            return array[:count].copy()
+            # Always a copy: a slice would keep the whole batch in memory.
+            return np.array(np.moveaxis(array[:count], 1, -1), np.float32, order="C")
 
-        kept = Sample(
-            x=first(sample.x[:, :0]),
-            target=first(sample.target),
-            offset=None if sample.offset is None else first(sample.offset),
-            held=sample.held,
-            images=count,
-            start=None if sample.start is None else first(sample.start),
-        )
+        assert sample.start is not None  # maps are gathered for chains
+        offset = None if sample.offset is None else first(sample.offset)
+        kept = Target(first(sample.start), first(sample.target), offset)
         (self.held if sample.held else self.fit).append(kept)
 
 
@@ -77,10 +72,11 @@ class Joint:
 
 
 def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: int = 1) -> Joint:
-    """Refine the chain of ``site`` in place, where that helps on the judge's maps."""
+    """Refine the chain of ``site`` in place, where that helps on the judge's maps. ``maps`` are used up."""
     links = [Link(inner.layer.patches, inner.layer.columns(), inner.clipping) for inner in site.chain]
     links.append(Link(site.layer.patches, site.layer.columns(), site.goal.clipping))
-    judged = target_of(maps.held or maps.fit)
+    wanted = joined(maps.fit)
+    judged = joined(maps.held) if maps.held else wanted
     before, energy = chain_errors(links, judged, threads)
     unknowns = sum(link.patches.unknowns for link in links)
 
@@ -91,7 +87,7 @@ def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: 
     # A step that makes the judge's maps worse, above all doubt, is not made good by further ones.
     fitted = refine(
         links,
-        target_of(maps.fit),
+        wanted,
         lam,
         iterations,
         threads,
@@ -105,16 +101,20 @@ def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: 
     return Joint(verdict, 1.0 - verdict.gain / float(before.sum()))
 
 
-def target_of(samples: Sequence[Sample]) -> Target:
-    """All samples as one problem, channels last."""
-    offsets = [last(sample.offset) for sample in samples if sample.offset is not None]
-    return Target(
-        np.concatenate([last(sample.start) for sample in samples if sample.start is not None]),
-        np.concatenate([last(sample.target) for sample in samples]),
-        np.concatenate(offsets) if offsets else None,
-    )
-
-
-def last(array: Array) -> Array:
-    """Channels from axis 1 to the end, in one piece."""
-    return np.ascontiguousarray(np.moveaxis(array, 1, -1), np.float32)
+def joined(pieces: list[Target]) -> Target:
+    """All of them as one problem. ``pieces`` is empty then: each goes as soon as it is copied."""
+    rooms = [
+        None if one is None else np.empty((sum(len(piece.x) for piece in pieces), *one.shape[1:]), np.float32)
+        for one in (pieces[0].x, pieces[0].value, pieces[0].offset)
+    ]
+    start = 0
+    while pieces:
+        piece = pieces.pop(0)
+        for room, one in zip(rooms, (piece.x, piece.value, piece.offset), strict=True):
+            if room is not None and one is not None:
+                room[start : start + len(one)] = one
+        start += len(piece.x)
+    x, value, offset = rooms
+    assert x is not None
+    assert value is not None
+    return Target(x, value, offset)

@@ -246,8 +246,8 @@ def test_joint_fits_keep_the_share_of_images_that_memory_allows(share: float) ->
     for number in range(20):
         zeros = np.zeros((10, 2, 4, 4), np.float32)
         maps.add(Sample(zeros, zeros, None, held=number >= 16, start=zeros))
-    assert sum(len(one.target) for one in maps.fit) == int(np.ceil(160 * share))
-    assert sum(len(one.target) for one in maps.held) == int(np.ceil(40 * share))
+    assert sum(len(one.value) for one in maps.fit) == int(np.ceil(160 * share))
+    assert sum(len(one.value) for one in maps.held) == int(np.ceil(40 * share))
 
 
 def test_blends_are_pictures_between_two_and_the_same_every_time(canonical: Canonical, noise: Noise) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgec.passes.refit.layer_fits import LayerFit, Sample
 from edgec.passes.solvers.chain import Link, Target, chain_errors, refine
-from edgec.passes.solvers.guard import Verdict, judge
+from edgec.passes.solvers.guard import CLEAR, Verdict, judge
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -84,14 +84,14 @@ def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: 
         after, _ = chain_errors(chain, judged, threads)
         return judge(before, after, energy, unknowns=unknowns, condition=condition)
 
-    # A step that makes the judge's maps worse, above all doubt, is not made good by further ones.
+    # Margins moved by up to 2 from the first step to the last: what is worse by more than `CLEAR` is not made good.
     fitted = refine(
         links,
         wanted,
         lam,
         iterations,
         threads,
-        hopeless=lambda chain, condition: verdict_of(chain, condition).worse,
+        hopeless=lambda chain, condition: verdict_of(chain, condition).margin < -CLEAR,
     )
     verdict = verdict_of(fitted.links, fitted.condition)
     if not verdict.kept:

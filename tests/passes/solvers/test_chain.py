@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from edgec.passes.solvers import chain
 from edgec.passes.solvers.chain import Link, Target, _Chain, forward, refine
 from edgec.passes.solvers.gram import Patches
 from edgec.passes.solvers.maps import Kernel
@@ -81,16 +83,16 @@ def test_gradients_are_those_of_the_loss(links: list[Link], offset: bool) -> Non
 @pytest.mark.parametrize("links", CHAINS.values(), ids=CHAINS)
 def test_tangents_are_directional_derivatives(links: list[Link]) -> None:
     target = problem(links)
-    chain = _Chain(links, target, 1e-3)
+    here = _Chain(links, target, 1e-3)
     rng = np.random.default_rng(1)
     direction = [rng.standard_normal(link.columns.shape) for link in links[:-1]]
     moved = [
         replace(link, columns=link.columns + 1e-3 * d) for link, d in zip(links, direction, strict=False)
     ]
-    change = (forward([*moved, links[-1]], target.x) - chain.made) / 1e-3
+    change = (forward([*moved, links[-1]], target.x) - here.made) / 1e-3
     turned = [Kernel.of(link.patches, d) for link, d in zip(links, direction, strict=False)]
     linear = [Kernel.of(link.patches, link.columns, linear=True) for link in links]
-    tangent = chain._tangent(slice(None), turned, linear)
+    tangent = here._tangent(slice(None), turned, linear)
     gap = np.linalg.norm(tangent - change) / np.linalg.norm(change)
     assert gap < 0.02
 
@@ -103,6 +105,34 @@ def test_joint_fits_go_far_below_what_the_last_layer_alone_reaches(links: list[L
     assert errors[-1] < 0.5 * _Chain(alone, target, 1e-6).error
     assert all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(errors))
     assert errors[-1] == pytest.approx(_Chain(fitted, target, 1e-6).error, rel=1e-4)
+
+
+@pytest.mark.parametrize("links", CHAINS.values(), ids=CHAINS)
+def test_threads_change_no_byte_and_parts_only_digits(
+    links: list[Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = problem(links)
+    whole = refine(links, target, 1e-3, 3)
+    monkeypatch.setattr(chain, "PART_BYTES", 3 * 4 * 6 * 6 * 6)
+    one, two = (refine(links, target, 1e-3, 3, threads) for threads in (1, 2))
+    assert one.errors == two.errors
+    assert one.errors == pytest.approx(whole.errors, rel=1e-3)
+    for a, b in zip(one.links, two.links, strict=True):
+        np.testing.assert_array_equal(a.columns, b.columns)
+
+
+def test_a_hopeless_fit_stops_at_its_first_step() -> None:
+    links = CHAINS["two convolutions"]
+    seen: list[float] = []
+
+    def hopeless(moved: Sequence[Link], condition: float) -> bool:
+        seen.append(condition)
+        return True
+
+    fitted, errors, condition = refine(links, problem(links), 1e-3, 5, hopeless=hopeless)
+    assert seen == [condition]
+    assert len(errors) == 2
+    assert not np.array_equal(fitted[0].columns, links[0].columns)
 
 
 def test_a_perfect_chain_stays() -> None:

@@ -55,11 +55,13 @@ class Head:
     """Kinds of objects, where the shapes say it."""
     corners: Corners = "xy"
     """How two outputs give their boxes."""
+    least: float = 0.0
+    """The score below which the file's own suppression lets no box out."""
 
     @property
     def threshold(self) -> float:
         """The working threshold: a box counts from this score on (Ultralytics' default; MediaPipe's own)."""
-        return 0.5 if self.kind == "mediapipe" else 0.25
+        return max(self.least, 0.5 if self.kind == "mediapipe" else 0.25)
 
     def decode(self, outputs: Sequence[Array], least: float = LOW) -> list[Boxes]:
         """The boxes of each sample from score ``least`` on, in pixels of the input, one for the best class of each row.

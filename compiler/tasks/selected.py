@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgec.compiler.tasks.detection import THRESHOLD, Detection
+from edgec.compiler.tasks.detection import Detection
 from edgec.compiler.tasks.heads import Corners, Head
 from edgec.graph.parts import sample_shape
 from edgec.graph.selection import Selection
@@ -30,15 +30,16 @@ def suppressed_task(network: ir.Model, selection: Selection) -> Detection | None
         return None
     classes = network.graph.outputs[scores].shape
     known = None if classes is None or not isinstance(classes[1], int) else classes[1]
+    least = constant(node.inputs[4]) if len(node.inputs) > 4 else None
     head = Head(
         "nms",
         (picture[1], picture[2]),
         outputs=(boxes, scores),
         classes=known,
         corners=_corners(node, network),
+        least=0.0 if least is None else float(least.reshape(-1)[0]),
     )
-    least = constant(node.inputs[4]) if len(node.inputs) > 4 else None
-    return Detection(head, max(THRESHOLD, 0.0 if least is None else float(least.reshape(-1)[0])))
+    return Detection(head)
 
 
 def _corners(node: ir.Node, network: ir.Model) -> Corners:

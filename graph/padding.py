@@ -68,14 +68,15 @@ def _write_out_cuts(node: ir.Node, mode: str) -> bool:
     if value is None or value.shape is None or weight is None or weight.shape is None:
         return False
     kernel = attribute(node, "kernel_shape", None) or shape_of(weight)[2:]
-    sizes, rank = [size for size in shape_of(value)[2:] if size is not None], len(kernel)
-    if len(sizes) < rank or any(size is None for size in kernel):
+    rank = len(kernel)
+    sizes, taps = ([one for one in found if one is not None] for found in (shape_of(value)[2:], kernel))
+    if len(sizes) < rank or len(taps) < rank:
         return False
     strides, dilations = (attribute(node, name, (1,) * rank) for name in ("strides", "dilations"))
     more = attribute(node, "output_padding", (0,) * rank)
     whole = [
         (size - 1) * stride + dilation * (k - 1) + 1 + extra
-        for size, k, stride, dilation, extra in zip(sizes, kernel, strides, dilations, more, strict=True)
+        for size, k, stride, dilation, extra in zip(sizes, taps, strides, dilations, more, strict=True)
     ]
     given = tuple(attribute(node, "output_shape", ()))
     wanted = given or (whole if mode == "VALID" else [a * b for a, b in zip(sizes, strides, strict=True)])

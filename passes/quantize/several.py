@@ -102,11 +102,12 @@ def _probed(
 ) -> Settled:
     """Every unit alone, the worst first, with the ranges that it may saturate."""
     found, notes = [], []
+    may_saturate = context.answers is not None and settings.form.kept is None  # else the source's scales stay
     with Bench.on(teacher, prepared, probe, settings, context) as bench:
         for unit in context.progress.over("sensitivity", bench.groups, len(bench.groups)):
             bench.stand(unit)
             one = bench.alone(unit, settings)
-            if context.answers is not None and one.sqnr_db < LEAST_DB:
+            if may_saturate and one.sqnr_db < LEAST_DB:
                 settings, after = _saturated(bench, settings, one)
                 if after.sqnr_db > one.sqnr_db:
                     gain = f"alone in int8 {one.sqnr_db:.1f} -> {after.sqnr_db:.1f} dB"

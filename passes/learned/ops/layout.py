@@ -74,7 +74,7 @@ def pick(x: Tensor, *, axis: int, index: int) -> Tensor:
 
 
 def expand(x: Tensor, *, target: tuple[int, ...]) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, target))
+    return x.expand(torch.broadcast_shapes(x.shape, target))  # type: ignore[no-untyped-call]
 
 
 def tile(x: Tensor, *, repeats: tuple[int, ...]) -> Tensor:

@@ -122,7 +122,8 @@ def global_max(x: Tensor) -> Tensor:
 
 
 def global_lp(x: Tensor, *, p: int) -> Tensor:
-    return torch.linalg.vector_norm(x, p, tuple(range(2, x.ndim)), keepdim=True)
+    made: Tensor = torch.linalg.vector_norm(x, p, tuple(range(2, x.ndim)), keepdim=True)
+    return made
 
 
 def _max_pool(node: ir.Node) -> Op:

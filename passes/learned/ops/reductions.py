@@ -43,7 +43,8 @@ def size(x: Tensor, axes: Axes, keep: bool) -> Tensor:
 
 
 def length(x: Tensor, axes: Axes, keep: bool) -> Tensor:
-    return torch.linalg.vector_norm(x, 2, axes, keepdim=keep)
+    made: Tensor = torch.linalg.vector_norm(x, 2, axes, keepdim=keep)
+    return made
 
 
 def squares(x: Tensor, axes: Axes, keep: bool) -> Tensor:

@@ -39,7 +39,8 @@ class Axis:
         if self.places is not None:
             return self._copied(x, self.places)
         weights = torch.from_numpy(self.weights).to(x)
-        return torch.tensordot(x, weights, dims=([self.axis], [1])).movedim(-1, self.axis)
+        made: Tensor = torch.tensordot(x, weights, dims=([self.axis], [1]))
+        return made.movedim(-1, self.axis)
 
     def _copied(self, x: Tensor, places: Array) -> Tensor:
         size = x.shape[self.axis]

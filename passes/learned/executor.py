@@ -106,7 +106,7 @@ class GraphModule(torch.nn.Module):
     def _together(self, name: str, parts: Sequence[Tensor]) -> Tensor:
         if self.singly is not None and name in self.singly.ends and parts[0].shape[:1] != (1,):
             return torch.stack(list(parts))
-        return torch.cat([torch.atleast_1d(part) for part in parts])
+        return torch.cat([part if part.ndim else part.reshape(1) for part in parts])
 
     def _needed(self, given: Iterable[str], wanted: Sequence[str]) -> list[tuple[Step, tuple[str, ...]]]:
         """The steps from ``given`` to ``wanted``, each with the values that nobody reads after it."""

@@ -64,7 +64,7 @@ class Views:
         turn, place = divmod(number, self.per_round)
         order = np.random.default_rng([self.seed, 0, turn]).permutation(len(self.data))
         chosen = order[place * self.size : (place + 1) * self.size]
-        return self.changed(self.read(chosen), np.random.default_rng([self.seed, 1, number]))
+        return self.changed(self.read(chosen.tolist()), np.random.default_rng([self.seed, 1, number]))
 
     def changed(self, feeds: Feeds, rng: np.random.Generator, mixed: float = 0.5) -> Feeds:
         """Views of ``feeds``; ``mixed``: the share of those that are mixtures."""
@@ -124,7 +124,8 @@ class _Range:
         added = rng.uniform(-LIGHT, LIGHT, (len(pictures), pictures.shape[1], 1, 1)) * self.spread
         mean = pictures.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float32)
         changed = (pictures - mean) * contrast + mean + added.astype(np.float32)
-        return np.clip(changed, self.low, self.high)
+        clipped: Array = np.clip(changed, self.low, self.high)
+        return clipped
 
 
 def _mixed(feeds: Feeds, rng: np.random.Generator, part: float) -> Feeds:

@@ -168,7 +168,8 @@ def normal(patches: Patches, x: Array) -> tuple[Array, Array]:
         taps.update((tap, (rows, *place)) for tap, place in _places(grid))
     found = np.zeros((len(taps), len(taps), group))
     sums = np.zeros((len(taps), group))
-    order = [taps[tap] for tap in np.ndindex(*layer.kernel)]
+    tall, wide = layer.kernel
+    order = [taps[down, along] for down in range(tall) for along in range(wide)]
     for pairs in _alike(order).values():
         windows = [order[i][1:] for i, _ in pairs]
         one, other = order[pairs[0][0]], order[pairs[0][1]]
@@ -212,9 +213,7 @@ def _correlated(
     strides = (image, row, row * down.step, along.step * channels * number, number)
     view = np.lib.stride_tricks.as_strided(start, shape, strides, writeable=False)
     tiled = np.tile(w, size[1])
-    if out is None:
-        return np.einsum("nyabr,abr->nyr", view, tiled)
-    return np.einsum("nyabr,abr->nyr", view, tiled, out=out)
+    return np.asarray(np.einsum("nyabr,abr->nyr", view, tiled, out=out))
 
 
 def _spread(gradient: Array, grid: _Grid, w: Array, size: Sequence[int]) -> Array:
@@ -231,12 +230,12 @@ def _spread(gradient: Array, grid: _Grid, w: Array, size: Sequence[int]) -> Arra
 
 def _product(one: Array, other: Array) -> Array:
     """Sums over images and rows, one for each place along them."""
-    return np.einsum("nyr,nyr->r", one, other)
+    return np.asarray(np.einsum("nyr,nyr->r", one, other))
 
 
 def _folded(row: Array, channels: int) -> Array:
     """Sums over pixels."""
-    return row.reshape(-1, channels).sum(axis=0, dtype=np.float64)
+    return np.asarray(row.reshape(-1, channels).sum(axis=0, dtype=np.float64))
 
 
 def _alike(order: Sequence[tuple[Array, int, int]]) -> dict[tuple[int, ...], list[tuple[int, int]]]:

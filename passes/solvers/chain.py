@@ -294,7 +294,7 @@ class _Chain:
             return squared(change)
 
         images = sum(part.stop - part.start for part in self.parts[::every])
-        return float(sum(self._over(part_of, every))) * len(self.inputs[0]) / images
+        return float(sum(self._over(part_of, every)) * len(self.inputs[0]) / images)
 
     def _tangent(self, part: slice, turned: Sequence[maps.Kernel], linear: Sequence[maps.Kernel]) -> Array:
         """Change of the chain's output, linearised, as the inner links turn to ``turned``."""

@@ -162,14 +162,13 @@ def normal(patches: Patches, x: Array) -> tuple[Array, Array]:
     layer, group = _Layer.of(patches), patches.group
     size = (1, *patches.out_shape(x.shape[1:-1]))[-2:]
     padded = layer.padded(_two_axes(x))
-    taps: dict[tuple[int, int], tuple[Array, int, int]] = {}
+    taps: dict[tuple[int, ...], tuple[Array, int, int]] = {}
     for grid in layer.grids():
         rows = grid.cut(padded, layer.strides)
         taps.update((tap, (rows, *place)) for tap, place in _places(grid))
     found = np.zeros((len(taps), len(taps), group))
     sums = np.zeros((len(taps), group))
-    tall, wide = layer.kernel
-    order = [taps[down, along] for down in range(tall) for along in range(wide)]
+    order = [taps[tap] for tap in np.ndindex(*layer.kernel)]
     for pairs in _alike(order).values():
         windows = [order[i][1:] for i, _ in pairs]
         one, other = order[pairs[0][0]], order[pairs[0][1]]
@@ -212,8 +211,9 @@ def _correlated(
     shape = (len(rows), size[0], len(down.numbers), len(along.numbers), size[1] * channels)
     strides = (image, row, row * down.step, along.step * channels * number, number)
     view = np.lib.stride_tricks.as_strided(start, shape, strides, writeable=False)
-    tiled = np.tile(w, size[1])
-    return np.asarray(np.einsum("nyabr,abr->nyr", view, tiled, out=out))
+    room = np.empty((shape[0], shape[1], shape[4]), np.float32) if out is None else out
+    np.einsum("nyabr,abr->nyr", view, np.tile(w, size[1]), out=room)
+    return room
 
 
 def _spread(gradient: Array, grid: _Grid, w: Array, size: Sequence[int]) -> Array:

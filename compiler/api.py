@@ -75,6 +75,7 @@ def compile(  # noqa: A001
     jetpack: str | None = None,
     budget: str | None = None,
     resolution: str | int | tuple[int, int] = "keep",
+    portfolio: bool = False,
     precision: Precision = "fp32",
     formats: Format | str | Sequence[Format] = ("onnx",),
     passes: str | Sequence[str | PassSpec] | None = None,
@@ -116,6 +117,7 @@ def compile(  # noqa: A001  (the verb of the product)
     jetpack: str | None = None,
     budget: str | None = None,
     resolution: str | int | tuple[int, int] = "keep",
+    portfolio: bool = False,
     precision: Precision = "fp32",
     formats: Format | str | Sequence[Format] = ("onnx",),
     passes: str | Sequence[str | PassSpec] | None = None,
@@ -154,7 +156,7 @@ def compile(  # noqa: A001  (the verb of the product)
     """
     values: dict[str, Any] = {
         "task": task, "target": target, "jetpack": jetpack, "budget": budget, "resolution": resolution,
-        "precision": precision, "formats": formats,
+        "portfolio": portfolio, "precision": precision, "formats": formats,
         "passes": passes, "seed": seed, "io_layout": io_layout, "batch": batch, "split_unsupported": split_unsupported,
         "keep_quantized": keep_quantized,
     }  # fmt: skip

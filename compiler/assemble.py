@@ -26,6 +26,7 @@ from edgec.compiler.plan.names import NAMES, own_format
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.plan.versions import versions
 from edgec.compiler.read.recipe import Recipe, relative_to
+from edgec.compiler.search.portfolio import Portfolio
 from edgec.compiler.search.resolution import Compared
 from edgec.graph.cost import cost
 from edgec.graph.data import InputSpec
@@ -52,6 +53,8 @@ class RunFacts:
     """About the inputs, from before the work."""
     compared: Compared | None = None
     """Sizes of the input, where they were compared."""
+    forms: Portfolio | None = None
+    """Forms of compression, where they were compared."""
     findings: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)
     """What the target's runtime would say to each artifact."""
 
@@ -116,6 +119,7 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
         "layers": [_layer(row, facts.timings) for row in facts.layers()],
         "tradeoff": _tradeoff(facts),
         "resolution": _resolution(facts),
+        "portfolio": None if facts.forms is None else asdict(facts.forms),
         "recipe": json.loads(recipe.model_dump_json(exclude_none=True)),
         "command": f"edgec compile --recipe {folder}/recipe.yaml -o {folder}-again",
         "environment": environment(),

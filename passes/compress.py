@@ -118,7 +118,7 @@ class Compress(Decomposition):
         removals = removals_of(choices.curves, chosen.widths)
         reports = self._apply(model, found, choices, removals, joint.cut_at(chosen.widths))
         notes = _notes(budget, chosen, source, removals, reports, found)
-        if reports and budget.unit != "latency":
+        if reports and budget.unit != "latency" and self.pays == "time":
             notes += _timing(context)
         return PassResult(
             model,

@@ -33,6 +33,7 @@ def choose_passes(
     precision: Precision = "fp32",
     resolution: str = KEEP,
     keep_quantized: bool = False,
+    portfolio: bool = False,
 ) -> tuple[Pass, ...]:
     """The ``named`` passes, or the default ones for ``budget``; then what ``precision`` needs, unless it is there already.
 
@@ -49,11 +50,23 @@ def choose_passes(
     if keep_quantized:
         passes = _keeping_scales(passes)
     passes = with_resolution(passes, resolution)
+    if portfolio:
+        _check_forms(passes)
     check_order(passes)
     for one in passes:
         with blamed(pass_plugin(one.name)):
             one.complete()
     return passes
+
+
+def _check_forms(passes: tuple[Pass, ...]) -> None:
+    from edgec.passes.compress import Compress
+
+    if not any(isinstance(one, Compress) for one in passes):
+        why = "it compares forms of compress, and no pass is that"
+        raise UsageError(
+            "--portfolio has no effect here", why=why, hint="Leave out --passes, or name compress."
+        )
 
 
 def with_resolution(passes: tuple[Pass, ...], resolution: str) -> tuple[Pass, ...]:

@@ -98,6 +98,11 @@ if TYPE_CHECKING:
     help="Of the input: the model's, one named (160: the shorter side; 160x192), or what meets the budget best. [default: keep]",
 )
 @click.option(
+    "--portfolio",
+    is_flag=True,
+    help="Compare forms of the default compression under the budget and keep what loses least; takes some five times as long.",
+)
+@click.option(
     "--passes",
     type=params.PIPELINE,
     metavar="STR",
@@ -279,7 +284,7 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
         if values[key] is not None:
             base[key] = values[key]
     base.setdefault("threads", os.cpu_count() or 1)
-    for key in ("split_unsupported", "keep_quantized"):
+    for key in ("split_unsupported", "keep_quantized", "portfolio"):
         if values[key]:
             base[key] = True
     if values["formats"] is not None:

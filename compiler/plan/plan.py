@@ -71,9 +71,15 @@ class Plan:
 
     def at_size(self, resolution: str, remark: str) -> Plan:
         """The plan that ``--resolution auto`` comes to: a size, or ``keep``; ``remark`` says why."""
-        passes = with_resolution(self.passes, resolution)
-        update = {"resolution": resolution, "passes": _specs(passes)}
-        recipe = self.recipe.model_copy(update=update)
+        return self._found(with_resolution(self.passes, resolution), remark, resolution=resolution)
+
+    def in_form(self, passes: tuple[Pass, ...], remark: str) -> Plan:
+        """The plan that ``--portfolio`` comes to."""
+        return self._found(passes, remark, portfolio=False)
+
+    def _found(self, passes: tuple[Pass, ...], remark: str, **update: Any) -> Plan:
+        """What a search came to, in a recipe that needs none."""
+        recipe = self.recipe.model_copy(update={**update, "passes": _specs(passes)})
         return replace(self, recipe=recipe, passes=passes, remarks=(*self.remarks, remark))
 
     def preprocess_for(self, model: ir.Model) -> Preprocess:

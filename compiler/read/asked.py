@@ -56,6 +56,7 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
         precision=recipe.precision,
         resolution=recipe.resolution,
         keep_quantized=recipe.keep_quantized,
+        portfolio=recipe.portfolio,
     )
 
 

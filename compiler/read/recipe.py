@@ -158,6 +158,8 @@ class Recipe(_Closed):
     """None: the default pipeline for the budget and the precision."""
     resolution: fields.ResolutionField = KEEP
     """Of the input: keep the model's, a size, or auto: whichever meets the budget with the least loss."""
+    portfolio: fields.SwitchField = False
+    """Compare forms of `compress` under the budget, and keep the one that loses least."""
     gates: Gates = Gates()
     seed: fields.SeedField = 0
     threads: fields.ThreadsField = 1
@@ -188,6 +190,10 @@ class Recipe(_Closed):
         if self.resolution == AUTO and self.budget is None and self.passes is None:
             raise ValueError(
                 "resolution: auto takes part in a budget, and there is none. Add budget, or name a size"
+            )
+        if self.portfolio and self.budget is None and self.passes is None:
+            raise ValueError(
+                "portfolio: compares forms of compression under a budget, and there is none. Add budget"
             )
         if self.gates.max_drop is not None and self.data is None and self.eval is None:
             raise ValueError("gates.max_drop has nothing to judge on. Add data or eval")

@@ -2,7 +2,8 @@
 
 ==============  ===========================================================================================================
 classes         KL divergence from the source's probabilities, at the temperature that makes the network's own least:
-                smaller pictures and fewer channels make a network less sure of the same answers, which changes none of them
+                smaller pictures and fewer channels make a network less sure of the same answers, which changes none of them.
+                Where sizes are compared: from the mean of the source's answers over `views`, less the source's own
 boxes           of the boxes that either network finds, the share that only one of them does
 everything else relative squared error of the worst part of the outputs (`graph.parts`)
 ==============  ===========================================================================================================
@@ -13,24 +14,25 @@ Networks that take their picture at another size get the same pictures at that s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.evaluate.quality import Judge
+from edgec.compiler.search.divergence import calibrated_divergence
+from edgec.compiler.search.views import BATCH, Size, Views
 from edgec.compiler.tasks.classification import Classification
 from edgec.compiler.tasks.detection import Detection
 from edgec.compiler.tasks.task import Task
+from edgec.graph.compare import by_sample
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
+from edgec.graph.resolution.resize import size_of
 from edgec.graph.resolution.restore import same_places
 
 Array = np.ndarray[Any, np.dtype[Any]]
-BATCH = 8
-TINY = 1e-12
-TEMPERATURES = np.geomspace(0.25, 4.0, 65)
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,26 @@ class Reference:
     data: Dataset
     threads: int
     answers: tuple[Array, ...]
+    views: Views | None = None
+    """Of a classifier, where networks for other sizes are compared."""
 
     @staticmethod
     def of(source: ir.Model, task: Task | None, data: Dataset, threads: int) -> Reference:
         """Run it once. ``task``: what the network does, None where nobody knows."""
         return Reference(source, task, data, threads, _answers(source, data, threads))
 
+    def over(self, sizes: Sequence[Size]) -> Reference:
+        """The reference for networks that take their picture at one of ``sizes``."""
+        task = self.task
+        if not isinstance(task, Classification) or task.binary or len(self.answers) > 1:
+            return self
+        return replace(self, views=Views.of(self.source, self.data, sizes, self.threads))
+
     @property
     def measure(self) -> str:
         """What `losses` counts."""
+        if self.views is not None:
+            return "KL divergence from the source's mean answer over moved and resized pictures, above its own, nats"
         if isinstance(self.task, Classification):
             return "KL divergence at the best temperature, nats"
         return "share of boxes that differ" if isinstance(self.task, Detection) else "relative squared error"
@@ -59,6 +72,10 @@ class Reference:
         """(samples,) losses of ``network``, which was made of the source."""
         judge = Judge.of(self.source, network, self.task)
         made = _answers(network, self.data.at(network), self.threads)
+        if self.views is not None:
+            mean = self.views.without(size_of(network))
+            own = calibrated_divergence(mean, by_sample(self.answers[0]))
+            return calibrated_divergence(mean, by_sample(made[0])) - own
         if isinstance(self.task, Classification):
             scores, places = self.task.scores, (self.task.output, *self.task.twins)
             tried = [calibrated_divergence(scores(self.answers, one), scores(made, one)) for one in places]
@@ -82,30 +99,6 @@ class Reference:
             apart, all_ = wanted + theirs - 2 * kept, wanted + theirs
             found.append(apart / all_ if all_ else 0.0)
         return np.asarray(found)
-
-
-def calibrated_divergence(reference: Array, value: Array) -> Array:
-    """(samples,) of logits or probabilities (samples, classes), in nats; the temperature is one for all samples."""
-    p = np.exp(_log_probabilities(reference))
-    logs = _log_probabilities(value)
-    entropy = (p * np.log(p + TINY)).sum(axis=1)
-
-    def at(temperature: float) -> Array:
-        scaled = logs / temperature
-        shifted = scaled - scaled.max(axis=1, keepdims=True)
-        normal = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        return np.asarray(entropy - (p * normal).sum(axis=1))
-
-    tried: list[Array] = [at(float(one)) for one in TEMPERATURES]
-    return min(tried, key=lambda one: float(one.mean()))
-
-
-def _log_probabilities(scores: Array) -> Array:
-    wide = scores.astype(np.float64)
-    if (wide >= 0).all() and np.allclose(wide.sum(axis=1), 1.0, atol=1e-3):
-        return np.asarray(np.log(wide + TINY))
-    shifted = wide - wide.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def _relative(wanted: Array, made: Array) -> Array:

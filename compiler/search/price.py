@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from edgec.compiler.latency.prices import first_prices, settle
 from edgec.compiler.pipeline.workspace import Workspace
 from edgec.compiler.plan.plan import Plan
+from edgec.compiler.search.portfolio import Portfolio, choose_form
 from edgec.compiler.search.resolution import Compared, choose_size
 from edgec.passes.base import LatencyModel
 
 
 @dataclass(frozen=True)
 class Priced:
-    """The plan with its size chosen, what its layers cost in time (None: nobody knows), and the sizes that were compared."""
+    """The plan with its size and form chosen, what its layers cost in time (None: nobody knows), and what was compared for it."""
 
     plan: Plan
     prices: LatencyModel | None
     compared: Compared | None
+    """Sizes of the input."""
+    forms: Portfolio | None
+    """Forms of compression."""
 
 
 def price(plan: Plan, space: Workspace) -> Priced:
@@ -27,5 +31,6 @@ def price(plan: Plan, space: Workspace) -> Priced:
     """
     first = first_prices(plan, space)
     plan, compared = choose_size(plan, first.prices, space)
+    plan, forms = choose_form(plan, first.prices, space)
     plan, prices = settle(plan, first, space)
-    return Priced(plan, prices, compared)
+    return Priced(plan, prices, compared, forms)

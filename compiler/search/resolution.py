@@ -12,38 +12,29 @@ What wins is compiled afterwards with all samples, as if it had been named.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgec.compiler.pipeline.run import Step, run_pipeline
-from edgec.compiler.pipeline.steps import context_of
+from edgec.compiler.pipeline.run import Step
 from edgec.compiler.pipeline.workspace import Workspace
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.search.candidates import Candidate, Refusal, candidates, expected_loss
-from edgec.compiler.search.loss import Reference
+from edgec.compiler.search.trials import Trials, float_passes
 from edgec.graph.data import Dataset
 from edgec.graph.resolution.axes import SizeError
 from edgec.graph.resolution.resize import size_of
-from edgec.passes.base import Context, LatencyModel, Pass
+from edgec.passes.base import LatencyModel, Pass
 from edgec.passes.budget import Budget, budgets_in, parse_budget
-from edgec.passes.defaults import PRECISION_PASSES
 from edgec.passes.options import AUTO, KEEP
 from edgec.passes.pricing import milliseconds, network_price, source_price
 from edgec.passes.resize_input import ResizeInput, shown
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Size = tuple[int, int]
 TRIALS = 2
 """Sizes, besides the source's own, at which the budget's passes run."""
-APART, MOST_APART = 0.25, 128
-"""Share of the samples that judge, and so many at most."""
-CLEARLY = 1.0
-"""Standard errors by which another size must lose less than the source's own."""
 NO_SAVING = ("size", "params")
 
 
@@ -113,32 +104,26 @@ def _said(compared: Compared, source: Size) -> str:
 
 @dataclass
 class _Search:
-    """One search; ``trials`` grows with every run of the passes."""
+    """One search."""
 
     plan: Plan
     budget: Budget
     prices: LatencyModel | None
-    context: Context
-    reference: Reference
-    space: Workspace
-    losses: dict[Size, Array] = field(default_factory=dict)
+    trials: Trials[Size]
     points: dict[Size, Point] = field(default_factory=dict)
 
     @staticmethod
     def of(
         plan: Plan, budget: Budget, prices: LatencyModel | None, data: Dataset, space: Workspace
     ) -> _Search:
-        share = min(APART, MOST_APART / len(data))
-        fit, select = data.split(share, plan.recipe.seed)
-        context = replace(context_of(plan, prices, space), data=fit)
-        reference = Reference.of(plan.model, plan.task, select, plan.recipe.threads)
-        return _Search(plan, budget, prices, context, reference, space)
+        return _Search(plan, budget, prices, Trials.of(plan, prices, data, space))
 
     def run(self) -> Compared:
         """Raises SizeError where no other size is possible."""
         source = size_of(self.plan.model)
         whole, limit = self._cost(self.plan.model), self._limit()
         found, refusals = candidates(self.plan.model, self._cost, limit)
+        self.trials.reference = self.trials.reference.over([one.size for one in found])
         self._note(refusals, whole)
         for one in found:
             self.points[one.size] = Point(one.size, one.cost / whole, self._alone(one))
@@ -150,15 +135,13 @@ class _Search:
             for one in found:
                 rest = expected_loss(curve, limit / whole, limit / one.cost, keep)
                 point = self.points[one.size]
-                self.points[one.size] = replace(point, expected=(point.alone or 0.0) + rest)
+                self.points[one.size] = replace(point, expected=max(point.alone or 0.0, 0.0) + rest)
             for size in self._worth_trying(found, keep):
-                if (self.points[size].expected or 0.0) < min(
-                    float(one.mean()) for one in self.losses.values()
-                ):
+                if (self.points[size].expected or 0.0) < min(map(self.trials.mean, self.trials.losses)):
                     self._try(size)
         chosen = self._best(source)
         ordered = sorted(self.points.values(), key=lambda one: -one.size[0] * one.size[1])
-        return Compared(chosen, self.reference.measure, tuple(ordered))
+        return Compared(chosen, self.trials.reference.measure, tuple(ordered))
 
     def _worth_trying(self, found: Sequence[Candidate], keep: float) -> list[Size]:
         """Those that expect least, and less than keeping the size loses."""
@@ -168,38 +151,26 @@ class _Search:
 
     def _best(self, source: Size) -> Size:
         """The least loss; another size than the source's must be clearly better."""
-        if source not in self.losses:
+        tried = tuple(self.trials.losses)
+        if source not in tried:
             return source
-        kept, best = self.losses[source], source
-        for size, losses in self.losses.items():
-            gain = kept - losses
-            error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else 0.0
-            self.points[size] = replace(self.points[size], error=error)
-            if gain.mean() > CLEARLY * error and losses.mean() < self.losses[best].mean():
-                best = size
-        return best
+        for size in tried:
+            self.points[size] = replace(self.points[size], error=self.trials.error(size, source))
+        return self.trials.best(source, tried)
 
     def _alone(self, one: Candidate) -> float:
-        return float(self.reference.losses(one.model).mean())
+        return float(self.trials.reference.losses(one.model).mean())
 
     def _try(self, size: Size) -> tuple[list[tuple[float, float]], float]:
         """Run the passes in front of the number formats at ``size``: their curve, and the loss."""
-        started = time.perf_counter()
-        passes = [one for one in self.plan.passes if one.name not in PRECISION_PASSES]
+        passes = list(float_passes(self.plan))
         if size != size_of(self.plan.model):
             passes.insert(0, ResizeInput(size=shown(size)))
-        self.space.settings.progress.say(f"resolution: trying {shown(size)} px")
-        steps = run_pipeline(
-            passes, self.plan.model, self.context, cache=self.space.cache, resume=self.space.settings.resume
-        )
-        losses = self.reference.losses(steps[-1].model)
-        self.losses[size] = losses
-        self.points[size] = replace(self.points[size], loss=float(losses.mean()))
-        entry: Mapping[str, Any] = {
-            "name": "resolution", "size": list(size), "loss": float(losses.mean()), "seconds": time.perf_counter() - started,
-        }  # fmt: skip
-        self.space.folder.log({"time": time.time(), **entry})
-        return _curve(steps), float(losses.mean())
+        self.trials.space.settings.progress.say(f"resolution: trying {shown(size)} px")
+        steps = self.trials.run(size, passes, {"name": "resolution", "size": list(size)})
+        loss = self.trials.mean(size)
+        self.points[size] = replace(self.points[size], loss=loss)
+        return _curve(steps), loss
 
     def _note(self, refusals: Sequence[Refusal], whole: float) -> None:
         for one in refusals:

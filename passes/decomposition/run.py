@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
@@ -54,6 +54,9 @@ class Decomposition(Pass):
     latency: str = budget_option("latency", "budget of the target's estimated latency: 25ms, 60%")
     whitened: bool = option(True, "factors that matter under the data, else those of the weights alone")
     sensitivity: bool = option(True, "scale errors by what they do to the output, measured")
+    pays: Literal["time", "cost"] = option(
+        "time", "pieces must save time, where the target's is known, or the budget's unit alone"
+    )
     multiple: int = option(0, "round ranks to this; 0: the target's, else 1", MULTIPLE)
     rows: float = option(20.0, "rows per unknown above which pixels are sampled", ROWS)
     ridge: float = option(1e-3, "ridge of the fits, relative to the mean input energy", RIDGE)
@@ -133,7 +136,7 @@ class Decomposition(Pass):
         """The ways to cut the layers behind ``statistics``."""
         multiple, prices = self.step(context), context.prices
         # Milliseconds are the price itself in a latency budget.
-        table = None if prices is None or self.latency else prices.table
+        table = None if prices is None or self.latency or self.pays == "cost" else prices.table
 
         def ways(one: ConsumerStatistics) -> Candidate:
             geometry = Geometry.of(one.layer)

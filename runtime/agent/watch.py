@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Sequence
+from typing import Optional, Sequence
 
 from .base import Json
 from .machine import STEAL, TOTAL, Machine
@@ -13,6 +13,9 @@ BUSY = 0.1  # cores' worth of foreign work above which the host counts as busy
 HOST_BUSY = "the host is busy"  # how that notice begins
 STOLEN = 0.02  # cores' worth of stolen time above which that is said
 _PARENT = os.getppid()  # who started the agent
+STARTER = (
+    "EDGEC_STARTER"  # says on this machine who did: it may have ended before that line above was reached
+)
 _BITS = ("under-voltage", "clock capped", "throttled", "soft temperature limit")
 
 
@@ -38,7 +41,7 @@ class Watch:
 
     def read(self) -> Json:
         """Read the state now. Ends the run when nobody waits for it any more: the parent was killed outright."""
-        if os.getppid() != _PARENT:
+        if os.getppid() != _PARENT or not _is_alive(os.environ.get(STARTER)):
             raise KeyboardInterrupt
         self.after = self.machine.state(self.cores)
         if self.after["throttled"] is not None:
@@ -101,6 +104,19 @@ class Watch:
         if self.after["governor"] and old and new and new < 0.9 * old:
             said.append(f"the clock fell from {old:.0f} to {new:.0f} MHz during the run")
         return said
+
+
+def _is_alive(pid: Optional[str]) -> bool:
+    """Whether that process is there; nobody is known to have ended where none is named."""
+    if pid is None:
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError):  # another user's, or no process's name
+        pass
+    return True
 
 
 def own_cpu() -> float:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edgec.graph.errors import DeviceError
 from edgec.graph.scratch import scratch_folder
+from edgec.runtime.agent.watch import STARTER
 from edgec.runtime.devices.base import FILE_MOST, TIMED_OUT, Completed, JobState, too_much
 from edgec.runtime.devices.locking import FileLock
 from edgec.runtime.pack import write_agent
@@ -106,7 +107,7 @@ class LocalDevice:
                     stdout=out,
                     stderr=err,
                     start_new_session=True,
-                    env={**os.environ, "TMPDIR": str(folder)},
+                    env={**os.environ, "TMPDIR": str(folder), STARTER: str(os.getpid())},
                 )
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from edgec.graph.text import visible
 from edgec.graph.yaml_file import write_yaml
-from edgec.runtime.report import accuracy, facts, people, plots
+from edgec.runtime.report import accuracy, compared, facts, people, plots
 from edgec.runtime.report.drawings import Scene
 from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Latency, Layer, PassRun, Report
 
@@ -65,6 +65,7 @@ def page(report: Report, run_name: str = "") -> str:
         quality_of=lambda item: facts.quality_of(report, item),
         figures=_figures(report),
         strip=people.groups_of(report),
+        compared=compared.tables(report),
         along=people.along(report),
         along_words=people.along_words(report),
         classes=people.ranked_classes(report),

@@ -7,6 +7,7 @@ import ast
 import base64
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -228,6 +229,18 @@ def test_turns_alternate_and_drift_cancels() -> None:
     assert measure.ratio_figures(ratios[1])["ratio"] == pytest.approx(2.0, rel=0.035)
     assert np.mean(np.log(ratios[1])) == pytest.approx(np.log(2.0), abs=1e-9)
     assert sides[0].discarded == 100
+
+
+def test_an_agent_whose_starter_ended_before_it_looked_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while the agent was still being imported, its starter was never seen as the parent."""
+    monkeypatch.setenv(watch.STARTER, str(os.getpid()))
+    seen = watch.Watch(Scripted({}, {}), [0])
+    seen.read()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    monkeypatch.setenv(watch.STARTER, str(ended.pid))
+    with pytest.raises(KeyboardInterrupt):
+        seen.read()
 
 
 def test_free_axes_must_be_given() -> None:

@@ -110,3 +110,31 @@ class Tradeoff(Part):
     points: tuple[TradeoffPoint, ...]
     this: TradeoffPoint | None = None
     budget: str = ""
+
+
+class FormPoint(Part):
+    """One form of compression that was compared under the budget, on calibration samples that it was not made from.
+
+    ``passes``: what stood in the place of the run's `compress`. ``latency_ms``: by the target's estimates. ``loss``: in the unit
+    that `Portfolio.measure` names; None where the form could not be made (``why``).
+    """
+
+    title: str
+    passes: str
+    macs: int | None = None
+    params: int | None = None
+    latency_ms: Figure = None
+    loss: Figure = None
+    error: Figure = None
+    """Standard error of the difference to the usual form, paired by sample."""
+    met: bool = True
+    """Whether the budget was met."""
+    why: str = ""
+
+
+class Portfolio(Part):
+    """What ``--portfolio`` compared; ``chosen`` is a title of ``points``, whose first is the usual form."""
+
+    chosen: str
+    measure: str = ""
+    points: tuple[FormPoint, ...] = ()

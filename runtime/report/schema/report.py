@@ -9,7 +9,7 @@ from pydantic import Field
 from edgec.runtime.report.schema.fields import Figure, Options, Part
 from edgec.runtime.report.schema.latency import LatencySection
 from edgec.runtime.report.schema.model import Artifact, Compressed, ModelInput, Resolution, SourceModel
-from edgec.runtime.report.schema.passes import Layer, PassRun, Tradeoff
+from edgec.runtime.report.schema.passes import Layer, PassRun, Portfolio, Tradeoff
 from edgec.runtime.report.schema.quality import Metric, Quality
 from edgec.runtime.report.schema.samples import Classes, Strip
 
@@ -65,6 +65,8 @@ class Report(Part):
     classes: Classes | None = None
     resolution: Resolution | None = None
     """Where the input has another size than the source's, or others were compared."""
+    portfolio: Portfolio | None = None
+    """Where forms of compression were compared."""
     recipe: Options = {}
     command: str = ""
     """The command that reproduces the run, to be pasted; empty: one is made from ``recipe.yaml``."""

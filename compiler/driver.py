@@ -41,12 +41,13 @@ def compile_recipe(recipe: Recipe, settings: Settings, metric: Metric | None = N
         doubts = evaluate_source(plan, metric)
         space.begin()
         priced = price(plan, space)
-        steps = run_passes(priced.plan, priced.prices, space)
-        emission = emit_all(priced.plan, steps, space.folder)
-        evaluation = evaluate(priced.plan, emission, metric, settings.progress)
-        timings = measure(priced.plan, emission, space)
+        plan = priced.plan
+        steps = run_passes(plan, priced.prices, space)
+        emission = emit_all(plan, steps, space.folder)
+        evaluation = evaluate(plan, emission, metric, settings.progress)
+        timings = measure(plan, emission, space)
         findings = checked(emission, plan.target)
         facts = RunFacts(
-            priced.plan, steps, emission, evaluation, timings, doubts, priced.compared, priced.forms, findings
+            plan, steps, emission, evaluation, timings, doubts, priced.compared, priced.forms, findings
         )
         return report(facts, space, start)

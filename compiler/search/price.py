@@ -1,4 +1,4 @@
-"""The third step of a run: what its budget is priced by, at which size of the input, and in which form it is met."""
+"""The third step of a run: what its budget is priced by, and at which size of the input."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from edgec.passes.base import LatencyModel
 
 @dataclass(frozen=True)
 class Priced:
-    """The plan with size and form chosen, what its layers cost in time (None: nobody knows), and what was compared."""
+    """The plan with its size and form chosen, what its layers cost in time (None: nobody knows), and what was compared for it."""
 
     plan: Plan
     prices: LatencyModel | None
     compared: Compared | None
+    """Sizes of the input."""
     forms: Portfolio | None
+    """Forms of compression."""
 
 
 def price(plan: Plan, space: Workspace) -> Priced:
-    """Prices come first, so that sizes and forms can be compared under them; then they are settled by what these lead to.
+    """Prices come first, so that sizes can be compared under them; then they are settled by what they lead to at that size.
 
     Raises UsageError where a latency budget has nothing to go by.
     """

@@ -4,7 +4,7 @@ Each network is cut by the closed form on 500 calibration images and then distil
 are there (calib.npz and unlabelled_extra.npz, 6220). Labels are used for scoring only, on 500 evaluation images: one image is 0.2
 points, the standard error 1.3 to 1.5 points. Seconds are CPU seconds of this process.
 
-    python bench/learned.py [resnet20:35 resnet56:15] [--steps 300] [--seeds 0] [--options 'rate=0.02']
+    python bench/learned.py [resnet20:35 resnet56:15] [--steps 300] [--seeds 0] [--options 'rate=0.01']
 """
 
 from __future__ import annotations

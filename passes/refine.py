@@ -81,7 +81,7 @@ class Refine(Pass):
     samples: int = option(0, "samples to learn from (0: all)", COUNT_OR_NONE)
     batch: int = option(64, "samples of a step", COUNT)
     rate: float = option(
-        0.02, "largest step of a weight, as a share of its root mean square", Range(0, 1, above=True)
+        0.006, "largest step of a weight, as a share of its root mean square", Range(0, 1, above=True)
     )
     maps: int = option(
         1, "how many maps at the ends of blocks are matched too, from the last one back", Range(0, 64)

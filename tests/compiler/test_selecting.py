@@ -129,7 +129,7 @@ def test_corners_are_read_as_their_exporter_writes_them(attributes: str, produce
     )
     task = suppressed_task(network, selection)
     assert isinstance(task, Detection)
-    assert task.threshold == 0.5
+    assert task.head.threshold == 0.5
     assert task.head.classes == 3
     boxes = np.zeros((1, 64, 4), np.float32)
     boxes[0, 7] = (1, 2, 5, 6)

@@ -74,11 +74,11 @@ def choose_form(plan: Plan, prices: LatencyModel | None, space: Workspace) -> tu
     """The plan in the form that loses least; as it is where its recipe does not ask for that."""
     if not plan.recipe.portfolio:
         return plan, None
-    usual = next((one for one in plan.passes if isinstance(one, Compress)), None)
+    usual = next(one for one in plan.passes if isinstance(one, Compress))  # the plan has made sure
     data = plan.fitting_data()
-    if usual is None or data is None or len(data) < 2:
-        what = "there are no samples to compare on" if usual is not None else "no budget is to be met"
-        return plan.in_form(plan.passes, f"portfolio: nothing was compared: {what}"), None
+    if data is None or len(data) < 2:
+        remark = "portfolio: nothing was compared: there are no samples to compare on"
+        return plan.in_form(plan.passes, remark), None
     search = _Search(plan, usual, prices, Trials.of(plan, prices, data, space))
     return search.run()
 

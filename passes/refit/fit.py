@@ -117,8 +117,8 @@ def _note(rows: _Rows, site: LayerFit, solved: Solution, verdict: Verdict, toget
 def reverted(verdict: Verdict) -> str:
     """Why a fit was taken back."""
     if verdict.images == 1 and verdict.gain > verdict.noise:
-        return "not clear enough from a single held-out sample: reverted"
-    return "no better on held-out rows: reverted"
+        return "not clear enough from a single held-out sample"
+    return "no better on held-out rows"
 
 
 def row_fraction(patches: Patches, total: int, options: FitOptions, *, kept: int = 0) -> float:

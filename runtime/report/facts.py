@@ -14,8 +14,20 @@ from pathlib import PurePosixPath
 from edgec.runtime.report import words
 from edgec.runtime.report.accuracy import Accuracy, Change, accuracy_change, accuracy_of, measure_text
 from edgec.runtime.report.gpu import kind_of_time, unmeasured
-from edgec.runtime.report.schema import IDENTICAL_DB, Artifact, Gate, Latency, Metric, Quality, Ratio, Report
+from edgec.runtime.report.schema import (
+    IDENTICAL_DB,
+    Artifact,
+    Gate,
+    Latency,
+    Metric,
+    PassRun,
+    Quality,
+    Ratio,
+    Report,
+)
 
+NAMED = 3
+"""Layers that a line names before it counts the others."""
 _PRECISIONS = ("int8", "mixed", "fp16", "fp32")
 _STAGE = {"int8": "int8", "mixed": "int8", "fp16": "fp16", "fp32": "float"}
 
@@ -220,6 +232,33 @@ def _bad_times(report: Report) -> list[str]:
     if any(latency.emulated for latency in latencies):
         said.append("Times are from an emulated board: not a latency.")
     return said
+
+
+def put_back(report: Report) -> list[str]:
+    """What passes tried and took back, one line for each reason: of the whole network, or of the layers that it names."""
+    return [
+        f"{run.name}{_where(run, nodes)}: {text}"
+        for run in report.passes
+        for text, nodes in _taken_back(run).items()
+    ]
+
+
+def _taken_back(run: PassRun) -> dict[str, list[str]]:
+    """The nodes behind each reason; none where it is that of the whole network."""
+    found: dict[str, list[str]] = {}
+    for note in run.notes:
+        if note.level == "reverted":
+            found.setdefault(note.text, []).extend([note.node] if note.node else [])
+    return found
+
+
+def _where(run: PassRun, nodes: Sequence[str]) -> str:
+    if not nodes:
+        return ""
+    if not run.layers:
+        return f" at {', '.join(nodes)}"
+    named = ", ".join(nodes[:NAMED]) + (f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else "")
+    return f", {len(nodes)} of {len(run.layers)} layers ({named})"
 
 
 def gate_text(gate: Gate) -> str:

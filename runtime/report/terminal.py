@@ -57,8 +57,7 @@ def render_terminal(report: Report, console: Console) -> None:
         console.print(_text(facts.metric_text(metric)))
     for text in facts.details(report):
         console.print(_text(text))
-    reverted = [f"{run.name}: {n.text}" for run in report.passes for n in run.notes if n.level == "reverted"]
-    for line in reverted:
+    for line in facts.put_back(report):
         console.print(_text(f"put back  {line}", style="yellow"))
     for gate in report.gates:
         style = "green" if gate.passed else "bold red"

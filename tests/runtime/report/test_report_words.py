@@ -16,7 +16,7 @@ from edgec.graph.errors import UsageError
 from edgec.runtime.report import compare, facts, page, render_terminal, summary_lines
 from edgec.runtime.report.accuracy import measure_text
 from edgec.runtime.report.plots import pareto
-from edgec.runtime.report.schema import Measure, Quality, Report
+from edgec.runtime.report.schema import FittedLayer, Measure, PassNote, PassRun, Quality, Report
 
 
 def slower(report: Report, factor: float, top1: float) -> Report:
@@ -135,6 +135,21 @@ def test_terminal_shows_what_went_back_and_every_gate(estimated: Report) -> None
     assert text.count("ok    ") == 3
     assert "FAILED  latency 20 ms (limit 18 ms)" in text
     assert "random noise" in text
+
+
+def test_what_went_back_names_its_layers(minimal: Report) -> None:
+    """A pass that took one fit of many back still stands: the line says which layer it speaks of."""
+    worse, old = "no better on held-out rows", "fewer rows than unknowns"
+    layers = tuple(FittedLayer(node=name, rows=8, unknowns=2) for name in "abcdefg")
+    notes = [PassNote(text=worse, level="reverted", node=name) for name in "abcde"]
+    one = PassNote(text=old, level="reverted", node="f")
+    kept = PassNote(text=worse, node="g")
+    run = PassRun(name="recover-lsq", notes=(*notes, one, kept), layers=layers)
+    report = minimal.model_copy(update={"passes": (run,)})
+    assert facts.put_back(report) == [
+        "recover-lsq, 5 of 7 layers (a, b, c and 2 more): no better on held-out rows",
+        "recover-lsq, 1 of 7 layers (f): fewer rows than unknowns",
+    ]
 
 
 def test_terminal_prints_names_as_they_are(minimal: Report) -> None:

@@ -8,7 +8,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 DEMO   := demo-out
 
-.PHONY: demo test torch lint types unit boards matrix constraints pages install clean help
+.PHONY: demo test torch lint types unit slow boards matrix constraints pages install clean help
 
 help:
 	@sed -n '1,3p' Makefile | cut -c3-
@@ -52,6 +52,10 @@ types: $(STAMP)
 unit: $(STAMP)
 	@echo "== tests"
 	$(VENV)/bin/pytest -n auto
+
+# What `make test` leaves out for its length: other members of kinds that it has, the emulated boards, whole conformance suites.
+slow: $(STAMP)
+	$(VENV)/bin/pytest -n auto -m slow
 
 # Emulated boards: the whole way to three of them, and every fault of a link. Needs root on Linux; about ten minutes.
 boards: $(STAMP)

@@ -56,6 +56,8 @@ def session(
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions have no common base of their own
+        if "bad_alloc" in str(error):
+            raise ModelError("the model needs more memory than there is") from error
         raise UnsupportedError("onnxruntime cannot load the model", why=_reason(error)) from error
 
 

@@ -75,6 +75,8 @@ def test_inspect_shows_words(kind: str, edgec, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
 
 
+QUICK = ("markup", "line", "html", "shell")
+"""The others of `TAGS` take the same way through a whole run."""
 TAGS = (
     "markup",
     "unbalanced",
@@ -90,7 +92,9 @@ TAGS = (
 )
 
 
-@pytest.mark.parametrize("kind", TAGS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in TAGS]
+)
 def test_a_whole_run_writes_words_and_no_other_files(kind: str, edgec, tmp_path: Path) -> None:
     onnx.save(hostile_model(HOSTILE[kind]), tmp_path / "net.onnx")
     options = ("--data", "random", "--samples", "8", "--budget", "macs=80%", "--no-bench", "-v", "-o", "out")

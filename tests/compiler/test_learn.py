@@ -21,7 +21,8 @@ def passes_of(**more: object) -> list[str]:
     return [print_pass(one) for one in resolve_passes(make_recipe({**BASE, **more}))]
 
 
-def test_learning_stands_behind_what_compresses_and_before_what_quantises() -> None:
+def test_learning_stands_behind_what_compresses_and_before_what_quantises(monkeypatch) -> None:
+    monkeypatch.setattr("edgec.passes.learned.extra.find_spec", lambda _: object())  # torch or not
     names = [one.partition("{")[0] for one in passes_of(budget="macs=50%", precision="int8", learn="on")]
     assert names == ["compress", "recover-lsq", "refine", "quantize"]
     assert "refine{time=90s}" in passes_of(budget="macs=50%", learn="on", time="90s")

@@ -124,6 +124,7 @@ def test_widths_are_chosen_again_where_narrowing_saves_less_than_estimated(
     assert timing.artifact_ms == pytest.approx(1.5, rel=0.15)
 
 
+@pytest.mark.slow
 def test_a_recipe_s_timing_of_another_model_or_machine_does_not_count(
     run: Callable[..., Report], calibrated: None, tmp_path: Path
 ) -> None:

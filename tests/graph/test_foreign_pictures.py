@@ -175,10 +175,14 @@ def test_masks_are_turned_as_their_pictures_are(kind: str, turn: int, tmp_path: 
     exif[0x0112] = turn
     pixels = np.arange(54, dtype=np.uint8).reshape(6, 9)
     Image.fromarray(pixels).save(tmp_path / "mask", kind, exif=exif)
+    with (tmp_path / "mask").open("rb") as stream, Image.open(stream) as again:
+        upright = ImageOps.exif_transpose(again).size[::-1]  # older Pillows write no TIFF that is turned
     picture = pictures.decode_picture(tmp_path / "mask", Preprocess(channels="gray"))
     mask = pictures.decode_mask(tmp_path / "mask", Preprocess())
     np.testing.assert_array_equal(mask, picture[:, :, 0])
-    assert mask.shape == ((9, 6) if turn > 4 else (6, 9))
+    assert mask.shape == upright
+    if kind == "PNG":
+        assert upright == ((9, 6) if turn > 4 else (6, 9))
 
 
 def test_large_files_are_not_read(folder: Path, model) -> None:

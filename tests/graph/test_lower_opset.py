@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 
 from edgec.graph.errors import UnsupportedError
 from edgec.graph.execute import session
@@ -72,7 +73,11 @@ def test_an_older_opset_computes_the_same(form: str, opset: int) -> None:
     onnx.checker.check_model(made)
     assert made.opset_import[0].version == opset
     x = np.random.default_rng(1).standard_normal((2, 3, 5, 6)).astype(np.float32)
-    want, have = run(model, x), run(made, x)
+    have = run(made, x)
+    try:
+        want = run(model, x)
+    except RuntimeException as error:  # 1.21 has no ReduceSumSquare over nothing
+        pytest.skip(f"this onnxruntime cannot run the original: {error}")
     assert want.shape == have.shape
     np.testing.assert_allclose(have, want, rtol=1e-5, atol=1e-5 * float(np.abs(want).max()))
 

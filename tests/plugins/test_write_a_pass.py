@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.plugins.conftest import EXAMPLE, ROOT
 
 PAGE = (ROOT / "docs" / "write-a-pass.md").read_text(encoding="utf-8")
@@ -30,6 +32,7 @@ def test_the_script_runs() -> None:
     assert re.fullmatch(r"\d+ biases removed\n", done.stdout)
 
 
+@pytest.mark.slow
 def test_the_commands_run(site: Path, tmp_path: Path) -> None:
     """Each but the installation, which the fixture has done."""
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}

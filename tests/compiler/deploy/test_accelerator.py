@@ -81,7 +81,10 @@ def verdicts(at: Place) -> dict[tuple[str, bool], tuple[str, str]]:
     }
 
 
-@pytest.mark.parametrize("version", [(8, 2, 1), (10, 13, 3)], ids=["8.2", "10.13"])
+@pytest.mark.parametrize(
+    "version",
+    [pytest.param((8, 2, 1), id="8.2"), pytest.param((10, 13, 3), id="10.13", marks=pytest.mark.slow)],
+)
 def test_a_bundle_on_its_board(made: Path, tmp_path: Path, version: tuple[int, int, int]) -> None:
     at, name = place(made, tmp_path, version), ".".join(map(str, version))
     with np.load(EXAMPLES / "digits" / "eval.npz") as archive:

@@ -275,6 +275,7 @@ def test_measured_on_a_real_board_takes_the_place_of_an_estimate(run: Path, tmp_
     assert [o.device for o in others if o.measured] == ["ssh://pi@five"]
 
 
+@pytest.mark.slow
 def test_the_gpu_s_time_stands_first_where_it_is_valid(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     with LocalDevice() as here:

@@ -97,7 +97,7 @@ for artifact in ("model.onnx", "model.tflite", "model.int8.onnx", "model.int8.tf
 print(json.dumps(told))
 """
 CASES = {name: "bgr" if name in ("float", "float last", "uint8 last") else "rgb" for name in NETS}
-QUICK = ("float last", "scalar beside")
+QUICK = ("float last",)
 
 
 @pytest.mark.parametrize(

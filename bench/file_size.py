@@ -1,0 +1,131 @@
+"""Bytes of int8 ONNX files of small networks, beside those of onnxruntime's own quantiser.
+
+    python bench/file_size.py [NETWORK ...] [--samples 16]
+
+edgec's file is that of `edgec compile --precision int8 --format onnx`, nothing pruned. onnxruntime's is the smaller one of
+`quantize_static` per tensor and per channel, min/max, on the same file behind `quant_pre_process` (which folds BatchNorm), with
+the same inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import numpy as np
+from tflite_networks import DATA, MODELS, NETWORKS
+
+from edgec.graph.data import open_data
+from edgec.graph.load import load
+from edgec.graph.preprocess import Preprocess
+
+ROOT = Path(__file__).resolve().parent.parent
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Small:
+    """A network's file and inputs."""
+
+    file: Path
+    data: Path
+    how: Preprocess
+
+
+SMALL = {
+    "digits": Small(ROOT / "examples/digits.onnx", ROOT / "examples/digits/calib.npz", Preprocess()),
+    **{
+        one.name: Small(MODELS / f"{one.name}.onnx", DATA / one.calibration, one.preprocess)
+        for one in NETWORKS
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK")
+    parser.add_argument("--samples", type=int, default=16)
+    given = parser.parse_args()
+    logging.disable(logging.WARNING)
+    wanted = given.networks or sorted(SMALL, key=lambda name: SMALL[name].file.stat().st_size)
+    print("| network | source | edgec int8 | onnxruntime int8 | edgec / onnxruntime |")
+    print("|---|---:|---:|---:|---:|")
+    for name in wanted:
+        one = SMALL[name]
+        with tempfile.TemporaryDirectory() as folder:
+            ours, theirs = (
+                by_edgec(one, given.samples, Path(folder)),
+                by_peer(one, given.samples, Path(folder)),
+            )
+        sizes = f"{one.file.stat().st_size:,} | {len(ours):,} | {len(theirs):,}"
+        print(f"| {name} | {sizes} | {len(ours) / len(theirs):.2f} |", flush=True)
+
+
+def by_edgec(one: Small, samples: int, folder: Path) -> bytes:
+    """The file that the command leaves."""
+    command = [sys.executable, "-m", "edgec", "compile", one.file, "--data", one.data, "--samples", samples]
+    command += ["--precision", "int8", "--format", "onnx", "--no-bench", "-o", folder / "run"]
+    done = subprocess.run(
+        [*map(str, command), *words(one.how)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    return next((folder / "run").rglob("*int8*.onnx")).read_bytes()
+
+
+def words(how: Preprocess) -> Iterator[str]:
+    """Preprocessing as the command's options."""
+    for name, value in (("mean", how.mean), ("std", how.std), ("crop", how.crop), ("resize", how.resize)):
+        if value:
+            yield from (
+                f"--{name}",
+                ",".join(map(repr, value)) if name in ("mean", "std") else "x".join(map(str, value)),
+            )
+    if how.scale != 1:
+        yield from ("--scale", repr(how.scale))
+    if how.letterbox is not None:
+        yield from ("--letterbox", str(how.letterbox))
+    if how.layout:
+        yield from ("--layout", how.layout)
+    if how.channels == "bgr":
+        yield from ("--channels", "bgr")
+
+
+def by_peer(one: Small, samples: int, folder: Path) -> bytes:
+    """The smaller one of onnxruntime's files."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    data = open_data(one.data, load(one.file), one.how, samples=samples)
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rows: Iterator[dict[str, Array]] = data.batches(1)
+
+        def get_next(self) -> dict[str, Array] | None:
+            return next(self.rows, None)
+
+    plain, found = folder / "plain.onnx", []
+    with contextlib.redirect_stdout(io.StringIO()):
+        quant_pre_process(one.file, plain, skip_symbolic_shape=True)
+        for per_channel in (False, True):
+            made = folder / f"{per_channel}.onnx"
+            quantize_static(plain, made, Reader(), per_channel=per_channel, weight_type=QuantType.QInt8)
+            found.append(made.read_bytes())
+    return min(found, key=len)
+
+
+if __name__ == "__main__":
+    main()

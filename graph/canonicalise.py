@@ -40,7 +40,7 @@ from edgec.graph.gelu import keep_gelus_whole
 from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRING, RUNNING, Listener
 from edgec.graph.names import free_name
 from edgec.graph.neighbours import keep_lrns_whole
-from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset
+from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset, sound_pools
 from edgec.graph.padding import write_out_pads
 from edgec.graph.provenance import mark_read
 from edgec.graph.quiet import quiet_log, silent
@@ -94,7 +94,7 @@ def _canonicalise(source: onnx.ModelProto, input_shape: InputShape | None, liste
     if is_quantised(model):
         notes.append("the network came quantised, and was dequantised: every stage works on real numbers")
         model, codes = dequantise(model)
-    model = runnable_opset(lowest_equal_opset(model))
+    model = sound_pools(runnable_opset(lowest_equal_opset(model)))
     listener.stage(INFERRING)
     check_sizes(model)
     original = onnx.ModelProto()

@@ -334,9 +334,17 @@ def _layer_norm(lowering: _Lowering, node: onnx.NodeProto) -> list[onnx.NodeProt
     return nodes
 
 
+def _pool(lowering: _Lowering, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Dilations of 1 say nothing; the attribute has no default that would tell."""
+    if _has(node, "dilations") and set(helper.get_node_attr_value(node, "dilations")) == {1}:
+        _drop(node, "dilations")
+    return [node]
+
+
 _WAYS: Mapping[str, Callable[[_Lowering, onnx.NodeProto], list[onnx.NodeProto]]] = {
     **{f"Reduce{kind}": _reduce for kind in _REDUCE},
     "Pad": _pad,
+    "AveragePool": _pool,
     "Resize": _resize,
     "Split": _split,
     "HardSwish": _HARD_SWISH,

@@ -7,6 +7,7 @@ import onnx.inliner
 from onnx import version_converter
 
 from edgec.graph.errors import UnsupportedError
+from edgec.graph.lower_opset import lower_opset
 from edgec.graph.spec import MIN_OPSET
 
 MIN_IR = 10
@@ -69,6 +70,37 @@ def runnable_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def sound_pools(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Where an AveragePool counts zeros around its input: a copy in an opset in which every onnxruntime computes it.
+
+    Releases from 1.19 to 1.24 divide by the number of values that are there, in opset 19 and newer: for `count_include_pad`, and
+    for a Pad in front, which they pull in. The kernel of older opsets is right. A model that has no older form stays.
+    """
+    version = next((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), 0)
+    if version <= MIN_OPSET or not _counts_padding(model.graph) or _has_graphs(model):
+        return model
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    try:
+        return lower_opset(model, MIN_OPSET)
+    except UnsupportedError:
+        return model
+
+
+def _counts_padding(graph: onnx.GraphProto) -> bool:
+    """Whether some pool does; where one rounds its size up (`ceil_mode`), older opsets mean something else by that."""
+    padded = {name for node in graph.node if node.op_type == "Pad" for name in node.output}
+    pools = [node for node in graph.node if node.op_type == "AveragePool" and node.domain in ("", "ai.onnx")]
+    said = {one.name for node in pools for one in node.attribute if one.i}
+    return "ceil_mode" not in said and (
+        "count_include_pad" in said or any(node.input[0] in padded for node in pools)
+    )
+
+
+def _has_graphs(model: onnx.ModelProto) -> bool:
+    return any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute)
+
+
 def modern_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """Older opsets than the canonical graph's are converted up. Raises UnsupportedError where onnx cannot."""
     for entry in model.opset_import:
@@ -76,7 +108,17 @@ def modern_opset(model: onnx.ModelProto) -> onnx.ModelProto:
             try:
                 return _converted(model, MIN_OPSET)
             except (RuntimeError, onnx.checker.ValidationError) as error:
+                _refuse_unknown(model, entry.version)
                 why = str(error).strip().splitlines()[0]
                 what = f"opset {entry.version} cannot be brought to {MIN_OPSET}"
                 raise UnsupportedError(what, why=why) from error
     return model
+
+
+def _refuse_unknown(model: onnx.ModelProto, opset: int) -> None:
+    """Raise UnsupportedError at the first op that ONNX does not have: its converter says so in words of its own."""
+    for node in model.graph.node:
+        if node.domain in ("", "ai.onnx") and not onnx.defs.has(
+            node.op_type, max_inclusive_version=opset, domain=""
+        ):
+            raise UnsupportedError(f"opset {opset} has no such op", where=f"{node.op_type} {node.name!r}")

@@ -108,7 +108,9 @@ class Child:
             raise self._ended()
         kind, content = self._answer
         if kind == wire.ERROR:
-            raise wire.decode_error(content)
+            error = wire.decode_error(content)
+            error.where = error.where or self._where
+            raise error
         if kind == wire.DEFECT:
             raise DefectError(*wire.decode_defect(content))
         return content

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from edgec.graph.canonicalise import canonicalise
+from edgec.graph.execute import session
 
 HEAD = "agraph (float[1,6,{size}] x) => (float[1,6,{size}] y) "
 LARGE = {"4,5": "6,4,5", "7": "6,7"}
@@ -70,13 +71,12 @@ def test_what_is_no_such_normalisation_stays(case: str, make_model: Callable[...
 
 
 def _agree(source: onnx.ModelProto, model: ir.Model) -> None:
-    import onnxruntime
-
     x = np.random.default_rng(0).standard_normal(
         [d.dim_value for d in source.graph.input[0].type.tensor_type.shape.dim]
     )
+    # As it is written: onnxruntime 1.21 pulls the Pad into a pool that does not count what was padded.
     made = [
-        onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": x.astype(np.float32)})[0]
+        session(proto, fused=False).run(None, {"x": x.astype(np.float32)})[0]
         for proto in (source, ir.to_proto(model))
     ]
     np.testing.assert_allclose(made[1], made[0], rtol=1e-5, atol=1e-6)

@@ -77,7 +77,7 @@ def _precisions(arch: str, isa: tuple[str, ...]) -> dict[str, Any]:
         int8 = (
             "pays: this machine has VNNI, the int8 dot product"
             if vnni
-            else "pays a little: no VNNI here, and 16-bit sums saturate without session.x64quantprecision=1"
+            else "pays a little: this processor has no int8 dot product (VNNI)"
         )
         half = "as storage only: half the file, computed in fp32"
         return {

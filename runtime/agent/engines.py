@@ -60,7 +60,7 @@ class OnnxRuntime(Engine):
         if saturates(platform.machine(), Machine().read("/proc/cpuinfo")):
             options.add_session_config_entry("session.x64quantprecision", "1")
             self.notices.append(
-                "x86 without VNNI: session.x64quantprecision=1 keeps int8 exact and makes it slower"
+                "no VNNI here: int8 is kept exact, and slower, by session.x64quantprecision=1"
             )
         if profile:
             options.enable_profiling, options.profile_file_prefix = True, profile

@@ -341,10 +341,20 @@ def _pool(lowering: _Lowering, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     return [node]
 
 
+def _reshape(lowering: _Lowering, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """`allowzero` is about zeros in the shape; where there are none it says nothing."""
+    if _has(node, "allowzero") and node.input[1] in lowering.constants:
+        shape = lowering.constant(node, 1)
+        if shape is not None and shape.all():
+            _drop(node, "allowzero")
+    return [node]
+
+
 _WAYS: Mapping[str, Callable[[_Lowering, onnx.NodeProto], list[onnx.NodeProto]]] = {
     **{f"Reduce{kind}": _reduce for kind in _REDUCE},
     "Pad": _pad,
     "AveragePool": _pool,
+    "Reshape": _reshape,
     "Resize": _resize,
     "Split": _split,
     "HardSwish": _HARD_SWISH,

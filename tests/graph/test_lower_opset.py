@@ -16,6 +16,10 @@ FORMS = {
     "reduce over axes": ("a = Constant<value=int64[2] {2,3}>() y = ReduceMean<keepdims=0>(x, a)", "3"),
     "reduce one axis": ("a = Constant<value=int64[1] {1}>() y = ReduceMax(x, a)", "1,5,6"),
     "reduce by a negative axis": ("a = Constant<value=int64[1] {-1}>() y = ReduceL2(x, a)", "3,5,1"),
+    "a reshape that allows zeros and has none": (
+        "s = Constant<value=int64[3] {2,-1,6}>() y = Reshape<allowzero=1>(x, s)", "15,6",
+    ),
+    "dilations of 1": ("y = AveragePool<kernel_shape=[2,2], dilations=[1,1]>(x)", "3,4,5"),
     "reduce nothing": ("y = ReduceSumSquare<noop_with_empty_axes=1>(x)", "3,5,6"),
     "pad by axes": (
         "a = Constant<value=int64[2] {-2,3}>() p = Constant<value=int64[4] {1,2,0,1}>() y = Pad(x, p, , a)",
@@ -85,6 +89,7 @@ def test_an_older_opset_computes_the_same(form: str, opset: int) -> None:
 REFUSED = {
     "a pool with gaps": ("y = AveragePool<kernel_shape=[2,2], dilations=[2,2]>(x)", "AveragePool has no attribute dilations"),
     "a pad that wraps": ('p = Constant<value=int64[8] {0,0,1,1,0,0,1,1}>() y = Pad<mode="wrap">(x, p)', "cannot wrap"),
+    "zeros that mean zero": ("s = Constant<value=int64[2] {0,5}>() y = Reshape<allowzero=1>(x, s)", "Reshape has no attribute allowzero"),
     "antialiasing": (
         's = Constant<value=float[4] {1.0,1.0,0.5,0.5}>() y = Resize<mode="linear", antialias=1>(x, , s)',
         "no attribute antialias",

@@ -285,8 +285,9 @@ class _Judge:
     def information(self, x: Array | Mapping[str, Array], changes: tuple[Change, ...]) -> _Information | None:
         """Of the answers to ``x`` (also changed by each of ``changes``); None where the outputs are no answers."""
         feeds = dict(x) if isinstance(x, Mapping) else {self.spec.name: x}
-        versions = [feeds, *({**feeds, self.spec.name: change(feeds[self.spec.name])} for change in changes)]
-        runs = [self._run(one) for one in versions]
+        name = self.spec.name
+        versions = [feeds, *({**feeds, name: change(feeds[name])} for change in changes)]
+        runs = [self._run({**one, name: self._held(one[name])}) for one in versions]
         classes = next((name for name, array in runs[0].items() if _is_classes(array)), None)
         if classes is not None:
             p = np.mean([probabilities(run[classes]) for run in runs], axis=0)
@@ -299,6 +300,13 @@ class _Judge:
         if p.shape[1] < 2 or len(scores) < 0.01 * p.shape[1]:
             return None
         return _Information(_bits(p[:, scores[:: max(1, len(scores) // MOST_SCORES)]]), True)
+
+    def _held(self, x: Array) -> Array:
+        """Changed inputs in the input's own type: the nearest numbers that it has."""
+        if self.spec.dtype.kind != "f":
+            limits = np.iinfo(self.spec.dtype) if self.spec.dtype.kind in "iu" else np.iinfo(np.uint8)
+            x = np.clip(np.rint(x), limits.min, limits.max)
+        return np.ascontiguousarray(x, self.spec.dtype)
 
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         count = len(next(iter(feeds.values())))

@@ -82,6 +82,29 @@ def test_float_arrays_are_looked_at_too(tmp_path: Path) -> None:
     assert doubt.options == "--scale 1"
 
 
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "double", "uint8", "int8", "int32", "bool"])
+def test_inputs_of_any_type_are_looked_at(dtype: str, dense: bool, tmp_path: Path) -> None:
+    """What is tried on them is given in the type that the network takes."""
+    last = (
+        "m = MaxPool<kernel_shape=[8,8], strides=[8,8]>(c)  y = Sigmoid(m)"
+        if dense
+        else "m = GlobalAveragePool(c)  y = Flatten(m)"
+    )
+    text = "(W[N,3,16,16] x) => (float[N,Y] y) <float[7,3,1,1] w> { f = Cast<to=1>(x)  c = Conv(f, w)  Z }"
+    model = canonicalise(
+        parse(
+            f"net {text}".replace("W", dtype, 1)
+            .replace("Z", last)
+            .replace("N,Y", "N,7,2,2" if dense else "N,7")
+        )
+    )
+    x = np.load(pictures(tmp_path))["x"].transpose(0, 3, 1, 2)
+    kind = InputSpec.of(model)[0].dtype
+    np.savez(tmp_path / "typed.npz", x=(x // 2).astype(kind) if kind != np.bool_ else x > 100)
+    doubts_about(model, open_data(tmp_path / "typed.npz", model), 1)
+
+
 def test_one_answer_to_everything_copies_and_flat_pictures_are_said(tmp_path: Path) -> None:
     _, spread, middle = RIGHT["raw"]
     model = network(spread, middle)

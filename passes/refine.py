@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from edgec.passes.learned.judge import Score
     from edgec.passes.learned.training import Learned, Training
 
-EQUAL = 1e-9
-"""A loss of no more is that of the same network."""
+EQUAL = 1e-6
+"""A loss of no more is that of the same network: sums of float32 round by as much."""
 LEAST_SAMPLES = 16
 """Fewer cannot be parted into those that teach and those that judge."""
 
@@ -145,7 +145,7 @@ class Refine(Pass):
 
         from edgec.passes.learned.executor import GraphModule
         from edgec.passes.learned.goals import goals_of
-        from edgec.passes.learned.hardware import device_of, gains_by_bf16
+        from edgec.passes.learned.hardware import device_of, gains_by_bf16, placed, tensors
         from edgec.passes.learned.judge import Judge
         from edgec.passes.learned.training import Settings, Training
         from edgec.passes.learned.views import Kinds, Views
@@ -163,15 +163,14 @@ class Refine(Pass):
             channels_last(model.graph),
         )
         device = device_of(self.device)
-        student, teacher = GraphModule(model).to(device), GraphModule(context.teacher).to(device)
+        student, teacher = (placed(GraphModule(one), device) for one in (model, context.teacher))
         goals = goals_of(model, context.teacher, context.task, maps=self.maps, weight=self.weight)
         views = Views(fit, self.batch, kinds, context.seed)
         judging = Views(held, min(self.batch, len(held)), kinds, context.seed)
 
         def taught(feeds: dict[str, Any]) -> dict[str, torch.Tensor]:
             with torch.no_grad():
-                tensors = {name: torch.from_numpy(array).to(device) for name, array in feeds.items()}
-                return teacher.samples(tensors, goals.values)
+                return teacher.samples(tensors(feeds, device), goals.values)
 
         goals = goals.scaled(goals.taught(taught(judging.read(range(min(self.batch, len(held)))))))
         judge = Judge(held, judging, taught, goals.outputs, context.seed)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from edgec.graph.errors import UsageError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 """Of x86 processors that multiply bfloat16 faster than float32; without them torch emulates it, slower."""
@@ -30,3 +37,24 @@ def gains_by_bf16(device: torch.device) -> bool:
     except OSError:
         return False
     return any(flag in text.split() for flag in BF16_FLAGS)
+
+
+def placed(module: Module, device: torch.device) -> Module:
+    """``module`` on ``device``, in place; its filters lie as its inputs do (`tensors`)."""
+    module.to(device)
+    for one in (*module.parameters(), *module.buffers()):
+        one.data = _pixel_by_pixel(one.data)
+    return module
+
+
+def tensors(feeds: Mapping[str, Array], device: torch.device) -> dict[str, Tensor]:
+    """``feeds`` on ``device``."""
+    return {name: _pixel_by_pixel(torch.from_numpy(array).to(device)) for name, array in feeds.items()}
+
+
+def _pixel_by_pixel(tensor: Tensor) -> Tensor:
+    """With the channels of a pixel side by side in memory, where there are pixels.
+
+    Convolutions with odd numbers of channels, and their gradients above all, took 0.6 to 0.7 of the time so on a CPU.
+    """
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

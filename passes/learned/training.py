@@ -23,6 +23,7 @@ from edgec.graph.errors import PassError
 from edgec.passes.base import Checkpoint, Progress
 from edgec.passes.learned.executor import GraphModule
 from edgec.passes.learned.goals import Goals, Values
+from edgec.passes.learned.hardware import tensors
 from edgec.passes.learned.judge import Judge, Score
 from edgec.passes.learned.views import Feeds, Views
 from edgec.passes.solvers.parallel import in_order
@@ -153,10 +154,7 @@ class Training:
 
     def _run(self, module: GraphModule, feeds: Feeds, wanted: Sequence[str]) -> Values:
         with torch.no_grad(), self._arithmetic():
-            return module.samples(self._tensors(feeds), list(dict.fromkeys(wanted)))
-
-    def _tensors(self, feeds: Feeds) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(array).to(self.settings.device) for name, array in feeds.items()}
+            return module.samples(tensors(feeds, self.settings.device), list(dict.fromkeys(wanted)))
 
     def _arithmetic(self) -> torch.autocast:
         kind = self.settings.device.type
@@ -171,7 +169,7 @@ class Training:
         def gradients(index: int) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
             taught = kept[index] if kept is not None else self._taught(parts[index])
             with self._arithmetic():
-                said = self.student.samples(self._tensors(parts[index]), self.goals.values)
+                said = self.student.samples(tensors(parts[index], self.settings.device), self.goals.values)
             loss = self.goals.loss(said, [his.to(self.settings.device) for his in taught]) / self.views.size
             return loss.detach(), list(torch.autograd.grad(loss, self.weights, allow_unused=True)), taught
 

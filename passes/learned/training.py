@@ -54,6 +54,8 @@ class Settings:
     threads: int
     device: torch.device
     bf16: bool
+    label: str
+    """Who learns, for the user."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,9 @@ class Training:
             self._save(checkpoint)
         state, saved = self.state, time.perf_counter()
         gone_on = f", {state.step} of them done before" if state.step else ""
-        progress.say(f"refine: {state.steps} steps{gone_on}")
-        with progress.counting("refine", state.steps) as count:
+        label = self.settings.label
+        progress.say(f"{label}: {state.steps} steps{gone_on}")
+        with progress.counting(label, state.steps) as count:
             count(state.step, state.steps)
             while state.step < state.steps:
                 self._step(state.step)
@@ -129,7 +132,7 @@ class Training:
                 if state.step % max(1, state.steps // LOOKS) == 0 or state.step == state.steps:
                     score = self._look()
                     told = f"{described(score)} (before: {described(start)})"
-                    progress.say(f"refine: step {state.step}: {told}")
+                    progress.say(f"{label}: step {state.step}: {told}")
                 count(state.step, state.steps)
                 if time.perf_counter() - saved > SAVED_EVERY:
                     self._save(checkpoint)
@@ -177,7 +180,7 @@ class Training:
 
         found = list(in_order(gradients, range(len(parts)), self.settings.threads))
         if not all(bool(torch.isfinite(loss)) for loss, _, _ in found):
-            hint = "Lower rate=, or leave refine out."
+            hint = f"Lower rate=, or leave {self.settings.label} out."
             raise PassError("the loss is no number any more", why=f"at step {step + 1}", hint=hint)
         for weight, *grads in zip(self.weights, *(one[1] for one in found), strict=True):
             known = [grad for grad in grads if grad is not None]

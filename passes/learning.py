@@ -113,7 +113,14 @@ class Learning(Pass):
         judge = Judge(held, judging, taught, goals.outputs, context.seed)
         bf16 = self.arithmetic == "bf16" or (self.arithmetic == "auto" and gains_by_bf16(device))
         settings = Settings(
-            self.steps, seconds(self.time, TIME), self.rate, self.views, context.threads, device, bf16, self.name
+            self.steps,
+            seconds(self.time, TIME),
+            self.rate,
+            self.views,
+            context.threads,
+            device,
+            bf16,
+            self.name,
         )
         return Training(student, teacher, goals, views, judge, settings)
 

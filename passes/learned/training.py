@@ -139,6 +139,15 @@ class Training:
                     saved = time.perf_counter()
         return Learned(state.best, start, self.best, state.steps, state.at, tuple(state.history))
 
+    def score(self, module: GraphModule) -> Score:
+        """Of any network with the student's outputs."""
+        wanted = [goal.value for goal in self.goals.outputs]
+        return self.judge.score(lambda feeds: self._run(module, feeds, wanted))
+
+    def of(self, student: GraphModule) -> Training:
+        """The same loop for another student."""
+        return Training(student, self.teacher, self.goals, self.views, self.judge, self.settings)
+
     def _look(self) -> Score:
         """Ask the judge, and keep what it likes best."""
         score, state = self.judge.score(self.network), self.state

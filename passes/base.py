@@ -212,6 +212,15 @@ class Context:
     """What decides which quantised network is nearer to the source; None: the errors of the outputs."""
     at_source_size: ir.Model | None = None
     """Where the input has another size than the source's: the teacher as it came in."""
+    networks: Mapping[str, ir.Model] = field(default_factory=dict)
+    """What lies in the files that options of passes name (`options.path_option`), by the path: canonical, not to be changed."""
+    successor: ir.Model | None = None
+    """Behind a pass that put another network in the source's place: that network."""
+
+    @property
+    def original(self) -> ir.Model:
+        """The network whose layers the compressed one has: each is re-fitted to what its own makes there."""
+        return self.teacher if self.successor is None else self.successor
 
     @property
     def source(self) -> ir.Model:
@@ -282,6 +291,11 @@ class Pass(abc.ABC):
     @abc.abstractmethod
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Transform ``model``, which is the pass's own copy; raise PassError where that cannot be done."""
+
+    @property
+    def replaces_network(self) -> bool:
+        """Whether another network stands behind it, whose layers are none of the source's."""
+        return False
 
     def unseen(self, context: Context) -> Dataset | None:
         """Samples that judge what a pass that `recovers` made of the network; it fitted nothing to them."""

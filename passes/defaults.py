@@ -12,6 +12,7 @@ from edgec.graph.plugins import blamed
 from edgec.passes.base import NUMBER_FORMATS, Pass
 from edgec.passes.budget import Budget, budgets_in, parse_budget
 from edgec.passes.learned.extra import has_torch
+from edgec.passes.learning import Learning
 from edgec.passes.options import AUTO, KEEP
 from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
@@ -97,10 +98,12 @@ def with_learning(passes: tuple[Pass, ...], learn: str, time: str | None) -> tup
     ``auto`` leaves it out where torch is absent (`learning_remarks` say so). Raises UsageError where there is nothing to learn,
     and for a time that nothing takes.
     """
+    if time is not None:
+        passes = tuple(_within(one, time) for one in passes)
     if any(one.name == REFINE for one in passes):
         return passes
     if learn == "off":
-        if time is not None:
+        if time is not None and not any(isinstance(one, Learning) for one in passes):
             hint = "Add --learn on, or leave it out."
             raise UsageError("--time has no effect here", why="nothing is learned", hint=hint)
         return passes
@@ -114,6 +117,13 @@ def with_learning(passes: tuple[Pass, ...], learn: str, time: str | None) -> tup
         options["above"] = WORTH_LEARNING
     place = next((i for i, one in enumerate(passes) if one.name in NUMBER_FORMATS), len(passes))
     return (*passes[:place], make_pass(REFINE, options), *passes[place:])
+
+
+def _within(one: Pass, time: str) -> Pass:
+    """``one``, which may take ``time`` where it learns and nobody gave it another one."""
+    changes: dict[str, Any] = {"time": time}
+    open_ = isinstance(one, Learning) and one.time == Learning.time
+    return dataclasses.replace(one, **changes) if open_ else one
 
 
 def learning_remarks(learn: str, passes: tuple[Pass, ...]) -> tuple[str, ...]:

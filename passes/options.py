@@ -55,6 +55,17 @@ def option(
     return field(default=default, metadata={"help": help, "within": within, "reads": reads})
 
 
+def path_option(help: str) -> str:  # noqa: A002  (as in `option`)
+    """A dataclass field that names a file, empty for none: recipes keep it relative to themselves."""
+    return field(default="", metadata={"help": help, "within": ANY, "path": True})
+
+
+def paths_of(one: Any) -> dict[str, str]:
+    """The files that the options of a pass name, by field."""
+    named = [item.name for item in dataclasses.fields(one) if item.metadata.get("path")]
+    return {name: text for name in named if (text := str(getattr(one, name)))}
+
+
 def read_fields(one: Any) -> dict[str, Any]:
     """The fields of a dataclass that is being made, read. Raises UsageError that names every option that is not admitted."""
     types_of = kinds(one.__class__)

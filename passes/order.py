@@ -12,6 +12,7 @@ def check_order(passes: Sequence[Pass]) -> None:
     """Raise UsageError for the first pass that stands where it cannot work, with what has to change."""
     before: set[str] = set()
     changed: str | None = None
+    lost: str | None = None
     for one in passes:
         where = f"pass {one.name}"
         if missing := sorted(one.requires_before - before):
@@ -29,6 +30,10 @@ def check_order(passes: Sequence[Pass]) -> None:
             raise UsageError(
                 f"it cannot come after {wrong[0]}", where=where, why=_why(one, wrong[0]), hint=hint
             )
+        if one.replaces_network and lost is not None:
+            why = "it puts another network in the place of what comes in"
+            hint = f"Move {one.name} in front of {lost}."
+            raise UsageError(f"what {lost} does would be lost", where=where, why=why, hint=hint)
         if one.changes_input and changed is not None:
             why = f"{changed} works on the network at the size that it has"
             raise UsageError(
@@ -39,6 +44,7 @@ def check_order(passes: Sequence[Pass]) -> None:
             )
         before.add(one.name)
         changed = changed or (one.name if one.changes_function else None)
+        lost = lost or (one.name if one.changes_function and not one.changes_input else None)
 
 
 def _why(one: Pass, earlier: str) -> str | None:

@@ -62,7 +62,7 @@ class RecoverBias(Pass):
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         layers = layers_of(model)
-        names = [name for name in touched_layers(model, context.teacher) if layers[name].patches.bias]
+        names = [name for name in touched_layers(model, context.original) if layers[name].patches.bias]
         hflip = wants_flips(self.hflip, model)
         batches = Batches.of(context, model.graph, held_out=self.held_out, hflip=hflip)
         sites = LayerFits(model, context, names, batches)

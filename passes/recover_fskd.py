@@ -68,7 +68,7 @@ class RecoverFskd(Pass):
     held_out: float = option(0.1, "share of the samples that only score the fits", HELD_OUT)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
-        names = [insert_after(model, conv) for conv in self._convs(model, context.teacher)]
+        names = [insert_after(model, conv) for conv in self._convs(model, context.original)]
         batches = Batches.of(
             context, model.graph, held_out=self.held_out, hflip=wants_flips(self.hflip, model)
         )

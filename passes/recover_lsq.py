@@ -67,7 +67,7 @@ class RecoverLsq(Pass):
         layers = layers_of(model)
         names = [
             name
-            for name in touched_layers(model, context.teacher)
+            for name in touched_layers(model, context.original)
             if self.depthwise or not layers[name].is_depthwise
         ]
         batches = Batches.of(

@@ -12,7 +12,8 @@ import hashlib
 import json
 import platform
 import sys
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +28,7 @@ from edgec.compiler.pipeline.sealed import SealedFolder
 from edgec.graph.plugins import CHANNEL_RULES, fingerprint, plugins
 from edgec.graph.version import __version__
 from edgec.passes.base import Context, LatencyModel, Pass
+from edgec.passes.options import paths_of
 from edgec.passes.pipeline_string import print_pass
 from edgec.passes.table import pass_plugin
 
@@ -98,6 +100,9 @@ class KeyMaker:
 
     common: str
     reference: str = ""
+    successor: str = ""
+    networks: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of what lies in the files that passes name, by path."""
 
     @classmethod
     def of(cls, context: Context) -> KeyMaker:
@@ -117,17 +122,25 @@ class KeyMaker:
             "compute": computing(),
         }
         reference = model_hash(context.reference) if context.reference is not None else ""
-        return cls(_hash(parts), reference)
+        successor = model_hash(context.successor) if context.successor is not None else ""
+        networks = {path: model_hash(network) for path, network in context.networks.items()}
+        return cls(_hash(parts), reference, successor, networks)
 
     def behind(self, reference: ir.Model) -> KeyMaker:
         """Keys of passes that may look at ``reference``, the float model before ``quantize``."""
         return replace(self, reference=model_hash(reference))
+
+    def after(self, successor: ir.Model) -> KeyMaker:
+        """Keys of passes behind one that put ``successor`` in the source's place."""
+        return replace(self, successor=model_hash(successor))
 
     def key(self, model: ir.Model, one: Pass) -> str:
         """Hash of everything that the output of ``one`` on ``model`` depends on."""
         parts = {
             "common": self.common,
             "reference": self.reference,
+            "successor": self.successor,
+            "networks": {name: self.networks.get(path) for name, path in paths_of(one).items()},
             "model": model_hash(model),
             "pass": print_pass(one),
             "plug-in": None if (brought := pass_plugin(one.name)) is None else fingerprint(brought),

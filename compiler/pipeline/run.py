@@ -96,6 +96,9 @@ def run_pipeline(
                 unfinished.forget()
         steps.append(step)
         model = step.model
+        if one.replaces_network and step.modified:
+            context = replace(context, successor=model)
+            keys = keys.after(model) if keys is not None else None
         if one.changes_input and step.modified:
             context = _at_size_of(model, context)
             keys = KeyMaker.of(context) if cache is not None else None

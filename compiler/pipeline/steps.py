@@ -49,4 +49,5 @@ def context_of(plan: Plan, prices: LatencyModel | None, space: Workspace) -> Con
         prices=prices,
         task="" if plan.task is None else plan.task.name,
         answers=plan.task if isinstance(plan.task, Detection) else None,
+        networks=plan.networks,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from edgec.compiler.plan.enough import check_enough
+from edgec.compiler.plan.networks import read_networks
 from edgec.compiler.plan.resolution import check_size
 from edgec.compiler.plan.samples import Samples, open_samples
 from edgec.compiler.plan.versions import versions
@@ -30,7 +32,9 @@ from edgec.graph.selection import Selection, joined
 from edgec.graph.version import __version__
 from edgec.passes.base import Pass
 from edgec.passes.budget import check_amounts, has_latency
-from edgec.passes.defaults import REFINE, learning_remarks, with_merged_layers, with_resolution
+from edgec.passes.defaults import learning_remarks, with_merged_layers, with_resolution
+from edgec.passes.distil import Distil
+from edgec.passes.learning import Learning
 from edgec.passes.pipeline_string import options_of
 from edgec.passes.table import pass_plugin
 
@@ -68,6 +72,8 @@ class Plan:
     """What is right for each sample of `judging_data`, as the task takes it; None without labels that it takes."""
     selection: Selection | None = None
     """What selects among the answers of `model`, behind it in every ONNX file; None for most networks."""
+    networks: Mapping[str, ir.Model] = field(default_factory=dict, compare=False)
+    """What lies in the files that passes name, by path."""
 
     def whole(self, network: ir.Model) -> ir.Model:
         """What was made of `model`, as its file has it."""
@@ -131,7 +137,8 @@ def make_plan(source: Source, loading: Loading) -> Plan:
     recipe, model, passes = source.recipe, source.model, source.passes
     check_amounts(passes, recipe.budget, cost(model))
     passes = with_merged_layers(passes, model, named=recipe.passes is not None)
-    check_learning(passes, model)
+    passes, networks = read_networks(passes, loading)
+    check_learning(passes, model, networks)
     preprocess = recipe.preprocess.build()
     preprocess.check_inputs([spec.channels for spec in InputSpec.of(model) if spec.shape])
     check_size(passes, model, recipe.model, preprocess, loading)
@@ -158,15 +165,19 @@ def make_plan(source: Source, loading: Loading) -> Plan:
         task=task,
         targets=source.targets,
         selection=source.selection,
+        networks=networks,
     )
     return with_truth(plan)
 
 
-def check_learning(passes: tuple[Pass, ...], model: ir.Model) -> None:
-    """Raise UnsupportedError, before the closed forms do their work, for a network that cannot be learned from."""
+def check_learning(passes: tuple[Pass, ...], model: ir.Model, networks: Mapping[str, ir.Model]) -> None:
+    """Raise UnsupportedError, before the closed forms do their work, for a network that cannot be learned from; ModelError for a
+    student that cannot stand in the source's place."""
     for one in passes:
-        if one.name == REFINE:
+        if isinstance(one, Learning):
             one.requires(model)
+        if isinstance(one, Distil) and one.student and not any(other.changes_input for other in passes):
+            one.adopt(networks[one.student], model)
 
 
 def with_truth(plan: Plan) -> Plan:

@@ -7,6 +7,7 @@ errors that name the file, the line and the key. Paths are relative to the recip
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -20,8 +21,8 @@ from edgec.graph.preprocess import Preprocess
 from edgec.graph.yaml_file import read_yaml, write_yaml
 from edgec.passes.base import Pass
 from edgec.passes.budget import parse_budget
-from edgec.passes.options import AUTO, KEEP
-from edgec.passes.pipeline_string import make_pass, parse_pipeline
+from edgec.passes.options import AUTO, KEEP, kebab, paths_of
+from edgec.passes.pipeline_string import make_pass, parse_pipeline, print_pass
 
 
 class _Closed(BaseModel):
@@ -268,7 +269,22 @@ def _with_paths(recipe: Recipe, move: Any) -> Recipe:
     if recipe.eval is not None:
         new = {"path": path(recipe.eval.path), "labels": path(recipe.eval.labels)}
         update["eval"] = recipe.eval.model_copy(update=new)
+    if recipe.passes is not None:
+        update["passes"] = tuple(_moved(item, path) for item in recipe.passes)
     return recipe.model_copy(update=update)
+
+
+def _moved(item: str | PassSpec, path: Any) -> str | PassSpec:
+    """An entry of the passes with its files moved."""
+    built = [
+        replace(one, **{name: path(text) for name, text in paths_of(one).items()}) for one in _built(item)
+    ]
+    if not any(map(paths_of, built)):
+        return item
+    if isinstance(item, str):
+        return " ".join(map(print_pass, built))
+    options = {kebab(name): text for name, text in paths_of(built[0]).items()}
+    return item.model_copy(update={"options": {**item.options, **options}})
 
 
 def _explain(error: ValidationError, path: Path | None, tree: yaml.Node | None) -> UsageError:

@@ -117,12 +117,13 @@ def _energy(taught: Tensor) -> float:
 
 def goals_of(student: ir.Model, teacher: ir.Model, task: str, *, maps: int, weight: float) -> Goals:
     """``maps``: how many, from the last one back. ``task`` is what the network does, empty where nobody knows."""
-    outputs = tuple(_output_goals(student, task))
+    outputs = tuple(output_goals(student, task))
     inner = _shared_maps(student, teacher)[-maps:] if maps and weight else []
     return Goals(outputs, tuple(inner), weight)
 
 
-def _output_goals(model: ir.Model, task: str) -> list[Goal]:
+def output_goals(model: ir.Model, task: str) -> list[Goal]:
+    """Every part of the outputs, in front of a Softmax or Sigmoid at the end."""
     names, parts = output_names(model.graph), parts_of(model)
     axes = [_softmax_axis(output) for output in model.graph.outputs]
     if task in CLASSES and not any(axes):  # without a Softmax the first output that may be one choice is it
@@ -162,7 +163,7 @@ def _shared_maps(student: ir.Model, teacher: ir.Model) -> list[Goal]:
     kept = channel_maps(student)
     known = {value.name: value for node in teacher.graph for value in node.outputs if value.shape is not None}
     found: dict[tuple[int, ...], Goal] = {}
-    for value in _block_ends(student.graph):
+    for value in block_ends(student.graph):
         his, name = known.get(value.name), value.name or ""
         if his is None:
             continue
@@ -177,7 +178,8 @@ def _shared_maps(student: ir.Model, teacher: ir.Model) -> list[Goal]:
     return list(found.values())
 
 
-def _block_ends(graph: ir.Graph) -> list[ir.Value]:
+def block_ends(graph: ir.Graph) -> list[ir.Value]:
+    """Maps where two computed branches are added, those in front of pools, and the last one, in order."""
     found = []
     last: ir.Value | None = None
     for node in graph:

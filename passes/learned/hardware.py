@@ -19,12 +19,12 @@ BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 """Of x86 processors that multiply bfloat16 faster than float32; without them torch emulates it, slower."""
 
 
-def device_of(choice: str) -> torch.device:
-    """``auto``: a GPU where torch sees one. Raises UsageError for one that is named and is not there."""
+def device_of(choice: str, what: str) -> torch.device:
+    """``auto``: a GPU where torch sees one. Raises UsageError, naming ``what`` asked, for one that is named and is not there."""
     there = torch.cuda.is_available()
     if choice == "cuda" and not there:
         hint = "Take device=cpu, or install a torch that is built for CUDA."
-        raise UsageError("refine: device=cuda, and torch sees no GPU", hint=hint)
+        raise UsageError(f"{what}: device=cuda, and torch sees no GPU", hint=hint)
     return torch.device("cuda" if there and choice != "cpu" else "cpu")
 
 

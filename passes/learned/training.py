@@ -55,6 +55,8 @@ class Settings:
     threads: int
     device: torch.device
     bf16: bool
+    label: str
+    """Who learns, for the user."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,9 @@ class Training:
             self._save(checkpoint)
         state, saved = self.state, time.perf_counter()
         gone_on = f", {state.step} of them done before" if state.step else ""
-        progress.say(f"refine: {state.steps} steps{gone_on}")
-        with progress.counting("refine", state.steps) as count:
+        label = self.settings.label
+        progress.say(f"{label}: {state.steps} steps{gone_on}")
+        with progress.counting(label, state.steps) as count:
             count(state.step, state.steps)
             while state.step < state.steps:
                 self._step(state.step)
@@ -130,12 +133,21 @@ class Training:
                 if state.step % max(1, state.steps // LOOKS) == 0 or state.step == state.steps:
                     score = self._look()
                     told = f"{described(score)} (before: {described(start)})"
-                    progress.say(f"refine: step {state.step}: {told}")
+                    progress.say(f"{label}: step {state.step}: {told}")
                 count(state.step, state.steps)
                 if time.perf_counter() - saved > SAVED_EVERY:
                     self._save(checkpoint)
                     saved = time.perf_counter()
         return Learned(state.best, start, self.best, state.steps, state.at, tuple(state.history))
+
+    def score(self, module: GraphModule) -> Score:
+        """Of any network with the student's outputs."""
+        wanted = [goal.value for goal in self.goals.outputs]
+        return self.judge.score(lambda feeds: self._run(module, feeds, wanted))
+
+    def of(self, student: GraphModule) -> Training:
+        """The same loop for another student."""
+        return Training(student, self.teacher, self.goals, self.views, self.judge, self.settings)
 
     def _look(self) -> Score:
         """Ask the judge, and keep what it likes best."""
@@ -175,7 +187,7 @@ class Training:
 
         found = list(in_order(gradients, range(len(parts)), self.settings.threads))
         if not all(bool(torch.isfinite(loss)) for loss, _, _ in found):
-            hint = "Lower rate=, or leave refine out."
+            hint = f"Lower rate=, or leave {self.settings.label} out."
             raise PassError("the loss is no number any more", why=f"at step {step + 1}", hint=hint)
         for weight, *grads in zip(self.weights, *(one[1] for one in found), strict=True):
             known = [grad for grad in grads if grad is not None]

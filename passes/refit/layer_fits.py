@@ -184,12 +184,12 @@ class LayerFits:
         skips_first(student.graph)
         position = {node: number for number, node in enumerate(student.graph)}
         layers = layers_of(student)
-        self.originals: Mapping[str, Layer] = layers_of(context.teacher)
+        self.originals: Mapping[str, Layer] = layers_of(context.original)
         self.planned: list[tuple[Layer, FitTarget, int]] = []
         self.chains: list[tuple[Inner, ...]] = []
         self.pools: list[Pool | None] = []
         self.skipped: dict[str, str] = {}
-        made = made_at(context.teacher.graph)
+        made = made_at(context.original.graph)
         for name in names:
             layer = layers[name]
             if shares_weight(layer.node):
@@ -224,7 +224,7 @@ class LayerFits:
         try:
             student = IncrementalExecutor(self.student, iter(self.batches), stores[0], self.context.threads)
             teacher = IncrementalExecutor(
-                self.context.teacher, iter(self.batches), stores[1], self.context.threads
+                self.context.original, iter(self.batches), stores[1], self.context.threads
             )
             teacher.go(self.teacher_stops[0])
             for number, (layer, goal, position) in enumerate(self.planned):

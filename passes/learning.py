@@ -1,0 +1,154 @@
+"""What passes that learn from the source share: their options, their data, and what they report.
+
+The work itself is in `passes.learned`, which needs torch; this page does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import onnx_ir as ir
+
+from edgec.graph.data import Dataset, require
+from edgec.graph.errors import PassError, UsageError
+from edgec.graph.values import COUNT, COUNT_OR_NONE, TIME, Range, seconds
+from edgec.passes.base import Choice, Context, Need, Pass, Switch, option
+from edgec.passes.options import HELD_OUT
+from edgec.passes.refit.layer_fits import channels_last, split, wants_flips
+from edgec.passes.solvers.guard import Verdict
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgec.passes.learned.executor import GraphModule
+    from edgec.passes.learned.goals import Goals
+    from edgec.passes.learned.judge import Score
+    from edgec.passes.learned.training import Learned, Training
+
+LEAST_SAMPLES = 16
+"""Fewer cannot be parted into those that teach and those that judge."""
+
+
+def _time(text: str) -> str:
+    """``5m``, as it is kept. Raises NotAdmitted."""
+    seconds(text, TIME)
+    return text.strip()
+
+
+@dataclass(frozen=True)
+class Learning(Pass):
+    """A pass that moves weights by gradients towards what the source says."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA, Need.TORCH})
+
+    time: str = option("5m", "how long it may take (90s, 5m, 1h); steps= goes before it", reads=_time)
+    steps: int = option(0, "steps of the optimiser (0: as many as fit into the time)", COUNT_OR_NONE)
+    samples: int = option(0, "samples to learn from (0: all)", COUNT_OR_NONE)
+    batch: int = option(64, "samples of a step", COUNT)
+    rate: float = option(
+        0.006, "largest step of a weight, as a share of its root mean square", Range(0, 1, above=True)
+    )
+    maps: int = option(
+        1, "how many maps at the ends of blocks are matched too, from the last one back", Range(0, 64)
+    )
+    weight: float = option(1.0, "what those maps count beside the outputs", Range(0, 1e6))
+    views: int = option(50_000, "views that the teacher looks at; more steps use them again", COUNT)
+    hflip: Switch = option("auto", "mirror the pictures too")
+    augment: Switch = option(
+        "auto", "turn, shift, scale and light the pictures; auto: where they have three channels"
+    )
+    mixup: bool = option(True, "mix half of the samples with another one")
+    held_out: float = option(0.1, "share of the samples that only judge", HELD_OUT)
+    arithmetic: Literal["auto", "fp32", "bf16"] = option("auto", "bf16: faster where the processor has it")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU where torch sees one")
+
+    def check(self) -> None:
+        if not self.held_out:
+            raise UsageError(f"{self.name}: held-out=0 leaves nothing to judge by")
+
+    def parted(self, context: Context) -> tuple[Dataset, Dataset]:
+        """Samples to learn from, and samples that judge. Raises PassError for too few, DataError without data."""
+        data = require(context.data, self.name)
+        if len(data) < LEAST_SAMPLES:
+            why = f"{len(data)} samples; some must judge what the others teach"
+            raise PassError(f"needs at least {LEAST_SAMPLES} samples", why=why)
+        fit, held = split(data, self.held_out, context.seed)
+        return fit.take(self.samples, context.seed) if self.samples else fit, held
+
+    def on_device(self) -> torch.device:
+        """Where it computes. Raises UsageError for one that is named and is not there."""
+        from edgec.passes.learned.hardware import device_of
+
+        return device_of(self.device, self.name)
+
+    def training(
+        self, context: Context, student: GraphModule, teacher: GraphModule, goals: Goals, model: ir.Model
+    ) -> Training:
+        """The loop in which ``student``, of the graph ``model``, learns from ``teacher``; both lie on the device."""
+        import torch
+
+        from edgec.passes.learned.hardware import gains_by_bf16, tensors
+        from edgec.passes.learned.judge import Judge
+        from edgec.passes.learned.training import Settings, Training
+        from edgec.passes.learned.views import Kinds, Views
+
+        fit, held = self.parted(context)
+        kinds = Kinds(
+            wants_flips(self.hflip, model),
+            wants_flips(self.augment, model),
+            self.mixup,
+            channels_last(model.graph),
+        )
+        device = self.on_device()
+        views = Views(fit, self.batch, kinds, context.seed)
+        judging = Views(held, min(self.batch, len(held)), kinds, context.seed)
+
+        def taught(feeds: dict[str, Any]) -> dict[str, torch.Tensor]:
+            with torch.no_grad():
+                return teacher.samples(tensors(feeds, device), goals.values)
+
+        goals = goals.scaled(goals.taught(taught(judging.read(range(min(self.batch, len(held)))))))
+        judge = Judge(held, judging, taught, goals.outputs, context.seed)
+        bf16 = self.arithmetic == "bf16" or (self.arithmetic == "auto" and gains_by_bf16(device))
+        settings = Settings(
+            self.steps,
+            seconds(self.time, TIME),
+            self.rate,
+            self.views,
+            context.threads,
+            device,
+            bf16,
+            self.name,
+        )
+        return Training(student, teacher, goals, views, judge, settings)
+
+    def figures(self, learned: Learned, training: Training, verdict: Verdict) -> dict[str, Any]:
+        """What happened, for the report."""
+        return {
+            "settled": {"steps": learned.steps},
+            "steps": learned.steps,
+            "state_after": learned.at,
+            "samples": len(training.views.data),
+            "judges": training.judge.count,
+            "before": score_figures(learned.start),
+            "after": score_figures(learned.best),
+            "history": [list(one) for one in learned.history],
+            "device": str(training.settings.device),
+            "bf16": training.settings.bf16,
+            "choice": asdict(Choice.of(self.name, verdict)),
+        }
+
+
+def score_figures(score: Score) -> dict[str, Any]:
+    """A score, for the report."""
+    return {
+        "loss": score.loss,
+        "agreement": score.agrees if score.scales else None,
+        "scales": score.scales,
+    }
+
+
+def how_often(learned: Learned) -> str:
+    """How a run is repeated, for the user."""
+    return f"{learned.steps} steps (steps={learned.steps} gives the same again), the state after {learned.at}"

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from edgec.passes.learned.judge import Score
     from edgec.passes.learned.training import Training
 
-EQUAL = 1e-9
-"""A loss of no more is that of the same network."""
+EQUAL = 1e-6
+"""A loss of no more is that of the same network: sums of float32 round by as much."""
 
 
 def _sha256(text: str) -> str:

@@ -13,6 +13,8 @@ Distillation", arXiv 2410.06567). No labels, no training, nothing fine-tuned aft
 
 When: a deep run of blocks at one resolution costs too much and few images are at hand. With ``width`` at twice the channels,
 ``lower=relu`` costs what the gated block costs and is the better of the two in all that was measured (docs/distill-convex.md).
+``graft``: where the closed form's gap stays (it is not kept, or the convex problem was not solved), gradients go on with the new
+blocks alone, everything around them as it is and the network's outputs compared (`refine`; NetGraft, arXiv 2012.04915).
 Kept only where it is nearer to the teacher, on samples that no fit saw, than the network with nothing
 but the skips in the region's place, and within ``max-error``; taken back, with its gap, where the convex solver stops too early.
 
@@ -24,7 +26,7 @@ A program before and after::
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
@@ -49,8 +51,10 @@ from edgec.passes.base import (
 from edgec.passes.blocks.gated.block import BlockOptions, Figures, Unconverged
 from edgec.passes.blocks.gated.parts import Part, parts_of
 from edgec.passes.blocks.gated.replace import Replacement
+from edgec.passes.learning import duration
 from edgec.passes.options import HELD_OUT, ROUNDS
 from edgec.passes.quantize.quantiser import refuse_quantised
+from edgec.passes.refine import Refine
 from edgec.passes.refit.layer_fits import split, wants_flips
 
 
@@ -103,6 +107,12 @@ class DistillConvex(Pass):
     hflip: Switch = option("auto", "mirror the pictures too")
     held_out: float = option(0.1, "share of the samples that only score the fits", HELD_OUT)
     max_error: float = option(0.0, "largest relative squared error behind the region (0: no limit)", Range(0))
+    graft: Literal["no", "auto", "yes"] = option(
+        "no",
+        "learn the new blocks by gradients inside the source (needs torch); auto: where the closed form is not kept",
+    )
+    time: str = option("2m", "how long that may take; steps= goes before it", reads=duration)
+    steps: int = option(0, "steps of the graft (0: as many as fit into the time)", COUNT_OR_NONE)
     seed: int = option(0, "of the gates and the sampling, added to the run's", SEED)
 
     def check(self) -> None:
@@ -111,18 +121,36 @@ class DistillConvex(Pass):
             raise UsageError("distill-convex does not know what to replace", hint=hint)
 
     def requires(self, model: ir.Model) -> None:
-        """Raise PassError for a quantised model: the blocks are fitted, and written, in float."""
+        """Raise PassError for a quantised model: the blocks are fitted, and written, in float; UsageError for a graft without
+        torch, UnsupportedError for one into a network with an op that torch does not compute here."""
         refuse_quantised(model, self.name)
+        if self.graft != "no":
+            self._learning().requires(model)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Raises UsageError for a region that cannot be replaced, DataError without data."""
-        data = require(context.data, self.name)
+        seed, data = context.seed + self.seed, require(context.data, self.name)
+        data = data.take(self.samples, seed) if self.samples else data
+        context = replace(context, data=data, seed=seed)
+        work = self._replacement(model, context, self.solver)
+        stopped = work.run()
+        if stopped is None:
+            result = self._judged(model, work)
+        else:
+            result = PassResult(model, False, (self._unsolved(stopped),), data={"gap": stopped.gap})
+        if self.graft == "no" or (self.graft == "auto" and result.modified):
+            return result
+        if stopped is not None:
+            work = self._replacement(model, context, "alternating")
+            work.run()
+        return self._grafted(model, work, context, result)
+
+    def _replacement(
+        self, model: ir.Model, context: Context, solver: Literal["alternating", "convex"]
+    ) -> Replacement:
         parts = parts_of(model, self.region, self.blocks)
-        seed = context.seed + self.seed
-        if self.samples:
-            data = data.take(self.samples, seed)
-        fit, held = split(data, self.held_out, seed)
-        work = Replacement(
+        fit, held = split(require(context.data, self.name), self.held_out, context.seed)
+        return Replacement(
             student=model.clone(),
             teacher=_teacher(model, context.teacher, parts),
             parts=parts,
@@ -130,14 +158,32 @@ class DistillConvex(Pass):
             fit=fit,
             held=held,
             rows=self.rows,
-            options=self._block_options(seed),
+            options=replace(self._block_options(context.seed), solver=solver),
             refine=self.refine,
             hflip=wants_flips(self.hflip, model),
         )
-        stopped = work.run()
-        if stopped is not None:
-            return PassResult(model, False, (self._unsolved(stopped),), data={"gap": stopped.gap})
-        return self._judged(model, work)
+
+    def _learning(self) -> Refine:
+        """What grafts; it parts the samples as the fits do."""
+        return Refine(time=self.time, steps=self.steps, hflip=self.hflip, held_out=self.held_out)
+
+    def _grafted(
+        self, model: ir.Model, work: Replacement, context: Context, closed: PassResult
+    ) -> PassResult:
+        """The new blocks, learned further; what ``closed`` says where that comes no nearer."""
+        old = {node.name for node in model.graph}
+        made = frozenset(node.name or "" for node in work.student.graph if node.name not in old)
+        learned = self._learning().learn(work.student, context, made)
+        notes = tuple(replace(note, node=self.region) for note in learned.notes)
+        if not learned.modified:
+            return replace(closed, notes=(*closed.notes, *notes))
+        work.student = learned.model
+        found = self._judged(model, work)
+        data = {**found.data, "graft": learned.data, "settled": learned.data["settled"]}
+        if "gap" in closed.data:
+            text = "the convex problem was not solved: alternating closed forms and gradients in its place"
+            notes = (Note(text, level="warning", node=self.region), *notes)
+        return replace(found, notes=(*found.notes, *notes), data=data)
 
     def _block_options(self, seed: int) -> BlockOptions:
         return BlockOptions(

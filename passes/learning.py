@@ -30,7 +30,7 @@ LEAST_SAMPLES = 16
 """Fewer cannot be parted into those that teach and those that judge."""
 
 
-def _time(text: str) -> str:
+def duration(text: str) -> str:
     """``5m``, as it is kept. Raises NotAdmitted."""
     seconds(text, TIME)
     return text.strip()
@@ -42,7 +42,7 @@ class Learning(Pass):
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA, Need.TORCH})
 
-    time: str = option("5m", "how long it may take (90s, 5m, 1h); steps= goes before it", reads=_time)
+    time: str = option("5m", "how long it may take (90s, 5m, 1h); steps= goes before it", reads=duration)
     steps: int = option(0, "steps of the optimiser (0: as many as fit into the time)", COUNT_OR_NONE)
     samples: int = option(0, "samples to learn from (0: all)", COUNT_OR_NONE)
     batch: int = option(64, "samples of a step", COUNT)

@@ -7,7 +7,8 @@ Adam, with a rate that is a share of each weight's own size, along a cosine. Eve
 
 It is judged on samples that it did not learn from, in views that no network was trained on, at the temperature that suits each
 network best (`learned.judge`): the best state of the run is kept only where it is nearer to the teacher beyond doubt, and
-taken back else. With ``above`` it runs only where enough was lost.
+taken back else. With ``above`` it runs only where enough was lost. With ``only`` the layers that one pass made learn inside a
+network that stays as it is: blocks grafted into the teacher (NetGraft, arXiv 2012.04915).
 
 ``time`` bounds the work: the number of steps is decided once, from how long the first ones take, and reported; ``steps`` names
 it, and then the same seed gives the same network on the same kind of machine, whatever the number of threads. A run that
@@ -21,12 +22,15 @@ A program before and after::
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
-from edgec.graph.values import share
+from edgec.graph.errors import PassError
+from edgec.graph.provenance import FILE, READING, origins
+from edgec.graph.values import NotAdmitted, share
 from edgec.passes.base import NUMBER_FORMATS, Context, Note, PassResult, option
 from edgec.passes.learning import Learning, how_often
 from edgec.passes.quantize.quantiser import refuse_quantised
@@ -45,6 +49,13 @@ def _part(text: str) -> str:
     return text.strip()
 
 
+def _pass_name(text: str) -> str:
+    """A pass's name, or nothing. Raises NotAdmitted."""
+    if text and not re.fullmatch(r"[a-z][a-z0-9-]*", text):
+        raise NotAdmitted(text, "a pass's name")
+    return text
+
+
 @dataclass(frozen=True)
 class Refine(Learning):
     """Distil the compressed network from the teacher, without labels."""
@@ -53,6 +64,9 @@ class Refine(Learning):
     summary: ClassVar[str] = "learn what compression lost from the teacher, on unlabelled data (needs torch)"
     never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
 
+    only: str = option(
+        "", "learn only in layers that this pass made, such as distill-convex", reads=_pass_name
+    )
     above: str = option("0%", "run only where more of the answers than this changed", reads=_part)
 
     def requires(self, model: ir.Model) -> None:
@@ -67,12 +81,17 @@ class Refine(Learning):
         GraphModule(model)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
-        """Raises UnsupportedError, with the node's name, for an op that the executor has not; DataError without data."""
+        """Raises UnsupportedError, with the node's name, for an op that the executor has not; DataError without data;
+        PassError where nothing of ``only`` is there."""
+        return self.learn(model, context, made_by(model, self.only) if self.only else None)
+
+    def learn(self, model: ir.Model, context: Context, nodes: frozenset[str] | None) -> PassResult:
+        """`run` in which only the layers ``nodes`` learn (None: all)."""
         from edgec.passes.learned.executor import write_back
         from edgec.passes.learned.training import described, one_thread
 
         with one_thread():
-            training = self._training(model, context)
+            training = self._training(model, context, nodes)
             start = training.judge.score(training.network)
             lost, above = lost_share(start), share(self.above)
             if start.loss <= EQUAL or (above and lost <= above):
@@ -93,15 +112,29 @@ class Refine(Learning):
             write_back(training.student, model)
         return PassResult(model, True, (Note(told), Note(how_often(learned))), data=figures)
 
-    def _training(self, model: ir.Model, context: Context) -> Training:
+    def _training(self, model: ir.Model, context: Context, nodes: frozenset[str] | None) -> Training:
         from edgec.passes.learned.executor import GraphModule
         from edgec.passes.learned.goals import goals_of
         from edgec.passes.learned.hardware import placed
 
         device = self.on_device()
         student, teacher = (placed(GraphModule(one), device) for one in (model, context.teacher))
+        if nodes is not None:
+            student.learns_only(nodes)
         goals = goals_of(model, context.teacher, context.task, maps=self.maps, weight=self.weight)
         return self.training(context, student, teacher, goals, model)
+
+
+def made_by(model: ir.Model, name: str) -> frozenset[str]:
+    """The nodes that a pass made. Raises PassError where there are none, with those of which there are."""
+    found: dict[str, set[str]] = {}
+    for node, one in origins(model).items():
+        found.setdefault(one.made_by, set()).add(node)
+    if name not in found:
+        others = sorted(set(found) - {FILE, READING})
+        why = f"those that made some: {', '.join(others)}" if others else "no pass made any"
+        raise PassError(f"only={name}: no layer is of that pass's making", why=why)
+    return frozenset(found[name])
 
 
 def lost_share(score: Score) -> float:

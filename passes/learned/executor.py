@@ -11,7 +11,7 @@ constants are buffers; shapes, axes and bounds are part of the functions. `write
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +122,14 @@ class GraphModule(torch.nn.Module):
             seen |= touched
             missing = (missing - set(step.makes)) | (takes - set(given))
         return chosen[::-1]
+
+    def learns_only(self, nodes: Collection[str]) -> None:
+        """What these nodes alone read learns, and nothing else."""
+        mine, others = ({name for step in self.program if (step.node in nodes) is inside for name in step.takes}
+                        for inside in (True, False))  # fmt: skip
+        wanted = {self.homes[name] for name in mine - others if name in self.homes}
+        for path, parameter in self.named_parameters():
+            parameter.requires_grad_(path in wanted)
 
     def extra_repr(self) -> str:
         """The program, one node to a line."""

@@ -11,6 +11,7 @@ from edgec.graph.data import ArraySource, Dataset, InputSpec
 from edgec.graph.errors import EdgecError, PassError, UnsupportedError, UsageError
 from edgec.graph.execute import Executor
 from edgec.graph.preprocess import Preprocess
+from edgec.graph.provenance import mark
 from edgec.graph.verify import verify
 from edgec.graph.views import ConvView
 from edgec.passes.base import Progress
@@ -18,6 +19,7 @@ from edgec.passes.blocks.gated import block
 from edgec.passes.blocks.gated.parts import parts_of
 from edgec.passes.distill_convex import DistillConvex
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
+from edgec.passes.refine import Refine
 from edgec.passes.solvers.signs import signs
 
 NET = """net (float[batch,3,8,8] x) => (float[batch,4] y)
@@ -240,6 +242,80 @@ def test_max_error_takes_it_back(net, told):
     assert not result.modified
     assert any(note.level == "reverted" and "max-error" in note.text for note in result.notes)
     assert [node.name for node in result.model.graph] == [node.name for node in net.graph]
+
+
+GRAFT = {"graft": "auto", "steps": 40}
+
+
+def untouched(model: ir.Model, net: ir.Model) -> bool:
+    """Whether all that both hold is the same."""
+    mine, old = (
+        {name: one.const_value.numpy() for name, one in each.graph.initializers.items()}
+        for each in (model, net)
+    )
+    return all(np.array_equal(mine[name], old[name]) for name in mine.keys() & old.keys())
+
+
+def lost(model: ir.Model, net: ir.Model, data: Dataset) -> float:
+    mine, right = (values(each, data, "y")[0] for each in (model, net))
+    return float(np.square(mine - right).sum())
+
+
+def test_a_graft_moves_the_new_blocks_alone_and_comes_nearer_to_the_source(net, noise, context):
+    pytest.importorskip("torch")
+    around, fresh = context(net.clone(), noise(net, 200)), noise(net, 200, seed=5)
+    closed = DistillConvex(region="block2", width=2, **FAST).run(net.clone(), around)
+    result = DistillConvex(region="block2", width=2, graft="yes", steps=150, **FAST).run(net.clone(), around)
+    assert result.modified
+    assert untouched(result.model, net)
+    assert lost(result.model, net, fresh) < 0.9 * lost(closed.model, net, fresh)
+    assert result.data["settled"] == {"steps": 150}
+
+
+def test_a_graft_goes_on_where_the_convex_problem_was_not_solved(net, told):
+    pytest.importorskip("torch")
+    one = DistillConvex(region="block2", solver="convex", limit=2, tolerance=1e-12, **GRAFT)
+    result = one.run(net.clone(), told)
+    assert result.modified
+    assert any(note.level == "warning" and "was not solved" in note.text for note in result.notes)
+    assert untouched(result.model, net)
+
+
+def test_a_closed_form_that_is_kept_is_not_grafted_by_itself(net, told):
+    pytest.importorskip("torch")
+    plain, auto = (
+        DistillConvex(region="block2", **FAST, **more).run(net.clone(), told) for more in ({}, GRAFT)
+    )
+    assert plain.modified
+    np.testing.assert_array_equal(*(values(each.model, told.data, "y")[0] for each in (plain, auto)))
+
+
+def test_what_a_graft_does_not_mend_is_taken_back_too(net, told):
+    pytest.importorskip("torch")
+    result = DistillConvex(region="block2", max_error=1e-9, **FAST, **GRAFT).run(net.clone(), told)
+    assert not result.modified
+    assert any(note.level == "reverted" and "max-error" in note.text for note in result.notes)
+
+
+def test_refine_may_learn_in_what_one_pass_made_only(net, told):
+    pytest.importorskip("torch")
+    made = DistillConvex(region="block2", width=2, **FAST).run(net.clone(), told).model
+    with pytest.raises(PassError, match="no pass made any"):
+        Refine(only="distill-convex", steps=3).run(net.clone(), told)
+    mark(net, made, "distill-convex")
+    with pytest.raises(PassError, match="those that made some: distill-convex"):
+        Refine(only="compress", steps=3).run(made.clone(), told)
+    result = Refine(only="distill-convex", steps=60).run(made.clone(), told)
+    assert result.modified
+    assert untouched(result.model, net)
+    assert lost(result.model, net, told.data) < lost(made, net, told.data)
+
+
+@pytest.mark.parametrize("graft", ["auto", "yes"])
+def test_a_graft_needs_torch(net, graft, monkeypatch):
+    monkeypatch.setattr("edgec.passes.learned.extra.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="needs torch"):
+        DistillConvex(region="block2", graft=graft).requires(net)
 
 
 @pytest.mark.parametrize("gates", ["teacher", "patches", "gaussian"])

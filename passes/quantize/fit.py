@@ -188,6 +188,8 @@ def _moments(
             if limits is not None:
                 within = ((t >= limits[0]) & (t <= limits[1])).all(axis=(0, 2))
                 rows, t = rows[within], t[:, within]
+                if not len(rows):
+                    continue  # all of this sample saturates: it neither teaches nor judges
             for part, p in layer.patches.tiles(one, rows):
                 if judge:
                     images = np.full(p.shape[1], held.samples)

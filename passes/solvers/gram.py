@@ -113,6 +113,8 @@ class Patches:
 
     def tiles(self, x: Array, rows: Array) -> Iterator[tuple[slice, Array]]:
         """Patches of the output positions ``rows`` of ``x`` (n, channels, *spatial): (part of ``rows``, (group, r, unknowns))."""
+        if not len(rows):
+            return
         bases, offsets, padded = self._places(len(x), x.shape[2:], rows)
         step = self.tile_rows()
         parts = [slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]

@@ -90,6 +90,15 @@ def test_logits_that_mean_nothing_do_not_make_the_others_coarse(model: ir.Model,
     assert plain.data["sqnr_db"] > 30  # which is why errors of the values say nothing of it
 
 
+def test_samples_that_saturate_all_over_neither_teach_nor_judge(model: ir.Model, tmp_path: Path) -> None:
+    x = pictures(48)
+    x[::3, 1] = 1.0
+    context = Context(model, tmp_path, dataset(model, x, tmp_path), answers=Objects())
+    told = Quantize(correct="round").run(model.clone(), context)
+    assert any("saturates" in note.text for note in told.notes)
+    assert kept(model, told.model) > 0.9
+
+
 def test_the_samples_with_the_most_answers_are_looked_at(model: ir.Model, tmp_path: Path) -> None:
     x = pictures(60)
     x[:, 0] *= 0.1

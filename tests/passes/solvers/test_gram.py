@@ -63,6 +63,12 @@ def test_patches_times_columns_is_the_convolution(case: tuple[Patches, tuple[int
     np.testing.assert_array_equal(offsets, bias)
 
 
+@pytest.mark.parametrize("spread", [(), (2, 2)])
+def test_no_rows_have_no_tiles(spread: tuple[int, ...]) -> None:
+    geometry = Patches(4, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), spread=spread)
+    assert not list(geometry.tiles(np.ones((2, 4, 5, 5), np.float32), np.zeros(0, np.int64)))
+
+
 def test_streamed_statistics_are_those_of_all_rows_at_once() -> None:
     rng = np.random.default_rng(0)
     geometry = Patches(4, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1))

@@ -30,6 +30,7 @@ from edgec.compiler.tasks.average_precision import Scored, average_precision
 from edgec.compiler.tasks.boxes import Boxes, matched
 from edgec.compiler.tasks.detection import LEAST, LOOSE, SAME, Detection, boxes_of
 from edgec.compiler.tasks.find import find_task
+from edgec.compiler.tasks.segmentation import Segmentation
 from edgec.compiler.tasks.task import Task
 from edgec.graph.annotations.boxes import TrueBoxes
 from edgec.graph.data import Dataset, open_data
@@ -108,7 +109,7 @@ def rows(name: str, file: Path, given: argparse.Namespace) -> Iterator[str]:
     model = load(file)
     task = find_task(model)
     fit, held = data_of(model, NETWORKS[name], given.fit, given.pictures)
-    answers = task if isinstance(task, Detection) else None
+    answers = task if isinstance(task, Detection | Segmentation) else None
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         context = Context(model, Path(folder), fit, threads=given.threads, answers=answers)

@@ -10,6 +10,7 @@ from edgec.compiler.pipeline.run import Step, run_pipeline
 from edgec.compiler.pipeline.workspace import Workspace
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.tasks.detection import Detection
+from edgec.compiler.tasks.segmentation import Segmentation
 from edgec.passes.base import Context, LatencyModel
 from edgec.passes.budget import has_latency
 
@@ -48,6 +49,6 @@ def context_of(plan: Plan, prices: LatencyModel | None, space: Workspace) -> Con
         progress=space.settings.progress,
         prices=prices,
         task="" if plan.task is None else plan.task.name,
-        answers=plan.task if isinstance(plan.task, Detection) else None,
+        answers=plan.task if isinstance(plan.task, Detection | Segmentation) else None,
         networks=plan.networks,
     )

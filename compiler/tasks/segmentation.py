@@ -14,6 +14,10 @@ from edgec.compiler.tasks.task import Truth
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+SMALLEST = 1e-3
+"""Share of the pixels that a class is taken to cover at least: a few of them say nothing."""
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """Output ``output`` has ``classes`` scores for each pixel on ``axis``, one score (yes from ``threshold`` on), or class ids.
@@ -40,6 +44,47 @@ class Segmentation:
         if self.threshold is not None:
             return np.asarray(found.take(0, axis=self.axis) >= self.threshold).astype(np.int64)
         return np.asarray(found.argmax(axis=self.axis))
+
+    def energies(self, source: Sequence[Array], ours: Sequence[Array]) -> tuple[Array, Array]:
+        """(what counts, what is wrong with it), each (samples,): of the probabilities of classes, pixel by pixel, without a
+        threshold that small changes step over.
+
+        A class counts the same whether it covers the picture or a corner of it, as in the mean IoU: its squares are divided by
+        the pixels that the source gives it, or by a `SMALLEST` share of all.
+        """
+        pairs = zip(np.asarray(source[self.output]), np.asarray(ours[self.output]), strict=True)
+        found = np.array([self._energies(self._chances(a), self._chances(b)) for a, b in pairs])
+        return found[:, 0], found[:, 1]
+
+    def _energies(self, wanted: Array, made: Array) -> tuple[float, float]:
+        pixels = np.bincount(wanted.argmax(axis=0), minlength=len(wanted))
+        weights = 1 / np.maximum(pixels, max(SMALLEST * wanted.shape[1], 1))
+        right, wrong = (np.square(one, dtype=np.float32).sum(axis=1) for one in (wanted, wanted - made))
+        return float(weights @ right), float(weights @ wrong)
+
+    def _chances(self, found: Array) -> Array:
+        """(classes, pixels) of one sample: the probability of every class; 0 and 1 where the output holds class ids."""
+        if self.axis is None:
+            return np.asarray(found.reshape(1, -1) == np.arange(self.classes)[:, None], np.float32)
+        scores = (
+            np.moveaxis(found, self.axis - 1, 0).reshape(found.shape[self.axis - 1], -1).astype(np.float32)
+        )
+        if self.threshold is not None:
+            yes = scores[0] if self.threshold > 0 else 1 / (1 + np.exp(-np.clip(scores[0], -60, 60)))
+            return np.stack([1 - yes, yes])
+        if scores.min() >= 0 and np.allclose(scores.sum(axis=0), 1, atol=1e-2):
+            return scores  # of a Softmax
+        raised = np.exp(scores - scores.max(axis=0))
+        return np.asarray(raised / raised.sum(axis=0))
+
+    def kept(self, source: Sequence[Array], ours: Sequence[Array]) -> tuple[int, int]:
+        """(pixels of the source's classes that ``ours`` gives the same, all pixels)."""
+        same = self.masks(source) == self.masks(ours)
+        return int(same.sum()), same.size
+
+    def at(self, size: tuple[int, int]) -> Segmentation:
+        """Masks follow the picture: nothing in it speaks of a size."""
+        return self
 
     def answers(self, outputs: Sequence[Array]) -> list[dict[str, Any]]:
         return [{"mask": runs_of(mask)} for mask in self.masks(outputs)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -122,6 +124,48 @@ def test_segmentation(form, rng) -> None:
     before = metrics.jaccard_score(truth[known], a[known], average="macro")
     assert found["Mean IoU with the labels"].change == pytest.approx(right - before)
     assert found["Pixels of the same class"].value == pytest.approx((a == b).mean())
+
+
+MASKS: dict[str, tuple[Segmentation, Callable[[np.ndarray], np.ndarray]]] = {
+    "logits": (Segmentation(classes=3), lambda p: np.log(p) + 5),
+    "probabilities": (Segmentation(classes=3), lambda p: p),
+    "channels last": (Segmentation(classes=3, axis=3), lambda p: np.log(p).transpose(0, 2, 3, 1)),
+    "a chance": (Segmentation(threshold=0.5), lambda p: p[:, 1:2]),
+    "a logit": (Segmentation(threshold=0.0), lambda p: np.log(p[:, 1:2] / p[:, :1])),
+}
+
+
+@pytest.mark.parametrize("form", MASKS)
+def test_a_class_weighs_the_same_whatever_it_covers(form, rng) -> None:
+    """Wrong pixels of a class that covers a corner are worth as much as so many more of one that covers the rest."""
+    task, written = MASKS[form]
+    count = 2 if task.threshold is not None else 3
+    ids = np.zeros((2, 20, 20), int)
+    ids[0, :4, :4] = ids[1, :10, :] = 1
+    sure = (np.eye(count)[ids] * 0.9 + 0.1 / count).transpose(0, 3, 1, 2)
+    moved = sure.copy()
+    moved[:, :2, :2, :2] = moved[:, 1::-1, :2, :2]  # four pixels of class 1 become class 0
+    counts, wrong = task.energies([written(sure)], [written(moved)])
+    smallest = 1e-3 * 400
+    for index, pixels in enumerate(([400 - 16, 16], [200, 200])):
+        weights = 1 / np.maximum([*pixels, 0][:count], max(smallest, 1))
+        right = (np.square(sure[index]).sum(axis=(1, 2)) * weights).sum()
+        left = (np.square(sure[index] - moved[index]).sum(axis=(1, 2)) * weights).sum()
+        assert counts[index] == pytest.approx(right, rel=1e-4)
+        assert wrong[index] == pytest.approx(left, rel=1e-4)
+    assert wrong[0] > 3 * wrong[1]
+    assert task.kept([written(sure)], [written(moved)]) == (800 - 8, 800)
+
+
+def test_class_ids_that_differ_are_wrong(rng) -> None:
+    task = Segmentation(classes=3, axis=None)
+    ids = np.zeros((1, 10, 10), np.int64)
+    ids[0, :5] = 1
+    other = ids.copy()
+    other[0, 0, :4] = 2
+    counts, wrong = task.energies([ids], [other])
+    assert counts[0] == pytest.approx(2.0)
+    assert wrong[0] == pytest.approx(4 / 50 + 4 / 1)
 
 
 def test_a_class_that_nobody_has_is_no_class(rng) -> None:

@@ -160,13 +160,18 @@ def common_values(a: ir.Model, b: ir.Model) -> list[tuple[str, str, str]]:
             both_float = (
                 value.dtype == ir.DataType.FLOAT and other is not None and other.dtype == ir.DataType.FLOAT
             )
-            same_shape = other is not None and _static(value) == _static(other)
+            same_shape = other is not None and _fit(value, other)
             if both_float and same_shape:
                 pairs.append((value.name or "", node.name or "", node.op_type))
     return pairs
 
 
-def _static(value: ir.Value) -> tuple[int, ...] | None:
-    if value.shape is None:
-        return None
-    return tuple(size for size in list(value.shape)[1:] if isinstance(size, int))
+def _fit(one: ir.Value, other: ir.Value) -> bool:
+    """Whether two values have one shape as far as it is known. An open leading axis is the batch; a fixed one may be channels."""
+    if one.shape is None or other.shape is None or len(one.shape) != len(other.shape):
+        return one.shape is None and other.shape is None
+    leads = {shape[0] for shape in (one.shape, other.shape) if len(shape)}
+    tails = [
+        [size for size in list(shape)[1:] if isinstance(size, int)] for shape in (one.shape, other.shape)
+    ]
+    return tails[0] == tails[1] and (len(leads) < 2 or not all(isinstance(size, int) for size in leads))

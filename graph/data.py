@@ -33,6 +33,8 @@ __all__ = ["ArraySource", "Dataset", "InputSpec", "Source", "noise", "open_data"
 Array = np.ndarray[Any, np.dtype[Any]]
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+UNREAD = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2"})
+"""Pictures too, as phones write them beside the others, in formats that are not read: refused by name, not overlooked."""
 RANDOM = "random"
 
 
@@ -203,7 +205,7 @@ def _open_folder(
     path: Path, specs: tuple[InputSpec, ...], preprocess: Preprocess, labels: str | Path | None
 ) -> Dataset:
     files = _listed(path)
-    pictures = tuple(p for p in files if p.suffix.lower() in PICTURES)
+    pictures = tuple(p for p in files if p.suffix.lower() in PICTURES | UNREAD)
     arrays = tuple(p for p in files if p.suffix == ".npy")
     if not pictures and not arrays:
         why = "it is empty" if not files else f"it holds no pictures and no .npy files ({files[0].name}, ...)"

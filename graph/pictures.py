@@ -39,7 +39,7 @@ def check_picture(path: Path) -> None:
 
 
 def decode_picture(path: Path, preprocess: Preprocess) -> Array:
-    """uint8 (height, width, channels), as `Preprocess.picture` makes them. Raises DataError, naming the file."""
+    """(height, width, channels), as `Preprocess.picture` makes them. Raises DataError, naming the file."""
     with _opened(path) as image:
         pixels = preprocess.picture(image)
         _check_size(image)  # a later part of the file may have made it larger
@@ -81,7 +81,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(error.what, where=where, why=error.why, hint=error.hint or _HINT) from None
     except UnidentifiedImageError:
         why = "it is empty" if not length else f"it is none of {', '.join(FORMATS)}"
-        raise DataError(what, where=where, why=why, hint=_HINT) from None
+        raise DataError(
+            what, where=where, why=why, hint=_HINT.replace("Remove it", "Convert or remove it")
+        ) from None
     except Image.DecompressionBombError as error:
         why = f"more than {MOST_PIXELS / 1e6:.0f} million pixels"
         raise DataError("the picture is too large", where=where, why=why, hint=_HINT) from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 
 from edgec.graph import values
+from edgec.graph.depth import is_deep, real_pixels
 from edgec.graph.errors import DataError, UsageError
 from edgec.graph.values import NotAdmitted, Range, several
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Literal["auto", "nchw", "nhwc"]
-Channels = Literal["rgb", "bgr", "gray"]
+Channels = Literal["rgb", "bgr", "gray", "rgba"]
 Place = Literal["corner", "centre"]
 
 MOST_PIXELS = 89_478_485
@@ -180,18 +181,24 @@ class Preprocess:
         return found
 
     def picture(self, image: Image.Image) -> Array:
-        """Decode one picture to uint8 (height, width, channels)."""
+        """Decode one picture to (height, width, channels): uint8, or float32 up to 255 where it has more bits (`depth`)."""
         from PIL import Image as Pillow
 
-        image = _upright(image)
-        mode = "L" if self.channels == "gray" else "RGB"
-        if image.mode != mode:  # each step that has nothing to do would copy all pixels
+        written_as, image = image.format, _upright(image)
+        mode = {"gray": "L", "rgba": "RGBA"}.get(self.channels, "RGB")
+        deep = is_deep(image)
+        if deep:
+            image = real_pixels(image, written_as)
+        elif image.mode != mode:  # each step that has nothing to do would copy all pixels
             image = image.convert(mode)
         if self.resize is not None or self.zooms:
             image = self._resized(image, Pillow.Resampling.BILINEAR)
         pixels = np.asarray(image)
         if pixels.ndim == 2:
             pixels = pixels[:, :, None]
+        if deep and mode != "L":
+            opaque = [np.full_like(pixels, 255)] if mode == "RGBA" else []
+            pixels = np.concatenate([pixels] * 3 + opaque, axis=2)
         if self.crop is not None:
             pixels = self._cropped(pixels)
         return pixels[:, :, ::-1] if self.channels == "bgr" else pixels
@@ -238,11 +245,16 @@ class Preprocess:
 
         made, corner, canvas = self.resized_to(image.width, image.height)
         _check_pixels(image, *canvas)
+        # By channel where one of them is alpha: together, Pillow weighs colours with it, and what it hides is lost.
+        bands = image.split() if image.mode == "RGBA" else (image,)
+        resized = [band.resize(made, how) for band in bands]
+        fitted = Pillow.merge("RGBA", resized) if len(resized) > 1 else resized[0]
         if self.letterbox is None:
-            return image.resize(made, how)
+            return fitted
         level = self.letterbox if grey is None else grey
-        ground = Pillow.new(image.mode, canvas, level if len(image.getbands()) == 1 else (level,) * 3)
-        ground.paste(image.resize(made, how), corner)
+        colours = (level,) * min(len(image.getbands()), 3) + (255,) * (image.mode == "RGBA")
+        ground = Pillow.new(image.mode, canvas, level if len(colours) == 1 else colours)
+        ground.paste(fitted, corner)
         return ground
 
     def mask(self, image: Image.Image, ignored: int) -> Array:

@@ -274,8 +274,14 @@ def _pictures_to_input(raw: Array, spec: InputSpec, preprocess: Preprocess) -> A
 
     if raw.ndim != 4 or raw.dtype != np.uint8:
         raise DataError("only uint8 pictures can be resized", why=f"got {raw.dtype} of shape {raw.shape[1:]}")
-    first = preprocess.layout == "nchw" or (preprocess.layout == "auto" and raw.shape[1] in (1, 3))
+    counts = (1, 4) if preprocess.channels == "rgba" else (1, 3)
+    first = preprocess.layout == "nchw" or (preprocess.layout == "auto" and raw.shape[1] in counts)
     last = raw.transpose(0, 2, 3, 1) if first else raw
+    if last.shape[-1] not in (1, 3, 4):
+        why = f"they have {last.shape[-1]} channels; pictures have 1, 3, or 4 with alpha"
+        raise DataError(
+            "these arrays cannot be resized", why=why, hint="Give them at the network's own size."
+        )
     rows = []
     for pixels in last:
         image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
@@ -293,8 +299,19 @@ def _fit_picture(pixels: Array, preprocess: Preprocess, spec: InputSpec, where: 
     given = f"{pixels.shape[0]}x{pixels.shape[1]} with {pixels.shape[2]} channels"
     why = f"it gives {given}; the model takes {height}x{width} with {channels}"
     raise DataError(
-        "the picture does not fit the model", where=where, why=why, hint="Set --resize, --crop or --channels."
+        "the picture does not fit the model", where=where, why=why, hint=_remedy(pixels.shape, spec)
     )
+
+
+def _remedy(shape: tuple[int, ...], spec: InputSpec) -> str:
+    """What makes pictures of this shape (height, width, channels) fit, if anything does."""
+    *size, channels = spec.picture
+    name = {1: "gray", 3: "rgb", 4: "rgba"}.get(channels)
+    if shape[2] != channels and name is None:
+        return "Give arrays of that many channels (.npz): pictures have 1, 3, or 4 with alpha."
+    colours = [f"--channels {name}"] if shape[2] != channels else []
+    sides = [f"--resize {size[0]}x{size[1]} or --crop"] if list(shape[:2]) != size else []
+    return f"Set {' and '.join(sides + colours)}."
 
 
 def _is_channels_first(shape: tuple[int, ...], spec: InputSpec, preprocess: Preprocess) -> bool:

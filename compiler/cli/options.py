@@ -29,7 +29,7 @@ def data_options(command: F) -> F:
             click.option("--layout", type=params.word(("auto", "nchw", "nhwc")), help="Layout of stored arrays."),
             click.option("--resize", type=params.setting("resize"), metavar="SIZE", help="224: the short side; 224x320: height and width."),
             click.option("--crop", type=params.setting("crop"), metavar="SIZE", help="Centre crop: 224 or 224x320."),
-            click.option("--channels", type=params.word(("rgb", "bgr", "gray")), help="Channel order of the network's input."),
+            click.option("--channels", type=params.word(("rgb", "bgr", "gray", "rgba")), help="Channel order of the network's input."),
             click.option("--letterbox", type=params.setting("letterbox"), metavar="GREY", help="Keep the aspect ratio when resizing; fill with this grey (0 to 255)."),
             click.option("--letterbox-at", type=params.setting("letterbox_at"), metavar="PLACE", help="Where the picture stands in the grey: corner (top left) or centre, as Ultralytics has it. [default: corner]"),
         ]

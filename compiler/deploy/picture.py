@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgec.graph.data import Dataset, open_data
+from edgec.graph.depth import is_deep
 from edgec.graph.disk import write_whole
 from edgec.graph.errors import DataError, UsageError
 from edgec.graph.inputs import InputSpec
@@ -38,7 +39,7 @@ def save_picture(
     One of ``data`` where that holds pictures, else seeded noise. Nothing, and no file, where the network takes no single picture,
     or its preparation does not suit one. ``source``: what the source model takes.
     """
-    if len(source) != 1 or len(source[0].shape) != 3 or source[0].picture[2] not in (1, 3):
+    if len(source) != 1 or len(source[0].shape) != 3 or source[0].picture[2] not in (1, 3, 4):
         return {}
     saved = io.BytesIO()
     (_taken(data, preprocess) or _noise(source[0], preprocess)).save(saved, "PNG")
@@ -62,12 +63,18 @@ def _taken(data: Dataset | None, preprocess: Preprocess) -> Image.Image | None:
     paths, arrays = getattr(data.source, "paths", None), getattr(data.source, "arrays", None)
     if paths is not None and paths[first].suffix != ".npy":
         with paths[first].open("rb") as stream, Image.open(stream) as image:
-            return _smaller(ImageOps.exif_transpose(image).convert("RGB"), preprocess)
+            if is_deep(image):
+                return (
+                    None if image.mode == "F" else ImageOps.exif_transpose(image)
+                )  # PNG holds no real numbers
+            mode = "RGBA" if preprocess.channels == "rgba" else "RGB"
+            return _smaller(ImageOps.exif_transpose(image).convert(mode), preprocess)
     raw = None if arrays is None else np.asarray(next(iter(arrays.values()))[first])
     if raw is None or raw.dtype != np.uint8 or raw.ndim != 3:
         return None
-    last = raw if raw.shape[-1] in (1, 3) else np.moveaxis(raw, 0, -1)
-    if last.shape[-1] not in (1, 3):
+    counts = (1, 3, 4) if preprocess.channels == "rgba" else (1, 3)
+    last = raw if raw.shape[-1] in counts else np.moveaxis(raw, 0, -1)
+    if last.shape[-1] not in counts:
         return None
     return Image.fromarray(np.ascontiguousarray(last[..., 0] if last.shape[-1] == 1 else last))
 

@@ -223,7 +223,7 @@ def picture_of(feeds: Mapping[str, Array], specs: Sequence[InputSpec], settings:
 
     The preparation is undone. Where that gives no pixels, as with arrays that were prepared otherwise, values are stretched.
     """
-    spec = next((one for one in specs if len(one.shape) == 3 and one.picture[2] in (1, 3)), None)
+    spec = next((one for one in specs if len(one.shape) == 3 and one.picture[2] in (1, 3, 4)), None)
     if spec is None or min(spec.picture[:2]) < 2:
         return ""
     from PIL import Image
@@ -237,7 +237,7 @@ def picture_of(feeds: Mapping[str, Array], specs: Sequence[InputSpec], settings:
     grey = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
     if settings.channels == "bgr":
         grey = grey[..., ::-1]
-    image = Image.fromarray(grey[..., 0] if grey.shape[-1] == 1 else np.ascontiguousarray(grey))
+    image = Image.fromarray(grey[..., 0] if grey.shape[-1] == 1 else np.ascontiguousarray(grey[..., :3]))
     image.thumbnail((SIDE, SIDE))
     saved = io.BytesIO()
     image.save(saved, "JPEG", quality=80)

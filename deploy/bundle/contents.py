@@ -207,7 +207,7 @@ _PREPROCESS: Dict[str, Callable[[Any], bool]] = {
     "mean": _numbers,
     "std": lambda value: _numbers(value) and all(value),
     "scale": _number,
-    "channels": lambda value: value in ("rgb", "bgr", "gray"),
+    "channels": lambda value: value in ("rgb", "bgr", "gray", "rgba"),
     "resize": _sizes,
     "crop": lambda value: _sizes(value) and (value is None or len(value) == 2),
     "letterbox": lambda value: value is None or (type(value) is int and 0 <= value <= 255),

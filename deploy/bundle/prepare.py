@@ -45,7 +45,8 @@ class Preparation:
             if array.dtype != np.uint8:
                 raise AgentError("data", f"only uint8 pictures can be resized, not {array.dtype}")
             first = self.steps["layout"] == "nchw" or (
-                self.steps["layout"] == "auto" and array.shape[0] in (1, 3)
+                self.steps["layout"] == "auto"
+                and array.shape[0] in ((1, 4) if self.steps["channels"] == "rgba" else (1, 3))
             )
             pixels = np.ascontiguousarray(np.moveaxis(array, 0, -1) if first else array)
             image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
@@ -75,16 +76,22 @@ class Preparation:
         from PIL import Image, ImageOps
 
         steps = self.steps
-        image = ImageOps.exif_transpose(image).convert("L" if steps["channels"] == "gray" else "RGB")
+        written_as, image = image.format, ImageOps.exif_transpose(image)
+        mode = {"gray": "L", "rgba": "RGBA"}.get(steps["channels"], "RGB")
+        deep = image.mode == "F" or image.mode.startswith("I")
+        image = self._real(image, written_as) if deep else image.convert(mode)
         sizes, bilinear = steps["resize"], getattr(Image, "Resampling", Image).BILINEAR
         if steps.get("zoom") or (sizes and len(sizes) == 1):
-            image = image.resize(self._sides(image.size)[::-1], bilinear)
+            image = _resized(image, self._sides(image.size)[::-1], bilinear)
         elif sizes and steps["letterbox"] is None:
-            image = image.resize((sizes[1], sizes[0]), bilinear)
+            image = _resized(image, (sizes[1], sizes[0]), bilinear)
         elif sizes:
             image = self._letterboxed(image, sizes[0], sizes[1], bilinear)
         pixels = np.asarray(image)
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+        if deep and mode != "L":
+            opaque = [np.full_like(pixels, 255)] if mode == "RGBA" else []
+            pixels = np.concatenate([pixels] * 3 + opaque, axis=2)
         if steps["crop"]:
             height, width = steps["crop"]
             top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
@@ -92,6 +99,18 @@ class Preparation:
                 raise AgentError("data", f"the picture is smaller than the crop of {height}x{width}")
             pixels = pixels[top : top + height, left : left + width]
         return pixels[:, :, ::-1] if steps["channels"] == "bgr" else pixels
+
+    def _real(self, image: Any, written_as: Any) -> Any:
+        """Pixels of 16 bits as real numbers up to 255; real numbers as they stand."""
+        from PIL import Image
+
+        if image.mode == "F":
+            return image
+        if image.mode == "I" and written_as not in ("PNG", "PPM"):
+            raise AgentError(
+                "data", "a picture of whole numbers of 32 bits, or with a sign, has no known range"
+            )
+        return Image.fromarray(np.asarray(image).astype(np.float32) / np.float32(257))
 
     def _sides(self, size: Tuple[int, int]) -> Tuple[int, int]:
         """Height and width that a picture of this width and height is resized to, before the crop."""
@@ -111,14 +130,15 @@ class Preparation:
         from PIL import Image
 
         ratio = min(width / image.width, height / image.height)
-        grey = self.steps["letterbox"] if image.mode == "L" else (self.steps["letterbox"],) * 3
-        canvas = Image.new(image.mode, (width, height), grey)
+        bands = len(image.getbands())
+        grey = (self.steps["letterbox"],) * min(bands, 3) + (255,) * (bands == 4)
+        canvas = Image.new(image.mode, (width, height), grey[0] if bands == 1 else grey)
         if self.steps.get("letterbox_at") == "centre":
             size = (max(1, round(image.width * ratio)), max(1, round(image.height * ratio)))
             corner = (round((width - size[0]) / 2 - 0.1), round((height - size[1]) / 2 - 0.1))
         else:
             size, corner = (max(1, int(image.width * ratio)), max(1, int(image.height * ratio))), (0, 0)
-        canvas.paste(image.resize(size, how), corner)
+        canvas.paste(_resized(image, size, how), corner)
         return canvas
 
     def normalise(self, pixels: Any) -> Any:
@@ -127,6 +147,15 @@ class Preparation:
         if self.steps["scale"] == 1 and not mean.any() and (std == 1).all():
             return pixels
         return (pixels.astype(np.float32) * np.float32(self.steps["scale"]) - mean) / std
+
+
+def _resized(image: Any, size: Tuple[int, int], how: Any) -> Any:
+    """By channel where one of them is alpha: together, Pillow weighs colours with it."""
+    from PIL import Image
+
+    if image.mode != "RGBA":
+        return image.resize(size, how)
+    return Image.merge("RGBA", [band.resize(size, how) for band in image.split()])
 
 
 def typed(name: str, array: Any, dtype: Any) -> Any:

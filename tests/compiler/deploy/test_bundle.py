@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,6 +175,35 @@ def test_the_device_preprocesses_as_edgec_does(bundle: Bundle, size: tuple[int, 
         for i, recipe in enumerate(recipes):
             expected = recipe.normalise(recipe.picture(image))
             np.testing.assert_array_equal(prepared[str(i)], expected, err_msg=str(recipe))
+
+
+def test_the_device_reads_deep_and_transparent_pictures_too(bundle: Bundle, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    made = {
+        "deep.png": Image.fromarray(rng.integers(29000, 31000, (20, 30)).astype(np.uint16)),
+        "deep.tif": Image.fromarray(rng.integers(0, 65536, (20, 30)).astype(np.uint16)),
+        "real.tif": Image.fromarray(rng.random((20, 30), dtype=np.float32)),
+        "alpha.png": Image.fromarray(rng.integers(0, 256, (20, 30, 4)).astype(np.uint8)),
+    }
+    for name, image in made.items():
+        image.save(tmp_path / name)
+    sizes: list[dict[str, Any]] = [{}, {"resize": (9, 8)}, {"resize": (12,), "crop": (12, 12)}]
+    sizes.append({"resize": (16, 20), "letterbox": 114})
+    recipes = [
+        Preprocess(channels=channels, scale=1 / 255, **size)
+        for channels in ("gray", "rgb", "bgr", "rgba")
+        for size in sizes
+    ]
+    words = json.dumps([recipe.to_dict() for recipe in recipes])
+    for name in made:
+        code = CODE.format(
+            folder=str(bundle.path), picture=str(tmp_path / name), save=str(tmp_path / "x.npz")
+        )
+        subprocess.run([sys.executable, "-I", "-c", code], input=words, text=True, check=True, timeout=60)
+        with np.load(tmp_path / "x.npz") as prepared, Image.open(tmp_path / name) as image:
+            for i, recipe in enumerate(recipes):
+                expected = recipe.normalise(recipe.picture(image))
+                np.testing.assert_array_equal(prepared[str(i)], expected, err_msg=f"{name} {recipe}")
 
 
 def test_what_is_refused(run: Path, bundle: Bundle, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from edgec.passes.learned.judge import Score
     from edgec.passes.learned.training import Learned, Training
 
+EQUAL = 1e-6
+"""A loss of no more is that of the same network: sums of float32 round by as much."""
 LEAST_SAMPLES = 16
 """Fewer cannot be parted into those that teach and those that judge."""
 

@@ -31,7 +31,7 @@ from edgec.passes.base import NUMBER_FORMATS, Context, LayerReport, Note, PassRe
 from edgec.passes.distillation.adopt import adopted
 from edgec.passes.distillation.narrow import fixed, narrow
 from edgec.passes.distillation.start import closed_form
-from edgec.passes.learning import Learning, how_often, score_figures
+from edgec.passes.learning import EQUAL, Learning, how_often, score_figures
 from edgec.passes.options import path_option
 from edgec.passes.quantize.quantiser import refuse_quantised
 from edgec.passes.recover_lsq import RecoverLsq
@@ -40,9 +40,6 @@ from edgec.passes.refit.layer_fits import Batches, wants_flips
 if TYPE_CHECKING:
     from edgec.passes.learned.judge import Score
     from edgec.passes.learned.training import Training
-
-EQUAL = 1e-6
-"""A loss of no more is that of the same network: sums of float32 round by as much."""
 
 
 def _sha256(text: str) -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from edgec.passes.learned.judge import Score
     from edgec.passes.learned.training import Learned, Training
 
+EQUAL = 1e-6
+"""A loss of no more is that of the same network: sums of float32 round by as much."""
 LEAST_SAMPLES = 16
 """Fewer cannot be parted into those that teach and those that judge."""
 
@@ -82,13 +84,19 @@ class Learning(Pass):
 
         return device_of(self.device, self.name)
 
+    def bf16(self, device: torch.device) -> bool:
+        """Whether it multiplies in bfloat16."""
+        from edgec.passes.learned.hardware import gains_by_bf16
+
+        return self.arithmetic == "bf16" or (self.arithmetic == "auto" and gains_by_bf16(device))
+
     def training(
         self, context: Context, student: GraphModule, teacher: GraphModule, goals: Goals, model: ir.Model
     ) -> Training:
         """The loop in which ``student``, of the graph ``model``, learns from ``teacher``; both lie on the device."""
         import torch
 
-        from edgec.passes.learned.hardware import gains_by_bf16, tensors
+        from edgec.passes.learned.hardware import tensors
         from edgec.passes.learned.judge import Judge
         from edgec.passes.learned.training import Settings, Training
         from edgec.passes.learned.views import Kinds, Views
@@ -110,7 +118,6 @@ class Learning(Pass):
 
         goals = goals.scaled(goals.taught(taught(judging.read(range(min(self.batch, len(held)))))))
         judge = Judge(held, judging, taught, goals.outputs, context.seed)
-        bf16 = self.arithmetic == "bf16" or (self.arithmetic == "auto" and gains_by_bf16(device))
         settings = Settings(
             self.steps,
             seconds(self.time, TIME),
@@ -118,7 +125,7 @@ class Learning(Pass):
             self.views,
             context.threads,
             device,
-            bf16,
+            self.bf16(device),
             self.name,
         )
         return Training(student, teacher, goals, views, judge, settings)

@@ -32,15 +32,12 @@ from edgec.graph.errors import PassError
 from edgec.graph.provenance import FILE, READING, origins
 from edgec.graph.values import NotAdmitted, share
 from edgec.passes.base import NUMBER_FORMATS, Context, Note, PassResult, option
-from edgec.passes.learning import Learning, how_often
+from edgec.passes.learning import EQUAL, Learning, how_often
 from edgec.passes.quantize.quantiser import refuse_quantised
 
 if TYPE_CHECKING:
     from edgec.passes.learned.judge import Score
     from edgec.passes.learned.training import Training
-
-EQUAL = 1e-6
-"""A loss of no more is that of the same network: sums of float32 round by as much."""
 
 
 def _part(text: str) -> str:

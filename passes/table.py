@@ -35,6 +35,7 @@ PASSES: dict[str, str] = {
     "equalize": "edgec.passes.equalize:Equalize",
     "quantize": "edgec.passes.quantize:Quantize",
     "refit-quantized": "edgec.passes.refit_quantized:RefitQuantized",
+    "refine-quantized": "edgec.passes.refine_quantized:RefineQuantized",
     "round-weights": "edgec.passes.round_weights:RoundWeights",
     "correct-bias": "edgec.passes.correct_bias:CorrectBias",
     "quantize-weights": "edgec.passes.quantize_weights:QuantizeWeights",

@@ -118,7 +118,7 @@ def _energy(taught: Tensor) -> float:
 def goals_of(student: ir.Model, teacher: ir.Model, task: str, *, maps: int, weight: float) -> Goals:
     """``maps``: how many, from the last one back. ``task`` is what the network does, empty where nobody knows."""
     outputs = tuple(output_goals(student, task))
-    inner = _shared_maps(student, teacher)[-maps:] if maps and weight else []
+    inner = shared_maps(student, teacher)[-maps:] if maps and weight else []
     return Goals(outputs, tuple(inner), weight)
 
 
@@ -155,7 +155,7 @@ def _channels(output: ir.Value, task: str) -> int | None:
     return 1 if (pixels == 1) == (task == "classification") else None
 
 
-def _shared_maps(student: ir.Model, teacher: ir.Model) -> list[Goal]:
+def shared_maps(student: ir.Model, teacher: ir.Model) -> list[Goal]:
     """Ends of blocks that both have, with the channels that the student kept: the last of each size, in order.
 
     A block ends where two computed branches are added; where a network has none, in front of its pools, and at its last map.

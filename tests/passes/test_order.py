@@ -18,13 +18,14 @@ from edgec.passes.pipeline_string import make_pass
 from edgec.passes.table import PASSES
 from tests.conftest import parse
 
-GIVEN = {"distill-convex": {"region": "a..b"}, "remove-blocks": {"blocks": 1}}
+GIVEN = {"distill-convex": {"region": "a..b"}, "distil": {"narrow": "0.5"}, "remove-blocks": {"blocks": 1}}
 CORRECTIONS = ("refit-quantized", "round-weights", "correct-bias")
 FORMATS = ("quantize", "quantize-weights", "cast-fp16")
 ANYWHERE = ("normalise", "fold", "fold-pointwise")
 ON_FLOATS = (
     "prune-channels", "compress", "recover-lsq", "recover-fskd", "recover-bias", "remove-blocks", "decompose-svd",
     "decompose-channel", "decompose-spatial", "decompose-tucker", "decompose-depthwise", "distill-convex", "equalize",
+    "refine", "distil",
 )  # fmt: skip
 
 

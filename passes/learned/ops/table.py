@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgec.passes.learned.ops import arithmetic, layers, layout, pointwise, pools, reductions, resize
+from edgec.passes.learned.ops import arithmetic, layers, layout, pointwise, pools, reductions, resize, rounded
 from edgec.passes.learned.ops.op import Table
 
 OPS: Table = {
@@ -13,4 +13,5 @@ OPS: Table = {
     **pools.OPS,
     **reductions.OPS,
     **resize.OPS,
+    **rounded.OPS,
 }

@@ -95,6 +95,7 @@ class _Lowering:
                 self.constants[node.output[0]] = node.attribute[0].t
         self.shapes = _shapes(model)
         self.names = {name for node in model.graph.node for name in (*node.input, *node.output)}
+        self.nodes = {node.name for node in model.graph.node}
 
     def run(self) -> None:
         nodes: list[onnx.NodeProto] = []
@@ -166,6 +167,10 @@ class _Lowering:
     def fresh(self, stem: str) -> str:
         """A name that nothing has."""
         return free_name(stem, self.names)
+
+    def called(self, stem: str) -> str:
+        """A node's name that no node has: exporters number theirs too."""
+        return free_name(stem, self.nodes)
 
     def store(self, stem: str, array: Array) -> str:
         """A new initialiser's name."""
@@ -264,7 +269,7 @@ def _spelled(*steps: _Step) -> Callable[..., list[onnx.NodeProto]]:
                 else lowering.store(f"{node.name}_c", np.asarray(float(key[1:]), np.float32))
                 for key in inputs
             ]
-            name = node.name if last else f"{node.name}_{number}"
+            name = node.name if last else lowering.called(f"{node.name}_{number}")
             nodes.append(helper.make_node(op, given, [names[str(number)]], name=name, **attributes))
         return nodes
 
@@ -329,7 +334,12 @@ def _layer_norm(lowering: _Lowering, node: onnx.NodeProto) -> list[onnx.NodeProt
             inner = lowering.fresh(f"{node.output[0]}_{op}")
             nodes[-1].output[0] = inner
             nodes.append(
-                helper.make_node(op, [inner, node.input[index]], [node.output[0]], name=f"{node.name}_{op}")
+                helper.make_node(
+                    op,
+                    [inner, node.input[index]],
+                    [node.output[0]],
+                    name=lowering.called(f"{node.name}_{op}"),
+                )
             )
     return nodes
 

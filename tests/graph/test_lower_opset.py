@@ -86,6 +86,20 @@ def test_an_older_opset_computes_the_same(form: str, opset: int) -> None:
     np.testing.assert_allclose(have, want, rtol=1e-5, atol=1e-5 * float(np.abs(want).max()))
 
 
+@pytest.mark.parametrize("op", ["Gelu", "HardSwish", "Mish", "LayerNormalization"])
+def test_nodes_that_are_spelled_out_get_names_of_their_own(op: str) -> None:
+    """torch's newer exporter calls the second one node_gelu_1, as a part of the first one would be called."""
+    more = ", g6, b6" if op == "LayerNormalization" else ""
+    model = model_of(f"a = {op}(x{more}) b = {op}(a{more}) y = {op}(b{more})", "3,5,6")
+    for index, node in enumerate(model.graph.node):
+        node.name = f"node_{index}" if index else "node"
+    made = lower_opset(model, 13)
+    names = [node.name for node in made.graph.node]
+    assert len(set(names)) == len(names)
+    x = np.random.default_rng(1).standard_normal((2, 3, 5, 6)).astype(np.float32)
+    np.testing.assert_allclose(run(made, x), run(model, x), rtol=1e-4, atol=1e-5)
+
+
 REFUSED = {
     "a pool with gaps": ("y = AveragePool<kernel_shape=[2,2], dilations=[2,2]>(x)", "AveragePool has no attribute dilations"),
     "a pad that wraps": ('p = Constant<value=int64[8] {0,0,1,1,0,0,1,1}>() y = Pad<mode="wrap">(x, p)', "cannot wrap"),

@@ -131,7 +131,10 @@ def test_the_target_decides_the_activation_type(
     zero = next(constant(n.inputs[2]) for n in result.model.graph if n.op_type == "QuantizeLinear")  # type: ignore[attr-defined]
     assert zero.dtype == (dtype or np.dtype(DIALECTS[device.dialect].codes))
     text = " ".join(n.text for n in result.notes)  # type: ignore[attr-defined]
-    assert ("dot product" in text) is (name == "rpi4")
+    why = device.precisions.int8.why
+    assert (f"int8 on {device.title}: {why}" in text) is not (
+        device.precisions.int8.pays and device.dot_product
+    )
 
 
 def test_a_target_without_int8_refuses(net: ir.Model, noise: Noise, tmp_path: Path) -> None:

@@ -95,13 +95,31 @@ def judge(name: str, model: onnx.ModelProto, sets: Sets) -> tuple[str, str]:
         fed = {value.name: array for value, array in zip(model.graph.input, inputs, strict=False)}
         names = {value.name for value in runner.get_inputs()}
         try:
-            got = runner.run(None, {name: array for name, array in fed.items() if name in names})
+            got = answers(runner, {name: array for name, array in fed.items() if name in names})
         except Exception as error:  # onnxruntime raises a dozen classes without a common base
             return f"{kind} DEFECT", f"{name}: does not run: {error}"[:200]
         for value, reference in zip(got, expected, strict=True):
             if value.shape != reference.shape or not same(value, reference):
                 return f"{kind} DIFFERS", f"{name} [{ops}]"
     return f"{kind} {'opaque' if opaque else 'passes'}", ops
+
+
+def answers(runner, fed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What a canonical graph gives for a case's inputs, in the case's shapes.
+
+    Where a case has no batch axis, or one that cannot be freed, the graph takes one sample: with a leading axis of 1 that the
+    case lacks, or the case's samples one by one (docs/compile.md).
+    """
+    shapes = {value.name: value.shape for value in runner.get_inputs()}
+    if any(array.ndim < len(shapes[name]) for name, array in fed.items()):
+        return [array[0] for array in runner.run(None, {name: array[None] for name, array in fed.items()})]
+    counts = {len(array) for name, array in fed.items() if array.ndim and shapes[name][0] == 1}
+    if counts <= {1} or any(shapes[name][0] != 1 for name in fed):
+        return list(runner.run(None, fed))
+    singly = [
+        runner.run(None, {name: array[i : i + 1] for name, array in fed.items()}) for i in range(max(counts))
+    ]
+    return [np.concatenate(parts) for parts in zip(*singly, strict=True)]
 
 
 def same(value: np.ndarray, reference: np.ndarray) -> bool:

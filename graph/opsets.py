@@ -112,6 +112,13 @@ def modern_opset(model: onnx.ModelProto) -> onnx.ModelProto:
                 why = str(error).strip().splitlines()[0]
                 what = f"opset {entry.version} cannot be brought to {MIN_OPSET}"
                 raise UnsupportedError(what, why=why) from error
+    if all(
+        entry.domain not in ("", "ai.onnx") for entry in model.opset_import
+    ):  # of other domains' ops alone
+        led = onnx.ModelProto()
+        led.CopyFrom(model)
+        led.opset_import.add(domain="", version=MIN_OPSET)
+        return led
     return model
 
 

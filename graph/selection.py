@@ -22,10 +22,9 @@ import onnx_ir as ir
 from edgec.graph.batch import is_free
 from edgec.graph.canonicalise import freed, infer_shapes
 from edgec.graph.equivalence import Reference
+from edgec.graph.spec import SELECTING
 from edgec.graph.views import fresh_name, is_constant
 
-SELECTING = ("NonMaxSuppression", "NonZero", "Unique", "Compress")
-"""Ops whose outputs have as many entries as the values say."""
 _SHAPES = ("Shape", "Size")
 _DROPS = ("Squeeze", "Reshape", "Gather", "Flatten")
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

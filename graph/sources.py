@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -339,6 +340,8 @@ def _to_model_layout(values: Array, spec: InputSpec, preprocess: Preprocess) -> 
             return values
         return np.ascontiguousarray(values.transpose((0, 2, 3, 1) if first else (0, 3, 1, 2)))
     if shape != spec.shape:
+        if math.prod(shape) == math.prod(spec.shape) == 1:  # a number, under whatever shape
+            return values.reshape(len(values), *spec.shape)
         why = f"samples are {shape}, the model takes {spec.shape}"
         raise DataError("the data's shape does not fit the model", why=why)
     return values

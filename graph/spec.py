@@ -61,6 +61,8 @@ _RANDOM_OPS = (
 RANDOM = dict.fromkeys(_RANDOM_OPS, "its output is random")
 REFUSED: dict[str, str] = {**SUBGRAPH, **RECURRENT, **RANDOM}
 
+SELECTING = ("NonMaxSuppression", "NonZero", "Unique", "Compress")
+"""Ops whose outputs have as many entries as the values say."""
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 
 _FLOATS = (ir.DataType.FLOAT, None)

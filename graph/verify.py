@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.provenance import place
-from edgec.graph.spec import KNOWN_DOMAINS, MIN_OPSET, REFUSED, is_opaque
+from edgec.graph.spec import KNOWN_DOMAINS, MIN_OPSET, REFUSED, SELECTING, is_opaque
 
 _OF_ONNXRUNTIME = "com.microsoft"
 
@@ -28,8 +28,11 @@ def verify(model: ir.Model) -> None:
     for value in graph.inputs:
         if value.name in graph.initializers:
             raise ModelError("an initialiser is listed as an input", where=f"value {value.name!r}")
+    selected: set[ir.Node | None] = set()
     for node in graph:
-        _verify_node(node)
+        if node.op_type in SELECTING or any(v is not None and v.producer() in selected for v in node.inputs):
+            selected.add(node)
+        _verify_node(node, has_size=node not in selected)
     for value in graph.outputs:
         if value.shape is None:
             _refuse_ops_of_onnxruntime(graph)
@@ -64,7 +67,8 @@ def _verify_order(graph: ir.Graph) -> None:
             raise ModelError("nothing writes this output", where=f"output {value.name!r}")
 
 
-def _verify_node(node: ir.Node) -> None:
+def _verify_node(node: ir.Node, has_size: bool) -> None:
+    """``has_size``: how much comes out does not depend on what an op selects."""
     where = place(node)
     if node.domain not in KNOWN_DOMAINS:
         raise UnsupportedError(f"an op of domain {node.domain!r} cannot run here", where=where)
@@ -80,7 +84,7 @@ def _verify_node(node: ir.Node) -> None:
                 _refuse_ops_of_onnxruntime(node.graph)
             raise UnsupportedError("the rank of its output is unknown", where=where)
         for axis, size in enumerate(value.shape):
-            if axis > 0 and not isinstance(size, int):
+            if axis > 0 and has_size and not isinstance(size, int):
                 why = f"axis {axis} of {value.name!r} is {size}"
                 hint = "Fix the input's shape with --input-shape."
                 raise UnsupportedError("its shape is not static", where=where, why=why, hint=hint)

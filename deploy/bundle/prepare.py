@@ -31,6 +31,8 @@ class Preparation:
         shape = tuple(spec["shape"])
         array = array[0] if array.ndim == len(shape) + 1 and len(array) == 1 else array
         if len(shape) != 3:
+            if array.size == 1 and all(size == 1 for size in shape):
+                array = array.reshape(shape)  # a number, under whatever shape
             whole = spec["dtype"].startswith("float") and array.dtype.kind in "iu"
             return self.normalise(array) if whole else array
         if array.ndim != 3:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from edgec.graph.data import open_data
 from edgec.graph.errors import DataError, UsageError
+from edgec.graph.inputs import InputSpec
 from edgec.graph.preprocess import Preprocess
 
 NET = "net (float[N,3,8,8] x) => (float[N,3,8,8] y) { y = Relu(x) }"
@@ -223,3 +224,15 @@ def test_settings_are_read_from_text_as_from_values() -> None:
         scale=1 / 127.5,
         channels="bgr",
     )
+
+
+@pytest.mark.parametrize("given", [(), (1,), (1, 1)])
+@pytest.mark.parametrize("taken", [(), (1,), (1, 1)])
+def test_a_number_is_a_number_under_whatever_shape(
+    given: tuple[int, ...], taken: tuple[int, ...], tmp_path: Path
+) -> None:
+    """A threshold, one for each sample: exporters declare it () or (1,), and arrays hold it either way."""
+    values = np.arange(5, dtype=np.float32)
+    np.savez(tmp_path / "x.npz", x=values.reshape(5, *given))
+    found = next(open_data(tmp_path / "x.npz", (InputSpec("x", taken),)).batches(5))["x"]
+    np.testing.assert_array_equal(found, values.reshape(5, *taken))

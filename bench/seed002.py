@@ -36,14 +36,14 @@ def pipelines(steps: int) -> dict[str, str]:
     return {
         "source": "",
         "prune": "prune-channels{params=25%} recover-lsq",
-        "low-rank": "decompose-svd{params=25%} recover-lsq",
+        "low-rank": "decompose-tucker{params=25%} recover-lsq",
         "distil": f"distil{{narrow=0.5 {learn}}}",
-        "prune+low-rank": "prune-channels{params=25%} recover-lsq decompose-svd{params=12.5%} recover-lsq",
-        "low-rank+prune": "decompose-svd{params=25%} recover-lsq prune-channels{params=12.5%} recover-lsq",
+        "prune+low-rank": "prune-channels{params=25%} recover-lsq decompose-tucker{params=12.5%} recover-lsq",
+        "low-rank+prune": "decompose-tucker{params=25%} recover-lsq prune-channels{params=12.5%} recover-lsq",
         "prune+distil": f"prune-channels{{params=25%}} recover-lsq distil{{narrow=0.7 {learn}}}",
         "distil+prune": f"distil{{narrow=0.5 {learn}}} prune-channels{{params=12.5%}} recover-lsq",
-        "low-rank+distil": f"decompose-svd{{params=25%}} recover-lsq distil{{narrow=0.7 {learn}}}",
-        "distil+low-rank": f"distil{{narrow=0.5 {learn}}} decompose-svd{{params=12.5%}} recover-lsq",
+        "low-rank+distil": f"decompose-tucker{{params=25%}} recover-lsq distil{{narrow=0.7 {learn}}}",
+        "distil+low-rank": f"distil{{narrow=0.5 {learn}}} decompose-tucker{{params=12.5%}} recover-lsq",
         "prune+refine": f"prune-channels{{params=12.5%}} recover-lsq refine{{{learn}}}",
     }
 

@@ -253,13 +253,24 @@ def run(files: Path, passes: str, **options: object) -> edgec.Report:
     )
 
 
-@pytest.mark.parametrize("behind", ["", "compress{macs=60%} recover-lsq ", "decompose-svd{macs=70%} "])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        pytest.param("", marks=pytest.mark.slow),
+        "compress{macs=6%} recover-lsq ",
+        pytest.param("decompose-svd{macs=8%} prune-channels{macs=6%} ", marks=pytest.mark.slow),
+    ],
+)
 def test_what_compresses_and_quantises_stands_behind_it_for_both_emitters(files: Path, behind: str) -> None:
     passes = f"distil{{student={files / FILE} steps=10 batch=16}} {behind}quantize"
     report = run(files, passes, formats=("onnx", "tflite"))
     assert {"model.onnx", "model.int8.onnx", "model.int8.tflite"} <= {one.path for one in report.artifacts}, (
         report.artifacts
     )
+    log = [json.loads(line) for line in (files / "out" / "log.jsonl").read_text().splitlines()]
+    for step in log:
+        if step["name"] == "recover-lsq":  # to what the student made: the source has no such layers
+            assert step["layers"]
     y = report.load("int8")(np.load(files / "x.npz")["x"][:4])
     assert np.isfinite(np.asarray(next(iter(y.values())) if isinstance(y, dict) else y)).all()
 
@@ -296,6 +307,9 @@ def test_a_student_that_nobody_read_or_that_is_no_file(source, context, noise, f
         Distil(student="a.onnx").run(source, context(source, noise(source, 32)))
     with pytest.raises(ModelError, match="no such file"):
         run(files, "distil{student=absent.onnx}")
+    (files / "broken.onnx").write_bytes(b"no network")
+    with pytest.raises(ModelError, match="not an ONNX file"):
+        run(files, f"distil{{student={files / 'broken.onnx'}}}")
     with pytest.raises(UsageError, match="from a file"):
         run(files, "distil{student=net.py:make}")
 

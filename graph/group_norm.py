@@ -92,9 +92,10 @@ class _Writer:
         self, op: str, inputs: list[str], suffix: str, result: str | None = None, **attributes: float
     ) -> str:
         name = free_name(f"{self.stem}_{suffix}" if suffix else self.stem, self.taken)
-        node = helper.make_node(op, inputs, [result or name], name=name, **attributes)
+        node = helper.make_node(op, inputs, [result or name], name=name)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         self.graph.node.append(node)
-        return node.output[0]
+        return result or name
 
     def _constant(self, values: object, suffix: str) -> str:
         array = np.asarray(values)

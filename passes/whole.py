@@ -2,18 +2,18 @@
 
 A fit that helps its own layer may still harm the network: layers behind it amplify what is left (gates multiply it), and what
 every layer gains is measured on the layer alone. So a pass that claims to recover accuracy (`Pass.recovers`) is judged by the
-outputs, each part of them by itself (`graph.parts`), with the paired errors of `solvers.guard`: where one became worse beyond
-doubt the pass is taken back, or, where it fitted layer after layer, as far as the longest beginning that does no harm (found
-by bisection).
+outputs, each part of them by itself (`graph.parts`) or in the task's own terms where these are known, with the paired errors of
+`solvers.guard`: where one became worse beyond doubt the pass is taken back, or, where it fitted layer after layer, as far as the
+longest beginning that does no harm (found by bisection).
 
 It costs two or three runs over the held-out samples, and one more for each step of the bisection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -22,7 +22,7 @@ from edgec.graph.compare import difference_of
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.graph.parts import Part, parts_of
-from edgec.passes.base import Choice, Context, Note, Partial, Pass, PassResult
+from edgec.passes.base import Answers, Choice, Context, Note, Partial, Pass, PassResult
 from edgec.passes.incremental.executor import batch_size
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.sensitivity.measure import output_names
@@ -32,50 +32,96 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """What a reference makes of some samples, part by part, and how to compare others with it.
+class Errors:
+    """Of one part by sample: what counts in it, and what is wrong with that; (samples,) each."""
 
-    Probabilities are compared in front of their Softmax or Sigmoid: saturated, they hide differences. ``unknowns`` counts the
-    products on the way to an output, all layers together.
+    counts: Array
+    wrong: Array
+
+    @property
+    def energy(self) -> float:
+        return float(self.counts.sum())
+
+
+class Measure(Protocol):
+    """What of the outputs is compared: one part of them, or more."""
+
+    def errors(self, wanted: Sequence[Array], made: Sequence[Array], samples: int) -> list[Errors]:
+        """Of every part, from both networks' outputs for one batch."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """Squares of the values, and of what they are off, part by part."""
+
+    parts: tuple[Part, ...]
+
+    def errors(self, wanted: Sequence[Array], made: Sequence[Array], samples: int) -> list[Errors]:
+        pairs = [(part.of(wanted, samples), part.of(made, samples), part.name) for part in self.parts]
+        return [Errors(_squares(a), _squares(difference_of(b, a, name))) for a, b, name in pairs]
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """The task's own terms, where it is known what the outputs mean (`Context.answers`)."""
+
+    answers: Answers
+
+    def errors(self, wanted: Sequence[Array], made: Sequence[Array], samples: int) -> list[Errors]:
+        return [Errors(*self.answers.energies(wanted, made))]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a reference makes of some samples, ``size`` at a time, and how to compare others with it.
+
+    ``names`` are the outputs; where values are compared, what stands in front of a Softmax or Sigmoid: saturated, they hide
+    differences. ``unknowns`` counts the products on the way to an output, all layers together.
     """
 
     data: Dataset
-    parts: tuple[Part, ...]
-    wanted: tuple[Array, ...]
+    size: int
+    measure: Measure
+    names: Callable[[ir.Graph], Sequence[str]]
+    wanted: tuple[list[Array], ...]
     unknowns: float
     codes: bool
     threads: int
 
     @staticmethod
-    def of(reference: ir.Model, data: Dataset, threads: int, *, codes: bool = False) -> Outputs:
-        """Run ``reference`` over ``data``. ``codes``: those that are compared with it are quantised."""
+    def of(reference: ir.Model, data: Dataset, context: Context) -> Outputs:
+        """Run ``reference`` over ``data``; behind ``quantize``, what is compared with it has codes."""
         unknowns = sum(layer.patches.unknowns for layer in layers_of(reference).values())
-        parts = parts_of(reference)
-        wanted = _parts(parts, _outputs(reference, data, threads), len(data))
-        return Outputs(data, parts, wanted, float(max(unknowns, 1)), codes, threads)
+        answers, codes = context.answers, context.reference is not None
+        measure: Measure = Values(parts_of(reference)) if answers is None else Meaning(answers)
+        names = output_names if answers is None else _last_names
+        size = batch_size(reference.graph)
+        wanted = tuple(_outputs(reference, names(reference.graph), data.batches(size), context.threads))
+        return Outputs(data, size, measure, names, wanted, float(max(unknowns, 1)), codes, context.threads)
 
-    def errors(self, model: ir.Model) -> tuple[Array, ...]:
-        """Squared errors of every part by sample: (samples,) each."""
-        made = _parts(self.parts, _outputs(model, self.data, self.threads), len(self.data))
+    def errors(self, model: ir.Model) -> tuple[Errors, ...]:
+        """Of every part, over all samples."""
+        made = _outputs(model, self.names(model.graph), self.data.batches(self.size), self.threads)
+        found = [
+            self.measure.errors(right, mine, min(self.size, len(self.data) - number * self.size))
+            for number, (right, mine) in enumerate(zip(self.wanted, made, strict=True))
+        ]
         return tuple(
-            np.square(difference_of(mine, wanted, part.name)).sum(axis=1)
-            for part, mine, wanted in zip(self.parts, made, self.wanted, strict=True)
+            Errors(np.concatenate([one.counts for one in part]), np.concatenate([one.wrong for one in part]))
+            for part in zip(*found, strict=True)
         )
 
-    def verdict(self, before: Sequence[Array], after: Sequence[Array]) -> Verdict:
+    def verdict(self, before: Sequence[Errors], after: Sequence[Errors]) -> Verdict:
         """Of the part that fared worst."""
         found = [
-            judge(old, new, _energy(wanted), unknowns=self.unknowns, codes=self.codes)
-            for old, new, wanted in zip(before, after, self.wanted, strict=True)
+            judge(old.wrong, new.wrong, new.energy, unknowns=self.unknowns, codes=self.codes)
+            for old, new in zip(before, after, strict=True)
         ]
         return min(found, key=lambda one: one.margin)
 
-    def decibels(self, errors: Sequence[Array]) -> float:
+    def decibels(self, errors: Sequence[Errors]) -> float:
         """Signal to noise of the worst part."""
-        ratios = [
-            _energy(wanted) / max(float(left.sum()), 1e-30)
-            for wanted, left in zip(self.wanted, errors, strict=True)
-        ]
+        ratios = [one.energy / max(float(one.wrong.sum()), 1e-30) for one in errors]
         return float(10 * np.log10(max(min(ratios), 1e-30)))
 
 
@@ -84,8 +130,7 @@ def guarded(one: Pass, before: ir.Model, result: PassResult, context: Context) -
     data = one.unseen(context) if one.recovers and result.modified else None
     if data is None or not len(data):
         return result
-    quantised = context.reference is not None
-    outputs = Outputs.of(context.reference or context.teacher, data, context.threads, codes=quantised)
+    outputs = Outputs.of(context.reference or context.teacher, data, context)
     start, end = outputs.errors(before), outputs.errors(result.model)
     verdict = outputs.verdict(start, end)
     figures = {
@@ -112,7 +157,7 @@ def guarded(one: Pass, before: ir.Model, result: PassResult, context: Context) -
     return _shortened(result, model, kept, note)
 
 
-def _longest(partial: Partial, outputs: Outputs, start: Sequence[Array]) -> int:
+def _longest(partial: Partial, outputs: Outputs, start: Sequence[Errors]) -> int:
     """How many fits may stay: a beginning that does no harm, whose successor does or was not looked at."""
     good, bad = 0, partial.count
     while bad - good > 1:
@@ -142,16 +187,19 @@ def _shortened(result: PassResult, model: ir.Model, kept: int, note: Note) -> Pa
     return replace(result, model=model, modified=modified, notes=(note, *result.notes), layers=layers)
 
 
-def _energy(values: Array) -> float:
-    return float(np.square(values, dtype=np.float64).sum())
+def _squares(values: Array) -> Array:
+    return np.asarray(np.square(values, dtype=np.float64).sum(axis=1))
 
 
-def _parts(parts: Sequence[Part], outputs: Sequence[Array], samples: int) -> tuple[Array, ...]:
-    return tuple(part.of(outputs, samples) for part in parts)
+def _last_names(graph: ir.Graph) -> list[str]:
+    return [value.name or "" for value in graph.outputs]
 
 
-def _outputs(model: ir.Model, data: Dataset, threads: int) -> tuple[Array, ...]:
-    names = output_names(model.graph)
+def _outputs(
+    model: ir.Model, names: Sequence[str], batches: Iterable[dict[str, Array]], threads: int
+) -> Iterator[list[Array]]:
+    """The values ``names``, batch by batch."""
     executor = Executor(model, outputs=list(dict.fromkeys(names)), threads=threads)
-    parts = [executor.run(feeds) for feeds in data.batches(batch_size(model.graph))]
-    return tuple(np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in names)
+    for feeds in batches:
+        found = executor.run(feeds)
+        yield [np.atleast_1d(found[name]) for name in names]

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
-from edgec.graph.cost import cost
 from edgec.graph.errors import PassError, UsageError
 from edgec.graph.values import NotAdmitted, Range
 from edgec.passes.base import NUMBER_FORMATS, Context, LayerReport, Note, PassResult, option
@@ -136,7 +135,6 @@ class Distil(Learning):
             learned = training.run(start, context.checkpoint, context.progress)
             verdict = learned.best.against(given)
             figures = self.figures(learned, training, verdict) | {"before": score_figures(given)}
-            figures["macs"] = cost(begun.given).macs
             on = f"on {training.judge.count} held-out samples"
             if verdict.kept and learned.at:
                 training.student.load_state_dict(dict(learned.state))
@@ -174,6 +172,11 @@ class Distil(Learning):
     def _narrowed(self, model: ir.Model, context: Context) -> _Begun:
         notes = [Note(f"keeps its channels: {group.reason}", node=group.name) for group in fixed(model)]
         widths = narrow(model, self.narrow, context, self.hflip, self.name)
+        if not widths:
+            why = "; ".join(dict.fromkeys(group.reason for group in fixed(model))) or "it has no layers"
+            raise PassError(
+                "no channel can be removed", why=why, hint="Bring a smaller network: student=FILE."
+            )
         result = RecoverLsq(hflip=self.hflip, held_out=self.held_out).run(model, context)
         before, after = (sum(pair[place] for pair in widths.values()) for place in (0, 1))
         head = Note(f"{len(widths)} groups of channels narrowed, from {before} to {after} channels in all")

@@ -154,6 +154,14 @@ def test_what_learning_makes_worse_is_given_back_as_it_came(source, made) -> Non
     assert fair.data["after"]["loss"] < fair.data["before"]["loss"] == result.data["after"]["loss"]
 
 
+def test_a_network_without_channels_to_remove_is_refused(canonical, context, noise) -> None:
+    lone = canonical(
+        "net (float[N,3,8,8] x) => (float[N,4,8,8] y) <float[4,3,3,3] w> { y = Conv<pads=[1,1,1,1]>(x, w) }"
+    )
+    with pytest.raises(PassError, match="no channel can be removed"):
+        Distil(narrow=0.5, steps=2).run(lone.clone(), context(lone, noise(lone, 32)))
+
+
 SHAPE = STUDENT.replace("float[N,3,8,8]", "float[N,3,16,16]")
 OUTPUTS = STUDENT.replace("float[N,6] scores", "float[N,7] scores").replace(
     "float[6,8] g, float[6] c", "float[7,8] g, float[7] c"

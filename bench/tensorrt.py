@@ -26,13 +26,17 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from detectors import Kept
 from onnx import parser
 from tflite_networks import DATA, Network, by_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgec.compiler.emit.onnx import emit
-from edgec.graph.compare import sqnr_db
+from edgec.compiler.tasks.average_precision import average_precision
+from edgec.compiler.tasks.detection import Detection
+from edgec.compiler.tasks.find import find_task
+from edgec.graph.compare import Difference, sqnr_db
 from edgec.graph.data import Dataset, open_data
 from edgec.graph.execute import session
 from edgec.graph.load import load
@@ -157,9 +161,11 @@ def tiny(name: str, folder: Path) -> tuple[ir.Model, Dataset]:
 
 
 def quantised(model: ir.Model, data: Dataset, device: str, release: str | None, **options: Any) -> ir.Model:
-    """The int8 network for a target, by the product's own pass."""
+    """The int8 network for a target, by the product's own pass: a detector is judged by its boxes."""
+    task = find_task(model)
     with tempfile.TemporaryDirectory() as folder:
-        context = Context(model, Path(folder), data, target(device).on(release))
+        answers = task if isinstance(task, Detection) else None
+        context = Context(model, Path(folder), data, target(device).on(release), answers=answers)
         return Quantize(**options).run(model.clone(), context).model
 
 
@@ -197,7 +203,7 @@ def files(folder: Path, names: list[str], release: str, device: str, images: int
             else:
                 network = network_of(name, lite0)
                 model = network.load()
-                calibration, shown = network.calibration_data(model, images), _shown(network, model)
+                calibration, shown = _calibration(network, model, images)[0], _shown(network, model)
             write(folder, f"{name}.fp32", model, shown, opset)
             int8 = quantised(model, calibration, device, release)
             write(folder, f"{name}.int8", int8, shown, opset)
@@ -211,19 +217,13 @@ def table(
     for name in names or NAMES:
         network = network_of(name, lite0)
         model = network.load()
-        calibration = network.calibration_data(model, images)
-        folder_of = DATA / str(network.evaluation)
-        labels = folder_of.parent / "eval_labels.csv" if folder_of.is_dir() else None
-        evaluation = (
-            open_data(folder_of, model, network.preprocess, labels=labels, samples=judged)
-            if network.evaluation is not None
-            else network.calibration_data(model, 100).split(0.25, 0)[1]
-        )
-        want = _outputs((folder / f"{name}.fp32.onnx").read_bytes(), evaluation)
+        calibration, evaluation = _calibration(network, model, images)
+        if network.evaluation is not None:
+            folder_of = DATA / network.evaluation
+            labels = folder_of.parent / "eval_labels.csv" if folder_of.is_dir() else None
+            evaluation = open_data(folder_of, model, network.preprocess, labels=labels, samples=judged)
+        float_file = (folder / f"{name}.fp32.onnx").read_bytes()
         print(f"\n## {name}: {images} images to calibrate, {len(evaluation)} to judge\n")
-        print(
-            "| int8 by | top-1 | agreement | SQNR, dB | top-1 against ModelOpt, on the same images |\n|---|---|---|---|---|"
-        )
         rows = {
             "**edgec, tensorrt**": (folder / f"{name}.int8.onnx").read_bytes(),
             "edgec, ort-arm": emit(quantised(model, calibration, "rpi4", None)),
@@ -232,17 +232,48 @@ def table(
             made = _modelopt(str(modelopt), folder, name, calibration, method)
             if made is not None:
                 rows[f"ModelOpt, {method}"] = made
-        truth = evaluation.labels
-        found = {label: _outputs(data, evaluation) for label, data in rows.items()}
-        if truth is not None:
-            print(f"| float | {100 * float((want.argmax(1) == truth).mean()):.1f} | | | |")
-        for label, have in found.items():
-            print(f"| {label} | {_line(have, want, truth, found)} |", flush=True)
+        task = find_task(model)
+        if isinstance(task, Detection):
+            _boxes(task, float_file, rows, evaluation)
+        else:
+            _classes(float_file, rows, evaluation)
 
 
-def _line(have: Array, want: Array, truth: Array | None, found: dict[str, Array]) -> str:
-    if truth is None:
-        return f"- | - | {sqnr_db(want, have):.1f} | -"
+def _boxes(task: Detection, float_file: bytes, rows: dict[str, bytes], evaluation: Dataset) -> None:
+    """What is left of the float network's boxes."""
+    print(
+        "| int8 by | boxes of the float network | lost | gone | new | mAP50 | SQNR, dB |\n|---|---|---|---|---|---|---|"
+    )
+    source = session(float_file, fused=False)
+    for label, data in rows.items():
+        running, seen, difference, new = session(data, fused=False), Kept(task), Difference("outputs"), 0
+        lost = wanted = 0
+        for feeds in evaluation.batches(1):
+            right, have = source.run(None, feeds), running.run(None, feeds)
+            pairs, count = task.kept(right, have)
+            wanted, lost, new = wanted + count, lost + count - pairs, new + task.kept(have, have)[1] - pairs
+            seen.add("", right, have)
+            difference.add(right[0], have[0])
+        precision = average_precision(seen.scored)[1]
+        print(
+            f"| {label} | {wanted} | {lost} | {seen.gone} | {new} | {precision:.3f} | {difference.sqnr_db:.1f} |",
+            flush=True,
+        )
+
+
+def _classes(float_file: bytes, rows: dict[str, bytes], evaluation: Dataset) -> None:
+    """Top-1, and what differs from the float network."""
+    print(
+        "| int8 by | top-1 | agreement | SQNR, dB | top-1 against ModelOpt, on the same images |\n|---|---|---|---|---|"
+    )
+    truth, want = np.asarray(evaluation.labels), _outputs(float_file, evaluation)
+    found = {label: _outputs(data, evaluation) for label, data in rows.items()}
+    print(f"| float | {100 * float((want.argmax(1) == truth).mean()):.1f} | | | |")
+    for label, have in found.items():
+        print(f"| {label} | {_line(have, want, truth, found)} |", flush=True)
+
+
+def _line(have: Array, want: Array, truth: Array, found: dict[str, Array]) -> str:
     right = have.argmax(1) == truth
     pairs = []
     for label, other in found.items():
@@ -272,6 +303,14 @@ def _modelopt(python: str, folder: Path, name: str, calibration: Dataset, method
             print(f"ModelOpt, {method}: {(run.stderr.strip().splitlines() or ['no file'])[-1][:200]}")
             return None
         return made.read_bytes()
+
+
+def _calibration(network: Network, model: ir.Model, images: int) -> tuple[Dataset, Dataset]:
+    """What calibrates, and what judges where there is no set for that: the other half."""
+    if network.evaluation is not None:
+        data = network.calibration_data(model, images)
+        return data, data
+    return network.calibration_data(model, 100).split(0.5, 0)
 
 
 def _shown(network: Network, model: ir.Model) -> Dataset:

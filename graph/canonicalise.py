@@ -37,10 +37,10 @@ from edgec.graph.equivalence import ChangedError, Reference
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.expand import drop_expands
 from edgec.graph.gelu import keep_gelus_whole
-from edgec.graph.group_norm import write_out_group_norms
 from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRING, RUNNING, Listener
 from edgec.graph.names import free_name
 from edgec.graph.neighbours import keep_lrns_whole
+from edgec.graph.norms import write_out_norms
 from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset, sound_pools
 from edgec.graph.padding import write_out_pads
 from edgec.graph.provenance import mark_read
@@ -117,7 +117,7 @@ def _canonicalise(source: onnx.ModelProto, input_shape: InputShape | None, liste
 
 def _folded(model: onnx.ModelProto, listener: Listener) -> ir.Model:
     """Constants and shape arithmetic folded, layers fused, names and shapes in order."""
-    written_out = write_out_group_norms(keep_gelus_whole(model))
+    written_out = write_out_norms(keep_gelus_whole(model))
     graph = _to_ir(modern_opset(simplify(written_out)))
     _refuse_nodes(graph)
     listener.stage(FUSING)

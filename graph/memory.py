@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 _GROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Limit and use of the control group that a container runs in, as versions 2 and 1 of the interface name them."""
+"""Of the control group that a container runs in: its folder, its limit and use, and what of the use are copies of files that
+nobody needs, as versions 2 and 1 of the interface name them."""
 _ENDLESS = 1 << 62
 
 
@@ -26,9 +27,12 @@ def _free_of_system() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # macOS does not tell what is free
 
 
-def _free_of_group(limit: str, use: str) -> int:
-    most, used = _text(limit).strip(), _text(use).strip()
-    return max(0, int(most) - int(used)) if most.isdigit() and used.isdigit() else _ENDLESS
+def _free_of_group(folder: str, limit: str, use: str, unneeded: str) -> int:
+    most, used = _text(f"{folder}/{limit}").strip(), _text(f"{folder}/{use}").strip()
+    if not most.isdigit() or not used.isdigit():
+        return _ENDLESS
+    cached = re.search(rf"^{unneeded} (\d+)$", _text(f"{folder}/memory.stat"), re.MULTILINE)
+    return max(0, int(most) - int(used) + (int(cached[1]) if cached is not None else 0))
 
 
 def _text(path: str) -> str:

@@ -30,6 +30,7 @@ def try_file(path: Path, engine: str | None, loading: Loading) -> None:
         where=str(path),
         seconds=loading.seconds,
         memory=loading.bytes,
+        patient=loading.timeout is None,
     ) as child:
         child.result()
 

@@ -125,6 +125,7 @@ def _child(task: str, arguments: Mapping[str, Any], loading: Loading, seconds: f
         seconds=lambda size: seconds or loading.seconds(size, torch=torch),
         memory=lambda size: loading.bytes(size, torch=torch),
         litters=torch,  # its inductor leaves a folder behind as soon as it is imported
+        patient=seconds is None and loading.timeout is None,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgec.graph import memory
 from edgec.graph.errors import DataError, ModelError, UsageError
 from edgec.graph.files import open_regular, read_bounded, read_text
 from edgec.graph.memory import free_memory
@@ -106,3 +107,16 @@ def test_other_encodings_are_named_with_the_line(data: bytes, says: str, tmp_pat
 
 def test_free_memory_is_what_a_process_could_have() -> None:
     assert 1 << 20 < free_memory() < 1 << 50
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_copies_of_files_in_memory_are_free(
+    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that has read much has little that is unused, and much that it can have."""
+    _, limit, use, unneeded = memory._GROUPS[2 - version]
+    (tmp_path / limit).write_text("1000\n")
+    (tmp_path / use).write_text("900\n")
+    (tmp_path / "memory.stat").write_text(f"anon 200\n{unneeded} 600\nactive_file 100\n")
+    monkeypatch.setattr(memory, "_GROUPS", ((str(tmp_path), limit, use, unneeded),))
+    assert free_memory() == 700

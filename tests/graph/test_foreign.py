@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 
 from edgec.graph.errors import DataError, EdgecError, ModelError, UsageError
-from edgec.graph.foreign import Child, DefectError, Loading, begin, load, models, wire
+from edgec.graph.foreign import Child, DefectError, Loading, begin, load, models, process, wire
 from edgec.graph.foreign.loading import GB, MB, parse_memory
 from edgec.graph.foreign.process import CrashError, resident_bytes
 from edgec.graph.listener import FOLDING, Listener
@@ -81,6 +81,32 @@ def test_a_python_that_cannot_start_is_no_fault_of_the_model(monkeypatch: pytest
     monkeypatch.setattr(sys, "path", [])
     with child("leave") as one, pytest.raises(DefectError, match="could not start"):
         one.result()
+
+
+def test_on_a_busy_machine_time_is_what_the_child_computed_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a limit of the user's own: twelve seconds on the clock, a share of a busy processor, are no reason to refuse."""
+    one = Child(
+        "tests.graph.naughty:hang", {}, where="", seconds=lambda _: 10.0, memory=lambda _: GB, patient=True
+    )
+    with one:
+        for waited, computed, ends in (
+            (9, 9, False),
+            (12, 3, False),
+            (12, 11, True),
+            (49, 3, False),
+            (51, 3, True),
+        ):
+            monkeypatch.setattr(process, "processor_seconds", lambda _, computed=computed: computed)
+            one._began = time.monotonic() - waited
+            assert one._took(10.0) is ends
+
+
+def test_processor_time_is_read() -> None:
+    before, until = process.processor_seconds(os.getpid()), time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    assert 0.05 < process.processor_seconds(os.getpid()) - before < 5
+    assert process.processor_seconds(1 << 30) == float("inf")
 
 
 def test_the_time_limit_ends_the_child() -> None:

@@ -1,4 +1,4 @@
-"""GroupNormalization of both meanings, any rank and batch form, against onnxruntime on the file as it came."""
+"""Normalisations that onnx infers no shapes behind, of any meaning, rank and batch form, against onnxruntime on the file as it came."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES = {2: "", 3: ",9", 4: ",6,5", 5: ",4,3,2"}
 @pytest.mark.parametrize("opset", [18, 20, 21, 23])
 @pytest.mark.parametrize("rank", SIZES)
 @pytest.mark.parametrize("batch", ["N", "1", "2"])
-def test_it_is_written_out(opset: int, rank: int, batch: str) -> None:
+def test_groups_are_written_out(opset: int, rank: int, batch: str) -> None:
     if opset < 21 and rank == 2:
         pytest.skip("onnxruntime takes no such input")
     count = 8 if opset >= 21 else 4
@@ -37,3 +37,22 @@ def test_it_is_written_out(opset: int, rank: int, batch: str) -> None:
     graph = canonicalise(model)
     assert "GroupNormalization" not in {node.op_type for node in graph.graph}
     np.testing.assert_allclose(Executor(graph).run({"x": x})["y"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [9, 13, 18, 21])
+@pytest.mark.parametrize(
+    ("axes", "batch"), [("2,3", "N"), ("1,2,3", "1"), ("0,2,3", "2"), ("", "2"), ("1", "N")]
+)
+def test_mean_and_variance_are_written_out(opset: int, axes: str, batch: str) -> None:
+    given = f"<axes=[{axes}]>" if axes else ""
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : {opset}]> net (float[{batch},4,6,5] x) => (float[{batch},4,6,5] y) '
+        f"{{ t = Sigmoid(x)  g = MeanVarianceNormalization{given}(t)  h = Sigmoid(g)  y = MeanVarianceNormalization{given}(h) }}"
+    )
+    x = np.random.default_rng(0).standard_normal((2 if batch == "2" else 1, 4, 6, 5)).astype(np.float32)
+    expected = session(model).run(None, {"x": x})[0]
+    graph = canonicalise(model)
+    assert "MeanVarianceNormalization" not in {node.op_type for node in graph.graph}
+    whole = x[None] if len(graph.graph.inputs[0].shape or ()) > 4 else x
+    found = Executor(graph).run({"x": whole})["y"]
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-3, atol=1e-4)

@@ -1,14 +1,20 @@
-"""GroupNormalization as the ops that it stands for, which everything here and every runtime knows.
+"""GroupNormalization and MeanVarianceNormalization as the ops that they stand for, which every runtime knows.
 
-What torch's older exporter writes::
+onnx itself infers no shapes behind the two.
+
+The first as torch's older exporter writes it::
 
     x (N, C, H, W) -> Reshape (N, G, -1) -> InstanceNormalization -> Reshape (N, C, H, W)
                    -> Mul scale (C, 1, 1) -> Add bias (C, 1, 1)
 
 Before opset 21, its scale and bias had one number for each group, not for each channel (ONNX, changelog of operators).
+
+The second is ``(x - mean) / (deviation + 1e-9)``, by its own definition.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,10 +23,12 @@ from onnx import helper, numpy_helper
 from edgec.graph.names import free_name
 
 BY_CHANNEL = 21
+AXES_ARE_INPUTS = 18
+_WRITTEN_OUT = ("GroupNormalization", "MeanVarianceNormalization")
 
 
-def write_out_group_norms(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model`` with every GroupNormalization of known rank written out; itself where it has none."""
+def write_out_norms(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` with every such node of known rank written out; itself where it has none."""
     if not any(_is_one(node) for node in model.graph.node):
         return model
     made = onnx.ModelProto()
@@ -36,12 +44,15 @@ def write_out_group_norms(model: onnx.ModelProto) -> onnx.ModelProto:
             made.graph.node.append(node)
         else:
             writer = _Writer(made.graph, node, taken)
-            writer.write(rank, opset >= BY_CHANNEL)
+            if node.op_type == "GroupNormalization":
+                writer.by_group(rank, opset >= BY_CHANNEL)
+            else:
+                writer.by_variance(opset >= AXES_ARE_INPUTS)
     return made
 
 
 def _is_one(node: onnx.NodeProto) -> bool:
-    return node.op_type == "GroupNormalization" and node.domain in ("", "ai.onnx")
+    return node.op_type in _WRITTEN_OUT and node.domain in ("", "ai.onnx")
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
@@ -58,13 +69,13 @@ def _ranks(model: onnx.ModelProto) -> dict[str, int]:
 
 
 class _Writer:
-    """Appends the nodes of one GroupNormalization to a graph."""
+    """Appends the nodes of one normalisation to a graph."""
 
     def __init__(self, graph: onnx.GraphProto, node: onnx.NodeProto, taken: set[str]) -> None:
         self.graph, self.node, self.taken = graph, node, taken
         self.stem = node.name or f"group_norm_{node.output[0]}"
 
-    def write(self, rank: int, by_channel: bool) -> None:
+    def by_group(self, rank: int, by_channel: bool) -> None:
         """``by_channel``: its scale and bias have one number for each channel."""
         given = {one.name: helper.get_attribute_value(one) for one in self.node.attribute}
         x, scale, bias = self.node.input
@@ -88,8 +99,26 @@ class _Writer:
         )
         self._op("Add", [self._op("Mul", [back, factor], "scaled"), term], "", result)
 
+    def by_variance(self, axes_are_inputs: bool) -> None:
+        """``axes_are_inputs``: of ReduceMean."""
+        given = {one.name: helper.get_attribute_value(one) for one in self.node.attribute}
+        axes = list(given.get("axes", (0, 2, 3)))
+        x, result = self.node.input[0], self.node.output[0]
+        centred = self._op("Sub", [x, self._mean(x, axes, axes_are_inputs, "mean")], "centred")
+        variance = self._mean(
+            self._op("Mul", [centred, centred], "square"), axes, axes_are_inputs, "variance"
+        )
+        least = self._constant(np.float32(1e-9), "least")
+        divisor = self._op("Add", [self._op("Sqrt", [variance], "deviation"), least], "more")
+        self._op("Div", [centred, divisor], "", result)
+
+    def _mean(self, value: str, axes: list[int], are_inputs: bool, suffix: str) -> str:
+        if are_inputs:
+            return self._op("ReduceMean", [value, self._constant(axes, f"{suffix}_axes")], suffix)
+        return self._op("ReduceMean", [value], suffix, axes=axes)
+
     def _op(
-        self, op: str, inputs: list[str], suffix: str, result: str | None = None, **attributes: float
+        self, op: str, inputs: list[str], suffix: str, result: str | None = None, **attributes: Any
     ) -> str:
         name = free_name(f"{self.stem}_{suffix}" if suffix else self.stem, self.taken)
         node = helper.make_node(op, inputs, [result or name], name=name)

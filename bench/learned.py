@@ -1,10 +1,11 @@
 """What learning wins behind the closed forms: CIFAR-10 networks, unlabelled images only, one thread.
 
 Each network is cut by the forms that are named, on 500 calibration images (`learn-structure` learns on all), and then distilled
-from its teacher (`refine`) on all unlabelled images that are there (calib.npz and unlabelled_extra.npz, 6220). Labels are used for scoring only, on 500 evaluation images: one image is 0.2
-points, the standard error 1.3 to 1.5 points. Seconds are CPU seconds of this process.
+from its teacher (`refine`) on all unlabelled images that are there (calib.npz and unlabelled_extra.npz, 6220). Labels are used
+for scoring only, on 500 evaluation images: one image is 0.2 points, the standard error 1.3 to 1.5 points. Seconds are CPU seconds
+of this process.
 
-    python bench/learned.py [resnet20:35 resnet56:15] [--forms compress widths] [--steps 300] [--structure 300] [--seeds 0] [--options 'rate=0.01']
+    python bench/learned.py [resnet20:35] [--forms compress widths] [--steps 300] [--structure 300] [--seeds 0]
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ from edgec.passes.refit.layer_fits import split
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.solvers.allocate import allowed_widths
 from edgec.passes.structure.allocation import plan
-from edgec.passes.structure.blocks import BlockBudget, parse_block_budget, read_block_budget
+from edgec.passes.structure.blocks import BlockBudget, nodes_of, parse_block_budget, read_block_budget
 from edgec.passes.structure.gains import gains_of
 from edgec.passes.structure.limits import Limit, limits_of
 
@@ -135,10 +135,12 @@ class LearnStructure(Pass):
 
     def requires(self, model: ir.Model) -> None:
         """Raise PassError for a quantised model, UsageError without torch, UnsupportedError for an op that torch does not
-        compute here."""
+        compute here, UsageError for an unknown block."""
         refuse_quantised(model, self.name)
         require_torch(self.name)
         self.lessons.requires(model)
+        for one in self.block_budgets:
+            nodes_of(model, one.block)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Raises UsageError for no budget and for an unknown block, DataError without data, PassError for too few samples."""

@@ -333,9 +333,9 @@ def test_blocks_are_beginnings_of_names(teacher, name: str) -> None:
     assert "a" not in nodes_of(teacher, name)
 
 
-def test_an_unknown_block_is_refused_with_those_that_are_there(teacher, made) -> None:
+def test_an_unknown_block_is_refused_with_those_that_are_there(teacher) -> None:
     with pytest.raises(UsageError, match="no block 'bod'") as error:
-        LearnStructure(blocks="bod:macs=50%", **QUICK).run(teacher.clone(), made)
+        LearnStructure(blocks="bod:macs=50%").requires(teacher)
     assert "Known: stem, body, head, last" in str(error.value.hint)
 
 

@@ -34,10 +34,10 @@ HEADER = """\
 FORMS = {
     "compress": ("closed form", "compress{{macs={macs}%}} recover-lsq"),
     "channels": ("channels alone", "prune-channels{{macs={macs}%}} recover-lsq"),
-    "widths": ("learned widths", "learn-structure{{macs={macs}% steps={steps} {options}}} recover-lsq"),
+    "widths": ("learned widths", "learn-structure{{macs={macs}% steps={steps} weights=source {options}}}"),
     "weights": (
         "learned widths and weights",
-        "learn-structure{{macs={macs}% steps={steps} weights=learned {options}}}",
+        "learn-structure{{macs={macs}% steps={steps} {options}}}",
     ),
 }
 """What a row is called, and the passes behind it."""
@@ -94,7 +94,8 @@ def rows(name: str, macs: str, arguments: argparse.Namespace, folder: Path) -> I
         share = f"{100 * cost(closed).macs / cost(teacher).macs:.1f}%"
         images, steps = (len(data), arguments.structure) if form in LEARNED else (500, "")
         top1 = accuracy(closed, judge)
-        yield f"| {FORMS[form][0]} | {share} | | {images} | {steps} | {spent:.0f} | {top1:.1f} | |"
+        stays = " (the closed form stays)" if any("the closed form stays" in line for line in said) else ""
+        yield f"| {FORMS[form][0]}{stays} | {share} | | {images} | {steps} | {spent:.0f} | {top1:.1f} | |"
         for seed in arguments.seeds if arguments.steps else ():
             (refine,) = parse_pipeline(f"refine{{steps={arguments.steps} {arguments.options}}}")
             start = time.process_time()

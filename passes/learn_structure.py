@@ -7,12 +7,12 @@ the teacher's outputs, without labels, and the budgets hold block by block. What
 2. Every unit of a channel group gets a gate in front of the layers that read it (`learned.gates`): it is likely open where the
    unit gains more than it costs at prices that keep the budgets. These fall from what the network costs to what it may cost,
    while weights and gains learn from what the teacher says.
-3. The gates are fixed, and what is closed is removed for real.
+3. The gates are fixed, what is closed is removed for real, and every layer is re-fitted to the teacher, as by `recover-lsq`.
 
-``weights=source`` takes the widths alone, and makes the network from the model as it came in, by the closed form.
-``weights=learned`` keeps the weights that learned with the gates, and lets them go on for the last 40% of the steps. Either is
-compared with the closed form at the same budgets, on samples that nobody learned from; what is nearer to the teacher is kept, and
-the report says which. Let `recover-lsq` and `refine` follow.
+``weights=learned`` keeps the weights that learned with the gates, and lets them go on for the last 40% of the steps.
+``weights=source`` takes the widths alone, and makes the network from the model as it came in, by the closed form. Either is
+compared with the closed form at the same budgets, re-fitted too, on samples that nobody learned from; what is nearer to the
+teacher is kept, and the report says which. Let `refine` follow.
 
 A program before and after::
 
@@ -42,6 +42,7 @@ from edgec.passes.learned.extra import require_torch
 from edgec.passes.options import HELD_OUT, MULTIPLE
 from edgec.passes.prune_channels import Judged, PruneChannels
 from edgec.passes.quantize.quantiser import refuse_quantised
+from edgec.passes.recover_lsq import RecoverLsq
 from edgec.passes.refine import Refine, read_time
 from edgec.passes.refit.channel_map import record_removal
 from edgec.passes.refit.layer_fits import split
@@ -51,6 +52,7 @@ from edgec.passes.structure.allocation import plan
 from edgec.passes.structure.blocks import BlockBudget, nodes_of, parse_block_budget, read_block_budget
 from edgec.passes.structure.gains import gains_of
 from edgec.passes.structure.limits import Limit, limits_of
+from edgec.passes.whole import guarded
 
 if TYPE_CHECKING:
     from edgec.passes.learned.judge import Score
@@ -77,9 +79,8 @@ class LearnStructure(Pass):
         help="budgets of single blocks: layer3:macs=40%,layer2:params=60%. A block is all nodes and weights whose name begins so",
         reads=read_block_budget,
     )
-    weights: Literal["source", "learned"] = option(
-        "source",
-        "source: the widths alone are learned, the weights are the model's, re-fitted; learned: both",
+    weights: Literal["learned", "source"] = option(
+        "learned", "learned: what learned with the gates; source: the model's, at the learned widths"
     )
     time: str = option("5m", "how long it may take (90s, 5m, 1h); steps= goes before it", reads=read_time)
     steps: int = option(0, "steps of the optimiser (0: as many as fit into the time)", COUNT_OR_NONE)
@@ -207,9 +208,9 @@ class _Run:
     def _judged(self) -> Judged:
         data = require(self.context.data, self.options.name)
         fit = split(data, self.options.held_out, self.context.seed)[0]
-        some = fit.take(min(self.options.statistics, len(fit)), self.context.seed)
+        self.few = fit.take(min(self.options.statistics, len(fit)), self.context.seed)
         closed = PruneChannels(hflip=self.options.hflip)
-        return closed.judged(self.model, self.groups, replace(self.context, data=some))
+        return closed.judged(self.model, self.groups, replace(self.context, data=self.few))
 
     def result(self) -> PassResult:
         from edgec.passes.learned.training import one_thread
@@ -222,16 +223,23 @@ class _Run:
             learned = training.run(
                 training.judge.score(training.network), self.context.checkpoint, self.context.progress
             )
-            ours = self._learned(training, learned)
-            closed = self._closed(self.closed_plan.widths)
-            scores = [self._score(training, one) for one in (ours, closed)]
+            ours = self._refitted(self._learned(training, learned))
+            closed = self._refitted(self._closed(self.closed_plan.widths))
+            scores = [self._score(training, one.model) for one in (ours, closed)]
         kept = scores[0].loss <= scores[1].loss
-        return PassResult(
+        return replace(
             ours if kept else closed,
             modified=True,
+            partial=None,
             notes=(*self._told(scores, kept), *self.notes),
             data=self._figures(scores, kept, learned),
         )
+
+    def _refitted(self, model: ir.Model) -> PassResult:
+        """Every layer re-fitted to the teacher, as `recover-lsq` does it."""
+        refit = RecoverLsq(hflip=self.options.hflip)
+        context = replace(self.context, data=self.few, checkpoint=None)
+        return guarded(refit, model, refit.run(model.clone(), context), context)
 
     def _training(self) -> StructureTraining:
         from edgec.passes.learned.gates import GatedModule

@@ -340,7 +340,7 @@ def test_an_unknown_block_is_refused_with_those_that_are_there(teacher) -> None:
 
 
 def test_options_are_read_where_they_are_made() -> None:
-    text = "learn-structure{macs=50% blocks=layer3:macs=40%,layer2:params=60% weights=learned}"
+    text = "learn-structure{macs=50% blocks=layer3:macs=40%,layer2:params=60% weights=source}"
     (one,) = parse_pipeline(text)
     assert print_pass(one) == text
     assert LearnStructure(blocks=["layer3: macs=40%"]).blocks == ("layer3:macs=40%",)

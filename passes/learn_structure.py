@@ -25,27 +25,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup, groups, remove
-from edgec.graph.data import require
 from edgec.graph.errors import UsageError
-from edgec.graph.values import COUNT, COUNT_OR_NONE, Range
-from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, Switch, option
+from edgec.graph.values import COUNT, Range
+from edgec.passes.base import NUMBER_FORMATS, Context, Note, PassResult, option
 from edgec.passes.budget import Budget, budget_option, sole_budget
 from edgec.passes.channel_pruning.removal import Removals, removals_of, take_out
 from edgec.passes.learned.extra import require_torch
-from edgec.passes.options import HELD_OUT, MULTIPLE
+from edgec.passes.learning import Learning
+from edgec.passes.options import MULTIPLE
 from edgec.passes.prune_channels import Judged, PruneChannels
 from edgec.passes.quantize.quantiser import refuse_quantised
 from edgec.passes.recover_lsq import RecoverLsq
-from edgec.passes.refine import Refine, read_time
 from edgec.passes.refit.channel_map import record_removal
-from edgec.passes.refit.layer_fits import split
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.solvers.allocate import allowed_widths
 from edgec.passes.structure.allocation import plan
@@ -63,12 +60,11 @@ UNITS = ("macs", "params", "latency")
 
 
 @dataclass(frozen=True)
-class LearnStructure(Pass):
+class LearnStructure(Learning):
     """Learn which channels stay, under budgets in all and for each block."""
 
     name: ClassVar[str] = "learn-structure"
     summary: ClassVar[str] = "learn which channels stay, under budgets in all and per block (needs torch)"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA, Need.TORCH})
     never_after: ClassVar[frozenset[str]] = NUMBER_FORMATS
 
     macs: str = budget_option("macs", "budget of multiplications: 50%, 20M")
@@ -82,13 +78,9 @@ class LearnStructure(Pass):
     weights: Literal["learned", "source"] = option(
         "learned", "learned: what learned with the gates; source: the model's, at the learned widths"
     )
-    time: str = option("5m", "how long it may take (90s, 5m, 1h); steps= goes before it", reads=read_time)
-    steps: int = option(0, "steps of the optimiser (0: as many as fit into the time)", COUNT_OR_NONE)
-    samples: int = option(0, "samples to learn from (0: all)", COUNT_OR_NONE)
     statistics: int = option(500, "samples that the closed form looks at", COUNT)
-    batch: int = option(64, "samples of a step", COUNT)
-    rate: float = option(
-        0.006, "largest step of a weight, as a share of its root mean square", Range(0, 1, above=True)
+    maps: int = option(
+        0, "how many maps at the ends of blocks are matched too, from the last one back", Range(0, 64)
     )
     gate_rate: float = option(
         0.03,
@@ -96,21 +88,12 @@ class LearnStructure(Pass):
         Range(0, 1),
     )
     multiple: int = option(0, "round widths to this; 0: the target's, else 1", MULTIPLE)
-    hflip: Switch = option("auto", "mirror the pictures too")
-    augment: Switch = option(
-        "auto", "turn, shift, scale and light the pictures; auto: where they have three channels"
-    )
-    mixup: bool = option(True, "mix half of the samples with another one")
-    held_out: float = option(0.1, "share of the samples that only judge", HELD_OUT)
-    arithmetic: Literal["auto", "fp32", "bf16"] = option("auto", "bf16: faster where the processor has it")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU where torch sees one")
 
     def check(self) -> None:
         """Raise UsageError for several budgets, and for a block that is named twice."""
+        super().check()
         if any(self._budgets.values()):
             sole_budget(self.name, self._budgets)
-        if not self.held_out:
-            raise UsageError(f"{self.name}: held-out=0 leaves nothing to judge by")
         named = [(one.block, one.budget.unit) for one in self.block_budgets]
         for one in named:
             if named.count(one) > 1:
@@ -139,7 +122,9 @@ class LearnStructure(Pass):
         compute here, UsageError for an unknown block."""
         refuse_quantised(model, self.name)
         require_torch(self.name)
-        self.lessons.requires(model)
+        from edgec.passes.learned.executor import GraphModule
+
+        GraphModule(model)
         for one in self.block_budgets:
             nodes_of(model, one.block)
 
@@ -150,24 +135,6 @@ class LearnStructure(Pass):
         if all(one.met({}) for one in limits):
             return PassResult(model, modified=False, notes=(Note("the budgets are met already"),))
         return _Run(self, model, context, limits).result()
-
-    @property
-    def lessons(self) -> Refine:
-        """What is taught and judged as in `refine`: views, judge, schedule."""
-        return Refine(
-            time=self.time,
-            steps=self.steps,
-            samples=self.samples,
-            batch=self.batch,
-            rate=self.rate,
-            maps=0,
-            hflip=self.hflip,
-            augment=self.augment,
-            mixup=self.mixup,
-            held_out=self.held_out,
-            arithmetic=self.arithmetic,
-            device=self.device,
-        )
 
     def choices(self, context: Context) -> Callable[[str, int], Sequence[int]]:
         """The widths that a group may have."""
@@ -206,8 +173,7 @@ class _Run:
         return kept
 
     def _judged(self) -> Judged:
-        data = require(self.context.data, self.options.name)
-        fit = split(data, self.options.held_out, self.context.seed)[0]
+        fit = self.options.parted(self.context)[0]
         self.few = fit.take(min(self.options.statistics, len(fit)), self.context.seed)
         closed = PruneChannels(hflip=self.options.hflip)
         return closed.judged(self.model, self.groups, replace(self.context, data=self.few))
@@ -242,7 +208,10 @@ class _Run:
         return guarded(refit, model, refit.run(model.clone(), context), context)
 
     def _training(self) -> StructureTraining:
+        from edgec.passes.learned.executor import GraphModule
         from edgec.passes.learned.gates import GatedModule
+        from edgec.passes.learned.goals import goals_of
+        from edgec.passes.learned.hardware import placed
         from edgec.passes.learned.structure_training import Structure, StructureTraining
 
         self.closed_plan = plan(self.judged.errors, self.limits, self.choices)
@@ -257,13 +226,14 @@ class _Run:
             self.options.gate_rate,
             self.options.weights == "learned",
         )
-        found = self.options.lessons.training(
-            self.model,
-            self.context,
-            partial(GatedModule, groups=self.groups, gains=np.concatenate(gains)),
-            partial(StructureTraining, structure=structure),
+        options, context = self.options, self.context
+        device = options.on_device()
+        student = placed(GatedModule(self.model, self.groups, np.concatenate(gains)), device)
+        teacher = placed(GraphModule(context.teacher), device)
+        goals = goals_of(self.model, context.teacher, context.task, maps=options.maps, weight=options.weight)
+        return StructureTraining(
+            options.training(context, student, teacher, goals, self.model), student, structure
         )
-        return cast("StructureTraining", found)
 
     def _learned(self, training: StructureTraining, learned: Learned) -> ir.Model:
         """The network of the gates that stayed open, by its own weights or by the closed form at its widths."""
@@ -304,9 +274,7 @@ class _Run:
         from edgec.passes.learned.executor import GraphModule
         from edgec.passes.learned.hardware import placed
 
-        module = placed(GraphModule(model), training.settings.device)
-        values = [goal.value for goal in training.goals.outputs]
-        return training.judge.score(lambda feeds: training.said(module, feeds, values))
+        return training.score(placed(GraphModule(model), training.settings.device))
 
     def _told(self, scores: Sequence[Score], kept: bool) -> list[Note]:
         from edgec.passes.learned.training import described

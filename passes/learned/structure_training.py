@@ -19,12 +19,9 @@ import torch
 from torch import Tensor
 
 from edgec.graph.channels import ChannelGroup
-from edgec.passes.learned.executor import GraphModule
 from edgec.passes.learned.gates import SHIFT, GatedModule
-from edgec.passes.learned.goals import Goals
-from edgec.passes.learned.judge import Judge, Score
-from edgec.passes.learned.training import Settings, Training, described
-from edgec.passes.learned.views import Views
+from edgec.passes.learned.judge import Score
+from edgec.passes.learned.training import Training, described
 from edgec.passes.solvers.obs import Curve
 from edgec.passes.structure.gains import curve_of
 from edgec.passes.structure.limits import Limit
@@ -73,19 +70,10 @@ class Structure:
 class StructureTraining(Training):
     """``student`` learns which of its channels to keep, and to do without the others."""
 
-    name = "learn-structure"
     student: GatedModule
 
-    def __init__(
-        self,
-        student: GatedModule,
-        teacher: GraphModule,
-        goals: Goals,
-        views: Views,
-        judge: Judge,
-        settings: Settings,
-        structure: Structure,
-    ) -> None:
+    def __init__(self, plain: Training, student: GatedModule, structure: Structure) -> None:
+        """``plain``: the loop as it is without gates."""
         self.structure = structure
         sizes = [group.size for group in structure.groups]
         self.group_of = np.repeat(np.arange(len(sizes)), sizes)
@@ -93,7 +81,8 @@ class StructureTraining(Training):
         full = {group.name: group.size for group in structure.groups}
         self.whole = np.maximum(Prices.at(structure.limits, full).spent, self.asked)
         self.prices = Prices.at(structure.limits, full)
-        super().__init__(student, teacher, goals, views, judge, settings)
+        self.student = student
+        super().__init__(student, plain.teacher, plain.goals, plain.views, plain.judge, plain.settings)
 
     def _scale(self, weight: torch.nn.Parameter) -> float:
         if weight is self.student.edgec_gains:

@@ -62,6 +62,7 @@ def within(cost: AdditiveCost, nodes: frozenset[str]) -> AdditiveCost:
 
 
 def _source(one: BlockBudget, context: Context) -> float:
-    source = context.source
+    """In the network that has the block: behind a pass that put another one in the source's place, that one."""
+    source = context.source if context.successor is None else context.successor
     cost = cost_of(one.budget, source, groups(source), context.target, SOURCE_BYTES, context.prices)
     return within(cost, nodes_of(source, one.block)).total({})

@@ -1,10 +1,11 @@
-"""What `refine` wins back behind the closed forms: CIFAR-10 networks, unlabelled images only, one thread.
+"""What learning wins behind the closed forms: CIFAR-10 networks, unlabelled images only, one thread.
 
-Each network is cut by the closed form on 500 calibration images and then distilled from its teacher on all unlabelled images that
-are there (calib.npz and unlabelled_extra.npz, 6220). Labels are used for scoring only, on 500 evaluation images: one image is 0.2
-points, the standard error 1.3 to 1.5 points. Seconds are CPU seconds of this process.
+Each network is cut by the forms that are named, on 500 calibration images (`learn-structure` learns on all), and then distilled
+from its teacher (`refine`) on all unlabelled images that are there (calib.npz and unlabelled_extra.npz, 6220). Labels are used
+for scoring only, on 500 evaluation images: one image is 0.2 points, the standard error 1.3 to 1.5 points. Seconds are CPU seconds
+of this process.
 
-    python bench/learned.py [resnet20:35 resnet56:15] [--steps 300] [--seeds 0] [--options 'rate=0.01']
+    python bench/learned.py [resnet20:35] [--forms compress widths] [--steps 300] [--structure 300] [--seeds 0]
 """
 
 from __future__ import annotations
@@ -30,6 +31,17 @@ from edgec.passes.pipeline_string import parse_pipeline
 HEADER = """\
 | network | MACs | seed | images | steps | CPU s | top-1 | divergence, agreement (held out) |
 |---|---|---|---|---|---|---|---|"""
+FORMS = {
+    "compress": ("closed form", "compress{{macs={macs}%}} recover-lsq"),
+    "channels": ("channels alone", "prune-channels{{macs={macs}%}} recover-lsq"),
+    "widths": ("learned widths", "learn-structure{{macs={macs}% steps={steps} weights=source {options}}}"),
+    "weights": (
+        "learned widths and weights",
+        "learn-structure{{macs={macs}% steps={steps} {options}}}",
+    ),
+}
+"""What a row is called, and the passes behind it."""
+LEARNED = ("widths", "weights")
 
 
 class Lines(Progress):
@@ -47,43 +59,55 @@ def unlabelled(teacher: ir.Model, folder: Path) -> Dataset:
     return open_data(path, teacher, IMAGENET)
 
 
-def closed_form(teacher: ir.Model, name: str, macs: str, kept: Path | None) -> tuple[ir.Model, float]:
-    """The network at ``macs`` percent and the CPU seconds that it took; read from the folder ``kept`` where it lies there."""
-    file = None if kept is None else kept / f"{name}_{macs}.onnx"
+def cut(
+    teacher: ir.Model, name: str, macs: str, form: str, arguments: argparse.Namespace, context: Context
+) -> tuple[ir.Model, float, list[str]]:
+    """The network at ``macs`` percent, the CPU seconds that it took, and what the passes said; read from the folder ``--kept``
+    where it lies there."""
+    file = None if arguments.kept is None else arguments.kept / f"{name}_{macs}_{form}.onnx"
     if file is not None and file.is_file():
-        return ir.from_proto(onnx.load(file)), float("nan")
-    data = open_data(shared() / "cifar10" / "calib.npz", teacher, IMAGENET, samples=500)
-    start, model = time.process_time(), teacher.clone()
-    with tempfile.TemporaryDirectory() as scratch:
-        context = Context(teacher=teacher, scratch=Path(scratch), data=data)
-        for one in parse_pipeline(f"compress{{macs={macs}%}} recover-lsq"):
-            model = one.run(model, context).model
+        return ir.from_proto(onnx.load(file)), float("nan"), []
+    text = FORMS[form][1].format(macs=macs, steps=arguments.structure, options=arguments.structure_options)
+    few = open_data(shared() / "cifar10" / "calib.npz", teacher, IMAGENET, samples=500)
+    start, model, said = time.process_time(), teacher.clone(), []
+    for one in parse_pipeline(text):
+        data = context.data if one.name == "learn-structure" else few
+        result = one.run(model, replace(context, data=data))
+        model = result.model
+        said += [note.text for note in result.notes if note.node is None]
     spent = time.process_time() - start
     if file is not None:
         onnx.save(ir.to_proto(model), file)
-    return model, spent
+    return model, spent, said
 
 
 def rows(name: str, macs: str, arguments: argparse.Namespace, folder: Path) -> Iterator[str]:
-    """One for the closed form, one for each seed behind it."""
+    """For each form one, and one for each seed behind it."""
     teacher = load(shared() / "models" / f"{name}_cifar10.onnx")
     judge = open_data(shared() / "cifar10" / "eval.npz", teacher, IMAGENET)
-    closed, spent = closed_form(teacher, name, macs, arguments.kept)
-    share = f"{100 * cost(closed).macs / cost(teacher).macs:.1f}%"
-    yield f"| {name} | 100% | | | | | {accuracy(teacher, judge):.1f} | |"
-    yield f"| closed form | {share} | | 500 | | {spent:.0f} | {accuracy(closed, judge):.1f} | |"
     data = unlabelled(teacher, folder)
     context = Context(teacher, folder, data, progress=Lines(), task="classification")
-    for seed in arguments.seeds:
-        (refine,) = parse_pipeline(f"refine{{steps={arguments.steps} {arguments.options}}}")
-        start = time.process_time()
-        result = refine.run(closed.clone(), replace(context, seed=seed))
-        spent = time.process_time() - start
-        figures = [result.data[when] for when in ("before", "after")]
-        moved = " → ".join(f"{one['loss']:.3f}, {one['agreement']:.1%}" for one in figures)
-        kept = "" if result.modified else " (taken back)"
-        top1 = accuracy(result.model, judge)
-        yield f"| + refine | {share} | {seed} | {len(data)} | {arguments.steps} | {spent:.0f} | {top1:.1f} | {moved}{kept} |"
+    yield f"| {name} | 100% | | | | | {accuracy(teacher, judge):.1f} | |"
+    for form in arguments.forms:
+        closed, spent, said = cut(teacher, name, macs, form, arguments, context)
+        yield from (f"<!-- {line} -->" for line in said)
+        share = f"{100 * cost(closed).macs / cost(teacher).macs:.1f}%"
+        images, steps = (len(data), arguments.structure) if form in LEARNED else (500, "")
+        top1 = accuracy(closed, judge)
+        stays = " (the closed form stays)" if any("the closed form stays" in line for line in said) else ""
+        yield f"| {FORMS[form][0]}{stays} | {share} | | {images} | {steps} | {spent:.0f} | {top1:.1f} | |"
+        for seed in arguments.seeds if arguments.steps else ():
+            (refine,) = parse_pipeline(f"refine{{steps={arguments.steps} {arguments.options}}}")
+            start = time.process_time()
+            result = refine.run(closed.clone(), replace(context, seed=seed))
+            spent = time.process_time() - start
+            figures = [result.data[when] for when in ("before", "after")]
+            moved = " → ".join(f"{one['loss']:.3f}, {one['agreement']:.1%}" for one in figures)
+            kept = "" if result.modified else " (taken back)"
+            yield (
+                f"| + refine | {share} | {seed} | {len(data)} | {arguments.steps} | {spent:.0f} "
+                f"| {accuracy(result.model, judge):.1f} | {moved}{kept} |"
+            )
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -98,12 +122,13 @@ def main(arguments: argparse.Namespace) -> None:
 def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("cases", nargs="*", default=["resnet20:35", "resnet56:15"], metavar="NETWORK:PERCENT")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--forms", nargs="+", default=["compress"], choices=tuple(FORMS))
+    parser.add_argument("--steps", type=int, default=300, help="of refine; 0: leave it out")
+    parser.add_argument("--structure", type=int, default=300, help="steps of learn-structure")
+    parser.add_argument("--structure-options", default="", help="further options of learn-structure")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--options", default="", help="further options of refine")
-    parser.add_argument(
-        "--kept", type=Path, help="folder of networks that the closed form made, read and written"
-    )
+    parser.add_argument("--kept", type=Path, help="folder of networks that the forms made, read and written")
     return parser.parse_args(given)
 
 

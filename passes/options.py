@@ -45,12 +45,12 @@ def option(
     default: T,
     help: str,  # noqa: A002  (the word that every option table uses)
     within: Range = ANY,
-    reads: Callable[[str], T] | None = None,
+    reads: Callable[[str], Any] | None = None,
 ) -> T:
     """A dataclass field with a default and one line of help, which the command line prints.
 
-    ``within``: the numbers that are admitted. ``reads``: for text with a form of its own; it gives the text as it is kept, and
-    raises UsageError.
+    ``within``: the numbers that are admitted. ``reads``: for text with a form of its own (of a list, of each part); it gives the
+    text as it is kept, and raises UsageError.
     """
     return field(default=default, metadata={"help": help, "within": within, "reads": reads})
 

@@ -53,6 +53,17 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
+class Judged:
+    """By group: the order of its units, and the error of every width, scaled to what it does to the output; by layer, what it
+    sees, and why it cannot be re-fitted."""
+
+    curves: Mapping[str, Curve]
+    errors: Mapping[str, Array]
+    statistics: Mapping[str, ConsumerStatistics]
+    refused: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class PruneChannels(Pass):
     """Remove channels until the model meets a budget."""
 
@@ -91,20 +102,12 @@ class PruneChannels(Pass):
         if not prunable:
             notes.insert(0, Note("no channel can be removed", level="warning"))
             return PassResult(model, modified=False, notes=tuple(notes))
-        context, validation = validation_split(context) if self._measures else (context, context)
-        statistics, refused = self._statistics(model, prunable, context)
-        curves = self._curves(model, prunable, statistics, context)
-        prunable = [g for g in prunable if g.name in curves]
-        errors = {name: curve.errors for name, curve in curves.items()}
-        measured = {}
-        if self._measures:
-            subjects = [of_group(model, group, curves[group.name], statistics) for group in prunable]
-            measured = measure(model, subjects, validation, self.name)
-            errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}
-        chosen = self._allocate(errors, cost, limit, context)
-        removals = removals_of(curves, chosen.widths)
-        take_out(model, found, statistics if self.criterion == "obs" else {}, removals)
-        notes += [Note(why, node=name) for name, why in refused.items()]
+        judged = self.judged(model, prunable, context)
+        prunable = [g for g in prunable if g.name in judged.curves]
+        chosen = self._allocate(judged.errors, cost, limit, context)
+        removals = removals_of(judged.curves, chosen.widths)
+        take_out(model, found, judged.statistics if self.criterion == "obs" else {}, removals)
+        notes += [Note(why, node=name) for name, why in judged.refused.items()]
         notes[:0] = self._summary(budget, chosen, limit, source, removals, self._multiple(context))
         return PassResult(
             model,
@@ -112,6 +115,18 @@ class PruneChannels(Pass):
             notes=tuple(notes),
             data=figures(budget, chosen, source, limit, prunable),
         )
+
+    def judged(self, model: ir.Model, prunable: Sequence[ChannelGroup], context: Context) -> Judged:
+        """What every width of ``prunable`` does; groups whose loss nothing could make up for have no curve."""
+        context, validation = validation_split(context) if self._measures else (context, context)
+        statistics, refused = self._statistics(model, prunable, context)
+        curves = self._curves(model, prunable, statistics, context)
+        errors = {name: curve.errors for name, curve in curves.items()}
+        if self._measures:
+            subjects = [of_group(model, g, curves[g.name], statistics) for g in prunable if g.name in curves]
+            measured = measure(model, subjects, validation, self.name)
+            errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}
+        return Judged(curves, errors, statistics, refused)
 
     def check(self) -> None:
         """Raise UsageError for several budgets."""

@@ -30,6 +30,7 @@ PASSES: dict[str, str] = {
     "decompose-tucker": "edgec.passes.decompose_tucker:DecomposeTucker",
     "decompose-depthwise": "edgec.passes.decompose_depthwise:DecomposeDepthwise",
     "distill-convex": "edgec.passes.distill_convex:DistillConvex",
+    "learn-structure": "edgec.passes.learn_structure:LearnStructure",
     "distil": "edgec.passes.distil:Distil",
     "refine": "edgec.passes.refine:Refine",
     "equalize": "edgec.passes.equalize:Equalize",

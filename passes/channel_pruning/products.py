@@ -81,10 +81,17 @@ def _energy(left: Array, right: Array) -> Array:
     return np.asarray(both.reshape(-1, both.shape[-1]).sum(axis=0))
 
 
+def makers_of(group: ChannelGroup) -> tuple[Member, ...]:
+    """What makes the units: without it they are zero."""
+    return tuple(
+        m for m in group.members if m.role == "producer" or (m.role == "parameter" and m.op in SHIFTS)
+    )
+
+
 def of_product(model: ir.Model, group: ChannelGroup, curve: Curve, widths: Sequence[int]) -> Subject:
     """The group at ``widths``, with what makes the missing units at zero."""
     nodes = {node.name or "": node for node in model.graph}
-    makers = [m for m in group.members if m.role == "producer" or (m.role == "parameter" and m.op in SHIFTS)]
+    makers = makers_of(group)
     kept = {(m.node, m.operand): constant(nodes[m.node].inputs[m.operand]) for m in makers}
 
     def narrow(gone: Array) -> None:

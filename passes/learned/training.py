@@ -99,15 +99,16 @@ class Training:
         self.student, self.teacher, self.goals = student, teacher, goals
         self.views, self.judge, self.settings = views, judge, settings
         self.weights = [one for one in student.parameters() if one.requires_grad]
-        groups = [
-            {"params": [one], "scale": max(float(one.detach().square().mean().sqrt()), LEAST_RMS)}
-            for one in self.weights
-        ]
+        groups = [{"params": [one], "scale": self._scale(one)} for one in self.weights]
         self.adam = torch.optim.Adam(groups, lr=settings.rate)
         self.shards = 1 if settings.device.type == "cuda" else min(SHARDS, views.size)
         self.state = _State(steps=settings.steps)
         self._said: dict[int, list[list[Tensor]]] = {}
         self._room = CACHE
+
+    def _scale(self, weight: torch.nn.Parameter) -> float:
+        """What a weight's rate is relative to."""
+        return max(float(weight.detach().square().mean().sqrt()), LEAST_RMS)
 
     def run(self, start: Score, checkpoint: Checkpoint | None, progress: Progress) -> Learned:
         """Learn to the end, or from the checkpoint on; ``start`` is the student's score.
@@ -131,9 +132,7 @@ class Training:
                 self._step(state.step)
                 state.step += 1
                 if state.step % max(1, state.steps // LOOKS) == 0 or state.step == state.steps:
-                    score = self._look()
-                    told = f"{described(score)} (before: {described(start)})"
-                    progress.say(f"{label}: step {state.step}: {told}")
+                    progress.say(f"{label}: step {state.step}: {self._look(start)}")
                 count(state.step, state.steps)
                 if time.perf_counter() - saved > SAVED_EVERY:
                     self._save(checkpoint)
@@ -149,13 +148,21 @@ class Training:
         """The same loop for another student."""
         return Training(student, self.teacher, self.goals, self.views, self.judge, self.settings)
 
-    def _look(self) -> Score:
-        """Ask the judge, and keep what it likes best."""
+    def _look(self, start: Score) -> str:
+        """Ask the judge, and keep what it likes best; what is to be told."""
+        score = self._judged()
+        if score.loss < self.best.loss:
+            self._take(score)
+        return f"{described(score)} (before: {described(start)})"
+
+    def _judged(self) -> Score:
         score, state = self.judge.score(self.network), self.state
         state.history.append((state.step, score.loss, score.agrees))
-        if score.loss < self.best.loss:
-            self.best, state.at, state.best = score, state.step, self._copied()
         return score
+
+    def _take(self, score: Score) -> None:
+        """The student as it is now is the best so far."""
+        self.best, self.state.at, self.state.best = score, self.state.step, self._copied()
 
     def _copied(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()}

@@ -54,6 +54,7 @@ from edgec.graph.sizes import InputShape, fix_shapes
 from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
 from edgec.graph.split_heads import split_heads
 from edgec.graph.unbatched import add_batch, lacks_batch
+from edgec.graph.uniform import shrink_uniform
 from edgec.graph.verify import verify
 from edgec.graph.wellformed import check_form, check_sizes
 
@@ -216,7 +217,13 @@ def fuse(model: ir.Model) -> bool:
     with quiet_log(*LIBRARIES):
         optimizer.optimize_ir(model)
         fired = rule_set.apply_to_model(model)
-        fired += drop_expands(model) + fold_affine(model) + write_out_pads(model) + split_heads(model)
+        fired += (
+            drop_expands(model)
+            + shrink_uniform(model)
+            + fold_affine(model)
+            + write_out_pads(model)
+            + split_heads(model)
+        )
         fired += keep_lrns_whole(model)
         if fired:
             optimizer.optimize_ir(model)

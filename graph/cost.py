@@ -171,7 +171,7 @@ def _shape(value: ir.Value | None) -> tuple[int, ...]:
         return (0,)
     array = constant(value) if value.shape is None else None
     if array is not None:
-        return array.shape
+        return tuple(array.shape)
     return tuple(1 if size is None else size for size in shape_of(value))
 
 

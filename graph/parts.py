@@ -73,7 +73,7 @@ def _parts(value: ir.Value, index: int) -> tuple[Part, ...]:
 
 def _named(output: str, mask: Array, source: str) -> str:
     """``output[:, 0:4]`` where the part is a range of the output, as numpy writes it; else the node that computes it."""
-    ranges = [(int(found.min()), int(found.max()) + 1) for found in np.nonzero(mask)]
+    ranges = [(int(np.min(found)), int(np.max(found)) + 1) for found in np.nonzero(mask)]
     if math.prod(stop - start for start, stop in ranges) != int(mask.sum()):
         return f"{output} ({source})"
     whole = [(0, size) for size in mask.shape]

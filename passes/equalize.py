@@ -77,12 +77,12 @@ class Segment:
             if member.value in self.hidden:
                 continue
             peak = np.maximum(peak, unit_peaks(peaks[member.value], member))
-        if self.pinned or not peak.max():
+        if self.pinned or not np.max(peak):
             return np.ones(self.group.size)
         live = peak > 0
         power = strength if self.dense_readers else 1.0
         factor = np.ones(self.group.size)
-        factor[live] = (peak.max() / peak[live]) ** power
+        factor[live] = (np.max(peak) / peak[live]) ** power
         factor = np.clip(factor, 1.0 / LARGEST, LARGEST)
         for member, bound in self.bounds:
             before = unit_peaks(peaks[member.value], member)

@@ -26,6 +26,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.errors import PassError
@@ -138,4 +139,4 @@ def lost_share(score: Score) -> float:
     """How much of the teacher's answers changed: the share of classes, else the root of the relative squared error, at most 1."""
     if score.scales:
         return 1 - score.agrees
-    return min(1.0, math.sqrt(float(score.losses.mean(1).max())))
+    return min(1.0, math.sqrt(float(np.max(score.losses.mean(1)))))

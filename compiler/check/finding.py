@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def worst_first(found: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda one: LEVELS.index(one.level)))
 
 
-def bad_scale(scale: Sequence[float] | np.ndarray) -> str | None:  # type: ignore[type-arg]
+def bad_scale(scale: Sequence[float] | np.ndarray[Any, np.dtype[Any]]) -> str | None:
     """What is wrong with the scales of a tensor, in every runtime; None where nothing is."""
     found = np.asarray(scale)
     if np.isfinite(found).all() and (found > 0).all():

@@ -129,7 +129,7 @@ def _zero_point(view: TensorrtView) -> Found:
 
 def _worst(zero: Array) -> int:
     flat = zero.reshape(-1).astype(np.int64)
-    return int(flat[np.abs(flat).argmax()])
+    return int(flat[np.argmax(np.abs(flat))])
 
 
 def _zero_point_size(view: TensorrtView) -> Found:

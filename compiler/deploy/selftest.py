@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgec.compiler.deploy.exactness import allowed
 from edgec.compiler.deploy.picture import PICTURE, save_picture
 from edgec.compiler.read.recipe import Recipe
 from edgec.graph.data import Dataset, noise, open_data
@@ -60,6 +61,7 @@ def record(
     facts: dict[str, Mapping[str, Any]] = {}
     specs, source_specs = _specs(report.inputs), _specs(report.model.inputs)
     found: dict[str, Array] = {}
+    precisions = {Path(one.path).name: one.precision for one in report.artifacts}
     source = ""
     with LocalDevice() as device, scratch_folder() as folder:
         for path in artifacts:
@@ -88,7 +90,12 @@ def record(
             with np.load(result) as archive:
                 arrays |= {f"{path.name}/out/{name}": archive[name] for name in archive.files}
             known = told.model_dump(include={"engine", "engine_version", "delegate", "quantised"})
-            facts[path.name] = {**known, "axes": {name: list(perm) for name, perm in axes.items()}}
+            may = allowed(path, precisions[path.name])
+            facts[path.name] = {
+                **known,
+                "allowed": may,
+                "axes": {name: list(perm) for name, perm in axes.items()},
+            }
     write_whole(save, npz_bytes(arrays, compressed=True))
     kept = tuple(
         {

@@ -249,10 +249,11 @@ def _about_answers(given: _Information) -> Iterator[Doubt]:
     if given.classes is None or len(given.classes) < FEWEST or given.kinds < 3:
         return
     values, counts = np.unique(given.classes, return_counts=True)
-    if counts.max() >= ONE_ANSWER * len(given.classes):
-        share = f"{counts.max()} of {len(given.classes)} inputs looked at"
+    most = int(np.max(counts))
+    if most >= ONE_ANSWER * len(given.classes):
+        share = f"{most} of {len(given.classes)} inputs looked at"
         yield Doubt(
-            f"the network answers class {values[counts.argmax()]} to {share}: agreement with it says little"
+            f"the network answers class {values[int(np.argmax(counts))]} to {share}: agreement with it says little"
         )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.lib.format import write_array_header_1_0
@@ -78,7 +78,7 @@ class NpzWriter:
             for key, (stream, dtype, shape) in self._open.items():
                 with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
                     head = {"descr": dtype.str, "fortran_order": False, "shape": (self.count, *shape)}
-                    write_array_header_1_0(member, head)  # type: ignore[no-untyped-call]
+                    cast("Callable[..., None]", write_array_header_1_0)(member, head)
                     stream.seek(0)
                     shutil.copyfileobj(stream, member, 1 << 20)
             for key, array in more.items():

@@ -71,7 +71,7 @@ class MultiLabelTally:
         if self.right:
             measures.append(with_labels("Labels right (F1)", self.right, self.source_right, ratio))
         same = np.array(self.same, float)
-        worst = int(same.mean(axis=0).argmin())
+        worst = int(np.argmin(same.mean(axis=0)))
         measures += [
             over_samples("Same labels as the original (F1)", self.f1, ratio),
             over_samples("Same yes or no, over all labels", same.mean(axis=1)),

@@ -72,7 +72,7 @@ class Segmentation:
         if self.threshold is not None:
             yes = scores[0] if self.threshold > 0 else 1 / (1 + np.exp(-np.clip(scores[0], -60, 60)))
             return np.stack([1 - yes, yes])
-        if scores.min() >= 0 and np.allclose(scores.sum(axis=0), 1, atol=1e-2):
+        if np.min(scores) >= 0 and np.allclose(scores.sum(axis=0), 1, atol=1e-2):
             return scores  # of a Softmax
         raised = np.exp(scores - scores.max(axis=0))
         return np.asarray(raised / raised.sum(axis=0))

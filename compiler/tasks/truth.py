@@ -95,8 +95,9 @@ def _classes(task: Classification, data: Dataset, array: Array, offset: int) -> 
     whole = flat.shape[1] == 1 and np.array_equal(flat, np.round(flat))
     labels = _fits(task, data, flat[:, 0] if whole else flat, whole, "one class number each")
     labels = labels.astype(np.int64) + offset
-    if labels.min() < 0 or labels.max() >= task.classes:
-        why = f"labels run from {labels.min()} to {labels.max()}, the model has {task.classes} classes"
+    lowest, highest = int(np.min(labels)), int(np.max(labels))
+    if lowest < 0 or highest >= task.classes:
+        why = f"labels run from {lowest} to {highest}, the model has {task.classes} classes"
         raise DataError("the labels do not fit the model", where=data.name, why=why, hint=_OFFSET)
     return labels
 

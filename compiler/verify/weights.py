@@ -34,12 +34,12 @@ class LayerPair:
     @property
     def inputs(self) -> int:
         """Channels that it reads."""
-        return self.ratio.shape[0] * self.ratio.shape[2]
+        return int(self.ratio.shape[0] * self.ratio.shape[2])
 
     @property
     def outputs(self) -> int:
         """Channels that it makes."""
-        return self.ratio.shape[0] * self.ratio.shape[1]
+        return int(self.ratio.shape[0] * self.ratio.shape[1])
 
     def made_from(self, before: Array) -> Array:
         """(out,) logarithms of the factors that the layer makes, where those of what it reads are ``before`` (in,)."""

@@ -194,6 +194,7 @@ _ARTIFACT: Dict[str, Callable[[Any], bool]] = {
     "precision": lambda value: value in ("fp32", "fp16", "int8", "mixed"),
     "sha256": lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value)),
     "delegate": lambda value: isinstance(value, str),
+    "allowed": lambda value: _number(value) and 0 <= value < 1,
     "quantised": _codes,
     "axes": lambda value: isinstance(value, dict) and all(map(_order, value.values())),
 }

@@ -57,7 +57,7 @@ def _interpolated(values: Array, axis: int, count: int) -> Array:
         return values
     places = np.clip((np.arange(count) + 0.5) * size / count - 0.5, 0, size - 1)
     if values.dtype.kind != "f":
-        return np.take(values, np.round(places).astype(np.intp), axis=axis)
+        return np.asarray(np.take(values, np.round(places).astype(np.intp), axis=axis))
     low = np.floor(places).astype(np.intp)
     high = np.minimum(low + 1, size - 1)
     share = (places - low).astype(values.dtype).reshape([-1 if i == axis else 1 for i in range(values.ndim)])

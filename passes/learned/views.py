@@ -116,7 +116,7 @@ class _Range:
     @staticmethod
     def of(array: Array) -> _Range:
         real = array.astype(np.float64)
-        return _Range(float(real.min()), float(real.max()), float(real.std()))
+        return _Range(float(np.min(real)), float(np.max(real)), float(np.std(real)))
 
     def lit(self, pictures: Array, rng: np.random.Generator) -> Array:
         shape = (len(pictures), 1, 1, 1)

@@ -56,7 +56,7 @@ class Link:
 
     @property
     def outputs(self) -> int:
-        return self.columns.shape[0] * self.columns.shape[2]
+        return int(self.columns.shape[0] * self.columns.shape[2])
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Target:
 
     @property
     def spatial(self) -> tuple[int, ...]:
-        return self.x.shape[1:-1]
+        return tuple(self.x.shape[1:-1])
 
 
 class Refined(NamedTuple):

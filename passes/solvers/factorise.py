@@ -94,7 +94,7 @@ class LowRank:
     @property
     def full(self) -> int:
         """The rank at which nothing is lost."""
-        return min(self.response.body.shape)
+        return int(min(self.response.body.shape))
 
     def at(self, rank: int) -> tuple[tuple[Array, Array], Array]:
         """The factors (taps, in, rank) and (1, rank, out), and the body (n, out) that they make."""

@@ -114,7 +114,7 @@ class GroupLasso:
         return np.asarray(u * np.maximum(1 - step / np.maximum(norms, 1e-300), 0))
 
     def dual(self, g: Array) -> float:
-        return float(np.linalg.norm(g, axis=(1, 2)).max())
+        return float(np.max(np.linalg.norm(g, axis=(1, 2))))
 
 
 class Nuclear:

@@ -67,7 +67,7 @@ class Separable:
     @property
     def full(self) -> int:
         """The rank at which nothing is lost."""
-        return min(self._first * self._channels, self._other * self.response.body.shape[1])
+        return int(min(self._first * self._channels, self._other * self.response.body.shape[1]))
 
     def at(self, rank: int) -> tuple[tuple[Array, Array], Array]:
         """The factors (k, in, rank) and (k, rank, out), and the body (n, out) that they make."""
@@ -133,7 +133,7 @@ class TuckerOutputs:
 
     @property
     def full(self) -> int:
-        return self.outputs.shape[1]
+        return int(self.outputs.shape[1])
 
     def at(self, rank: int) -> tuple[tuple[Array, Array, Array], Array]:
         """The factors (1, in, r1), (k * k, r1, rank) and (1, rank, out), and the body (n, out) that they make."""
@@ -158,7 +158,7 @@ class Decoupled:
 
     @property
     def full(self) -> int:
-        return min(self.taps, self.response.body.shape[1])
+        return int(min(self.taps, self.response.body.shape[1]))
 
     @cached_property
     def _kernels(self) -> Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -40,6 +41,10 @@ class Sink:
     fused: ir.Node | None = None
 
 
+LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Ops with a weight as their second operand."""
+
+
 class Call:
     """A node, its operands in the right form, and its results.
 
@@ -65,6 +70,7 @@ class Call:
         self.node = node
         self.data: list[int] = [i for i in data if i < len(node.inputs) and node.inputs[i] is not None]
         coded = not real and bool(self.data) and all(self._has_codes(self.operand(i)) for i in self.data)
+        coded = coded and self._weight_has_codes()
         self.tail = tail
         outputs = node.outputs if tail is None else tail.outputs
         fuse = (fuse or (void and coded)) and len(outputs) == 1
@@ -75,6 +81,13 @@ class Call:
     def _has_codes(self, value: ir.Value) -> bool:
         home = self.ctx.codes(value)
         return home is not None and home.quantization is not None and len(home.quantization.scale) == 1
+
+    def _weight_has_codes(self) -> bool:
+        """False for a layer whose constant weight is kept in real numbers: as they are, or as int32 codes (`_keep_float`)."""
+        if self.node.op_type not in LAYERS or 1 in self.data:
+            return True
+        home = self.ctx.codes(self.operand(1))
+        return home is not None and (home.array is None or home.array.dtype.itemsize == 1)
 
     @property
     def sink(self) -> Sink:
@@ -113,7 +126,7 @@ class Call:
         """The ONNX shape of a result."""
         return self.ctx.shape(self.sinks[output].value)
 
-    def constant(self, index: int, what: str) -> np.ndarray:  # type: ignore[type-arg]
+    def constant(self, index: int, what: str) -> np.ndarray[Any, np.dtype[Any]]:
         """The array of a constant operand; ``what`` names it in the refusal."""
         value = self.node.inputs[index] if index < len(self.node.inputs) else None
         array = constant(value)
@@ -123,7 +136,7 @@ class Call:
             )
         return array
 
-    def optional(self, index: int, what: str) -> np.ndarray | None:  # type: ignore[type-arg]
+    def optional(self, index: int, what: str) -> np.ndarray[Any, np.dtype[Any]] | None:
         """As `constant`; None where the operand is left out."""
         value = self.node.inputs[index] if index < len(self.node.inputs) else None
         return None if value is None else self.constant(index, what)
@@ -175,7 +188,7 @@ class Call:
             self.ctx.bind_codes(value, home)
         return home
 
-    def finish_constant(self, source: Home, array: np.ndarray) -> None:  # type: ignore[type-arg]
+    def finish_constant(self, source: Home, array: np.ndarray[Any, np.dtype[Any]]) -> None:
         """The result is the constant ``array``, in the codes of ``source`` where the call runs on codes."""
         sink = self.sink
         home = Home(source.name, tuple(array.shape), array=array, quantization=source.quantization)

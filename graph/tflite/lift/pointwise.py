@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -159,7 +160,7 @@ def spread(call: Call, at: int, order: Order) -> str:
     return call.add("Transpose", [name], f"{call.stem}_wide_transpose", perm=list(order))
 
 
-def _trimmed(array: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _trimmed(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
     """Without leading axes of size 1: broadcasting adds them."""
     while array.ndim and array.shape[0] == 1:
         array = array[0]

@@ -223,7 +223,7 @@ def table(
             labels = folder_of.parent / "eval_labels.csv" if folder_of.is_dir() else None
             evaluation = open_data(folder_of, model, network.preprocess, labels=labels, samples=judged)
         float_file = (folder / f"{name}.fp32.onnx").read_bytes()
-        print(f"\n## {name}: {images} images to calibrate, {len(evaluation)} to judge\n")
+        print(f"\n## {name}: {len(calibration)} images to calibrate, {len(evaluation)} to judge\n")
         rows = {
             "**edgec, tensorrt**": (folder / f"{name}.int8.onnx").read_bytes(),
             "edgec, ort-arm": emit(quantised(model, calibration, "rpi4", None)),

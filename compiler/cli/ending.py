@@ -65,4 +65,12 @@ class Ending:
             self._dropping(what)
             return
         self._last = -_PATIENCE
-        threading.Timer(_SOON, _thread.interrupt_main, (self.number,)).start()
+        threading.Timer(_SOON, _tell, (self.number,)).start()
+
+
+def _tell(number: int) -> None:
+    """Send the main thread a signal, which ends a wait too; where threads get none, it comes behind that."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        _thread.interrupt_main(number)

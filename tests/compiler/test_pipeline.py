@@ -172,6 +172,7 @@ def test_the_key_knows_everything_that_matters(canonical, context, noise, monkey
         "seed": replace(base, seed=2),
         "reference": replace(base, reference=other),
         "the source at its own size": replace(base, at_source_size=other),
+        "a network in the source's place": replace(base, successor=other),
         "task": replace(base, task="detection"),
         "answers": replace(base, answers=Detection(Head("yolov8", (8, 8)))),
         "another head": replace(base, answers=Detection(Head("yolox", (8, 8)))),
@@ -192,7 +193,20 @@ def test_the_key_knows_everything_that_matters(canonical, context, noise, monkey
     same = replace(base, threads=2, scratch=base.scratch / "elsewhere", progress=Progress())
     assert KeyMaker.of(same).key(model.clone(), Fold()) == keys["base"]
     # What a context holds is either in the key or one of those four: a new field has to be decided on here.
-    keyed = {"answers", "task", "teacher", "data", "target", "seed", "reference", "prices", "at_source_size"}
+    # `networks` are those that passes name: tests/passes/test_distil.py changes one.
+    keyed = {
+        "networks",
+        "successor",
+        "answers",
+        "task",
+        "teacher",
+        "data",
+        "target",
+        "seed",
+        "reference",
+        "prices",
+        "at_source_size",
+    }
     assert {field.name for field in fields(base)} == keyed | {"threads", "scratch", "progress", "checkpoint"}
     assert {field.name for field in fields(LatencyModel)} == {"table", "source_ms", "typical"}
     assert {field.name for field in fields(table)} == {"entry", "target", "factor"}

@@ -21,7 +21,7 @@ from edgec.passes.quantize import Quantize
 from edgec.passes.recover_lsq import RecoverLsq
 from edgec.passes.table import PASSES, pass_class
 
-GIVEN = {"distill-convex": {"region": "block1"}, "remove-blocks": {"blocks": 1}}
+GIVEN = {"distill-convex": {"region": "block1"}, "distil": {"narrow": "0.5"}, "remove-blocks": {"blocks": 1}}
 """What a pass cannot be made without."""
 OPTIONS = [(name, item) for name in PASSES for item in dataclasses.fields(pass_class(name))]
 NUMBERS = [(name, item) for name, item in OPTIONS if kinds(pass_class(name))[item.name] in (int, float)]

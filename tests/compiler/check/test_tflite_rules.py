@@ -40,7 +40,9 @@ def changed(
     """The file with another quantisation, or another type, of one tensor."""
     old = file.tensors[index]
     assert old.quantization is not None
-    new = replace(old, type=old.type if kind is None else kind, quantization=replace(old.quantization, **quantization))
+    new = replace(
+        old, type=old.type if kind is None else kind, quantization=replace(old.quantization, **quantization)
+    )
     return replace(file, tensors=(*file.tensors[:index], new, *file.tensors[index + 1 :]))
 
 

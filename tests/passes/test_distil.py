@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from edgec.passes.distillation.adopt import adopted
 from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
 from tests.conftest import parse
+from tests.passes.kept import Kept
 
 SOURCE = (
     "net (float[N,3,8,8] x) => (float[N,6] y) <float[12,3,3,3] w1, float[12] b1, float[16,12,3,3] w2, float[6,16] g, float[6] c>"
@@ -73,23 +74,6 @@ def error(student: ir.Model, teacher: ir.Model) -> float:
     x = np.random.default_rng(9).standard_normal((64, 3, 8, 8)).astype(np.float32)
     a, b = (Executor(one).run({"x": x})["y"] for one in (student, teacher))
     return float(np.square(a - b).mean() / np.square(b - b.mean(0)).mean())
-
-
-@dataclass
-class Kept:
-    """A checkpoint in memory; the run is cut off at the write number ``cut``."""
-
-    cut: int
-    data: bytes | None = None
-    writes: int = 0
-
-    def read(self) -> bytes | None:
-        return self.data
-
-    def write(self, data: bytes) -> None:
-        self.data, self.writes = data, self.writes + 1
-        if self.writes == self.cut:
-            raise KeyboardInterrupt
 
 
 def test_another_network_takes_the_sources_place_and_is_taught(source, made) -> None:

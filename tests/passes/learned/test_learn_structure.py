@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -25,6 +25,7 @@ from edgec.passes.structure.blocks import nodes_of, parse_block_budget
 from edgec.passes.structure.gains import curve_of, gains_of
 from edgec.passes.structure.limits import limits_of
 from edgec.passes.structure.multipliers import Gate, Prices, slope, solve
+from tests.passes.kept import Kept
 
 CHAIN = (
     "net (float[N,3,8,8] x) => (float[N,6] y)"
@@ -258,23 +259,6 @@ def test_threads_change_no_byte(teacher, made, weighs: str) -> None:
     )
     assert weights(one.model) == weights(two.model)
     assert one.data["loss"] == two.data["loss"]
-
-
-@dataclass
-class Kept:
-    """A checkpoint in memory; the run is cut off at the write number ``cut``."""
-
-    cut: int
-    data: bytes | None = None
-    writes: int = 0
-
-    def read(self) -> bytes | None:
-        return self.data
-
-    def write(self, data: bytes) -> None:
-        self.data, self.writes = data, self.writes + 1
-        if self.writes == self.cut:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("cut", [4, 9], ids=["gates drawn", "gates fixed"])

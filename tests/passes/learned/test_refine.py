@@ -16,6 +16,7 @@ from edgec.graph.views import ConvView, constant
 from edgec.passes.base import Progress
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
 from edgec.passes.refine import Refine
+from tests.passes.kept import Kept
 
 NET = (
     "net (float[N,3,8,8] x) => (float[N,6] y) <float[8,3,3,3] w1, float[8] b1, float[8,8,3,3] w2, float[6,8] g, float[6] c>"
@@ -78,23 +79,6 @@ def test_threads_change_no_byte_and_seeds_do(teacher, context, noise) -> None:
     )
     assert one == two
     assert one != other
-
-
-@dataclass
-class Kept:
-    """A checkpoint in memory; the run is cut off at the write number ``cut``."""
-
-    cut: int
-    data: bytes | None = None
-    writes: int = 0
-
-    def read(self) -> bytes | None:
-        return self.data
-
-    def write(self, data: bytes) -> None:
-        self.data, self.writes = data, self.writes + 1
-        if self.writes == self.cut:
-            raise KeyboardInterrupt
 
 
 def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(teacher, context, noise, monkeypatch) -> None:

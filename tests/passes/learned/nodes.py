@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pytest
 import torch
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from edgec.graph.errors import UnsupportedError
 from edgec.graph.execute import session
 from edgec.passes.learned.executor import GraphModule
 
@@ -54,7 +57,13 @@ class Case:
     def check(self, tolerance: float = 1e-5) -> None:
         """Both give the same, and torch knows the way back."""
         feeds = {f"v{i}": array for i, array in self.x.items()}
-        wanted = session(self.proto(), fused=False).run(None, feeds)
+        try:
+            wanted = session(self.proto(), fused=False).run(None, feeds)
+        except (
+            UnsupportedError,
+            InvalidArgument,
+        ) as error:  # 1.23 knows no opset 24, and less of LayerNormalization
+            pytest.skip(f"this onnxruntime cannot run it: {error}")
         module = GraphModule(self.model())
         inputs = [torch.from_numpy(array.copy()) for array in self.x.values()]
         for one in inputs:

@@ -73,7 +73,7 @@ def runnable_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 def sound_pools(model: onnx.ModelProto) -> onnx.ModelProto:
     """Where an AveragePool counts zeros around its input: a copy in an opset in which every onnxruntime computes it.
 
-    Releases from 1.19 to 1.24 divide by the number of values that are there, in opset 19 and newer: for `count_include_pad`, and
+    Releases from 1.21 to 1.24 divide by the number of values that are there, in opset 19 and newer: for `count_include_pad`, and
     for a Pad in front, which they pull in. The kernel of older opsets is right. A model that has no older form stays.
     """
     version = next((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), 0)

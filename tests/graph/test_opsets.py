@@ -28,7 +28,7 @@ POOLS = {
 @pytest.mark.parametrize("opset", [11, 17, 18, 19, 20, 21])
 @pytest.mark.parametrize("case", POOLS)
 def test_pools_that_count_zeros_are_right_everywhere(case: str, opset: int) -> None:
-    """onnxruntime 1.19 to 1.24 divide by what is there, in opset 19 and newer."""
+    """onnxruntime 1.21 to 1.24 divide by what is there, in opset 19 and newer."""
     size, zeros, body = POOLS[case]
     source = parse(f"g (float[N,3,6,6] x) => (float[N,3,h,w] y) {{ {body} }}")
     if opset < 19 and "dilations" in body:

@@ -51,7 +51,7 @@ from edgec.graph.read.metadata import keep_words, notes_in
 from edgec.graph.read.own_codes import SourceCodes, keep_codes
 from edgec.graph.read.resizing import rewrite_old_resizes
 from edgec.graph.sizes import InputShape, fix_shapes
-from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
+from edgec.graph.spec import KNOWN_DOMAINS, LAYERS, REFUSED
 from edgec.graph.split_heads import split_heads
 from edgec.graph.unbatched import add_batch, lacks_batch
 from edgec.graph.uniform import shrink_uniform
@@ -201,7 +201,7 @@ def fuse(model: ir.Model) -> bool:
 
     before = model.graph.num_nodes()
     for node in model.graph:
-        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        if node.op_type in LAYERS:
             node.metadata_props[NAME_KEY] = node.name or ""
     rule_set = RewriteRuleSet(
         [

@@ -22,12 +22,11 @@ import onnx_ir as ir
 from edgec.graph.batch import is_free
 from edgec.graph.canonicalise import freed, infer_shapes
 from edgec.graph.equivalence import Reference
-from edgec.graph.spec import SELECTING
+from edgec.graph.spec import LAYERS, SELECTING
 from edgec.graph.views import fresh_name, is_constant
 
 _SHAPES = ("Shape", "Size")
 _DROPS = ("Squeeze", "Reshape", "Gather", "Flatten")
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def _with_it(model: ir.Model, behind: set[ir.Node], alone: set[ir.Node]) -> set[
             continue
         cut_anyway = all(id(value) in read for value in node.inputs if not _is_still(value))
         whole = all(value.dtype is not None and not value.dtype.is_floating_point() for value in node.outputs)
-        if cut_anyway or whole or (node in alone and node.op_type not in _LAYERS):
+        if cut_anyway or whole or (node in alone and node.op_type not in LAYERS):
             found.add(node)
     return found
 

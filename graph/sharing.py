@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgec.graph.spec import LAYERS
 from edgec.graph.views import constant
-
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def shares_weight(node: ir.Node) -> bool:
@@ -57,7 +56,7 @@ class SharedWeights:
 
 
 def _weight(node: ir.Node) -> ir.Value | None:
-    if node.op_type not in _LAYERS or len(node.inputs) < 2:
+    if node.op_type not in LAYERS or len(node.inputs) < 2:
         return None
     value = node.inputs[1]
     return value if value is not None and value.is_initializer() else None

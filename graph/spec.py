@@ -36,6 +36,8 @@ UNARY = frozenset(
         "Cast",
     }
 )
+LAYERS = CONV | LINEAR
+"""Ops whose second operand is a weight, where it is constant."""
 BINARY = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"})
 POOL = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
 REDUCE = frozenset({"ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin"})

@@ -34,6 +34,7 @@ from edgec.graph.errors import DataError
 from edgec.graph.execute import Executor
 from edgec.graph.read.codes import spread
 from edgec.graph.sharing import shares_weight
+from edgec.graph.spec import LAYERS
 from edgec.graph.values import SHARE
 from edgec.graph.views import attribute, constant, own_constant, sole_consumer
 from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, option
@@ -50,7 +51,6 @@ HOMOGENEOUS = frozenset(
 )  # fmt: skip
 OFFSETS = ("Add", "Sub", "Max", "Min", "Concat")
 """Homogeneous as long as no operand is constant."""
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 LARGEST = 64.0
 """No factor leaves [1/LARGEST, LARGEST]."""
 BOUND_MARGIN = 0.7

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from edgec.compiler.check.onnx_view import LAYERS, OnnxView
+from edgec.compiler.check.onnx_view import OnnxView
 from edgec.compiler.check.pairs import on_codes
+from edgec.graph.spec import LAYERS
 
 _WITH_LAYER = frozenset(
     {"Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "Swish", "Sigmoid", "Tanh", "Gelu", "Mish", "Elu", "BatchNormalization"}

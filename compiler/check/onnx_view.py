@@ -12,7 +12,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 Array = np.ndarray[Any, np.dtype[Any]]
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 class OnnxView:

@@ -9,8 +9,9 @@ import numpy as np
 from onnx import TensorProto
 
 from edgec.compiler.check.finding import Level, Rule, bad_scale
-from edgec.compiler.check.onnx_view import DEQUANTIZE, LAYERS, QUANTIZE, OnnxView, attribute, label, type_name
+from edgec.compiler.check.onnx_view import DEQUANTIZE, QUANTIZE, OnnxView, attribute, label, type_name
 from edgec.compiler.check.pairs import channel_axis, scale_of, weight_node
+from edgec.graph.spec import LAYERS
 
 Found = Iterator[tuple[Level, str, str]]
 NEWEST_OPSET = 21

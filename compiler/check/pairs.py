@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from edgec.compiler.check.onnx_view import DEQUANTIZE, LAYERS, QUANTIZE, Array, OnnxView, attribute
+from edgec.compiler.check.onnx_view import DEQUANTIZE, QUANTIZE, Array, OnnxView, attribute
+from edgec.graph.spec import LAYERS
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from onnx import TensorProto
 from edgec.compiler.check.finding import Level, Rule, bad_scale
 from edgec.compiler.check.onnx_view import (
     DEQUANTIZE,
-    LAYERS,
     QUANTIZE,
     Array,
     OnnxView,
@@ -24,6 +23,7 @@ from edgec.compiler.check.onnx_view import (
     type_name,
 )
 from edgec.compiler.check.pairs import channel_axis, layers_on_codes, scale_of, weight_node, weight_of
+from edgec.graph.spec import LAYERS
 from edgec.targets.jetpack import JetPack
 
 Found = Iterator[tuple[Level, str, str]]

@@ -11,9 +11,10 @@ from onnx import TensorProto
 
 from edgec.compiler.check.finding import Rule
 from edgec.compiler.check.forks import branch_of
-from edgec.compiler.check.onnx_view import DEQUANTIZE, LAYERS, QUANTIZE, OnnxView, attribute, label
+from edgec.compiler.check.onnx_view import DEQUANTIZE, QUANTIZE, OnnxView, attribute, label
 from edgec.compiler.check.pairs import Pair, layers_on_codes, pair_of, same_scale, weight_of
 from edgec.compiler.check.tensorrt_codes import Found, TensorrtView
+from edgec.graph.spec import LAYERS
 
 _NEVER = frozenset(
     {

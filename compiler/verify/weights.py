@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.spec import LAYERS
 from edgec.graph.views import attribute, constant
-from edgec.passes.equalize import LAYERS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

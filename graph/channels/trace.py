@@ -18,10 +18,10 @@ from typing import Literal
 import onnx_ir as ir
 
 from edgec.graph.channels.atoms import Atoms, Dims, Labels, UntraceableError, along, collapse, cut_to, varying
+from edgec.graph.spec import LAYERS
 from edgec.graph.views import is_constant
 
 Role = Literal["producer", "consumer", "parameter", "activation"]
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose second operand is the weight of a layer."""
 
 Rule = Callable[["Trace", ir.Node], None]

@@ -16,9 +16,9 @@ import onnx_ir as ir
 
 from edgec.graph.channels.atoms import Labels, varying
 from edgec.graph.channels.group import Clusters
-from edgec.graph.channels.trace import LAYERS, Slot, Trace
+from edgec.graph.channels.trace import Slot, Trace
 from edgec.graph.cost import macs_of
-from edgec.graph.spec import LAYOUT, QUANTISATION
+from edgec.graph.spec import LAYERS, LAYOUT, QUANTISATION
 from edgec.graph.views import is_constant
 
 Widths = Mapping[str, int]

@@ -19,13 +19,13 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.read.codes import spread
+from edgec.graph.spec import LAYERS
 from edgec.graph.views import Names, attribute, constant, set_constant
 from edgec.passes.learned.executor import GraphModule
 from edgec.passes.learned.ops.rounded import LIMIT
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 MOST = 1 << 30
 """The largest code of a bias: half of the accumulator (`quantize.weights`)."""
 

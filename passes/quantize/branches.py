@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from edgec.graph.spec import LAYERS
 from edgec.graph.views import is_constant
 
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _FUSED = frozenset(
     {"Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu", "Mish", "Elu", "Swish"}
 )  # fmt: skip
@@ -30,7 +30,7 @@ def layer_behind(value: ir.Value) -> ir.Node | None:
     """The layer that computes ``value``, activations (written out ones too) between them included; None: none does."""
     while True:
         node = value.producer()
-        if node is None or node.op_type in _LAYERS:
+        if node is None or node.op_type in LAYERS:
             return node
         x = gated(node) if node.op_type == "Mul" else node.inputs[0]
         if x is None or (node.op_type != "Mul" and node.op_type not in _FUSED):

@@ -9,6 +9,7 @@ import math
 
 import onnx_ir as ir
 
+from edgec.graph.spec import LAYERS
 from edgec.graph.views import attribute, constant
 from edgec.passes.quantize.branches import gated
 from edgec.passes.quantize.dialects import Dialect
@@ -20,7 +21,7 @@ NARROW = 16
 def why_float(node: ir.Node, dialect: Dialect) -> str:
     """Why a layer is not worth codes, or has no kernel for them; empty where it has, and for what is no layer."""
     weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    if node.op_type not in LAYERS:
         return ""
     if weight is None:
         return "it multiplies two computed tensors"

@@ -18,6 +18,7 @@ from edgec.compiler.emit.tflite.context import Home, Lowering, Placed, RefusalEr
 from edgec.compiler.emit.tflite.layout import Layout, Shape
 from edgec.compiler.emit.tflite.program import Tensor
 from edgec.compiler.emit.tflite.quantisation import CodeForm, code_form
+from edgec.graph.spec import LAYERS
 from edgec.graph.tflite.schema import ActivationFunctionType as Activation
 from edgec.graph.tflite.schema import TensorType
 from edgec.graph.tflite.tensors import Quantization
@@ -39,10 +40,6 @@ class Sink:
     form: CodeForm | None
     activation: Activation = Activation.NONE
     fused: ir.Node | None = None
-
-
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Ops with a weight as their second operand."""
 
 
 class Call:

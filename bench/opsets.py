@@ -63,7 +63,7 @@ def files(folder: Path, with_zoo: bool, names: Sequence[str]) -> Iterator[tuple[
                 continue
             try:
                 zoo.export(name, exporter, file)
-            except Exception as error:
+            except Exception as error:  # what an exporter cannot write is no case of ours
                 print(f"{name}, {exporter}: not exported: {error!r:.100}", file=sys.stderr)
                 continue
             yield f"{name}, {exporter}", file

@@ -51,6 +51,7 @@ from edgec.passes.base import (
 from edgec.passes.blocks.gated.block import BlockOptions, Figures, Unconverged
 from edgec.passes.blocks.gated.parts import Part, parts_of
 from edgec.passes.blocks.gated.replace import Replacement
+from edgec.passes.learned.extra import require_torch
 from edgec.passes.learning import duration
 from edgec.passes.options import HELD_OUT, ROUNDS
 from edgec.passes.quantize.quantiser import refuse_quantised
@@ -119,6 +120,11 @@ class DistillConvex(Pass):
         if not self.region:
             hint = "Give region=block3 or region=block3..block5: residual blocks in order, or their modules' names."
             raise UsageError("distill-convex does not know what to replace", hint=hint)
+
+    def complete(self) -> None:
+        """Raise UsageError, before any work, for a graft without torch."""
+        if self.graft != "no":
+            require_torch(f"{self.name}{{graft={self.graft}}}")
 
     def requires(self, model: ir.Model) -> None:
         """Raise PassError for a quantised model: the blocks are fitted, and written, in float; UsageError for a graft without

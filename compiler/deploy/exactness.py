@@ -12,6 +12,8 @@ from pathlib import Path
 
 import onnx
 
+from edgec.compiler.check.onnx_view import DEQUANTIZE, QUANTIZE, OnnxView, attribute
+from edgec.graph.spec import LAYERS
 from edgec.graph.tflite.read import read
 from edgec.graph.tflite.schema import TensorType
 
@@ -22,20 +24,7 @@ _CARRIES = frozenset(
     }
 )  # fmt: skip
 """What computes no sums: it is as exact as what it is given."""
-_SUMS = frozenset(
-    {
-        "Conv",
-        "ConvTranspose",
-        "Gemm",
-        "MatMul",
-        "Add",
-        "Sub",
-        "Mul",
-        "AveragePool",
-        "GlobalAveragePool",
-        "ReduceMean",
-    }
-)
+_SUMS = LAYERS | {"Add", "Sub", "Mul", "AveragePool", "GlobalAveragePool", "ReduceMean"}
 """What has kernels on codes, where all that it is given has codes."""
 
 
@@ -55,41 +44,45 @@ def allowed(path: Path, precision: str) -> float:
 
 def _onnx(path: Path) -> tuple[bool, bool]:
     """Whether every QuantizeLinear of a computed value rounds sums of codes, and whether the outputs are codes."""
-    walk = _Walk(onnx.load(path).graph)
+    walk = _Walk(OnnxView(onnx.load(path)))
     return walk.is_exact(), walk.ends_in_codes()
 
 
 class _Walk:
     """From a graph's values back to where they come from."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.graph = graph
-        self.makers = {name: node for node in graph.node for name in node.output}
-        self.given = {value.name for value in graph.input} | {one.name for one in graph.initializer}
+    def __init__(self, view: OnnxView) -> None:
+        self.view = view
 
     def is_exact(self) -> bool:
-        return all(self._alike(node.input[0]) for node in self.graph.node if node.op_type == "QuantizeLinear")
+        return all(self._alike(node.input[0]) for node in self.view.of(QUANTIZE))
 
     def ends_in_codes(self) -> bool:
-        return all(self._from_codes(value.name) for value in self.graph.output)
+        return all(map(self._from_codes, self.view.outputs))
 
     def _from_codes(self, name: str) -> bool:
         """Whether ``name`` carries the values of codes: nothing was summed since they were read."""
-        node = self.makers.get(name)
+        node = self.view.makers.get(name)
         if node is None:
             return False
-        if node.op_type in _CARRIES:
-            return all(one in self.given or self._from_codes(one) for one in _data(node))
-        return node.op_type in ("DequantizeLinear", "QuantizeLinear", "ArgMax", "Constant")
+        if _carries(node):
+            return all(one not in self.view.makers or self._from_codes(one) for one in _data(node))
+        return node.op_type in (DEQUANTIZE, QUANTIZE, "ArgMax", "Constant")
 
     def _alike(self, name: str) -> bool:
         """Whether what is rounded is an input, a constant, codes, or sums of codes behind which nothing is summed."""
-        node = self.makers.get(name)
+        node = self.view.makers.get(name)
         if node is None or self._from_codes(name):
             return True
-        if node.op_type in _CARRIES:
+        if _carries(node):
             return all(self._alike(one) for one in _data(node))
         return node.op_type in _SUMS and all(self._from_codes(one) for one in node.input if one)
+
+
+def _carries(node: onnx.NodeProto) -> bool:
+    return node.op_type in _CARRIES or (
+        node.op_type == "Resize" and attribute(node, "mode", b"nearest") == b"nearest"
+    )
 
 
 def _data(node: onnx.NodeProto) -> list[str]:

@@ -21,10 +21,12 @@ from edgec.passes.learned.executor import GraphModule
 from edgec.passes.learned.goals import Goal, block_ends
 from edgec.passes.learned.hardware import tensors
 from edgec.passes.learned.views import Views
+from edgec.passes.solvers.gram import Gram
+from edgec.passes.solvers.ridge import ridge
 
 ADAPTERS = "edgec_adapters"
 RIDGE = 1e-3
-"""Of the least squares fit, as a share of the features' mean energy."""
+"""Of the least squares fit, as a share of the mean energy of what it reads."""
 FITTED_BATCHES = 4
 """Batches of views that the fit sees."""
 
@@ -106,16 +108,19 @@ class AdaptedStudent(GraphModule):
         """Least squares: every adapter to what ``teacher`` makes of some views."""
         if not self.matched:
             return
-        sums = {name: _Sums.zeros(*one.channels) for name, one in self.matched.items()}
+        sums = {
+            name: Gram.zeros(1, one.channels[0] + 1, one.channels[1]) for name, one in self.matched.items()
+        }
         with torch.no_grad():
             for number in range(min(FITTED_BATCHES, views.per_round)):
                 feeds = tensors(views.batch(number), device)
                 mine = super().samples(feeds, [one.mine for one in self.matched.values()])
                 his = teacher.samples(feeds, list(self.matched))
                 for name, one in self.matched.items():
-                    sums[name].add(mine[one.mine], his[name])
+                    sums[name].add(_with_constant(_rows(mine[one.mine])), _rows(his[name]))
             for name, found in sums.items():
-                columns = torch.from_numpy(found.solved()).to(device)
+                solved = ridge(found.h, found.s, np.zeros_like(found.s), RIDGE).columns[0]
+                columns = torch.from_numpy(solved.astype(np.float32)).to(device)
                 adapter = self.adapter(name)
                 adapter.weight.copy_(columns[:-1].T[:, :, None, None])
                 adapter.bias.copy_(columns[-1])  # type: ignore[union-attr]
@@ -130,25 +135,12 @@ def _sized(value: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(value, size, mode="bilinear", align_corners=False)
 
 
-@dataclass
-class _Sums:
-    """Normal equations of (channels + 1) unknowns."""
+def _rows(value: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """(1, pixels, channels)."""
+    return np.asarray(value.movedim(1, -1).reshape(1, -1, value.shape[1]).double().cpu().numpy())
 
-    h: np.ndarray[tuple[int, int], np.dtype[np.float64]]
-    s: np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
-    @staticmethod
-    def zeros(mine: int, his: int) -> _Sums:
-        return _Sums(np.zeros((mine + 1, mine + 1)), np.zeros((mine + 1, his)))
-
-    def add(self, mine: Tensor, his: Tensor) -> None:
-        x, y = (one.movedim(1, -1).reshape(-1, one.shape[1]).double().cpu().numpy() for one in (mine, his))
-        x = np.concatenate([x, np.ones((len(x), 1))], 1)
-        self.h += x.T @ x
-        self.s += x.T @ y
-
-    def solved(self) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-        """(channels + 1, the teacher's channels); the constant is not held back."""
-        ridge = np.full(len(self.h), RIDGE * max(float(np.diag(self.h)[:-1].mean()), 1e-30))
-        ridge[-1] = 1e-12 * max(float(self.h[-1, -1]), 1e-30)
-        return np.asarray(np.linalg.solve(self.h + np.diag(ridge), self.s), np.float32)
+def _with_constant(
+    rows: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return np.concatenate([rows, np.ones((*rows.shape[:2], 1))], axis=2)

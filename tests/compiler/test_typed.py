@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
@@ -45,15 +46,15 @@ def test_the_typed_file_is_near(case: str) -> None:
         TensorProto.FLOAT
     }
     x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    # 60 dB with onnxruntime 1.31; 1.21 turns codes over, here and there, and leaves 40.
+    least = 35 if case == "a pair" and onnxruntime.__version__.startswith("1.21.") else 45
     for want, have in zip(
         session(model, fused=False).run(None, {"x": x}),
         session(made, fused=False).run(None, {"x": x}),
         strict=True,
     ):
         assert want.dtype == have.dtype
-        assert sqnr_db(want, have) > (
-            35 if case == "a pair" else 45
-        )  # half precision turns a code over, here and there
+        assert sqnr_db(want, have) > least
     kinds = {one.name: numpy_helper.to_array(one).dtype for one in made.graph.initializer}
     layers = [node for node in made.graph.node if node.op_type == "Conv"]
     if case != "a pair":

@@ -314,6 +314,8 @@ def test_refine_may_learn_in_what_one_pass_made_only(net, told):
 @pytest.mark.parametrize("graft", ["auto", "yes"])
 def test_a_graft_needs_torch(net, graft, monkeypatch):
     monkeypatch.setattr("edgec.passes.learned.extra.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=f"graft={graft}.* needs torch"):
+        DistillConvex(region="block2", graft=graft).complete()
     with pytest.raises(UsageError, match="needs torch"):
         DistillConvex(region="block2", graft=graft).requires(net)
 

@@ -57,7 +57,7 @@ class Claims(Pass):
     recovers: ClassVar[bool] = True
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
-        raise NotImplementedError
+        return PassResult(model, False)
 
 
 @pytest.fixture

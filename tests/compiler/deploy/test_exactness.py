@@ -23,6 +23,14 @@ SECOND = "dv = DequantizeLinear(v, s, z) c = Conv<pads=[1,1,1,1]>(e, dv, db) m =
 FORMS = {
     "codes alone": (FIRST + BACK + SECOND, "4,8,8", 0.0),
     "a pool of codes": (FIRST + BACK + "p = MaxPool<kernel_shape=[2,2]>(e) o = QuantizeLinear(p, s, z) y = DequantizeLinear(o, s, z)", "4,7,7", 0.0),
+    "a nearest Resize of codes": (
+        "u = Constant<value=float[4] {1.0,1.0,2.0,2.0}>() " + FIRST + BACK
+        + 'p = Resize<mode="nearest">(e, , u) o = QuantizeLinear(p, s, z) y = DequantizeLinear(o, s, z)', "4,16,16", 0.0,
+    ),
+    "a linear Resize": (
+        "u = Constant<value=float[4] {1.0,1.0,2.0,2.0}>() " + FIRST + BACK
+        + 'p = Resize<mode="linear">(e, , u) o = QuantizeLinear(p, s, z) y = DequantizeLinear(o, s, z)', "4,16,16", ROUNDED,
+    ),
     "weights stored as real numbers": (
         START.replace("dw = DequantizeLinear(w, s, z)", "qw = QuantizeLinear(wf, s, z) dw = DequantizeLinear(qw, s, z)")
         + "a = Conv<pads=[1,1,1,1]>(d, dw, db) r = Relu(a) " + BACK + SECOND, "4,8,8", 0.0,

@@ -289,6 +289,7 @@ class _Run:
         if kept:
             said = Note(
                 f"nearer to the teacher than the closed form at the same budgets ({closed} -> {ours})"
+                f"{scores[0].against(scores[1]).doubt}"
             )
         else:
             text = "the closed form stays: at the same budgets what was learned is no nearer to the teacher"

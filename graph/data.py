@@ -24,6 +24,7 @@ from edgec.graph.inputs import InputSpec, noise
 from edgec.graph.labels import read_labels
 from edgec.graph.memory import free_memory
 from edgec.graph.preprocess import Preprocess
+from edgec.graph.read.metadata import require_size
 from edgec.graph.sources import ArraySource, NpyFolderSource, PictureSource, ReadySource, Source
 from edgec.graph.stored import load_npy, load_npz, npz_names
 from edgec.graph.text import size, visible
@@ -141,12 +142,15 @@ def open_data(
     ``any_truth``: an array ``y`` may hold other things than classes, one for each sample.
 
     ``samples`` picks that many by ``seed``. ``labels`` is a CSV ``file,label``, or is found beside the folder. The word
-    ``random`` instead of a path gives noise, marked as such. Raises DataError, naming the file.
+    ``random`` instead of a path gives noise, marked as such. Raises DataError, naming the file; OpenSizeError for samples of a
+    network whose height or width is open.
     """
     preprocess = preprocess or Preprocess()
     specs = model if isinstance(model, tuple) else InputSpec.of(model)
     if str(path) == RANDOM:
         return _noise(specs, samples or 64, seed)
+    if isinstance(model, ir.Model):
+        require_size(model, "samples are")
     path = Path(path)
     if not os.path.exists(path):  # noqa: PTH110 - False for any text that can be no path
         raise DataError("no such file or folder", where=str(path))

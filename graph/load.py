@@ -22,7 +22,8 @@ from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.external import MOST_BYTES, load_external
 from edgec.graph.files import is_factory, open_regular
 from edgec.graph.listener import READING, Listener
-from edgec.graph.sizes import InputShape
+from edgec.graph.resolution.every_size import stood_in
+from edgec.graph.sizes import InputShape, OpenSizeError
 from edgec.graph.tflite.lift.model import to_onnx
 from edgec.graph.tflite.read import read as read_tflite
 from edgec.graph.tflite.schema import FILE_IDENTIFIER
@@ -41,13 +42,18 @@ def load(
     """Read ``source`` and return its canonical graph (design section 2).
 
     ``input_shape`` (without the batch axis; or whole shapes by input name) fixes what a file leaves open, and is the input of a
-    torch factory. ``trust``: run the pickles and the Python that a ``.pt2`` holds. A hostile file can crash this process, or
-    fill its memory: `graph.foreign.load` reads it in another. Raises ModelError or UnsupportedError for a model that cannot be
-    taken, UsageError for a wrong call.
+    torch factory. Without it a picture's height and width may stay open (`graph.resolution.every_size`). ``trust``: run the
+    pickles and the Python that a ``.pt2`` holds. A hostile file can crash this process, or fill its memory: `graph.foreign.load` reads it
+    in another. Raises ModelError or UnsupportedError for a model that cannot be taken, UsageError for a wrong call.
     """
     listener = listener or Listener()
     model = read(source, weights=weights, input_shape=input_shape, trust=trust, listener=listener)
-    return canonicalise(model, input_shape=input_shape, listener=listener)
+    try:
+        return canonicalise(model, input_shape=input_shape, listener=listener)
+    except OpenSizeError as error:
+        if input_shape is not None:
+            raise
+        return stood_in(model, error, listener)
 
 
 def read(

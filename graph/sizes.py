@@ -11,15 +11,22 @@ import onnx
 from edgec.graph.errors import ModelError, UnsupportedError, did_you_mean
 from edgec.graph.read.told import size_told
 
+STAND_IN = 256
+"""Pixels of a side that stands in for all: every total stride divides it, and no usual network is too deep for it."""
+
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 """Of the first input without its leading axis; or of inputs by name, whole."""
+
+
+class OpenSizeError(UnsupportedError):
+    """An axis of an input has no size, and nobody gave one."""
 
 
 def fix_shapes(model: onnx.ModelProto, input_shape: InputShape | None) -> None:
     """Every axis but the leading one must have a size; in place. What one input says holds for axes of that name in others.
 
     Height and width that nobody gives are those of the model's own metadata. Raises ModelError for a shape that does not fit,
-    UnsupportedError for an axis that stays open.
+    OpenSizeError for an axis that stays open.
     """
     given = _by_name(model, input_shape)
     known: dict[str, int] = {}
@@ -37,9 +44,33 @@ def fix_shapes(model: onnx.ModelProto, input_shape: InputShape | None) -> None:
                     dim.dim_value = size
         for axis, dim in enumerate(dims):
             if axis and dim.WhichOneof("value") != "dim_value":
-                raise UnsupportedError(
+                raise OpenSizeError(
                     f"axis {axis} has no fixed size", where=f"input {value.name!r}", hint=_hint(model, value)
                 )
+
+
+def stand_in(model: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], str] | None:
+    """A shape for the one input whose height or width alone are open, and which of them are ("h", "w", "hw"); else None."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    pictures = []
+    for value in model.graph.input:
+        if value.name in constants:
+            continue
+        dims = list(value.type.tensor_type.shape.dim)
+        sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
+        if None not in sizes[1:]:
+            continue
+        places = (1, 2) if len(sizes) == 4 and sizes[3] is not None and sizes[1] is None else (2, 3)
+        if len(sizes) != 4 or any(size is None for at, size in enumerate(sizes) if at and at not in places):
+            return None
+        sides = "".join(side for side, at in zip("hw", places, strict=True) if sizes[at] is None)
+        pictures.append(
+            (value.name, tuple(size or (STAND_IN if at else 1) for at, size in enumerate(sizes)), sides)
+        )
+    if len(pictures) != 1:
+        return None
+    name, shape, sides = pictures[0]
+    return {name: shape}, sides
 
 
 def has_open_size(path: Path) -> bool:
@@ -71,7 +102,7 @@ def _give(value: onnx.ValueInfoProto, sizes: Sequence[int | None] | None, known:
     tensor, where = value.type.tensor_type, f"input {value.name!r}"
     if not tensor.HasField("shape"):
         if sizes is None:
-            raise UnsupportedError("its rank is unknown", where=where, hint=_HINT)
+            raise UnsupportedError("its rank is unknown", where=where, hint=GIVE_SIZE)
         for size in sizes:
             tensor.shape.dim.add().dim_value = 1 if size is None else size
         return
@@ -96,12 +127,12 @@ def _give(value: onnx.ValueInfoProto, sizes: Sequence[int | None] | None, known:
         dim.dim_value = one
 
 
-_HINT = "Give the sizes behind the batch axis, e.g. --input-shape 3,224,224."
+GIVE_SIZE = "Give the sizes behind the batch axis, e.g. --input-shape 3,224,224."
 
 
 def _hint(model: onnx.ModelProto, value: Any) -> str:
     if len(model.graph.input) == 1:
-        return _HINT
+        return GIVE_SIZE
     sizes = [
         str(dim.dim_value or ("1" if axis == 0 else "SIZE"))
         for axis, dim in enumerate(value.type.tensor_type.shape.dim)

@@ -197,12 +197,14 @@ def _blocks(graph: ir.Model, spent: ModelCost) -> list[dict[str, Any]]:
 
 
 def _facts(graph: ir.Model, spent: ModelCost) -> dict[str, Any]:
+    from edgec.graph.read.metadata import notes_of
     from edgec.graph.views import shape_of
 
     return {
         "inputs": {v.name: list(shape_of(v)) for v in graph.graph.inputs},
         "outputs": {v.name: list(shape_of(v)) for v in graph.graph.outputs},
         "opset": graph.opset_imports.get(""),
+        "notes": list(notes_of(graph)),
         **_totals(spent),
     }
 
@@ -262,6 +264,8 @@ def _print_summary(path: str, facts: dict[str, Any]) -> None:
     echo(f"graph    {facts['nodes']} nodes, {form}")
     if "estimate" in facts:
         echo(f"latency  {facts['estimate']['text']}")
+    for note in facts.get("notes", ()):
+        echo(f"note     {note}")
     rows = [
         (
             kind,

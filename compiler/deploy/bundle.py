@@ -17,6 +17,7 @@ from edgec.compiler.read.recipe import Recipe, read_recipe
 from edgec.graph.disk import disk_error
 from edgec.graph.errors import DataError, ModelError, UsageError, did_you_mean
 from edgec.graph.files import read_text
+from edgec.graph.sizes import has_open_size
 from edgec.graph.text import markdown, shortened, visible
 from edgec.graph.values import THREADS, NotAdmitted, Range, whole
 from edgec.graph.version import __version__
@@ -127,6 +128,8 @@ def check_bundle(run: Path, out: Path, options: DeployOptions) -> tuple[Report, 
     report = read(run)
     target = target_of(report, options.target)
     chosen = _choose(report, target, options.artifacts, run)
+    for artifact in chosen:
+        _require_size(run, artifact)
     for name in options.wheels_for:
         _system(target, name)
     _refuse_foreign(out, options.force)
@@ -230,6 +233,13 @@ def _choose(report: Report, target: Target, names: Sequence[str], run: Path) -> 
     return sorted(
         chosen, key=lambda a: (a.path != report.headline, _PRECISIONS.index(a.precision), a.format != first)
     )
+
+
+def _require_size(run: Path, artifact: Artifact) -> None:
+    if artifact.format == "onnx" and has_open_size(artifact_file(run, artifact)):
+        why = "a bundle prepares and tests pictures of one size, and the height or width of its input is open"
+        hint = "Compile again with --input-shape 3,224,224 (channels, height, width)."
+        raise UsageError("no bundle of this artifact", where=artifact.path, why=why, hint=hint)
 
 
 def _refuse_foreign(out: Path, force: bool) -> None:

@@ -17,7 +17,8 @@ from edgec.compiler.plan.names import NAMES
 from edgec.compiler.plan.plan import Plan
 from edgec.compiler.read.recipe import Recipe
 from edgec.graph.data import InputSpec
-from edgec.graph.read.metadata import source_metadata
+from edgec.graph.read.metadata import open_sides, source_metadata
+from edgec.graph.resolution.every_size import for_every_size
 from edgec.graph.resolution.resize import size_of
 from edgec.graph.version import __version__
 from edgec.passes.cast_fp16 import widened
@@ -85,7 +86,8 @@ def emit_bytes(
         if plan.target.jetpack is None:
             # what selects takes one sample at a time, as the source did
             batch = None if plan.selection is None else 1
-            return emit(plan.whole(model), metadata=dict(metadata), batch=batch)
+            whole = for_every_size(model) if open_sides(plan.model) else plan.whole(model)
+            return emit(whole, metadata=dict(metadata), batch=batch)
         # TensorRT reads what its release does, and chooses its kernels for one size; half precision is a flag until types are
         # taken from the file, and constants are wanted as they are.
         release = jetpack(plan.target.jetpack)

@@ -22,6 +22,7 @@ from edgec.graph.disk import write_new
 from edgec.graph.errors import DataError, UsageError
 from edgec.graph.foreign import Loading, Pending, begin
 from edgec.graph.preprocess import Preprocess
+from edgec.graph.read.metadata import require_size
 from edgec.graph.stored import load_npy, load_npz
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -79,7 +80,10 @@ class Given:
     def _with_data(
         self, recipe: Recipe, pending: Pending, data: _Once, evaluation: _Once, folder: Path
     ) -> Brought:
-        specs = InputSpec.of(pending.model()) if data.given or evaluation.given else ()
+        specs: tuple[InputSpec, ...] = ()
+        if data.given or evaluation.given:
+            require_size(pending.model(), "samples are")
+            specs = InputSpec.of(pending.model())
         update: dict[str, Any] = {}
         if data.given and recipe.data is not None:
             _write(folder / DATA, data, specs)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
+
 from edgec.compiler.emit.artifacts import Emission, Emitted
 from edgec.compiler.latency.prices import source_file
 from edgec.compiler.pipeline.workspace import Workspace
@@ -15,6 +17,8 @@ from edgec.compiler.plan.names import NAMES, RUNTIMES
 from edgec.compiler.plan.plan import Plan
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError
+from edgec.graph.inputs import InputSpec
+from edgec.graph.read.metadata import open_sides
 from edgec.targets.engines import Precision, engines_for
 from edgec.targets.jetpack import TIMED_ON_THE_BOARD, measured_by
 
@@ -88,10 +92,11 @@ def _measured(plan: Plan, emitted: Sequence[Emitted], headline: str, space: Work
     warnings = [] if len(paths) == len(emitted) + 1 else _unmeasured(paths, emitted)
     if len(paths) < 2:
         paths = paths * 2
+    shapes = _shapes(plan.model)
     try:
         with space.settings.progress.counting("measuring"), open_device("local") as device:
-            found = compare(paths, BenchOptions(seconds=1.0, restarts=2), device)
-            layers = _profile(plan, emitted, headline, device)
+            found = compare(paths, BenchOptions(seconds=1.0, restarts=2, shapes=shapes), device)
+            layers = _profile(plan, emitted, shapes, device)
     except EdgecError as error:
         return Timings(
             section={"measured": False, "note": f"not measured: {error}"},
@@ -121,7 +126,14 @@ def _has_litert() -> bool:
     return any(one.installed for one in engines_for("tflite"))
 
 
-def _profile(plan: Plan, emitted: Sequence[Emitted], headline: str, device: Any) -> dict[str, float]:
+def _shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
+    """What is measured of a network whose picture has no size of its own, by input; else what the files say."""
+    return {one.name: (1, *one.shape) for one in InputSpec.of(model)} if open_sides(model) else {}
+
+
+def _profile(
+    plan: Plan, emitted: Sequence[Emitted], shapes: Mapping[str, Sequence[int]], device: Any
+) -> dict[str, float]:
     """Milliseconds per node of the headline's ONNX twin; nodes that the runtime fused into others are absent."""
     from edgec.runtime.bench import BenchOptions, profile
 
@@ -129,7 +141,7 @@ def _profile(plan: Plan, emitted: Sequence[Emitted], headline: str, device: Any)
     twin = next((one for one in emitted if one.format == "onnx" and one.precision == precision), None)
     if twin is None:
         return {}
-    rows = profile(twin.path, BenchOptions(seconds=0.5), device)
+    rows = profile(twin.path, BenchOptions(seconds=0.5, shapes=shapes), device)
     return {_FUSED.sub("", row.name): row.us / 1000 for row in rows}
 
 

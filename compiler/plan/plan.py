@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgec.compiler.plan.enough import check_enough
 from edgec.compiler.plan.networks import read_networks
-from edgec.compiler.plan.resolution import check_size
+from edgec.compiler.plan.resolution import check_open_size, check_size
 from edgec.compiler.plan.samples import Samples, open_samples
 from edgec.compiler.plan.versions import versions
 from edgec.compiler.read.fields import is_code
@@ -137,6 +137,7 @@ def make_plan(source: Source, loading: Loading) -> Plan:
     recipe, model, passes = source.recipe, source.model, source.passes
     check_amounts(passes, recipe.budget, cost(model))
     passes = with_merged_layers(passes, model, named=recipe.passes is not None)
+    check_open_size(source, passes)
     passes, networks = read_networks(passes, loading)
     check_learning(passes, model, networks)
     preprocess = recipe.preprocess.build()

@@ -9,12 +9,14 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.read.recipe import ModelSource
+from edgec.compiler.read.source import Source
 from edgec.graph.equivalence import worst_difference
 from edgec.graph.errors import EdgecError
 from edgec.graph.execute import Executor
 from edgec.graph.foreign import Loading, begin
 from edgec.graph.inputs import InputSpec, noise
 from edgec.graph.preprocess import Preprocess
+from edgec.graph.read.metadata import require_size
 from edgec.graph.resolution.axes import SizeError
 from edgec.graph.resolution.resize import resized, size_of, why_not
 from edgec.graph.sizes import has_open_size
@@ -30,6 +32,24 @@ def asked_size(passes: Sequence[Pass], model: ir.Model) -> Size | None:
     """The size that the passes make the network for; None where they keep it."""
     named = next((one for one in passes if isinstance(one, ResizeInput)), None)
     return None if named is None else size_for(named.size, size_of(model))
+
+
+def check_open_size(source: Source, passes: Sequence[Pass]) -> None:
+    """Raise OpenSizeError, with what asks for one size, where the network's picture has none of its own."""
+    recipe = source.recipe
+    asking = (
+        (recipe.data is not None or recipe.eval is not None, "samples are"),
+        ("tflite" in recipe.formats, "a TFLite file is"),
+        (source.target.dialect == "tensorrt", "an engine of TensorRT is"),
+        (source.selection is not None, "what selects boxes inside the network is read"),
+        (
+            recipe.resolution == "auto" or asked_size(passes, source.model) is not None,
+            "--resolution starts from a network",
+        ),
+    )
+    for asks, what in asking:
+        if asks:
+            require_size(source.model, what)
 
 
 def check_size(

@@ -15,7 +15,7 @@ from edgec.graph.equivalence import random_inputs
 from edgec.graph.execute import session
 from edgec.graph.listener import Listener
 from edgec.graph.load import read
-from edgec.graph.sizes import fix_shapes
+from edgec.graph.sizes import OpenSizeError, fix_shapes, stand_in
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -23,7 +23,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def probe(arguments: Mapping[str, Any], listener: Listener) -> bytes:
     """Simplify and run every node by itself. Nothing comes of it but the stages; an error of one node is no crash."""
     model = read(arguments["source"], trust=bool(arguments["trust"]))
-    fix_shapes(model, arguments["input_shape"])
+    try:
+        fix_shapes(model, arguments["input_shape"])
+    except OpenSizeError:
+        shape, _ = stand_in(model) or ({}, "")
+        fix_shapes(model, shape)
     known = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     types = {value.name: value for value in (*model.graph.value_info, *model.graph.input)}
     for node in model.graph.node:

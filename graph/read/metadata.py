@@ -8,9 +8,12 @@ from collections.abc import Sequence
 import onnx
 import onnx_ir as ir
 
+from edgec.graph.sizes import GIVE_SIZE, OpenSizeError
+
 _OWN = "edgec."
 """Keys that edgec writes itself, anew for each artifact."""
 _NOTES = "edgec.notes"
+_OPEN = "edgec.open"
 _SIMPLIFIER = "onnxsim."
 """What onnxsim writes about its own work, which is not the user's."""
 
@@ -51,3 +54,25 @@ def source_metadata(model: ir.Model) -> dict[str, str]:
 def notes_of(model: ir.Model) -> tuple[str, ...]:
     """What reading the model found worth telling."""
     return tuple(map(str, json.loads(model.metadata_props.get(_NOTES, "[]"))))
+
+
+def add_note(model: ir.Model, note: str) -> None:
+    """One more note for the user."""
+    model.metadata_props[_NOTES] = json.dumps([*notes_of(model), note])
+
+
+def mark_open(model: ir.Model, sides: str) -> None:
+    """Say that ``sides`` ("h", "w", "hw") of the picture have a size that stands in for all."""
+    model.metadata_props[_OPEN] = sides
+
+
+def open_sides(model: ir.Model) -> str:
+    """What `mark_open` said; empty for a network whose picture has a size."""
+    return model.metadata_props.get(_OPEN, "")
+
+
+def require_size(model: ir.Model, what: str) -> None:
+    """Raise OpenSizeError where the picture has no size of its own, and ``what`` (with its verb) for one size."""
+    if open_sides(model):
+        why = f"{what} for one size"
+        raise OpenSizeError("the height or width of its input is open", why=why, hint=GIVE_SIZE)

@@ -175,7 +175,7 @@ REFUSED = {
         "net (float[N,3] x) => (float[N,3] y) { n = RandomNormalLike(x)  y = Add(x, n) }",
         "random",
     ),
-    "open height": ("net (float[N,3,H,W] x) => (float[N,3,H,W] y) { y = Relu(x) }", "no fixed size"),
+    "open length": ("net (float[N,3,L] x) => (float[N,3,L] y) { y = Relu(x) }", "no fixed size"),
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,15 @@ def sources() -> list[tuple[str, Path]]:
     return [*floors, *(("edgec", path) for path in sorted(PACKAGE.glob("*.py")))]
 
 
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imported(path: Path) -> set[str]:
     """Floors of edgec that a file imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module]
@@ -60,7 +66,7 @@ MODULES = {module_of(path): path for _, path in sources()}
 def imports_of(path: Path) -> set[str]:
     """Modules of edgec that a file imports, wherever in it, for types too."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom):
             above = module_of(path).split(".")
             above = above if path.name == "__init__.py" else above[:-1]
@@ -150,8 +156,8 @@ def test_no_file_is_imported_by_nothing() -> None:
     used = set(roots)
     for path in (*MODULES.values(), *(PACKAGE.parent / "bench").glob("*.py")):
         used |= imports_of(path)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        for node in nodes_of(path):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "edgec." in node.value:
                 used |= MODULES.keys() & set(re.split(r"[\s:;]+", node.value))
     bundled = {name for name in MODULES if name.startswith("edgec.deploy.bundle.")}
     assert sorted(MODULES.keys() - used - bundled) == []

@@ -33,7 +33,7 @@ except metadata.PackageNotFoundError:
 """edgec's command in a process in which importlib.metadata finds every package but edgec (and nothing is run if it finds it)."""
 
 
-@pytest.mark.parametrize("form", ["onnx", "tflite"])
+@pytest.mark.parametrize("form", [pytest.param("onnx", marks=pytest.mark.slow), "tflite"])
 def test_a_network_is_compiled(tmp_path: Path, form: str) -> None:
     write_files(tmp_path)
     more = ("--precision", "int8", "--format", form, "--passes", "fold quantize{correct=none}")

@@ -72,8 +72,14 @@ def test_an_artifact_is_a_function_of_arrays(name, report, net, x) -> None:
     assert loaded.engine
 
 
-@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
-@pytest.mark.parametrize("batch", [None, 5])
+@pytest.mark.parametrize(
+    ("batch", "layout"),
+    [
+        (None, "nhwc"),
+        (5, "nchw"),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((None, "nchw"), (5, "nhwc"))),
+    ],
+)
 def test_layout_batch_and_several_outputs_of_a_file_are_its_own_business(layout, batch, x, out) -> None:
     pytest.importorskip("ai_edge_litert", reason="a TFLite runtime runs the .tflite files")
     report = edgec.compile(

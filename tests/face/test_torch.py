@@ -76,7 +76,13 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("kind", EXAMPLES)
+SOON = ("input_shape", "dataset", "labelled loader", "channels last")
+"""One of each way: named, an item, a batch with labels, whole numbers; an export takes seconds."""
+
+
+@pytest.mark.parametrize(
+    "kind", [one if one in SOON else pytest.param(one, marks=pytest.mark.slow) for one in EXAMPLES]
+)
 def test_a_module_is_exported_with_an_example_from_anywhere(kind, pictures, tmp_path) -> None:
     torch.manual_seed(0)
     module = Small().train()

@@ -222,7 +222,7 @@ def test_factory_with_weights_and_pt2(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("depth", [20, 56])
+@pytest.mark.parametrize("depth", [20, pytest.param(56, marks=pytest.mark.slow)])
 def test_state_dict_through_a_factory(depth: int, shared: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     models = shared / "data" / "models"

@@ -1,7 +1,7 @@
 """From a run folder to numbers from a board, with the commands that a person types, on emulated boards.
 
-Every board starts from nothing: what runs the network there is what the bundle installed. A Raspberry Pi 4 is part of the suite;
-the Raspberry Pi 5 and the Jetson Nano are marked slow (`make boards`).
+Every board starts from nothing: what runs the network there is what the bundle installed. That takes minutes for each board, so all are
+slow (`make boards`); the suite has the whole way to a stand-in of a board (`test_ssh_standin.py`) and to an emulated Jetson.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ from .emulated import Board, start_board
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 INT8 = ("model.int8.onnx", "model.int8.tflite")
-BOARDS = [
-    ("pi4", "rpi4", 22422),
-    pytest.param(("pi5", "rpi5", 22425), marks=pytest.mark.slow),
-    pytest.param(("nano", "jetson-nano", 22426), marks=pytest.mark.slow),
-]
+BOARDS = [("pi4", "rpi4", 22422), ("pi5", "rpi5", 22425), ("nano", "jetson-nano", 22426)]
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

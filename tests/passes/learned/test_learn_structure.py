@@ -249,7 +249,7 @@ def test_widths_are_multiples_where_that_is_asked(teacher, made) -> None:
     assert all(left % 3 == 0 or left == full[name] for name, (_, left) in result.data["widths"].items())
 
 
-@pytest.mark.parametrize("weighs", ["source", "learned"])
+@pytest.mark.parametrize("weighs", [pytest.param("source", marks=pytest.mark.slow), "learned"])
 def test_threads_change_no_byte(teacher, made, weighs: str) -> None:
     one, two = (
         LearnStructure(macs="50%", weights=weighs, gate_rate=0.1, **QUICK).run(
@@ -261,7 +261,9 @@ def test_threads_change_no_byte(teacher, made, weighs: str) -> None:
     assert one.data["loss"] == two.data["loss"]
 
 
-@pytest.mark.parametrize("cut", [4, 9], ids=["gates drawn", "gates fixed"])
+@pytest.mark.parametrize(
+    "cut", [pytest.param(4, id="gates drawn"), pytest.param(9, id="gates fixed", marks=pytest.mark.slow)]
+)
 def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(teacher, made, monkeypatch, cut: int) -> None:
     monkeypatch.setattr("edgec.passes.learned.training.SAVED_EVERY", 0.0)
     options = LearnStructure(macs="50%", weights="learned", gate_rate=0.1, **QUICK)

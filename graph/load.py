@@ -43,8 +43,9 @@ def load(
 
     ``input_shape`` (without the batch axis; or whole shapes by input name) fixes what a file leaves open, and is the input of a
     torch factory. Without it a picture's height and width may stay open (`graph.resolution.every_size`). ``trust``: run the
-    pickles and the Python that a ``.pt2`` holds. A hostile file can crash this process, or fill its memory: `graph.foreign.load` reads it
-    in another. Raises ModelError or UnsupportedError for a model that cannot be taken, UsageError for a wrong call.
+    pickles and the Python that a ``.pt2`` holds. A hostile file can crash this process, or fill its memory:
+    `graph.foreign.load` reads it in another. Raises ModelError or UnsupportedError for a model that cannot be taken, UsageError
+    for a wrong call.
     """
     listener = listener or Listener()
     model = read(source, weights=weights, input_shape=input_shape, trust=trust, listener=listener)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from edgec.graph.errors import UsageError
 from edgec.graph.plugins import blamed
+from edgec.graph.values import TIME, seconds
 from edgec.passes.base import NUMBER_FORMATS, Pass
 from edgec.passes.budget import Budget, budgets_in, parse_budget
 from edgec.passes.learned.extra import has_torch
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
 PRECISION_PASSES: dict[str, Precision] = {"quantize": "int8", "cast-fp16": "fp16"}
 """Passes after which the graph is no longer plain float32, and what it is then."""
 
-REFINE = "refine"
+REFINE, REFINE_QUANTIZED = "refine", "refine-quantized"
 WORTH_LEARNING = "5%"
-"""Of the answers: what the closed forms must have changed for ``--learn auto``. Below it, learning gained nothing that could be
-measured (docs/learned.md)."""
+"""Of the answers on held-out views: what the closed forms must have changed for ``--learn auto``, and rounding for either. Below
+it, learning gained nothing that could be measured (docs/learned.md)."""
 
 BYTES_PER_WEIGHT = {"int8": "1.01", "fp16": "2"}
 """In the file that ships; int8 has int32 biases beside its weights. What is not listed takes 4."""
@@ -93,30 +95,48 @@ def with_resolution(passes: tuple[Pass, ...], resolution: str) -> tuple[Pass, ..
 
 
 def with_learning(passes: tuple[Pass, ...], learn: str, time: str | None) -> tuple[Pass, ...]:
-    """``passes`` with `refine` behind what compresses, in front of what changes the number format, where the run learns.
+    """``passes`` with `refine` behind what compresses, in front of what changes the number format, and `refine-quantized` behind
+    `quantize`, where the run learns; what the command adds shares ``time``.
 
-    ``auto`` leaves it out where torch is absent (`learning_remarks` say so). Raises UsageError where there is nothing to learn,
+    ``auto`` leaves them out where torch is absent (`learning_remarks` say so). Raises UsageError where there is nothing to learn,
     and for a time that nothing takes.
     """
+    if learn == "off" and time is not None and not any(isinstance(one, Learning) for one in passes):
+        hint = "Add --learn on, or leave it out."
+        raise UsageError("--time has no effect here", why="nothing is learned", hint=hint)
+    if learn != "off" and not any(one.changes_function for one in passes):
+        hint = "Add --budget, --precision int8, or passes that compress."
+        raise UsageError(f"--learn {learn} has nothing to make up for", hint=hint)
+    learns = learn == "on" or (learn == "auto" and has_torch())
+    added = _learners(passes, learn) if learns else {}
     if time is not None:
         passes = tuple(_within(one, time) for one in passes)
-    if any(one.name == REFINE for one in passes):
-        return passes
-    if learn == "off":
-        if time is not None and not any(isinstance(one, Learning) for one in passes):
-            hint = "Add --learn on, or leave it out."
-            raise UsageError("--time has no effect here", why="nothing is learned", hint=hint)
-        return passes
-    if not any(one.changes_function and one.name not in PRECISION_PASSES for one in passes):
-        hint = "Add --budget, or passes that compress."
-        raise UsageError(f"--learn {learn} has nothing to make up for", hint=hint)
-    if learn == "auto" and not has_torch():
-        return passes
-    options: dict[str, Any] = {} if time is None else {"time": time}
-    if learn == "auto":
-        options["above"] = WORTH_LEARNING
-    place = next((i for i, one in enumerate(passes) if one.name in NUMBER_FORMATS), len(passes))
-    return (*passes[:place], make_pass(REFINE, options), *passes[place:])
+        added = {place: _within(one, _shared(time, len(added))) for place, one in added.items()}
+    for place in sorted(added, reverse=True):
+        passes = (*passes[:place], added[place], *passes[place:])
+    return passes
+
+
+def _learners(passes: tuple[Pass, ...], learn: str) -> dict[int, Pass]:
+    """What learns besides ``passes``, by the place in front of which it stands."""
+    found: dict[int, Pass] = {}
+    names = [one.name for one in passes]
+    place = len(in_float(passes))
+    if REFINE not in names and any(one.changes_function for one in passes[:place]):
+        found[place] = make_pass(REFINE, {"above": WORTH_LEARNING} if learn == "auto" else {})
+    if REFINE_QUANTIZED not in names and "quantize" in names:
+        found[len(passes)] = make_pass(REFINE_QUANTIZED, {"above": WORTH_LEARNING})
+    return found
+
+
+def in_float(passes: tuple[Pass, ...]) -> tuple[Pass, ...]:
+    """Those in front of the first that changes the number format."""
+    return tuple(takewhile(lambda one: one.name not in NUMBER_FORMATS, passes))
+
+
+def _shared(time: str, parts: int) -> str:
+    """Each one's part of ``time``."""
+    return time if parts < 2 else f"{max(seconds(time, TIME) / parts, 1.0):g}s"
 
 
 def _within(one: Pass, time: str) -> Pass:
@@ -128,7 +148,7 @@ def _within(one: Pass, time: str) -> Pass:
 
 def learning_remarks(learn: str, passes: tuple[Pass, ...]) -> tuple[str, ...]:
     """Why ``--learn auto`` does not learn; nothing where it does, or where nobody asked."""
-    if learn != "auto" or any(one.name == REFINE for one in passes):
+    if learn != "auto" or any(one.name in (REFINE, REFINE_QUANTIZED) for one in passes):
         return ()
     return ("--learn auto: torch is not installed, so nothing is learned (pip install 'edgec[torch]')",)
 

@@ -5,15 +5,17 @@ The work itself is in `passes.learned`, which needs torch; this page does not.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.data import Dataset, require
 from edgec.graph.errors import PassError, UsageError
-from edgec.graph.values import COUNT, COUNT_OR_NONE, TIME, Range, seconds
-from edgec.passes.base import Choice, Context, Need, Pass, Switch, option
+from edgec.graph.values import COUNT, COUNT_OR_NONE, TIME, Range, seconds, share
+from edgec.passes.base import Choice, Context, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.options import HELD_OUT
 from edgec.passes.refit.layer_fits import channels_last, split, wants_flips
 from edgec.passes.solvers.guard import Verdict
@@ -36,6 +38,15 @@ def duration(text: str) -> str:
     """``5m``, as it is kept. Raises NotAdmitted."""
     seconds(text, TIME)
     return text.strip()
+
+
+def part(text: str) -> str:
+    """``5%``, as it is kept. Raises NotAdmitted."""
+    share(text)
+    return text.strip()
+
+
+ABOVE = "run only where more of the answers than this changed"
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,26 @@ class Learning(Pass):
             "bf16": training.settings.bf16,
             "choice": asdict(Choice.of(self.name, verdict)),
         }
+
+
+def lost_share(score: Score) -> float:
+    """How much of the teacher's answers changed: the share of classes, else the root of the relative squared error, at most 1."""
+    if score.scales:
+        return 1 - score.agrees
+    return min(1.0, math.sqrt(float(np.max(score.losses.mean(1)))))
+
+
+def nothing_to_learn(model: ir.Model, start: Score, above: str) -> PassResult | None:
+    """What a pass says that leaves the network as it is, since no more than ``above`` was lost; None where it learns."""
+    lost, limit = lost_share(start), share(above)
+    if start.loss > EQUAL and not (limit and lost <= limit):
+        return None
+    words = (
+        "nothing to learn"
+        if start.loss <= EQUAL
+        else f"{lost:.1%} of the answers changed, no more than {above}"
+    )
+    return PassResult(model, False, (Note(f"{words}: left as it is"),), data={"lost": lost})
 
 
 def score_figures(score: Score) -> dict[str, Any]:

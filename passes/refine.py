@@ -21,30 +21,21 @@ A program before and after::
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.errors import PassError
 from edgec.graph.provenance import FILE, READING, origins
-from edgec.graph.values import NotAdmitted, share
+from edgec.graph.values import NotAdmitted
 from edgec.passes.base import NUMBER_FORMATS, Context, Note, PassResult, option
-from edgec.passes.learning import EQUAL, Learning, how_often
+from edgec.passes.learning import ABOVE, Learning, how_often, nothing_to_learn, part
 from edgec.passes.quantize.quantiser import refuse_quantised
 
 if TYPE_CHECKING:
-    from edgec.passes.learned.judge import Score
     from edgec.passes.learned.training import Training
-
-
-def _part(text: str) -> str:
-    """``5%``, as it is kept. Raises NotAdmitted."""
-    share(text)
-    return text.strip()
 
 
 def _pass_name(text: str) -> str:
@@ -65,7 +56,7 @@ class Refine(Learning):
     only: str = option(
         "", "learn only in layers that this pass made, such as distill-convex", reads=_pass_name
     )
-    above: str = option("0%", "run only where more of the answers than this changed", reads=_part)
+    above: str = option("0%", ABOVE, reads=part)
 
     def requires(self, model: ir.Model) -> None:
         """Raise PassError for a quantised model (weights are learned in float), UsageError without torch, UnsupportedError for an
@@ -91,14 +82,8 @@ class Refine(Learning):
         with one_thread():
             training = self._training(model, context, nodes)
             start = training.judge.score(training.network)
-            lost, above = lost_share(start), share(self.above)
-            if start.loss <= EQUAL or (above and lost <= above):
-                words = (
-                    "nothing to learn"
-                    if start.loss <= EQUAL
-                    else f"{lost:.1%} of the answers changed, no more than {self.above}"
-                )
-                return PassResult(model, False, (Note(f"{words}: left as it is"),), data={"lost": lost})
+            if (nothing := nothing_to_learn(model, start, self.above)) is not None:
+                return nothing
             learned = training.run(start, context.checkpoint, context.progress)
             verdict = learned.best.against(learned.start)
             told = f"{described(learned.start)} -> {described(learned.best)}, on {training.judge.count} held-out samples"
@@ -133,10 +118,3 @@ def made_by(model: ir.Model, name: str) -> frozenset[str]:
         why = f"those that made some: {', '.join(others)}" if others else "no pass made any"
         raise PassError(f"only={name}: no layer is of that pass's making", why=why)
     return frozenset(found[name])
-
-
-def lost_share(score: Score) -> float:
-    """How much of the teacher's answers changed: the share of classes, else the root of the relative squared error, at most 1."""
-    if score.scales:
-        return 1 - score.agrees
-    return min(1.0, math.sqrt(float(np.max(score.losses.mean(1)))))

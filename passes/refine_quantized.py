@@ -25,7 +25,7 @@ from edgec.graph.errors import PassError
 from edgec.graph.execute import Executor
 from edgec.graph.values import Range
 from edgec.passes.base import Context, Note, PassResult, option
-from edgec.passes.learning import Learning, how_often, score_figures
+from edgec.passes.learning import ABOVE, Learning, how_often, nothing_to_learn, part, score_figures
 from edgec.passes.quantize.pairs import pair_weights, unpair_weights
 from edgec.passes.sensitivity.measure import output_names
 
@@ -48,6 +48,8 @@ class RefineQuantized(Learning):
         0.001, "largest step of a weight, as a share of its root mean square", Range(0, 1, above=True)
     )
 
+    above: str = option("0%", ABOVE, reads=part)
+
     def requires(self, model: ir.Model) -> None:
         """Raise UsageError without torch. A model that is not quantised yet is one that `quantize` still works on."""
         from edgec.passes.learned.extra import require_torch
@@ -68,6 +70,7 @@ class RefineQuantized(Learning):
         from edgec.passes.learned.latent import latent_form, write_codes
         from edgec.passes.learned.training import described, one_thread
 
+        given, model = model, model.clone()
         paired = unpair_weights(model)
         latent, latents = latent_form(model)
         if not latents:
@@ -77,15 +80,16 @@ class RefineQuantized(Learning):
             goals = _goals(model, context, maps=self.maps, weight=self.weight)
             student, teacher = (placed(GraphModule(one), device) for one in (latent, context.teacher))
             training = self.training(context, student, teacher, goals, model)
+            wanted = [goal.value for goal in goals.outputs]
+            before = training.judge.score(_engine(model, wanted, context.threads))
+            if (nothing := nothing_to_learn(given, before, self.above)) is not None:
+                return nothing
             start = training.judge.score(training.network)
             learned = training.run(start, context.checkpoint, context.progress)
             student.load_state_dict(dict(learned.state))
             made = model.clone()
             changed = write_codes(student, latents, made)
-            wanted = [goal.value for goal in goals.outputs]
-            before, after = (
-                training.judge.score(_engine(one, wanted, context.threads)) for one in (model, made)
-            )
+            after = training.judge.score(_engine(made, wanted, context.threads))
         verdict = after.against(before)
         told = f"{described(before)} -> {described(after)}, on {training.judge.count} held-out samples as the engine runs it"
         figures = self.figures(learned, training, verdict)
@@ -93,11 +97,11 @@ class RefineQuantized(Learning):
             "engine": {"before": score_figures(before), "after": score_figures(after)},
             "codes": changed,
         }
-        for one in (model, made) if paired else ():
-            pair_weights(one)
         if not changed or not verdict.kept:
             note = Note(f"it did not come nearer to the teacher ({told}){verdict.doubt}", "reverted")
-            return PassResult(model, False, (note,), data=figures)
+            return PassResult(given, False, (note,), data=figures)
+        if paired:
+            pair_weights(made)
         head = Note(f"{told}; {changed} codes changed")
         return PassResult(made, True, (head, Note(how_often(learned))), data=figures)
 

@@ -16,7 +16,7 @@ from edgec.compiler.plan.plan import Plan
 from edgec.compiler.search.loss import Reference
 from edgec.graph.data import Dataset
 from edgec.passes.base import Context, LatencyModel, Pass
-from edgec.passes.defaults import PRECISION_PASSES, REFINE
+from edgec.passes.defaults import REFINE, in_float
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Key = TypeVar("Key", bound=Hashable)
@@ -28,7 +28,7 @@ CLEARLY = 1.0
 
 def float_passes(plan: Plan) -> tuple[Pass, ...]:
     """The plan's passes in front of the number formats, but for learning: it makes up for any form, and takes long."""
-    return tuple(one for one in plan.passes if one.name not in PRECISION_PASSES and one.name != REFINE)
+    return tuple(one for one in in_float(plan.passes) if one.name != REFINE)
 
 
 @dataclass

@@ -24,20 +24,28 @@ def passes_of(**more: object) -> list[str]:
 def test_learning_stands_behind_what_compresses_and_before_what_quantises(monkeypatch) -> None:
     monkeypatch.setattr("edgec.passes.learned.extra.find_spec", lambda _: object())  # torch or not
     names = [one.partition("{")[0] for one in passes_of(budget="macs=50%", precision="int8", learn="on")]
-    assert names == ["compress", "recover-lsq", "refine", "quantize"]
+    assert names == ["compress", "recover-lsq", "refine", "quantize", "refine-quantized"]
+    assert passes_of(precision="int8", learn="on") == ["quantize", "refine-quantized{above=5%}"]
     assert "refine{time=90s}" in passes_of(budget="macs=50%", learn="on", time="90s")
     assert "refine{above=5%}" in passes_of(budget="macs=50%", learn="auto")
     assert "refine{time=90s above=5%}" in passes_of(
         passes="prune-channels{macs=50%}", learn="auto", time=" 90s "
     )
     assert passes_of(passes="prune-channels{macs=50%} refine{steps=3}", learn="on")[1] == "refine{steps=3}"
+    both = passes_of(budget="macs=50%", precision="int8", learn="on", time="3m")
+    assert [one for one in both if "refine" in one] == [
+        "refine{time=90s}",
+        "refine-quantized{time=90s above=5%}",
+    ]
+    behind = "quantize round-weights refine-quantized{steps=3}"
+    assert passes_of(passes=behind, learn="on")[-1] == "refine-quantized{steps=3}"
     for spelt in (False, "no", "off"):
         assert not any("refine" in one for one in passes_of(budget="macs=50%", learn=spelt))
 
 
 WRONG = [
     ({"learn": "on"}, "nothing to make up for"),
-    ({"learn": "auto", "precision": "int8"}, "nothing to make up for"),
+    ({"learn": "auto", "passes": "fold"}, "nothing to make up for"),
     ({"time": "5m", "budget": "macs=50%"}, "--time has no effect"),
     ({"learn": "often", "budget": "macs=50%"}, "off, on, auto"),
     ({"learn": "on", "time": "soon", "budget": "macs=50%"}, "a time"),

@@ -114,6 +114,17 @@ def test_what_did_not_move_keeps_its_codes_and_none_leaves_its_range(quantised) 
 
 
 @pytest.mark.parametrize("board", [None, "jetson-orin-nano"])
+def test_a_network_that_answers_as_the_source_does_is_left_as_it_is(quantised, board: str | None) -> None:
+    _, model, begun = quantised(NET, board)
+    before = ir.to_proto(model).SerializeToString()
+    result = RefineQuantized(steps=3, above="50%").run(model, begun)
+    assert not result.modified
+    assert "left as it is" in result.notes[0].text
+    assert result.data["lost"] <= 0.5
+    assert ir.to_proto(result.model).SerializeToString() == before
+
+
+@pytest.mark.parametrize("board", [None, "jetson-orin-nano"])
 def test_it_brings_a_coarse_network_nearer(quantised, board: str | None) -> None:
     source, model, begun = quantised(
         NET, board, coarse=True, per_channel=False, correct="none", equalize="no"

@@ -37,7 +37,7 @@ FORMS = {
         's = Constant<value=float[4] {1.0,1.0,2.0,2.0}>() y = Resize<mode="nearest">(x, , s)',
         "3,10,12",
     ),
-    "split in equal parts": ("y, z = Split<num_outputs=3, axis=3>(x) u = Relu(z)", "3,5,2"),
+    "split in equal parts": ("y, z, r = Split<num_outputs=3, axis=3>(x) u = Relu(z)", "3,5,2"),
     "split with a rest": ("y, z = Split<num_outputs=2, axis=2>(x)", "3,3,6"),
     "hard swish": ("y = HardSwish(x)", "3,5,6"),
     "hard sigmoid": ("y = HardSigmoid<alpha=0.25>(x)", "3,5,6"),

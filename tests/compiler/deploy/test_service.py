@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-BUNDLE = Path(__file__).resolve().parents[3] / "deploy" / "bundle"
+BUNDLE = Path(__file__).resolve().parents[3] / "edgec" / "deploy" / "bundle"
 NAMES = [
     "plain", "two words", "a|b", "a&b", "a\\b", "a\\nb", 'a"b', "a'b", "a`id`b", "a$HOME ${HOME} $$", "100%", "%h%n%%", "a;b #c",
     "@DIR@@USER@", "*", "[x]", "~", "-n", "é日", " front and back ", "tab\tbed", "two\nlines", "end\n", "back\\", "=", "{a,b}", "!x",

@@ -101,7 +101,7 @@ def main() -> None:
             continue
         model = with_softmax(network)
         pairs = [
-            ("int8", emit(quantised(network, model, 32), precision="int8", io_layout="nhwc", io_type="codes"))
+            ("int8", emit(quantised(network, model, 32), precision="int8", io_layout="nhwc", io_type="int8"))
         ]
         if has_float(network):
             pairs.insert(0, ("float", emit(model, io_layout="nhwc")))

@@ -24,7 +24,7 @@ from edgec.compiler.face.named_metric import resolved
 from edgec.compiler.face.report import Report
 from edgec.compiler.face.source import check_model_type
 from edgec.compiler.pipeline.workspace import Settings
-from edgec.compiler.read.fields import Format, IoLayout, Learn, read_path
+from edgec.compiler.read.fields import Format, IoLayout, IoType, Learn, read_path
 from edgec.compiler.read.recipe import PassSpec, Recipe, make_recipe
 from edgec.compiler.tasks.names import Name as Task
 from edgec.graph.errors import UsageError, WrongTypeError
@@ -86,6 +86,7 @@ def compile(  # noqa: A001
     threads: int | None = None,
     keep_quantized: bool = False,
     io_layout: IoLayout = "nhwc",
+    io_type: IoType = "float",
     batch: int | None = None,
     split_unsupported: bool = False,
     force: bool = False,
@@ -130,6 +131,7 @@ def compile(  # noqa: A001  (the verb of the product)
     threads: int | None = None,
     keep_quantized: bool = False,
     io_layout: IoLayout = "nhwc",
+    io_type: IoType = "float",
     batch: int | None = None,
     split_unsupported: bool = False,
     force: bool = False,
@@ -161,8 +163,8 @@ def compile(  # noqa: A001  (the verb of the product)
     values: dict[str, Any] = {
         "task": task, "target": target, "jetpack": jetpack, "budget": budget, "resolution": resolution,
         "portfolio": portfolio, "learn": learn, "time": time, "precision": precision, "formats": formats,
-        "passes": passes, "seed": seed, "io_layout": io_layout, "batch": batch, "split_unsupported": split_unsupported,
-        "keep_quantized": keep_quantized,
+        "passes": passes, "seed": seed, "io_layout": io_layout, "io_type": io_type, "batch": batch,
+        "split_unsupported": split_unsupported, "keep_quantized": keep_quantized,
     }  # fmt: skip
     beside: dict[str, Any] = {
         "weights": weights, "input_shape": input_shape, "example_input": example_input, "data": data, "samples": samples,
@@ -197,7 +199,7 @@ def compile(  # noqa: A001  (the verb of the product)
 
 _DEFAULTS: Mapping[str, Any] = {
     "target": "host", "resolution": "keep", "learn": "off", "precision": "fp32", "formats": ("onnx",), "seed": 0,
-    "io_layout": "nhwc", "label_offset": 0,
+    "io_layout": "nhwc", "io_type": "float", "label_offset": 0,
 }  # fmt: skip
 
 

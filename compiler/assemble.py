@@ -295,6 +295,7 @@ def _warnings(facts: RunFacts, doubts: Sequence[str]) -> list[str]:
         *facts.plan.remarks,
         *notes_of(facts.plan.model),
         *found,
+        *facts.emission.remarks,
         *doubts,
         *(f"{name}: {one}" for name, found in facts.findings.items() for one in _told(found)),
         *facts.evaluation.remarks,

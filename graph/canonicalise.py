@@ -41,7 +41,13 @@ from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRIN
 from edgec.graph.names import free_name
 from edgec.graph.neighbours import keep_lrns_whole
 from edgec.graph.norms import write_out_norms
-from edgec.graph.opsets import lowest_equal_opset, modern_opset, runnable_opset, sound_pools
+from edgec.graph.opsets import (
+    lowest_equal_opset,
+    modern_opset,
+    refuse_unknown,
+    runnable_opset,
+    sound_pools,
+)
 from edgec.graph.padding import write_out_pads
 from edgec.graph.provenance import mark_read
 from edgec.graph.quiet import quiet_log, silent
@@ -346,6 +352,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             onnx.checker.check_model(model)
         except onnx.checker.ValidationError as invalid:
+            refuse_unknown(model)
             why = str(invalid).strip().splitlines()[0]
             raise ModelError("the model is not valid ONNX", why=why) from error
         return model

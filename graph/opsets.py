@@ -108,7 +108,7 @@ def modern_opset(model: onnx.ModelProto) -> onnx.ModelProto:
             try:
                 return _converted(model, MIN_OPSET)
             except (RuntimeError, onnx.checker.ValidationError) as error:
-                _refuse_unknown(model, entry.version)
+                refuse_unknown(model)
                 why = str(error).strip().splitlines()[0]
                 what = f"opset {entry.version} cannot be brought to {MIN_OPSET}"
                 raise UnsupportedError(what, why=why) from error
@@ -122,8 +122,11 @@ def modern_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _refuse_unknown(model: onnx.ModelProto, opset: int) -> None:
-    """Raise UnsupportedError at the first op that ONNX does not have: its converter says so in words of its own."""
+def refuse_unknown(model: onnx.ModelProto) -> None:
+    """Raise UnsupportedError at the first op that ONNX does not have: its converter and checker say so in words of their own."""
+    opset = max(
+        (one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=MIN_OPSET
+    )
     for node in model.graph.node:
         if node.domain in ("", "ai.onnx") and not onnx.defs.has(
             node.op_type, max_inclusive_version=opset, domain=""

@@ -157,6 +157,12 @@ if TYPE_CHECKING:
     help="Layout of TFLite inputs and outputs. [default: nhwc]",
 )
 @click.option(
+    "--io-type",
+    type=params.word(("float", "int8", "uint8")),
+    default=None,
+    help="Of the inputs and outputs of int8 files: real numbers, or codes. [default: float]",
+)
+@click.option(
     "--batch",
     type=params.whole(admitted.BATCH),
     metavar="NUMBER",
@@ -291,6 +297,7 @@ def _add_plan(base: dict[str, Any], values: dict[str, Any]) -> None:
         "seed",
         "threads",
         "io_layout",
+        "io_type",
         "batch",
         "resolution",
         "learn",

@@ -11,6 +11,7 @@ from typing import cast
 
 import onnx_ir as ir
 
+from edgec.compiler.emit.codes import as_property, told, with_codes
 from edgec.compiler.pipeline.run import Step
 from edgec.compiler.pipeline.run_folder import RunFolder
 from edgec.compiler.plan.names import NAMES
@@ -23,6 +24,7 @@ from edgec.graph.resolution.resize import size_of
 from edgec.graph.version import __version__
 from edgec.passes.cast_fp16 import widened
 from edgec.passes.defaults import PRECISION_PASSES
+from edgec.runtime.agent.engine import CODES_KEY
 from edgec.targets.engines import Precision
 from edgec.targets.jetpack import jetpack
 
@@ -45,6 +47,8 @@ class Emission:
 
     models: Mapping[str, ir.Model]
     files: tuple[Emitted, ...]
+    remarks: tuple[str, ...] = ()
+    """What the user should know of the files."""
 
 
 def stages(source: ir.Model, steps: tuple[Step, ...]) -> dict[str, ir.Model]:
@@ -72,7 +76,8 @@ def emit_all(plan: Plan, steps: tuple[Step, ...], folder: RunFolder) -> Emission
             path = folder.write(name, data)
             digest = hashlib.sha256(data).hexdigest()
             emitted.append(Emitted(name, file_format, precision, path, len(data), digest))
-    return Emission(models, tuple(emitted))
+    coded = [one for one in emitted if recipe.io_type != "float" and one.precision == "int8"]
+    return Emission(models, tuple(emitted), tuple(f"{one.name}: {told(one.path)}" for one in coded))
 
 
 def emit_bytes(
@@ -87,7 +92,11 @@ def emit_bytes(
             # what selects takes one sample at a time, as the source did
             batch = None if plan.selection is None else 1
             whole = for_every_size(model) if open_sides(plan.model) else plan.whole(model)
-            return emit(whole, metadata=dict(metadata), batch=batch)
+            words = dict(metadata)
+            if precision == "int8" and recipe.io_type != "float":
+                whole, ends = with_codes(whole, recipe.io_type)
+                words[CODES_KEY] = as_property(ends)
+            return emit(whole, metadata=words, batch=batch)
         # TensorRT reads what its release does, and chooses its kernels for one size; half precision is a flag until types are
         # taken from the file, and constants are wanted as they are.
         release = jetpack(plan.target.jetpack)
@@ -102,6 +111,7 @@ def emit_bytes(
         model,
         precision=cast("Precision", precision),
         io_layout=recipe.io_layout,
+        io_type=recipe.io_type if precision == "int8" else "float",
         batch=recipe.batch,
         metadata=dict(metadata),
     )

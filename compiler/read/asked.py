@@ -9,7 +9,7 @@ from edgec.compiler.read.recipe import Recipe
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Pass
 from edgec.passes.budget import has_latency
-from edgec.passes.defaults import choose_passes, precision_of
+from edgec.passes.defaults import PRECISION_PASSES, choose_passes, precision_of
 from edgec.passes.needs import check_given
 from edgec.targets import target as find_target
 from edgec.targets.engines import engines_for
@@ -43,6 +43,8 @@ def asked(recipe: Recipe) -> Asked:
     if not support.supported:
         what = f"{target.title} does not run {recipe.precision}"
         raise UsageError(what, where="--precision", why=support.why)
+    if recipe.io_type != "float":
+        check_codes(recipe, passes, target)
     if any(map(has_latency, passes)):
         check_latency(recipe, target)
     return Asked(recipe, passes, target)
@@ -60,6 +62,17 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
         time=recipe.time,
         keep_quantized=recipe.keep_quantized,
     )
+
+
+def check_codes(recipe: Recipe, passes: tuple[Pass, ...], target: Target) -> None:
+    """Raise UsageError where no file of the run can take and give codes."""
+    where = f"--io-type {recipe.io_type}"
+    if not any(PRECISION_PASSES.get(one.name) == "int8" for one in passes):
+        hint = "Add --precision int8, or leave it out."
+        raise UsageError("it is about int8 files, and the run makes none", where=where, hint=hint)
+    if target.dialect == "tensorrt":
+        why = "its int8 files are built into engines that take and give real numbers"
+        raise UsageError(f"no codes at the ends for {target.title}", where=where, why=why)
 
 
 def check_latency(recipe: Recipe, target: Target) -> None:

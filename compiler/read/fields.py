@@ -86,6 +86,7 @@ def _listed(raw: Any) -> Any:
 
 Format = Literal["onnx", "tflite"]
 IoLayout = Literal["nchw", "nhwc"]
+IoType = Literal["float", "int8", "uint8"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 PathField = Annotated[str, BeforeValidator(read_path)]
@@ -106,6 +107,7 @@ PrecisionField = Annotated[Precision, _words(Precision)]
 FormatsField = Annotated[tuple[Annotated[Format, _words(Format)], ...], BeforeValidator(_listed)]
 JetpackField = Annotated[str, BeforeValidator(read_jetpack)]
 IoLayoutField = Annotated[IoLayout, _words(IoLayout)]
+IoTypeField = Annotated[IoType, _words(IoType)]
 
 
 def read_resolution(raw: Any) -> str:

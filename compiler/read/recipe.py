@@ -171,6 +171,8 @@ class Recipe(_Closed):
     keep_quantized: fields.SwitchField = False
     """A source that came quantised keeps its scales: `quantize{scales=source}`."""
     io_layout: fields.IoLayoutField = "nhwc"
+    io_type: fields.IoTypeField = "float"
+    """Of quantised inputs and outputs of int8 files: real numbers, or codes."""
     batch: fields.BatchField | None = None
     split_unsupported: fields.SwitchField = False
     """Where TFLite cannot take a node: emit the part before it instead of stopping."""

@@ -7,6 +7,8 @@ from typing import Any, Sequence
 
 from .base import AgentError, Json
 
+CODES_KEY = "edgec.codes"
+"""Of an ONNX file's properties: [scale, zero point] of each input and output that is integer codes, as JSON by name."""
 TENSORRT = "tensorrt"
 """NVIDIA's own: engines that are built on the board (`trt_engines`), measured by trtexec (`trt_bench`)."""
 

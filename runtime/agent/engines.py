@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import platform
 import re
@@ -9,13 +11,13 @@ import zipfile
 import zlib
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator, Tuple
 
 # From 1.29 on onnxruntime's wheels start telemetry (a thread, a data base) unless told not to, before import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from .base import AgentError, Json, first_line
-from .engine import TENSORRT, Engine, concrete_shape
+from .engine import CODES_KEY, TENSORRT, Engine, concrete_shape
 from .machine import Machine
 
 ORT_PROVIDERS = {
@@ -33,6 +35,7 @@ TFLITE_RESOLVERS = {
 }
 PREFERRED = {".onnx": ["onnxruntime"], ".tflite": ["litert", "tflite-runtime"]}
 _ORT_TYPES = {"float": "float32", "double": "float64"}
+_CODES = ("tensor(int8)", "tensor(uint8)")
 
 
 def engine_names() -> list[str]:
@@ -70,13 +73,25 @@ class OnnxRuntime(Engine):
             text = f"onnxruntime {self.version} cannot load it: {first_line(error)}"
             raise AgentError("model", text) from error
         self.delegate = self.session.get_providers()[0].replace("ExecutionProvider", "")
-        self.inputs, self.quantised = [], {}
+        self.inputs = []
         for value in self.session.get_inputs():
             kind = re.sub(r"tensor\((\w+)\)", r"\1", value.type)
             shape = concrete_shape(value.name, value.shape, shapes)
             self.inputs.append((value.name, shape, numpy.dtype(_ORT_TYPES.get(kind, kind))))
         self.output_names = [value.name for value in self.session.get_outputs()]
+        self.quantised = self._codes()
         self.binding = self.session.io_binding()
+
+    def _codes(self) -> Dict[str, Tuple[float, int]]:
+        """What a file of edgec says of ends that take or give codes; other files have none, or their own words."""
+        values = [*self.session.get_inputs(), *self.session.get_outputs()]
+        coded = {value.name for value in values if value.type in _CODES}
+        try:
+            said = json.loads(self.session.get_modelmeta().custom_metadata_map.get(CODES_KEY, "{}"))
+            found = {name: (float(scale), int(zero)) for name, (scale, zero) in said.items() if name in coded}
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return {}
+        return {name: pair for name, pair in found.items() if 0 < pair[0] < math.inf}
 
     def feed(self, feeds: Json) -> None:
         self.kept = feeds  # the binding points into these arrays

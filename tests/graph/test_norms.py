@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from edgec.graph.canonicalise import canonicalise
+from edgec.graph.errors import UnsupportedError
 from edgec.graph.execute import Executor, session
 
 SIZES = {2: "", 3: ",9", 4: ",6,5", 5: ",4,3,2"}
@@ -33,7 +34,10 @@ def test_groups_are_written_out(opset: int, rank: int, batch: str) -> None:
         .standard_normal((samples, 8, *map(int, SIZES[rank].split(",")[1:])))
         .astype(np.float32)
     )
-    expected = session(model).run(None, {"x": x})[0]
+    try:
+        expected = session(model).run(None, {"x": x})[0]
+    except UnsupportedError as error:
+        pytest.skip(f"this onnxruntime cannot run the original: {error}")
     graph = canonicalise(model)
     assert "GroupNormalization" not in {node.op_type for node in graph.graph}
     np.testing.assert_allclose(Executor(graph).run({"x": x})["y"], expected, rtol=1e-4, atol=1e-5)

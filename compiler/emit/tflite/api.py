@@ -20,15 +20,17 @@ from edgec.compiler.emit.tflite.emitter import (
 )
 from edgec.compiler.emit.tflite.half import halve_constants
 from edgec.compiler.emit.tflite.serialise import serialise
+from edgec.compiler.read.fields import IoType
 from edgec.graph.errors import UnsupportedError, UsageError
+from edgec.graph.tflite.schema import TensorType
 from edgec.graph.version import __version__
 from edgec.graph.views import is_constant
 from edgec.targets.engines import Precision
 
 IoLayout = Literal["nchw", "nhwc"]
-IoType = Literal["float32", "codes"]
 
 METADATA_NAME = "edgec"
+_CODES = {"float": None, "int8": TensorType.INT8, "uint8": TensorType.UINT8}
 
 
 def emit(
@@ -36,7 +38,7 @@ def emit(
     *,
     precision: Precision = "fp32",
     io_layout: IoLayout = "nchw",
-    io_type: IoType = "float32",
+    io_type: IoType = "float",
     batch: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> bytes:
@@ -44,13 +46,14 @@ def emit(
 
     ``precision`` ``"fp16"`` stores constants as float16; ``"int8"`` takes a model that carries QDQ pairs (8 or 16 bit
     activations). ``io_layout`` ``"nchw"`` keeps the interface of the ONNX graph, at the cost of a TRANSPOSE per image
-    input; ``"nhwc"`` has images channels last. ``io_type`` ``"codes"`` leaves quantised inputs and outputs as int8.
+    input; ``"nhwc"`` has images channels last. ``io_type`` ``"int8"`` or ``"uint8"``: quantised inputs and outputs are codes of
+    that type, where the codes have 8 bits.
     ``batch`` fixes the batch axis; None leaves an open one open. ``metadata`` is stored in the file.
 
     Raises UnsupportedError naming the first node without a TFLite form, UsageError for a precision that does not fit.
     """
     _check_precision(model, precision)
-    options = Options(channels_last=io_layout == "nhwc", codes=io_type == "codes", batch=batch)
+    options = Options(channels_last=io_layout == "nhwc", codes=_CODES[io_type], batch=batch)
     try:
         lowered, refused = lower(model, options)
     except FixedBatchError:  # with a fixed batch nothing needs one; kept as a user's error, not a crash

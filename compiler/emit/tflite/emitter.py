@@ -18,6 +18,7 @@ from edgec.graph.errors import UnsupportedError, UsageError
 from edgec.graph.inputs import is_channels_last
 from edgec.graph.provenance import place
 from edgec.graph.tflite.schema import TensorType
+from edgec.graph.tflite.tensors import Quantization
 
 _SHAPE_ONLY = {"Reshape": 1, "Expand": 1, "Resize": 1, "Upsample": 1, "Squeeze": 1, "Unsqueeze": 1}
 """Operators whose further inputs are shapes, which the shape of the result tells already."""
@@ -37,10 +38,10 @@ class Unsupported:
 
 @dataclass(frozen=True)
 class Options:
-    """How the interface of the file looks; ``codes`` leaves quantised inputs and outputs as codes."""
+    """How the interface of the file looks; ``codes``: the type of codes that quantised inputs and outputs are left as."""
 
     channels_last: bool = False
-    codes: bool = False
+    codes: TensorType | None = None
     batch: int | None = None
 
 
@@ -105,15 +106,23 @@ class _Driver:
             layout = channels_last(4)
         sink = find_sink(ctx, value, fuse=False, coded=True)
         self.layouts[name] = layout.perm
-        if self.options.codes and sink.form is not None:
-            tensor = ctx.program.tensor(name, sink.form.type, layout.shape(shape), sink.form.quantization)
-            home = Home(name, shape, [Placed(tensor, layout)], quantization=sink.form.quantization)
+        if self.options.codes is not None and sink.form is not None and sink.form.type == TensorType.INT8:
+            own, form = sink.form.quantization, self._at_the_end(sink.form.quantization)
+            tensor = ctx.program.tensor(name, self.options.codes, layout.shape(shape), form)
+            codes_in = ctx.requantise(tensor, own, sink.form.type, f"{name}_codes")
+            home = Home(name, shape, [Placed(codes_in, layout)], quantization=own)
             for codes in sink.codes:
                 ctx.bind_codes(codes, home)
         else:
             tensor = ctx.program.tensor(name, kind, layout.shape(shape))
             ctx.bind(value, Placed(tensor, layout))
         ctx.program.inputs.append((name, tensor))
+
+    def _at_the_end(self, own: Quantization) -> Quantization:
+        """The table of int8 codes, for the type that the file's interface has: the same numbers, unsigned 128 higher."""
+        if self.options.codes != TensorType.UINT8:
+            return own
+        return replace(own, zero_point=tuple(zero + 128 for zero in own.zero_point))
 
     def nodes(self, placeholders: bool) -> None:
         """Lower every live node. What depends on a refused one is lowered on stand-ins, or skipped."""
@@ -180,7 +189,10 @@ class _Driver:
         home = codes if codes is not None and codes.array is None else ctx.real(value)
         layout = self._output_layout(home)
         tensor = ctx.take(home, layout).tensor
-        if home is codes and not self.options.codes:
+        if home is codes and self.options.codes is not None and tensor.type == TensorType.INT8:
+            assert tensor.quantization is not None  # codes have a scale
+            tensor = ctx.requantise(tensor, self._at_the_end(tensor.quantization), self.options.codes, name)
+        elif home is codes:
             y = ctx.program.tensor(name, TensorType.FLOAT32, tensor.shape)
             ctx.program.add("DEQUANTIZE", [tensor], [y])
             tensor = y

@@ -284,7 +284,7 @@ def test_read_back_and_cost(build: Build) -> None:
 
 def test_layers_alone_compute_their_part(build: Build, quantise: Any, feeds: Any, tflite: Any) -> None:
     model = quantise(build(NET))
-    data = emit(model, precision="int8", io_layout="nhwc", io_type="codes")
+    data = emit(model, precision="int8", io_layout="nhwc", io_type="int8")
     layers = split_layers(data)
     assert [layer.op for layer in layers] == ["CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "FULLY_CONNECTED"]
     assert sum(layer.macs for layer in layers) == read_cost(data)[0].macs

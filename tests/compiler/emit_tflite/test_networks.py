@@ -36,7 +36,7 @@ def test_small_network(
     for engine in ("litert", "litert-builtin", "tflite-runtime"):
         np.testing.assert_allclose(tflite(data, given, engine)[output], want, atol=1e-4 * np.abs(want).max())
     coded = quantise(model)
-    int8 = emit(coded, precision="int8", io_layout="nhwc", io_type="codes")
+    int8 = emit(coded, precision="int8", io_layout="nhwc", io_type="int8")
     assert not [op.code for op in read(int8).operators if op.code in ("TRANSPOSE", "QUANTIZE", "DEQUANTIZE")]
     assert len(int8) <= (models / f"{name}_int8.tflite").stat().st_size
     assert read_cost(int8)[0].macs == read_cost(models / f"{name}_int8.tflite")[0].macs

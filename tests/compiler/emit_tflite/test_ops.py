@@ -186,7 +186,7 @@ def test_quantised_layers_run_on_codes(build: Callable[..., Any], quantise: Call
     codes = [op.code for op in read(emit(model, precision="int8", io_layout="nhwc")).operators]
     assert codes == ["QUANTIZE", "CONV_2D", "ADD", "DEQUANTIZE"]
     codes = [
-        op.code for op in read(emit(model, precision="int8", io_layout="nhwc", io_type="codes")).operators
+        op.code for op in read(emit(model, precision="int8", io_layout="nhwc", io_type="int8")).operators
     ]
     assert codes == ["CONV_2D", "ADD"]
 

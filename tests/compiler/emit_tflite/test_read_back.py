@@ -98,13 +98,13 @@ def test_a_network_comes_back_as_it_was(build: Any) -> None:
 def test_an_int8_file_of_a_channels_last_network_keeps_its_input(build: Any, quantise: Any) -> None:
     source = emit(build(FLOAT["residual"]), io_layout="nhwc")
     model = canonicalise(to_onnx(read(source)))
-    again = read(emit(quantise(model), precision="int8", io_layout="nhwc", io_type="codes"))
+    again = read(emit(quantise(model), precision="int8", io_layout="nhwc", io_type="int8"))
     assert again.tensors[again.inputs[0]].shape == (1, 6, 6, 4)
     assert "TRANSPOSE" not in {op.code for op in again.operators}
 
 
 def test_a_dequantised_network_says_so(build: Any, quantise: Any) -> None:
-    data = emit(quantise(build(FLOAT["residual"])), precision="int8", io_type="codes")
+    data = emit(quantise(build(FLOAT["residual"])), precision="int8", io_type="int8")
     model = canonicalise(to_onnx(read(data)))
     assert "came quantised" in model.metadata_props["edgec.notes"]
     assert "takes real numbers now" in model.metadata_props["edgec.notes"]

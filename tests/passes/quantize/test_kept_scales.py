@@ -106,7 +106,7 @@ def test_tflite_files_keep_theirs(
     canonical: Callable[..., ir.Model], samples: np.ndarray, tmp_path: Path
 ) -> None:
     first = again(canonical(NET), samples, tmp_path)
-    (tmp_path / "first.tflite").write_bytes(emit(first, precision="int8", io_type="codes", io_layout="nchw"))
+    (tmp_path / "first.tflite").write_bytes(emit(first, precision="int8", io_type="int8", io_layout="nchw"))
     model = load(tmp_path / "first.tflite")
     codes = source_codes(model)
     assert codes is not None

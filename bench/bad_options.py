@@ -101,6 +101,8 @@ def _compile_cases() -> Iterator[Case]:
         ("--max-drop", "5"): ("'5'", "Did you mean 5%"),
         ("--batch", "4"): ("batch", "TFLite"),
         ("--io-layout", "nhwc"): ("--io-layout", "TFLite"),
+        ("--io-type", "int8"): ("--io-type", "int8 files"),
+        ("--io-type", "int4"): ("--io-type", "uint8"),
         ("--split-unsupported",): ("split_unsupported", "tflite"),
         ("--label-offset", "1"): ("--label-offset", "--eval"),
         ("--eval-labels", "labels.csv"): ("--eval-labels", "--eval"),

@@ -36,13 +36,15 @@ def load(
     *,
     weights: str | Path | None = None,
     input_shape: InputShape | None = None,
+    codes: bool = False,
     trust: bool = False,
     listener: Listener | None = None,
 ) -> ir.Model:
     """Read ``source`` and return its canonical graph (design section 2).
 
     ``input_shape`` (without the batch axis; or whole shapes by input name) fixes what a file leaves open, and is the input of a
-    torch factory. Without it a picture's height and width may stay open (`graph.resolution.every_size`). ``trust``: run the
+    torch factory. Without it a picture's height and width may stay open (`graph.resolution.every_size`). ``codes``: a quantised
+    network stays quantised. ``trust``: run the
     pickles and the Python that a ``.pt2`` holds. A hostile file can crash this process, or fill its memory:
     `graph.foreign.load` reads it in another. Raises ModelError or UnsupportedError for a model that cannot be taken, UsageError
     for a wrong call.
@@ -50,7 +52,7 @@ def load(
     listener = listener or Listener()
     model = read(source, weights=weights, input_shape=input_shape, trust=trust, listener=listener)
     try:
-        return canonicalise(model, input_shape=input_shape, listener=listener)
+        return canonicalise(model, input_shape=input_shape, codes=codes, listener=listener)
     except OpenSizeError as error:
         if input_shape is not None:
             raise

@@ -66,13 +66,14 @@ def command(a: str, b: str, **values: Any) -> int:
     from edgec.graph.foreign import begin
 
     shape, settings = values["input_shape"], loading(values)
-    with begin(a, settings, input_shape=shape) as pending:
+    with begin(a, settings, input_shape=shape, codes=True) as pending:
+        from edgec.compiler.emit.codes import with_numbers
         from edgec.compiler.verify.layers import Verdict, compare_layers
         from edgec.graph.selection import in_front
 
-        first = in_front(pending.model())
-    with begin(b, settings, input_shape=shape) as pending:
-        second = in_front(pending.model())
+        first = with_numbers(in_front(pending.model()), Path(a))
+    with begin(b, settings, input_shape=shape, codes=True) as pending:
+        second = with_numbers(in_front(pending.model()), Path(b))
     data = _inputs(first, values)
     found = compare_layers(first, second, data, threads=values["threads"])
     limit = values["min_sqnr"] if values["min_sqnr"] is not None else (20.0 if values["bisect"] else None)
@@ -160,7 +161,7 @@ def _verify_tflite(a: str, b: str, values: dict[str, Any]) -> int:
         hint = "Bisect the ONNX twin; it holds the same table of scales."
         raise UsageError("--bisect needs two ONNX models", where=b, hint=hint)
     settings = loading(values)
-    with begin(a, settings, input_shape=values["input_shape"]) as pending:
+    with begin(a, settings, input_shape=values["input_shape"], codes=True) as pending:
         try_file(Path(b), None, settings)
         model = in_front(pending.model())
     data = _inputs(model, values)

@@ -52,6 +52,55 @@ def with_codes(model: ir.Model, kind: str) -> tuple[ir.Model, Mapping[str, Code]
     return copy, ends.found
 
 
+def with_numbers(model: ir.Model, path: Path) -> ir.Model:
+    """The inverse: a copy of ``model``, read from the file ``path`` of a run, that takes and gives real numbers where the file
+    says what its codes stand for; itself where it says nothing."""
+    found = said_by(path)
+    if not found:
+        return model
+    copy = model.clone()
+    names = Names(copy.graph)
+    for place, value in enumerate(list(copy.graph.inputs)):
+        if (one := found.get(value.name or "")) is not None and value.dtype is not None:
+            number = ir.Value(name=value.name, type=ir.TensorType(ir.DataType.FLOAT), shape=value.shape)
+            node = _between(copy.graph, names, "QuantizeLinear", number, one, value.dtype)
+            ir.convenience.replace_all_uses_with(value, node.outputs[0])
+            node.outputs[0].name = names.fresh(f"{value.name}_codes")
+            node.outputs[0].type, node.outputs[0].shape = ir.TensorType(value.dtype), value.shape
+            copy.graph.insert_before(copy.graph[0], node)
+            copy.graph.inputs[place] = number
+    for place, value in enumerate(list(copy.graph.outputs)):
+        if (one := found.get(value.name or "")) is not None and value.dtype is not None:
+            node = _between(copy.graph, names, "DequantizeLinear", value, one, value.dtype)
+            node.outputs[0].name, value.name = value.name, names.fresh(f"{value.name}_codes")
+            node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), value.shape
+            copy.graph.append(node)
+            copy.graph.outputs[place] = node.outputs[0]
+    return copy
+
+
+def _between(
+    graph: ir.Graph, names: Names, op: str, value: ir.Value, one: Code, kind: ir.DataType
+) -> ir.Node:
+    """A node of ``op`` that reads ``value``; not in the graph yet."""
+    stem = names.fresh(f"{value.name}_{op}")
+    scale = names.initializer(f"{stem}_scale", np.asarray(one.scale, np.float32))
+    zero = names.initializer(f"{stem}_zero", np.asarray(one.zero, kind.numpy()))
+    return ir.node(op, [value, scale, zero], name=stem)
+
+
+def said_by(path: Path) -> Mapping[str, Code]:
+    """What an ONNX file says of its codes. A file from elsewhere may say anything: what is no such word counts as nothing."""
+    if path.suffix != ".onnx":
+        return {}
+    properties = onnx.load(path, load_external_data=False).metadata_props
+    said = next((one.value for one in properties if one.key == CODES_KEY), "{}")
+    try:
+        return {name: Code(float(scale), int(zero)) for name, (scale, zero) in json.loads(said).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
 def as_property(found: Mapping[str, Code]) -> str:
     """What the file says of them, for who reads it."""
     return json.dumps({name: [one.scale, one.zero] for name, one in found.items()}, sort_keys=True)
@@ -67,9 +116,7 @@ def told(path: Path) -> str:
 
 
 def _onnx_ends(path: Path) -> tuple[list[tuple[str, str, Code]], list[str]]:
-    model = onnx.load(path, load_external_data=False)
-    said = next((one.value for one in model.metadata_props if one.key == CODES_KEY), "{}")
-    known = {name: Code(*pair) for name, pair in json.loads(said).items()}
+    model, known = onnx.load(path, load_external_data=False), said_by(path)
     ends = {
         value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)
     }

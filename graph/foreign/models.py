@@ -51,6 +51,7 @@ class Pending:
                 given["source"],
                 weights=given["weights"],
                 input_shape=given["input_shape"],
+                codes=given["codes"],
                 trust=self._loading.trust,
             )
         try:
@@ -79,12 +80,15 @@ def begin(
     *,
     weights: str | Path | None = None,
     input_shape: InputShape | None = None,
+    codes: bool = False,
 ) -> Pending:
-    """Start to load ``source`` (a file, or a torch factory); the work goes on while the caller does something else."""
+    """Start to load ``source`` (a file, or a torch factory); the work goes on while the caller does something else. ``codes``: a
+    quantised network stays quantised."""
     arguments = {
         "source": os.fspath(source),
         "weights": None if weights is None else os.fspath(weights),
         "input_shape": None if input_shape is None else _shape(input_shape),
+        "codes": codes,
         "trust": loading.trust,
     }
     return Pending(arguments, loading)

@@ -19,6 +19,7 @@ def load(arguments: Mapping[str, Any], listener: Listener) -> bytes:
         arguments["source"],
         weights=arguments["weights"],
         input_shape=arguments["input_shape"],
+        codes=bool(arguments["codes"]),
         trust=bool(arguments["trust"]),
         listener=listener,
     )

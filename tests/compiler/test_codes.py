@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-import edgec
+import edgec as package
 from edgec.compiler.deploy.bundle import DeployOptions, make_bundle
 from edgec.compiler.face.artifact import LoadedArtifact
 from edgec.graph.errors import UsageError
@@ -47,7 +50,7 @@ def compiled(tmp_path: Path) -> Callable[..., Any]:
             for value in model.graph.input
             if value.name in ("x", "z")
         }
-        made = edgec.compile(model, tmp_path / kind, data=x, io_type=kind, **FAST, **more)
+        made = package.compile(model, tmp_path / kind, data=x, io_type=kind, **FAST, **more)
         return made, x
 
     return make
@@ -107,11 +110,35 @@ def test_the_quality_of_the_file_is_judged_as_it_is(compiled) -> None:
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8"])
-def test_a_bundle_feeds_and_reads_codes(compiled, kind: str, tmp_path: Path) -> None:
-    import json
-    import subprocess
-    import sys
+def test_such_a_file_is_compared_with_its_source(compiled, kind: str, edgec: Callable[..., Any]) -> None:
+    report, x = compiled(NETS["two outputs"], kind)
+    plain, _ = compiled(NETS["two outputs"], "float")
+    onnx.save(parse(NETS["two outputs"]), report.folder / "source.onnx")
+    np.savez(report.folder / "x.npz", x=x["x"])
+    said = []
+    for run in (report, plain):
+        words = (
+            report.folder / "source.onnx",
+            run.folder / "model.int8.onnx",
+            "--data",
+            report.folder / "x.npz",
+            "--json",
+        )
+        code, out, err = edgec("verify", *words)
+        assert code == 0, err
+        said.append(
+            {one["value"]: one["sqnr_db"] for one in json.loads(out)["layers"] if one["value"] in ("s", "y")}
+        )
+    assert said[0] == pytest.approx(said[1], abs=1e-3)
+    before = LoadedArtifact(report.folder / "source.onnx").run({"x": x["x"]})
+    after = loaded(plain, "onnx").run({"x": x["x"]})
+    for name, stated in said[0].items():
+        lost = np.square(before[name] - after[name]).sum() / np.square(before[name]).sum()
+        assert stated == pytest.approx(-10 * np.log10(lost), abs=0.01)
 
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_a_bundle_feeds_and_reads_codes(compiled, kind: str, tmp_path: Path) -> None:
     report, x = compiled(NETS["classes"], kind)
     bundle = make_bundle(report.folder, tmp_path / "bundle", DeployOptions())
     said = json.loads((bundle.path / "bundle.json").read_text())
@@ -147,4 +174,4 @@ def test_what_cannot_be_is_refused(more: dict[str, Any], words: str, tmp_path: P
     x = np.zeros((8, 3, 8, 8), np.float32)
     options = {**FAST, "io_type": "int8", "data": x, **more}
     with pytest.raises(UsageError, match=words):
-        edgec.compile(parse(NETS["classes"]), tmp_path / "out", **options)
+        package.compile(parse(NETS["classes"]), tmp_path / "out", **options)

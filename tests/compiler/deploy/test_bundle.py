@@ -107,6 +107,8 @@ def test_run_says_what_is_wrong(copy: Path) -> None:
     np.save(copy / "bad.npy", np.zeros((7, 7, 7), np.float32))
     (copy / "bad.png").write_bytes(b"no picture")
     assert "must be" in python(copy, "run.py", "bad.npy", code=3).stderr
+    np.save(copy / "four.npy", np.zeros((4, 1, 8, 8), np.float32))
+    assert "one sample at a time: the array has 4 of" in python(copy, "run.py", "four.npy", code=3).stderr
     assert "bad.png" in python(copy, "run.py", "bad.png", code=3).stderr
     assert "no such file" in python(copy, "run.py", "none.png", code=3).stderr
     assert "no artifact" in python(copy, "run.py", "bad.npy", "--artifact", "x.onnx", code=3).stderr

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgec.compiler.emit import tflite
 from edgec.compiler.evaluate.plausibility import doubts_of
+from edgec.compiler.face.metric import Metric
 from edgec.compiler.plan.disk import check_space, space_for
 from edgec.compiler.plan.names import NAMES
 from edgec.compiler.plan.plan import Plan, make_plan
@@ -29,6 +30,7 @@ def dry_run(
 
     Raises EdgecError for everything that can be known to be wrong before a pass runs.
     """
+    Metric.named(recipe.metric)  # as the run does first: a function that is not there ends both
     plan = make_plan(read(Brought(recipe, begun), loading), loading)
     spent = cost(plan.model)
     _check_tflite(plan)

@@ -36,7 +36,7 @@ from edgec.passes.channel_pruning.costs import cost_of, source_cost
 from edgec.passes.channel_pruning.criteria import obs_curves
 from edgec.passes.channel_pruning.figures import figures
 from edgec.passes.channel_pruning.products import product_curves
-from edgec.passes.channel_pruning.removal import Removals, removals_of, rows_gone, take_out
+from edgec.passes.channel_pruning.removal import Removals, removals_of, removed, rows_gone, take_out
 from edgec.passes.channel_pruning.statistics import consumers_of
 from edgec.passes.channel_pruning.trials import of_group
 from edgec.passes.decomposition.cuts import CHANNEL, DEPTHWISE, SEPARABLE, SPATIAL, SVD, TUCKER, Form
@@ -201,7 +201,7 @@ def _notes(
     found: Sequence[ChannelGroup],
 ) -> list[Note]:
     share, gone = chosen.cost / source, sum(len(units) for units in removals.values())
-    done = f"{gone} channels of {len(removals)} groups removed, {len(reports)} layers in pieces"
+    done = f"{removed(gone, len(removals))}, {len(reports)} layer{'' if len(reports) == 1 else 's'} in pieces"
     notes = [Note(f"{done}: {budget.unit} at {share:.1%} of the source")]
     if not chosen.reached:
         text = f"{budget.text} is out of reach: the least that this network can cost is {share:.1%} of the source"

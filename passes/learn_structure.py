@@ -35,7 +35,7 @@ from edgec.graph.errors import UsageError
 from edgec.graph.values import COUNT, Range
 from edgec.passes.base import NUMBER_FORMATS, Context, Note, PassResult, option
 from edgec.passes.budget import Budget, budget_option, sole_budget
-from edgec.passes.channel_pruning.removal import Removals, removals_of, take_out
+from edgec.passes.channel_pruning.removal import Removals, removals_of, removed, take_out
 from edgec.passes.learned.extra import require_torch
 from edgec.passes.learning import Learning
 from edgec.passes.options import MULTIPLE
@@ -294,7 +294,7 @@ class _Run:
         else:
             text = "the closed form stays: at the same budgets what was learned is no nearer to the teacher"
             said = Note(f"{text} ({closed}; learned: {ours})", "reverted")
-        notes = [Note(f"{gone} channels of {len(self.groups)} groups removed: {spent}"), said]
+        notes = [Note(f"{removed(gone, len(self.groups))}: {spent}"), said]
         missed = [one for one in self.limits if not one.met(widths)]
         for one in missed:
             text = f"{one.text} is out of reach: {one.cost.total(widths) / one.source:.1%} of the source is the least"

@@ -190,3 +190,9 @@ def score_figures(score: Score) -> dict[str, Any]:
 def how_often(learned: Learned) -> str:
     """How a run is repeated, for the user."""
     return f"{learned.steps} steps (steps={learned.steps} gives the same again), the state after {learned.at}"
+
+
+def not_nearer(learned: Learned, told: str, doubt: str) -> str:
+    """What is said where learning is taken back: after how many steps, so that one sees when the time was too short for it."""
+    steps = f"{learned.steps} step{'' if learned.steps == 1 else 's'}"
+    return f"{steps} brought it no nearer to the teacher ({told}){doubt}"

@@ -38,7 +38,7 @@ from edgec.passes.channel_pruning.criteria import (
 )
 from edgec.passes.channel_pruning.figures import figures
 from edgec.passes.channel_pruning.products import product_curves
-from edgec.passes.channel_pruning.removal import removals_of, take_out
+from edgec.passes.channel_pruning.removal import removals_of, removed, take_out
 from edgec.passes.channel_pruning.statistics import ConsumerStatistics, consumers_of, gather
 from edgec.passes.channel_pruning.trials import of_group
 from edgec.passes.options import BYTES, MULTIPLE, RIDGE, ROWS
@@ -206,9 +206,7 @@ class PruneChannels(Pass):
     ) -> list[Note]:
         gone = sum(len(units) for units in removals.values())
         notes = [
-            Note(
-                f"{gone} channels of {len(removals)} groups removed: {budget.unit} at {chosen.cost / source:.1%} of the source"
-            )
+            Note(f"{removed(gone, len(removals))}: {budget.unit} at {chosen.cost / source:.1%} of the source")
         ]
         if not chosen.reached:
             text = (

@@ -31,7 +31,7 @@ from edgec.graph.errors import PassError
 from edgec.graph.provenance import FILE, READING, origins
 from edgec.graph.values import NotAdmitted
 from edgec.passes.base import NUMBER_FORMATS, Context, Note, PassResult, option
-from edgec.passes.learning import ABOVE, Learning, how_often, nothing_to_learn, part
+from edgec.passes.learning import ABOVE, Learning, how_often, not_nearer, nothing_to_learn, part
 from edgec.passes.quantize.quantiser import refuse_quantised
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Refine(Learning):
             told = f"{described(learned.start)} -> {described(learned.best)}, on {training.judge.count} held-out samples"
             figures = self.figures(learned, training, verdict)
             if not verdict.kept:
-                note = Note(f"it did not come nearer to the teacher ({told}){verdict.doubt}", "reverted")
+                note = Note(not_nearer(learned, told, verdict.doubt), "reverted")
                 return PassResult(model, False, (note,), data=figures)
             training.student.load_state_dict(dict(learned.state))
             write_back(training.student, model)

@@ -25,7 +25,15 @@ from edgec.graph.errors import PassError
 from edgec.graph.execute import Executor
 from edgec.graph.values import Range
 from edgec.passes.base import Context, Note, PassResult, option
-from edgec.passes.learning import ABOVE, Learning, how_often, nothing_to_learn, part, score_figures
+from edgec.passes.learning import (
+    ABOVE,
+    Learning,
+    how_often,
+    not_nearer,
+    nothing_to_learn,
+    part,
+    score_figures,
+)
 from edgec.passes.quantize.pairs import pair_weights, unpair_weights
 from edgec.passes.sensitivity.measure import output_names
 
@@ -98,7 +106,7 @@ class RefineQuantized(Learning):
             "codes": changed,
         }
         if not changed or not verdict.kept:
-            note = Note(f"it did not come nearer to the teacher ({told}){verdict.doubt}", "reverted")
+            note = Note(not_nearer(learned, told, verdict.doubt), "reverted")
             return PassResult(given, False, (note,), data=figures)
         if paired:
             pair_weights(made)

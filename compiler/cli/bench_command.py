@@ -35,7 +35,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where to measure: local, or ssh://user@host[:port].",
 )
-@click.option("--threads", type=params.whole(admitted.THREADS), default=1, show_default=True)
+@click.option(
+    "--threads",
+    type=params.whole(admitted.THREADS),
+    metavar="NUMBER",
+    default=1,
+    show_default=True,
+    help="Of the engine.",
+)
 @click.option(
     "--engine",
     type=params.ENGINE,
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
 @click.option(
     "--runs",
     type=params.whole(RUNS),
+    metavar="NUMBER",
     default=50,
     show_default=True,
     help="At least that many runs.",

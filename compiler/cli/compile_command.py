@@ -36,9 +36,13 @@ if TYPE_CHECKING:
     "--eval",
     "eval_path",
     metavar="PATH",
-    help="For scoring: .npz with x and y, or a folder of pictures (labels: a CSV beside it).",
+    help="For scoring: .npz with x and y, a folder of pictures (labels: a CSV beside it), COCO's json, YOLO's data.yaml.",
 )
-@click.option("--eval-labels", metavar="CSV", help="Lines of file,label for --eval.")
+@click.option(
+    "--eval-labels",
+    metavar="PATH",
+    help="Labels for --eval where they lie apart: lines of file,label, COCO's json, or a folder of masks or pictures.",
+)
 @click.option(
     "--label-offset",
     type=params.whole(admitted.OFFSET),
@@ -119,7 +123,7 @@ if TYPE_CHECKING:
 @click.option(
     "--passes",
     type=params.PIPELINE,
-    metavar="STR",
+    metavar="PIPELINE",
     help="The pipeline, e.g. 'prune-channels{macs=50%} recover-lsq'; see `edgec passes list`.",
 )
 @click.option(
@@ -193,7 +197,7 @@ if TYPE_CHECKING:
 def command(**values: Any) -> int:
     """Make MODEL smaller and faster for a target, without labels and without training.
 
-    MODEL is an ONNX file, a .pt2 file, or a torch factory such as net.py:make with --weights.
+    MODEL is an ONNX or TFLite file, a .pt2 file, or a torch factory such as net.py:make with --weights.
     """
     if values["out"] is None and not values["dry_run"]:
         raise UsageError("no output folder", hint="Add -o DIR.")

@@ -44,7 +44,14 @@ if TYPE_CHECKING:
     metavar="DB",
     help="What 'wrong' means. [default: 20 for --bisect]",
 )
-@click.option("--threads", type=params.whole(admitted.THREADS), default=1, show_default=True)
+@click.option(
+    "--threads",
+    type=params.whole(admitted.THREADS),
+    metavar="NUMBER",
+    default=1,
+    show_default=True,
+    help="Of the engines that run A and B.",
+)
 @loading_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(a: str, b: str, **values: Any) -> int:

@@ -132,7 +132,7 @@ def check_bundle(run: Path, out: Path, options: DeployOptions) -> tuple[Report, 
         _require_size(run, artifact)
     for name in options.wheels_for:
         _system(target, name)
-    _refuse_foreign(out, options.force)
+    _refuse_foreign(run, out, options.force)
     return report, target, chosen
 
 
@@ -242,9 +242,13 @@ def _require_size(run: Path, artifact: Artifact) -> None:
         raise UsageError("no bundle of this artifact", where=artifact.path, why=why, hint=hint)
 
 
-def _refuse_foreign(out: Path, force: bool) -> None:
+def _refuse_foreign(run: Path, out: Path, force: bool) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UsageError("this is a link or a file, not a folder", where=str(out))
+    for inside, what in ((run.resolve(), "the run is in it"), (Path.cwd(), "you are in it")):
+        if out.resolve() in (inside, *inside.parents):  # --force or an earlier bundle would delete it
+            why = f"{what}, and a bundle takes the place of the folder"
+            raise UsageError("output folder refused", where=str(out), why=why, hint="Name another folder.")
     if out.is_dir() and any(out.iterdir()) and not (out / BUNDLE_JSON).exists() and not force:
         raise UsageError(
             "output folder refused",

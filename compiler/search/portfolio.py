@@ -175,5 +175,5 @@ def _put(passes: Sequence[Pass], usual: Pass, instead: Sequence[Pass]) -> tuple[
 
 
 def _said(found: Portfolio) -> str:
-    tried = [f"{one.title} {one.loss:.3g}" for one in found.points if one.loss is not None]
-    return f"portfolio: {found.chosen}: {', '.join(tried)} ({found.measure})"
+    tried = [f"{one.loss:.3g} {one.title}" for one in found.points if one.loss is not None]
+    return f"portfolio: chose {found.chosen}; compared by {found.measure}: {'; '.join(tried)}"

@@ -185,7 +185,7 @@ class _Comparison:
 
 
 def check_ends(a: ir.Model, b: ir.Model) -> None:
-    """Raise ModelError where the models differ in the number of inputs or outputs."""
+    """Raise ModelError where the models differ in the number of inputs or outputs, or in what a sample of an input is."""
     for what, mine, theirs in (
         ("inputs", a.graph.inputs, b.graph.inputs),
         ("outputs", a.graph.outputs, b.graph.outputs),
@@ -193,6 +193,26 @@ def check_ends(a: ir.Model, b: ir.Model) -> None:
         if len(mine) != len(theirs):
             why = f"{len(mine)} against {len(theirs)}"
             raise ModelError(f"the models have different numbers of {what}", why=why)
+    for one, other in zip(a.graph.inputs, b.graph.inputs, strict=True):
+        if not _same_sample(one, other):
+            why = f"{one.name!r} takes {_sample(one)}, {other.name!r} takes {_sample(other)}"
+            raise ModelError("the models take different inputs", why=why)
+
+
+def _sample(value: ir.Value) -> str:
+    return "x".join(str(size) for size in list(value.shape or ())[1:]) or "a number"
+
+
+def _same_sample(one: ir.Value, other: ir.Value) -> bool:
+    """Whether what one takes can be given to the other, its layout turned; what is open, fits."""
+    if one.shape is None or other.shape is None:
+        return True
+    mine, theirs = (
+        [size if isinstance(size, int) else -1 for size in shape][1:] for shape in (one.shape, other.shape)
+    )
+    if -1 in (*mine, *theirs) and len(mine) == len(theirs):
+        return True
+    return mine == theirs or (len(mine) == len(theirs) and turned(mine, theirs) is not None)
 
 
 def turn_between(mine: ir.Value, theirs: ir.Value) -> tuple[int, ...] | None:

@@ -35,6 +35,10 @@ class Preparation:
                 array = array.reshape(shape)  # a number, under whatever shape
             whole = spec["dtype"].startswith("float") and array.dtype.kind in "iu"
             return self.normalise(array) if whole else array
+        if array.ndim == 4:
+            raise AgentError(
+                "data", f"one sample at a time: the array has {len(array)} of {list(array.shape[1:])}"
+            )
         if array.ndim != 3:
             raise AgentError("data", f"input {spec['name']!r} must be {list(shape)}, not {list(array.shape)}")
         if array.dtype.kind == "f":

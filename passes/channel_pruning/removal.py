@@ -59,3 +59,8 @@ def rows_gone(one: ConsumerStatistics, groups: Sequence[ChannelGroup], removals:
         if group.name in removals and (found := one.units(group)) is not None
     ]
     return np.concatenate(rows) if rows else np.empty(0, np.int64)
+
+
+def removed(channels: int, groups: int) -> str:
+    """How much went, in words: ``9 channels of 1 group removed``."""
+    return f"{channels} channel{'' if channels == 1 else 's'} of {groups} group{'' if groups == 1 else 's'} removed"

@@ -193,8 +193,14 @@ def _labelled(measure: Accuracy, own: Measure, teacher: Quality | None) -> Chang
     verdict, good, phrase = points(before, after) if measure.percent else _units(measure, own, before, after)
     sure = _sure(measure, own)
     if sure and own.change_low is not None and own.change_high is not None:
-        good = None if good and after != before and own.change_low <= 0 <= own.change_high else good
-        verdict, phrase = f"{verdict} ({sure})", f"{phrase} ({sure})"
+        if (
+            good and after != before and own.change_low <= 0 <= own.change_high
+        ):  # a gain that may be none claims none
+            good = None
+            phrase, beside = (words.NO_ACCURACY_LOST, f"{verdict}, ") if measure.percent else (phrase, "")
+        else:
+            beside = ""
+        verdict, phrase = f"{verdict} ({sure})", f"{phrase} ({beside}{sure})"
     if own.samples < FEW_TO_JUDGE:
         verdict, good, phrase = (
             f"{words.TOO_FEW_TO_JUDGE}: {verdict}",

@@ -263,8 +263,8 @@ def _where(run: PassRun, nodes: Sequence[str]) -> str:
 
 def gate_text(gate: Gate) -> str:
     """A gate in one line."""
-    value = "" if gate.value is None else f" {plain_value(gate.value)}"
-    limit = "" if gate.limit is None else f" (limit {plain_value(gate.limit)})"
+    value = "" if gate.value is None else f" {gate_figure(gate.value, gate.name)}"
+    limit = "" if gate.limit is None else f" (limit {gate_figure(gate.limit, gate.name)})"
     return f"{gate.name}{value}{limit}{f': {gate.why}' if gate.why else ''}"
 
 
@@ -289,11 +289,19 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def plain_value(value: float | str | None) -> str:
-    """A gate's value or limit, as short as it can be said."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else f"{value:.4g}"
+def gate_figure(value: float | str, gate: str) -> str:
+    """A gate's value or limit to four digits, in its unit: ``2.865 M``, ``63.15 kB``, ``24.1 ms``, ``1.2%``."""
+    if isinstance(value, str):
+        return value
+    if gate == "max-drop":
+        return f"{100 * value:.4g}%"
+    if gate.startswith("budget latency="):
+        return f"{value:.4g} ms"
+    unit = "B" if gate.startswith("budget size=") else ""
+    for prefix, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= scale:
+            return f"{value / scale:.4g} {prefix}{unit}"
+    return f"{value:.4g} {unit}".rstrip()
 
 
 def command(report: Report) -> str:

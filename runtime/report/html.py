@@ -102,7 +102,7 @@ def render(template: str, **values: Any) -> str:
         seconds=facts.seconds,
         percent=_percent,
         db=accuracy.SQNR.text,
-        plain=facts.plain_value,
+        gate=facts.gate_figure,
         format_name=facts.format_name,
         metric_text=facts.metric_text,
         option=_option,
@@ -143,7 +143,7 @@ def _option(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return ",".join(_option(item) for item in value)
-    return facts.plain_value(value) if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _tally(run: PassRun) -> str:

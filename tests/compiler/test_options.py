@@ -109,6 +109,18 @@ def test_a_dry_run_finds_what_cannot_work_and_writes_nothing(folder, more, error
     assert names(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [("nowhere.py:judge", "nowhere.py"), ("own.py:jugde", "jugde"), ("topp1", "unknown metric")],
+)
+def test_a_dry_run_looks_for_the_metric_too(folder, metric, said) -> None:
+    """It is called when all else is done: a typing error in it would cost the run."""
+    (folder / "own.py").write_text("def judge(predict, samples):\n    return 1.0\n")
+    with pytest.raises(EdgecError, match=said):
+        dry_run(recipe(metric=metric))
+    assert dry_run(recipe(metric="own.py:judge"))["model"]
+
+
 def test_a_dry_run_finds_what_tflite_cannot_take(folder) -> None:
     onnx.save(
         parse("net (float[N,4] x) => (float[N,4] y) { y = Det2(x) }".replace("Det2", "Erf")),

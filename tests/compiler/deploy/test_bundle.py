@@ -107,6 +107,8 @@ def test_run_says_what_is_wrong(copy: Path) -> None:
     np.save(copy / "bad.npy", np.zeros((7, 7, 7), np.float32))
     (copy / "bad.png").write_bytes(b"no picture")
     assert "must be" in python(copy, "run.py", "bad.npy", code=3).stderr
+    np.save(copy / "four.npy", np.zeros((4, 1, 8, 8), np.float32))
+    assert "one sample at a time: the array has 4 of" in python(copy, "run.py", "four.npy", code=3).stderr
     assert "bad.png" in python(copy, "run.py", "bad.png", code=3).stderr
     assert "no such file" in python(copy, "run.py", "none.png", code=3).stderr
     assert "no artifact" in python(copy, "run.py", "bad.npy", "--artifact", "x.onnx", code=3).stderr
@@ -204,6 +206,26 @@ def test_the_device_reads_deep_and_transparent_pictures_too(bundle: Bundle, tmp_
             for i, recipe in enumerate(recipes):
                 expected = recipe.normalise(recipe.picture(image))
                 np.testing.assert_array_equal(prepared[str(i)], expected, err_msg=f"{name} {recipe}")
+
+
+@pytest.mark.parametrize(
+    ("out", "why"),
+    [("made", "the run is in it"), ("made/../made", "the run is in it"), ("", "the run is in it"), ("here", "you are in it"),
+     ("here/..", "the run is in it"), ("here/within/..", "you are in it")],
+)  # fmt: skip
+def test_a_bundle_never_takes_the_place_of_the_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, why: str
+) -> None:
+    """A folder is replaced as a whole: with --force too, nobody means the run by it, or the folder that they stand in."""
+    made = Path(shutil.copytree(run, tmp_path / "made"))
+    (tmp_path / "here" / "within").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UsageError, match=why):
+        make_bundle(made, tmp_path / out, DeployOptions(force=True))
+    if why.startswith("you"):
+        with pytest.raises(UsageError, match=why):
+            make_bundle(made, Path(), DeployOptions())
+    assert (made / "report.json").exists()
 
 
 def test_what_is_refused(run: Path, bundle: Bundle, tmp_path: Path) -> None:

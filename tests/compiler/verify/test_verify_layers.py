@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from edgec.compiler.verify.factors import rescaled
-from edgec.compiler.verify.layers import Verdict, compare_layers
+from edgec.compiler.verify.layers import Verdict, check_ends, compare_layers
 from edgec.graph.data import ArraySource, Dataset, InputSpec
 from edgec.graph.errors import ModelError
 from edgec.graph.preprocess import Preprocess
@@ -255,3 +255,29 @@ def test_what_cannot_be_compared_is_said(canonical: Canonical, noise: Noise) -> 
     set_constant(renamed.graph.initializers["w2"], -constant(renamed.graph.initializers["w2"]))
     words = Verdict.of(compare_layers(model, renamed, noise(model)), 20).words()
     assert "no inner value in common" in words
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "why"),
+    [
+        ("N,1,8,8", "N,1,49,10", "'x' takes 1x8x8, 'x' takes 1x49x10"),
+        ("N,3,8,8", "N,3,6,6", "'x' takes 3x8x8, 'x' takes 3x6x6"),
+        ("N,8", "N,8,8", "'x' takes 8, 'x' takes 8x8"),
+        ("N,3,8,8", "N,8,8,3", ""),
+        ("N,3,8,8", "N,3,H,W", ""),
+        ("N,3,8,8", "1,3,8,8", ""),
+    ],
+)
+def test_other_inputs_are_said_in_one_sentence(mine: str, theirs: str, why: str) -> None:
+    """And not by the engine, in the middle of a run."""
+    one, other = (
+        ir.from_onnx_text(
+            f'<ir_version: 8, opset_import: ["": 18]> net (float[{shape}] x) => (float[{shape}] y) {{ y = Relu(x) }}'
+        )
+        for shape in (mine, theirs)
+    )
+    if not why:
+        check_ends(one, other)
+        return
+    with pytest.raises(ModelError, match=f"take different inputs: {why}"):
+        check_ends(one, other)

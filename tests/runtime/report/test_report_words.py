@@ -16,7 +16,7 @@ from edgec.graph.errors import UsageError
 from edgec.runtime.report import compare, facts, page, render_terminal, summary_lines
 from edgec.runtime.report.accuracy import measure_text
 from edgec.runtime.report.plots import pareto
-from edgec.runtime.report.schema import FittedLayer, Measure, PassNote, PassRun, Quality, Report
+from edgec.runtime.report.schema import FittedLayer, Gate, Measure, PassNote, PassRun, Quality, Report
 
 
 def slower(report: Report, factor: float, top1: float) -> Report:
@@ -245,3 +245,19 @@ def test_a_busy_host_is_said_everywhere(mobilenet: Report) -> None:
 )
 def test_how_many_inputs_there_were_is_said_once(figures: dict[str, Any], said: str) -> None:
     assert measure_text(Measure(name="Same answer", value=0.97, samples=100, **figures)) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limit", "said"),
+    [
+        ("budget macs=40%", 2865152.0, 2868736.0, "budget macs=40% 2.865 M (limit 2.869 M)"),
+        ("budget params=1G", 1.1e9, 1e9, "budget params=1G 1.1 G (limit 1 G)"),
+        ("budget size=50%", 63151.0, 64000.0, "budget size=50% 63.15 kB (limit 64 kB)"),
+        ("budget size=1kB", 900.0, 1000.0, "budget size=1kB 900 B (limit 1 kB)"),
+        ("budget latency=25ms", 24.123, 25.0, "budget latency=25ms 24.12 ms (limit 25 ms)"),
+        ("budget latency=25ms", "unknown", "25ms", "budget latency=25ms unknown (limit 25ms)"),
+        ("max-drop", -0.006, 0.01, "max-drop -0.6% (limit 1%)"),
+    ],
+)
+def test_a_gate_speaks_in_the_unit_of_what_it_is_about(name: str, value: Any, limit: Any, said: str) -> None:
+    assert facts.gate_text(Gate(name=name, passed=True, value=value, limit=limit)) == said

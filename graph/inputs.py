@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgec.graph.batch import sample_shape
 from edgec.graph.errors import DataError
-from edgec.graph.views import attribute
+from edgec.graph.views import attribute, is_constant
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -83,15 +83,26 @@ class InputSpec:
 
 
 def is_channels_last(value: ir.Value) -> bool:
-    """True for an input that the network itself declares channels last: it is transposed first, perhaps cast or quantised."""
+    """True for an input that the network itself declares channels last: it is transposed first, perhaps prepared before that."""
     uses = tuple(value.uses())
-    return bool(uses) and all(_turns(use.node) for use in uses)
+    return bool(uses) and all(_turns(use.node, value) for use in uses)
 
 
-def _turns(node: ir.Node) -> bool:
-    if node.op_type in ("Cast", "QuantizeLinear", "DequantizeLinear"):
-        return is_channels_last(node.outputs[0])
-    return node.op_type == "Transpose" and attribute(node, "perm", ()) == (0, 3, 1, 2)
+_PREPARING = (
+    "Add", "Cast", "Clip", "DequantizeLinear", "Div", "Gather", "Max", "Min", "Mul", "Pad", "QuantizeLinear", "Slice", "Sub",
+)  # fmt: skip
+"""What Keras does to pictures inside the network: levels, means, blue first, margins."""
+
+
+def _turns(node: ir.Node, value: ir.Value) -> bool:
+    if node.op_type == "Transpose":
+        return attribute(node, "perm", ()) == (0, 3, 1, 2)
+    others = [one for one in node.inputs if one is not None and one is not value]
+    made = node.outputs[0]
+    same_rank = len(made.shape or ()) == len(value.shape or ())
+    return (
+        node.op_type in _PREPARING and same_rank and all(map(is_constant, others)) and is_channels_last(made)
+    )
 
 
 def noise(rng: np.random.Generator, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:

@@ -14,6 +14,9 @@ from edgec.graph.read.told import size_told
 STAND_IN = 256
 """Pixels of a side that stands in for all: every total stride divides it, and no usual network is too deep for it."""
 
+PIXELS = (1, 3, 4)
+"""Channels of a picture."""
+
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 """Of the first input without its leading axis; or of inputs by name, whole."""
 
@@ -60,7 +63,8 @@ def stand_in(model: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], str] |
         sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
         if None not in sizes[1:]:
             continue
-        places = (1, 2) if len(sizes) == 4 and sizes[3] is not None and sizes[1] is None else (2, 3)
+        last = len(sizes) == 4 and sizes[3] is not None and (sizes[1] is None or _ends_in_pixels(sizes))
+        places = (1, 2) if last else (2, 3)
         if len(sizes) != 4 or any(size is None for at, size in enumerate(sizes) if at and at not in places):
             return None
         sides = "".join(side for side, at in zip("hw", places, strict=True) if sizes[at] is None)
@@ -73,6 +77,10 @@ def stand_in(model: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], str] |
     return {name: shape}, sides
 
 
+def _ends_in_pixels(sizes: Sequence[int | None]) -> bool:
+    return sizes[3] in PIXELS and sizes[1] not in PIXELS
+
+
 def has_open_size(path: Path) -> bool:
     """Whether an ONNX file leaves axes behind the batch open; of other files nothing is asked."""
     if path.suffix != ".onnx" or not path.is_file():
@@ -80,7 +88,7 @@ def has_open_size(path: Path) -> bool:
     graph = onnx.load_model(path, load_external_data=False).graph
     constants = {tensor.name for tensor in graph.initializer}
     shapes = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in constants]
-    return any(not dim.HasField("dim_value") for shape in shapes for dim in shape[1:])
+    return any(dim.dim_value <= 0 for shape in shapes for dim in shape[1:])
 
 
 def _by_name(model: onnx.ModelProto, input_shape: InputShape | None) -> dict[str, list[int | None]]:

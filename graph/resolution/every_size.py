@@ -6,13 +6,20 @@ that it holds for all of them (`for_every_size`):
 
 1. a Reshape whose target follows the picture: 0 stands where an axis is as long as before, -1 for one of the others, and what is
    left is read from the shape of an earlier map with such an axis (tokens that become a map again);
-2. a Resize to the size of a map that is a multiple of its own, or 1/2, 1/4, ... of it: by scales;
-3. anything else that follows the picture (pools as large as the map, grids of places, position embeddings) belongs to one size.
+2. a Resize to the size of a map that is a multiple of its own, or 1/2, 1/4, ... of it, at uneven sizes too: by scales;
+3. other sizes that an earlier map has (of a Resize, Expand, Tile, Split, Slice): read from the shape of that map;
+4. anything else that follows the picture (pools as large as the map, grids of places, position embeddings) belongs to one size.
+
+A map of 333 places has 166 or 167 behind a stride of 2, which no size that strides divide shows. So the walk is taken at such a
+size too, where the network has one; where source and artifact are not alike there, the note says which sizes are meant.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -28,9 +35,9 @@ from edgec.graph.inputs import InputSpec, noise
 from edgec.graph.listener import Listener
 from edgec.graph.read.metadata import add_note, mark_open, open_sides
 from edgec.graph.resolution.axes import Axis, SizeError, refused
-from edgec.graph.resolution.resize import RULES, picture_of, size_of
+from edgec.graph.resolution.resize import RULES, picture_of, size_of, total_stride
 from edgec.graph.resolution.trace import Edit, Size, Walk, places, walk
-from edgec.graph.sizes import OpenSizeError, stand_in
+from edgec.graph.sizes import STAND_IN, OpenSizeError, stand_in
 from edgec.graph.views import Names, attribute, constant, own_constant
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -46,32 +53,49 @@ def stood_in(source: onnx.ModelProto, error: OpenSizeError, listener: Listener) 
     try:
         model = canonicalise(source, input_shape=shape, listener=listener)
         mark_open(model, sides)
-        _agree(source, model, shape)
+        step = _agree(source, model, shape)
     except EdgecError as other:
         said = f"{other.where}: {other.why or other.what}" if other.where else other.why or other.what
         raise OpenSizeError(error.what, where=error.where, why=said, hint=error.hint) from other
     tall, wide = size_of(model)
+    which = f" for multiples of {step}" if step > 1 else ""
     add_note(
-        model, f"height or width is open, and stays so in the artifact: figures here are for {tall} x {wide}"
+        model,
+        f"height or width is open, and stays so in the artifact{which}: figures here are for {tall} x {wide}",
     )
     return model
 
 
-def _agree(source: onnx.ModelProto, model: ir.Model, shape: Mapping[str, Sequence[int]]) -> None:
-    """Raise SizeError where the form for every size gives others at another one than ``source`` read there."""
+def _agree(source: onnx.ModelProto, model: ir.Model, shape: Mapping[str, Sequence[int]]) -> int:
+    """Sides must be multiples of this. Raises SizeError where the form for every size gives others than ``source`` read at
+    another size does, though every stride divides that."""
     every = for_every_size(model)
-    picture = picture_of(model)
     size = _others(model)[0]
+    difference = _difference(source, every, shape, size)
+    if not difference <= TOLERANCE:
+        raise SizeError(f"at {size[0]} x {size[1]} it would differ by {difference:.2g} of its range")
+    try:
+        alike = _difference(source, every, shape, _uneven(model)) <= TOLERANCE
+    except EdgecError:  # the source itself takes no such size, or the artifact does not
+        alike = False
+    return 1 if alike else total_stride(model)
+
+
+def _difference(
+    source: onnx.ModelProto, every: ir.Model, shape: Mapping[str, Sequence[int]], size: Size
+) -> float:
+    """Between ``source`` read at ``size`` and ``every``, relative: the worst output's. Raises ModelError where one cannot run."""
+    picture = picture_of(every)
     there = list(shape[picture.name or ""])
     for at, side in zip(places(picture), size, strict=True):
         there[at] = side
     other = canonicalise(source, input_shape={**shape, picture.name or "": there})
     rng = np.random.default_rng(0)
     feeds = {one.name: noise(rng, (1, *one.shape), one.dtype) for one in InputSpec.of(other)}
-    pairs = zip(Executor(other).run(feeds).values(), Executor(every).run(feeds).values(), strict=True)
-    difference = max(worst_difference(theirs, ours) for theirs, ours in pairs)
-    if not difference <= TOLERANCE:
-        raise SizeError(f"at {size[0]} x {size[1]} it would differ by {difference:.2g} of its range")
+    theirs, ours = Executor(other).run(feeds).values(), Executor(every).run(feeds).values()
+    if any(first.shape != second.shape for first, second in zip(theirs, ours, strict=True)):
+        return math.inf
+    return max(worst_difference(*pair) for pair in zip(theirs, ours, strict=True))
 
 
 def for_every_size(model: ir.Model) -> ir.Model:
@@ -80,7 +104,9 @@ def for_every_size(model: ir.Model) -> ir.Model:
     copy = model.clone()
     picture = picture_of(copy)
     walks = [walk(copy, picture, size, RULES) for size in _others(copy)]
-    for edits in zip(*(found.edits for found in walks), strict=True):
+    with contextlib.suppress(SizeError):  # a network with skips may take only what its strides divide
+        walks.append(walk(copy, picture, _uneven(copy), RULES))
+    for edits in _side_by_side(walks):
         _hold(copy, edits, walks)
     shape = list(picture.shape or ())
     for at, side, name in zip(places(picture), "hw", ("height", "width"), strict=True):
@@ -98,26 +124,58 @@ def for_every_size(model: ir.Model) -> ir.Model:
 
 
 def _others(model: ir.Model) -> tuple[Size, Size]:
-    """Two other sizes, each side longer by its own share; a side that is not open stays."""
-    tall, wide = size_of(model)
-    sides = open_sides(model)
-    more = [(2 * tall, 3 * wide // 2), (3 * tall // 2, 2 * wide)]
-    first, second = ((a if "h" in sides else tall, b if "w" in sides else wide) for a, b in more)
-    return first, second
+    """Two other sizes, both sides of their own number of strides; a side that is not open stays."""
+    step = total_stride(model)
+    count = STAND_IN // step
+    first, second = (count + 1, count + 3), (count + 5, count + 2)
+    return _opened(model, first, step), _opened(model, second, step)
+
+
+def _uneven(model: ir.Model) -> Size:
+    """A size that no stride divides, at no depth."""
+    return _opened(model, (333, 459), 1)
+
+
+def _opened(model: ir.Model, counts: tuple[int, int], step: int) -> Size:
+    (tall, wide), sides = size_of(model), open_sides(model)
+    return counts[0] * step if "h" in sides else tall, counts[1] * step if "w" in sides else wide
+
+
+def _side_by_side(walks: Sequence[Walk]) -> list[list[Edit]]:
+    """Edits of the same constant or attribute in each of ``walks``; one that a walk leaves as it is counts as that."""
+    found = [{(id(edit.node), edit.index, edit.name): edit for edit in one.edits} for one in walks]
+    first = {key: edit for one in reversed(found) for key, edit in one.items()}
+    return [[one.get(key) or _as_it_is(edit) for one in found] for key, edit in first.items()]
+
+
+def _as_it_is(edit: Edit) -> Edit:
+    if edit.name:
+        return replace(edit, value=attribute(edit.node, edit.name, None))
+    return replace(edit, value=constant(edit.node.inputs[edit.index]))
+
+
+SIZES = {("Reshape", 1), ("Expand", 1), ("Resize", 3), ("Tile", 1), ("Split", 1), ("Slice", 1), ("Slice", 2)}
+"""Operands that are sizes, or places counted in them."""
 
 
 def _hold(model: ir.Model, edits: Sequence[Edit], walks: Sequence[Walk]) -> None:
     """Write one constant such that it holds for every size; ``edits`` is what it becomes at the sizes of ``walks``."""
     node, index = edits[0].node, edits[0].index
     before = constant(node.inputs[index]) if index >= 0 else None
-    if before is not None and all(np.array_equal(before, edit.value) for edit in edits):
-        return
-    if node.op_type == "Reshape" and index == 1 and before is not None:
-        _retarget(model, node, _target(node, before, edits, walks), walks)
-    elif node.op_type == "Resize" and index == 3:
-        _by_scales(model, node, walks)
-    else:
+    if before is not None and all(np.array_equal(edits[0].value, edit.value) for edit in edits):
+        own_constant(model.graph, node, index, np.asarray(edits[0].value, before.dtype))
+    elif before is None or (node.op_type, index) not in SIZES:
         raise refused(node, "it holds something made for one size of the picture")
+    elif node.op_type == "Reshape":
+        _retarget(model, node, index, _target(node, before, edits, walks), walks)
+    elif node.op_type != "Resize" or not _by_scales(model, node, walks):
+        _retarget(model, node, index, _varied(before, edits), walks)
+
+
+def _varied(before: Array, edits: Sequence[Edit]) -> list[int | tuple[int, ...]]:
+    """Sizes that stay, and the others as their sizes now and then."""
+    rows = zip(before.tolist(), *(np.asarray(edit.value).tolist() for edit in edits), strict=True)
+    return [row[0] if len(set(row)) == 1 else row for row in rows]
 
 
 def _target(
@@ -125,8 +183,9 @@ def _target(
 ) -> list[int | tuple[int, ...]]:
     """A Reshape's target: 0 and -1 for axes that follow the picture; where several do, all but the last as their sizes now and
     then."""
-    if attribute(node, "allowzero", 0):
+    if attribute(node, "allowzero", 0) and not all(before):
         raise refused(node, "its target takes 0 for a size")
+    node.attributes.pop("allowzero", None)
     target: list[int | tuple[int, ...]] = [int(size) for size in before]
     given = [found.axes(node.inputs[0]) for found in walks]
     for at, size in enumerate(map(int, before)):
@@ -144,12 +203,12 @@ def _target(
 
 
 def _retarget(
-    model: ir.Model, node: ir.Node, target: Sequence[int | tuple[int, ...]], walks: Sequence[Walk]
+    model: ir.Model, node: ir.Node, index: int, target: Sequence[int | tuple[int, ...]], walks: Sequence[Walk]
 ) -> None:
-    """Give a Reshape its target: a constant, or one that is put together from the shapes of earlier maps."""
+    """Give a node its sizes: a constant, or one that is put together from the shapes of earlier maps."""
     numbers = [size for size in target if isinstance(size, int)]
     if len(numbers) == len(target):
-        own_constant(model.graph, node, 1, np.asarray(numbers, np.int64))
+        own_constant(model.graph, node, index, np.asarray(numbers, np.int64))
         return
     names, pieces = Names(model.graph), []
     for size in target:
@@ -166,7 +225,7 @@ def _retarget(
     whole = ir.node("Concat", pieces, {"axis": 0}, name=name)
     whole.outputs[0].name = name
     model.graph.insert_before(node, whole)
-    node.replace_input_with(1, whole.outputs[0])
+    node.replace_input_with(index, whole.outputs[0])
 
 
 def _place_of(
@@ -184,7 +243,7 @@ def _place_of(
             axes = [one[at] for one in known if one is not None and one[at].follows]
             if len(axes) == len(walks) and (axes[0].old, *(axis.new for axis in axes)) == sizes:
                 return value, at
-    raise refused(node, "axes of its target follow the picture, and no earlier map has them")
+    raise refused(node, "sizes in it follow the picture, and no earlier map has them")
 
 
 def _copied(at: int, size: int, edits: Sequence[Edit], given: Sequence[Sequence[Axis]]) -> bool:
@@ -197,15 +256,15 @@ def _copied(at: int, size: int, edits: Sequence[Edit], given: Sequence[Sequence[
     return all(axes[at].follows and axes[at].sizes == (size, int(edit.value[at])) for edit, axes in pairs)
 
 
-def _by_scales(model: ir.Model, node: ir.Node, walks: Sequence[Walk]) -> None:
-    """A Resize to sizes becomes one by scales, where these are the same at every size and exact in float32."""
+def _by_scales(model: ir.Model, node: ir.Node, walks: Sequence[Walk]) -> bool:
+    """Whether a Resize to sizes became one by scales, which these are the same for at every size and exact in float32."""
     x, y = node.inputs[0], node.outputs[0]
     found = [_scales(one.axes(x), one.axes(y)) for one in walks]
     held = found[0]
     if any(one != held for one in found) or any(
         one is None or one.denominator & (one.denominator - 1) for one in held
     ):
-        raise refused(node, "it resizes to another share of its input at each size")
+        return False
     axes = attribute(node, "axes", None)
     kept = range(len(held)) if axes is None else [int(at) for at in axes]
     scales = np.asarray([float(held[at] or 1) for at in kept], np.float32)
@@ -213,6 +272,7 @@ def _by_scales(model: ir.Model, node: ir.Node, walks: Sequence[Walk]) -> None:
         node.append_input(None)  # type: ignore[attr-defined]  # never: index 3 was read
     node.replace_input_with(3, None)
     own_constant(model.graph, node, 2, scales)
+    return True
 
 
 def _scales(given: Sequence[Axis], made: Sequence[Axis]) -> tuple[Fraction | None, ...]:

@@ -8,10 +8,10 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.resolution.axes import BATCH_AXIS, Axis, Factor, Run, fixed, refused, regrouped
+from edgec.graph.resolution.axes import BATCH_AXIS, Axis, Factor, Run, Side, fixed, refused, regrouped
 from edgec.graph.resolution.grids import regrown
 from edgec.graph.resolution.pointwise import joined
-from edgec.graph.resolution.trace import Rule, Walk, integers
+from edgec.graph.resolution.trace import Rule, Walk, integers, side_at
 from edgec.graph.views import attribute, constant, is_constant
 
 _END = np.iinfo(np.int64).max
@@ -210,7 +210,7 @@ def _expand(walk: Walk, node: ir.Node) -> None:
     padded = [*[Axis.of(fixed(1))] * (rank - len(axes)), *axes]
     told = [1] * (rank - len(target)) + target
     result = [
-        _grown(walk, axis, size, rank - 1 - i < 2)
+        _grown(walk, axis, size, side_at(i, rank))
         for i, (axis, size) in enumerate(zip(padded, told, strict=True))
     ]
     new = [size if axis.batch or size == 1 else axis.new for axis, size in zip(result, told, strict=True)]
@@ -228,7 +228,7 @@ def _tile(walk: Walk, node: ir.Node) -> None:
                 raise refused(node, "it repeats an axis that several maps were merged into")
             result.append(Axis.of(*axis.runs[0], fixed(count)))
         else:
-            result.append(_grown(walk, axis, axis.old * count, len(axes) - 1 - i < 2))
+            result.append(_grown(walk, axis, axis.old * count, side_at(i, len(axes))))
     told = [
         count if axis.batch or axis.follows else after.new // max(1, axis.new)
         for axis, after, count in zip(axes, result, times, strict=True)
@@ -238,11 +238,11 @@ def _tile(walk: Walk, node: ir.Node) -> None:
     walk.set(node.outputs[0], tuple(result))
 
 
-def _grown(walk: Walk, axis: Axis, size: int, inner: bool) -> Axis:
-    """An axis that is stretched to ``size``; ``inner``: it may be a side of a map."""
+def _grown(walk: Walk, axis: Axis, size: int, side: Side) -> Axis:
+    """An axis that is stretched to ``size``; ``side``: of a map that it may be."""
     if axis.batch or axis.follows or size in (1, axis.old):
         return axis
-    known = walk.level("", size) if axis.old == 1 and inner else None
+    known = walk.level(side, size) or walk.level("", size) if axis.old == 1 and side else None
     return known or Axis.of(Factor(size, size))
 
 

@@ -132,6 +132,11 @@ def places(picture: ir.Value) -> tuple[int, int]:
     return (rank - 3, rank - 2) if is_channels_last(picture) else (rank - 2, rank - 1)
 
 
+def side_at(axis: int, rank: int) -> Side:
+    """The side that axis ``axis`` of a map would be; empty in front of the last two."""
+    return "h" if axis == rank - 2 else "w" if axis == rank - 1 else ""
+
+
 def _check(node: ir.Node, value: ir.Value, found: Walk) -> None:
     """At the source's size a rule must give what shape inference gave; and no map may vanish."""
     axes, inferred = found.axes(value), list(value.shape or ())

@@ -8,8 +8,8 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.resolution.axes import Axes, Axis, Factor, fixed, refused
-from edgec.graph.resolution.trace import Rule, Walk, integers
+from edgec.graph.resolution.axes import Axes, Axis, Factor, Side, fixed, refused
+from edgec.graph.resolution.trace import Rule, Walk, integers, side_at
 from edgec.graph.views import attribute, constant, shape_of
 
 
@@ -120,7 +120,9 @@ def _resize(walk: Walk, node: ir.Node) -> None:
         target = out[axis] if out is not None else None
         if axes[axis].batch or not isinstance(target, int):
             continue
-        result[axis] = _resized(walk, node, axes[axis], target, None if scales is None else scales[i])
+        side = side_at(axis, len(axes))
+        scale = None if scales is None else scales[i]
+        result[axis] = _resized(walk, node, axes[axis], target, scale, side)
     if sizes is not None:
         _edit_sizes(walk, node, over, result)
     elif scales is not None:
@@ -130,9 +132,9 @@ def _resize(walk: Walk, node: ir.Node) -> None:
     walk.set(node.outputs[0], tuple(result))
 
 
-def _resized(walk: Walk, node: ir.Node, axis: Axis, target: int, scale: float | None) -> Axis:
+def _resized(walk: Walk, node: ir.Node, axis: Axis, target: int, scale: float | None, side: Side) -> Axis:
     if not axis.follows:
-        known = walk.level("", target) if target != axis.old else None
+        known = walk.level(side, target) or walk.level("", target) if target != axis.old else None
         return known or Axis.of(fixed(target))
     factor = axis.sole
     if factor is None:

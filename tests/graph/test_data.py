@@ -236,3 +236,29 @@ def test_a_number_is_a_number_under_whatever_shape(
     np.savez(tmp_path / "x.npz", x=values.reshape(5, *given))
     found = next(open_data(tmp_path / "x.npz", (InputSpec("x", taken),)).batches(5))["x"]
     np.testing.assert_array_equal(found, values.reshape(5, *taken))
+
+
+PREPARED = {
+    "levels": "a = Mul(x, s) p = Sub(a, s)",
+    "a mean of each channel": "a = Div(x, s) p = Add(a, means)",
+    "blue first": "p = Slice(x, m1, low, ax, m1)",
+    "blue first by places": "p = Gather<axis=3>(x, order)",
+    "a margin": "p = Pad(x, pads)",
+    "bounds": "p = Clip(x, s)",
+}
+
+
+@pytest.mark.parametrize("body", PREPARED.values(), ids=PREPARED)
+def test_pictures_prepared_inside_the_network_lie_channels_last(body: str, canonical) -> None:
+    text = (
+        "net (float[N,8,12,3] x) => (float[N,3,h,w] y) <float s = {0.5}, float[3] means = {1, 2, 3}, int64[1] m1 = {-1}, "
+        "int64[1] low = {-9}, int64[1] ax = {3}, int64[3] order = {2, 1, 0}, int64[8] pads = {0, 1, 1, 0, 0, 1, 1, 0}> { "
+    )
+    (spec,) = InputSpec.of(canonical(text + body + " t = Transpose<perm=[0,3,1,2]>(p) y = Relu(t) }"))
+    assert spec.channels_last
+    assert spec.picture == (8, 12, 3)
+
+
+def test_what_mixes_two_inputs_says_nothing_of_their_layout(canonical) -> None:
+    text = "net (float[N,8,12,3] x, float[N,8,12,3] z) => (float[N,3,8,12] y) { p = Add(x, z) y = Transpose<perm=[0,3,1,2]>(p) }"
+    assert not any(spec.channels_last for spec in InputSpec.of(canonical(text)))

@@ -35,6 +35,22 @@ BODIES = {
         "n = Shape(c) t = Constant<value = int64[3] {{0, 8, -1}}>() f = Reshape(c, t) g = Sigmoid(f) "
         "m = Reshape(g, n) y = Conv(m, v)"
     ),
+    "tokens and back without zeros": (
+        "n = Shape(c) t = Constant<value = int64[3] {{1, 8, -1}}>() o = Slice(n, zero, one) r = Slice(t, one, three) "
+        "q = Concat<axis=0>(o, r) f = Reshape<allowzero=1>(c, q) m = Reshape<allowzero=1>(f, n) y = Conv(m, v)"
+    ),
+    "a pool laid out over a map": (
+        "p = GlobalAveragePool(c) n = Shape(c) s = Slice(n, two, four) k = Shape(p) h = Slice(k, zero, two) "
+        "z = Concat<axis=0>(h, s) u = Resize<mode = \"linear\">(p, , , z) e = Add(u, c) y = Conv(e, v)"
+    ),
+    "a pool spread over a map": (
+        "p = GlobalAveragePool(c) n = Shape(c) e = Expand(p, n) z = Add(e, c) y = Conv(z, v)"
+    ),
+    "maps of both roundings": (
+        "d = MaxPool<kernel_shape=[2,2], strides=[2,2]>(c) f = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]>(d) "
+        "n = Shape(d) s = Slice(n, two, four) k = Shape(f) h = Slice(k, zero, two) z = Concat<axis=0>(h, s) "
+        "u = Resize<mode = \"nearest\">(f, , , z) e = Add(u, d) y = Conv(e, v)"
+    ),
 }  # fmt: skip
 MADE_FOR_A_SIZE = {
     "a pool of the map's size": "p = AveragePool<kernel_shape=[128,128]>(c) y = Conv(p, v)",
@@ -47,7 +63,7 @@ def written(folder: Path, body: str, shape: str = "N,3,H,W", rank: int = 4) -> P
     model = parse(text)
     rng = np.random.default_rng(0)
     known = {tensor.name for tensor in model.graph.initializer}
-    more = {"zero": [0], "two": [2], "four": [4]}
+    more = {"zero": [0], "one": [1], "two": [2], "three": [3], "four": [4]}
     read = {name for node in model.graph.node for name in node.input} | {
         value.name for value in model.graph.input
     }
@@ -78,7 +94,30 @@ def test_the_artifact_keeps_height_and_width_open(body: str, tmp_path: Path) -> 
     source = written(tmp_path, body, rank=3 if body.startswith("t =") else 4)
     report = compile_model(source, tmp_path / "out", measure=False)
     assert any("stays so in the artifact" in line for line in report.warnings)
-    agrees(source, tmp_path / "out" / "model.onnx", [(256, 256), (64, 96), (160, 32), (8, 40)])
+    agrees(source, tmp_path / "out" / "model.onnx", [(256, 256), (64, 96), (160, 32), (8, 40), (37, 51)])
+
+
+ONLY_MULTIPLES = {
+    "a skip over a scale": (
+        "d = MaxPool<kernel_shape=[2,2], strides=[2,2]>(c) s = Constant<value = float[4] {{1, 1, 2, 2}}>() "
+        'u = Resize<mode = "nearest">(d, , s) e = Add(u, c) y = Conv(e, v)'
+    ),
+    "TensorFlow's padding": (
+        'd = MaxPool<kernel_shape=[3,3], strides=[2,2], auto_pad="SAME_UPPER">(c) y = Conv(d, v)'
+    ),
+    "scales made of sizes": (
+        "d = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]>(c) n = Shape(c) k = Shape(d) f = Cast<to=1>(n) "
+        'g = Cast<to=1>(k) s = Div(f, g) u = Resize<mode = "nearest">(d, , s) e = Add(u, c) y = Conv(e, v)'
+    ),
+}
+
+
+@pytest.mark.parametrize("body", ONLY_MULTIPLES.values(), ids=ONLY_MULTIPLES)
+def test_where_only_multiples_are_alike_the_note_says_so(body: str, tmp_path: Path) -> None:
+    source = written(tmp_path, body)
+    report = compile_model(source, tmp_path / "out", measure=False)
+    assert any("for multiples of 4" in line for line in report.warnings)
+    agrees(source, tmp_path / "out" / "model.onnx", [(256, 256), (36, 52), (20, 28)])
 
 
 @pytest.mark.parametrize(

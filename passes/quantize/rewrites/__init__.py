@@ -5,7 +5,7 @@
 `affine`       BatchNormalization, and Mul and Add per channel -> the layer before, or a depthwise ``Conv``
 `gates`        HardSigmoid -> ``Clip`` behind the layer before, or behind a depthwise ``Conv``
 `pools`        global pools; paddings that are counted -> ``Pad``; dilated averages -> a depthwise ``Conv``
-`pads`         zeros joined to a map -> ``Pad``
+`pads`         zeros joined to a map -> ``Pad``; margins of some axes -> of all
 `resize`       Resize by sizes of some axes -> by scales of all
 `biases`       layers without a bias get one of zeros, into which corrections can write
 =============  ===========================================================================================

@@ -1,6 +1,7 @@
-"""Zeros joined to a map are padding: ``Concat(x, 0)`` -> ``Pad(x)``, which stores no zeros.
+"""Zeros joined to a map are padding: ``Concat(x, 0)`` -> ``Pad(x)``, which stores no zeros; a Pad of some axes is one of all.
 
 Exporters write the channel padding of a residual branch (BlazeFace) as a Concat with a constant as large as the map.
+onnxruntime's layout step reads margins for every axis behind a QLinearConv, whatever ``axes`` says.
 """
 
 from __future__ import annotations
@@ -8,13 +9,26 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.views import add_initializer, attribute, constant, shape_of
+from edgec.graph.views import add_initializer, attribute, constant, own_constant, shape_of
 from edgec.passes.quantize.rewrites.replace import new_node, replace
 
 
 def use_pads(model: ir.Model) -> int:
     """In place; the number of nodes changed."""
-    return sum(_use_pad(model.graph, node) for node in list(model.graph) if node.op_type == "Concat")
+    joins = sum(_use_pad(model.graph, node) for node in list(model.graph) if node.op_type == "Concat")
+    return joins + sum(_pad_all_axes(model.graph, node) for node in model.graph if node.op_type == "Pad")
+
+
+def _pad_all_axes(graph: ir.Graph, node: ir.Node) -> bool:
+    axes = constant(node.inputs[3]) if len(node.inputs) > 3 else None
+    given, shape = constant(node.inputs[1]), node.outputs[0].shape
+    if axes is None or given is None or shape is None:
+        return False
+    amounts = np.zeros((2, len(shape)), np.int64)
+    amounts[:, axes] = given.reshape(2, -1)
+    own_constant(graph, node, 1, amounts.ravel())
+    node.resize_inputs(3)
+    return True
 
 
 def _use_pad(graph: ir.Graph, node: ir.Node) -> bool:

@@ -150,6 +150,15 @@ ON_CODES: dict[str, str] = {
 }  # fmt: skip
 
 RIGHT: dict[str, str] = {
+    **{
+        f"{mode} margin of two axes": net(
+            f'ax = Constant<value=int64[2] {{2, -1}}>() m = Constant<value=int64[4] {{1, 1, 1, 1}}>() r = Relu(a) '
+            f'e = Pad<mode="{mode}">(r, m, , ax) y = Conv(e, w1, b1)',
+            CONV,
+            output="N,8,14,14",
+        )
+        for mode in ("edge", "reflect")
+    },
     "pool counts padding and rounds up": net("y = AveragePool<kernel_shape=[3,3], strides=[3,3], pads=[1,1,1,1], ceil_mode=1, count_include_pad=1>(a)", "", "N,8,5,5"),
     "pool counts uneven padding and rounds up": net("y = AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,0,0], ceil_mode=1, count_include_pad=1>(a)", "", "N,8,6,6"),
     "pool counts no padding and rounds up": net("y = AveragePool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1, count_include_pad=1>(a)", "", "N,8,6,6"),

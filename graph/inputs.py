@@ -96,7 +96,7 @@ _PREPARING = (
 
 def _turns(node: ir.Node, value: ir.Value) -> bool:
     if node.op_type == "Transpose":
-        return attribute(node, "perm", ()) == (0, 3, 1, 2)
+        return bool(attribute(node, "perm", ()) == (0, 3, 1, 2))
     others = [one for one in node.inputs if one is not None and one is not value]
     made = node.outputs[0]
     same_rank = len(made.shape or ()) == len(value.shape or ())

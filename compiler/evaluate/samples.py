@@ -84,7 +84,7 @@ class Watched:
 _ERRORS: Mapping[str, str] = {
     "": "error of the outputs, relative",
     "classification": "probability that moved to other classes",
-    "detection": "share of the boxes that are not the same",
+    "detection": "share of the boxes that only one of the two finds; those of both count by how far their score moved",
     "segmentation": "share of the picture that is painted otherwise",
 }
 _OTHERWISE = "distance to the original's answer, in the task's terms"

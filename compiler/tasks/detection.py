@@ -116,7 +116,7 @@ class DetectionTally:
             self.shifts += moved
             apart = len(wanted) + len(made) - 2 * len(pairs)
             self.changed.append(apart > 0)
-            self.errors.append(apart + sum(moved))
+            self.errors.append((apart + sum(moved)) / max(apart + len(pairs), 1))
 
     def _found(self, outputs: Sequence[Array], threshold: float, limit: float = SUPPRESSION) -> list[Boxes]:
         """The other network's boxes, in pixels of the source's input."""

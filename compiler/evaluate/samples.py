@@ -138,7 +138,7 @@ def strip(
             "after": _bounded({} if other is None else other.answers(list(right_hand.run(others).values()))[0]),
         })  # fmt: skip
     counts = {"samples": len(watched.errors), "changed": sum(watched.changed)}
-    return {**counts, "error": watched.error, "inputs": shown}
+    return {**counts, "error": watched.error, "shares": watched.error != _OTHERWISE, "inputs": shown}
 
 
 def _at_size(task: Task | None, made: ir.Model) -> Task | None:

@@ -72,7 +72,9 @@ def groups_of(report: Report) -> tuple[Group, ...]:
     scenes = (_scene(report, report.model.inputs), _scene(report, report.inputs))
     found = []
     for why, title, said in _KINDS:
-        inputs = tuple(_shown(one, *scenes) for one in report.strip.inputs if one.why == why)
+        inputs = tuple(
+            _shown(one, *scenes, shares=report.strip.shares) for one in report.strip.inputs if one.why == why
+        )
         found += [Group(title, said, inputs)] if inputs else []
     if any(one.over_before or one.over_after for group in found for one in group.inputs):
         twice = [
@@ -90,9 +92,11 @@ def _scene(report: Report, inputs: Sequence[ModelInput]) -> Scene:
     return Scene(1, 1, report.model.labels)
 
 
-def _shown(one: Answered, source: Scene, made: Scene) -> Shown:
+def _shown(one: Answered, source: Scene, made: Scene, *, shares: bool) -> Shown:
     before, after = drawn(one.before, source), drawn(one.after, made)
-    error = "" if one.error is None else f"{one.error:.1%}" if one.error < 10 else "more than 1000%"
+    error = "" if one.error is None else f"{one.error:.3g}"
+    if one.error is not None and shares:
+        error = f"{one.error:.1%}" if one.error < 10 else "more than 1000%"
     return Shown(
         one, before.words, after.words, overlay(before.shapes, source), overlay(after.shapes, made), error
     )

@@ -34,6 +34,8 @@ class Strip(Part):
     changed: int
     error: str
     """What ``Answered.error`` is."""
+    shares: bool = True
+    """Whether it is a share of 1, else a number in units of its own."""
     inputs: tuple[Answered, ...] = Field(default=(), max_length=64)
 
 

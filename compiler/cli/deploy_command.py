@@ -113,4 +113,5 @@ def _print_deployed(deployed: Deployed, run: Path) -> None:
         echo(f"self-test of a picture: {deployed.selftest.picture.result}")
     print_measurements(deployed.measurements)
     echo(f"the latencies are in {run / 'report.html'} now")
-    echo(f"use it there: cd {shlex.quote(deployed.folder)} && .venv/bin/python run.py picture.jpg")
+    example = "x.npy" if deployed.selftest.picture is None else "picture.jpg"
+    echo(f"use it there: cd {shlex.quote(deployed.folder)} && .venv/bin/python run.py {example}")

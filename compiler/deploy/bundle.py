@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from edgec.compiler.deploy.picture import PICTURE
 from edgec.compiler.plan.names import own_format
 from edgec.compiler.read.recipe import Recipe, read_recipe
 from edgec.graph.disk import disk_error
@@ -324,7 +325,8 @@ def _fill(
         bundle["resolution"] = report.resolution.sizes
     (part / BUNDLE_JSON).write_text(json.dumps(bundle, indent=1) + "\n", encoding="utf-8")
     text = (templates / "README.md.in").read_text(encoding="utf-8")
-    (part / "README.md").write_text(_readme(text, bundle, target, wheels, options), encoding="utf-8")
+    example = "picture.jpg" if (part / PICTURE).exists() else "x.npy"
+    (part / "README.md").write_text(_readme(text, bundle, target, wheels, options, example), encoding="utf-8")
     return tuple(sorted(set(wheels)))
 
 
@@ -340,7 +342,12 @@ def _write_labels(labels: Sequence[str], copy: Path) -> None:
 
 
 def _readme(
-    text: str, bundle: Mapping[str, Any], target: Target, wheels: Sequence[str], options: DeployOptions
+    text: str,
+    bundle: Mapping[str, Any],
+    target: Target,
+    wheels: Sequence[str],
+    options: DeployOptions,
+    example: str,
 ) -> str:
     rows = [f"- `{a['file']}`: {a['precision']}, {a['bytes'] / 1000:.1f} kB" for a in bundle["artifacts"]]
     steps = {key: value for key, value in bundle["preprocess"].items() if value is not None}
@@ -352,6 +359,7 @@ def _readme(
             f"- {markdown(system.title)} (Python {system.python}): {engines or 'no engine exists'}{offline}"
         )
     return Template(text).substitute(
+        example=example,
         title=markdown(f"{bundle['model']} for {target.title}"),
         version=bundle["edgec"],
         target=markdown(target.title),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import os
 import platform
 import re
@@ -35,6 +36,7 @@ TFLITE_RESOLVERS = {
 }
 PREFERRED = {".onnx": ["onnxruntime"], ".tflite": ["litert", "tflite-runtime"]}
 _ORT_TYPES = {"float": "float32", "double": "float64"}
+_INTEGER = (b"QuantizeLinear", b"QLinear", b"ConvInteger", b"MatMulInteger")
 _CODES = ("tensor(int8)", "tensor(uint8)")
 
 
@@ -45,6 +47,15 @@ def engine_names() -> list[str]:
 def saturates(machine: str, cpuinfo: str) -> bool:
     """Whether onnxruntime's U8S8 kernels saturate here: x86 without VNNI adds two products in 16 bits."""
     return machine in ("x86_64", "AMD64", "i686") and "vnni" not in cpuinfo
+
+
+def has_codes(path: str) -> bool:
+    """Whether an ONNX file computes in integers somewhere: it names one of their ops."""
+    with Path(path).open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return any(content.find(word) >= 0 for word in _INTEGER)
 
 
 class OnnxRuntime(Engine):
@@ -60,7 +71,7 @@ class OnnxRuntime(Engine):
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
-        if saturates(platform.machine(), Machine().read("/proc/cpuinfo")):
+        if has_codes(path) and saturates(platform.machine(), Machine().read("/proc/cpuinfo")):
             options.add_session_config_entry("session.x64quantprecision", "1")
             self.notices.append(
                 "no VNNI here: int8 is kept exact, and slower, by session.x64quantprecision=1"

@@ -22,9 +22,10 @@ import pytest
 from edgec.runtime.agent import figures, layers, measure, probe, watch, worker
 from edgec.runtime.agent.base import AgentError
 from edgec.runtime.agent.engine import concrete_shape
-from edgec.runtime.agent.engines import open_engine, read_feeds, saturates
+from edgec.runtime.agent.engines import has_codes, open_engine, read_feeds, saturates
 from edgec.runtime.agent.machine import Machine
 from edgec.runtime.pack import agent_bytes, write_agent
+from tests.conftest import parse
 
 PACKAGE = Path(worker.__file__).parent
 
@@ -254,6 +255,21 @@ def test_saturation_is_known() -> None:
     assert saturates("x86_64", "flags: avx2")
     assert not saturates("x86_64", "flags: avx2 avx_vnni")
     assert not saturates("aarch64", "Features: asimd")
+
+
+@pytest.mark.parametrize(
+    ("body", "coded"),
+    [
+        ("y = Relu(x)", False),
+        ("a = QuantizeLinear(x, s, z) y = DequantizeLinear(a, s, z)", True),
+        ("a, b, c = DynamicQuantizeLinear(x) d = ConvInteger(a, w) y = Cast<to=1>(d)", True),
+    ],
+)
+def test_only_files_with_codes_are_told_of_saturation(body: str, coded: bool, tmp_path: Path) -> None:
+    constants = "float s = {0.1}, uint8 z = {3}, int8[1,1,1,1] w = {1}"
+    model = parse(f"g (float[1,1,4,4] x) => (float[1,1,4,4] y) <{constants}> {{ {body} }}")
+    onnx.save(model, tmp_path / "m.onnx")
+    assert has_codes(str(tmp_path / "m.onnx")) == coded
 
 
 @pytest.fixture

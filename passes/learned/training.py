@@ -120,7 +120,7 @@ class Training:
             self.best = self._score_of(self.state.best)
         else:
             self.state.best = self._copied()
-            self.state.steps = self.state.steps or self._steps_in(self.settings.seconds)
+            self.state.steps = self.state.steps or self._steps_in(self.settings.seconds, progress)
             self._save(checkpoint)
         state, saved = self.state, time.perf_counter()
         gone_on = f", {state.step} of them done before" if state.step else ""
@@ -229,8 +229,8 @@ class Training:
         generator = torch.Generator().manual_seed(self.views.seed + turn)
         return int(torch.randperm(self._distinct, generator=generator)[place])
 
-    def _steps_in(self, seconds: float) -> int:
-        """How many steps fit, by timing some; the student is then as it was."""
+    def _steps_in(self, seconds: float, progress: Progress) -> int:
+        """How many steps fit, by timing some, `LOOKS` at least; the student is then as it was."""
         before = self._copied()
         began = time.perf_counter()
         self.judge.score(self.network)
@@ -243,7 +243,13 @@ class Training:
         each = (time.perf_counter() - began) / TIMED
         self.student.load_state_dict(before)
         self.adam.state.clear()
-        return max(LOOKS, int((seconds - looks) / each))
+        fitting = int((seconds - looks) / each)
+        if fitting < LOOKS:
+            needed = looks + LOOKS * each
+            progress.say(
+                f"{self.settings.label}: {seconds:g} s is too short for {LOOKS} steps, about {needed:.0f} s"
+            )
+        return max(LOOKS, fitting)
 
     def _score_of(self, state: Mapping[str, Tensor]) -> Score:
         now = self._copied()

@@ -35,14 +35,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where to measure: local, or ssh://user@host[:port].",
 )
-@click.option(
-    "--threads",
-    type=params.whole(admitted.THREADS),
-    metavar="NUMBER",
-    default=1,
-    show_default=True,
-    help="Of the engine.",
-)
+@params.threads(1, "Of the engine.")
 @click.option(
     "--engine",
     type=params.ENGINE,

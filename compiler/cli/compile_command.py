@@ -142,13 +142,7 @@ if TYPE_CHECKING:
     default=None,
     help="For every random choice. [default: 0]",
 )
-@click.option(
-    "--threads",
-    type=params.whole(admitted.THREADS),
-    metavar="NUMBER",
-    default=None,
-    help="Threads that compiling may use. [default: all cores]",
-)
+@params.threads(None, "Threads that compiling may use. [default: all cores]")
 @click.option(
     "--keep-quantized",
     is_flag=True,

@@ -10,7 +10,6 @@ import click
 
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo
-from edgec.graph import values as admitted
 
 if TYPE_CHECKING:
     from edgec.compiler.deploy.bundle import Bundle
@@ -45,13 +44,7 @@ if TYPE_CHECKING:
     metavar="SYSTEM",
     help="Put the wheels for this system of the target into the bundle, for installing offline.",
 )
-@click.option(
-    "--threads",
-    type=params.whole(admitted.THREADS),
-    metavar="NUMBER",
-    default=None,
-    help="Of run.py and the bench. [default: the target's]",
-)
+@params.threads(None, "Of run.py and the bench. [default: the target's]")
 @click.option("--force", is_flag=True, help="Replace a folder that is not an earlier bundle.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(run: Path, out: Path, **values: Any) -> int:

@@ -198,6 +198,18 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 """A file that must be there."""
 
 
+def threads(default: int | None, text: str) -> Callable[[Any], Any]:
+    """The option ``--threads``; ``text`` says whose."""
+    return click.option(
+        "--threads",
+        type=whole(values.THREADS),
+        metavar="NUMBER",
+        default=default,
+        show_default=default is not None,
+        help=text,
+    )
+
+
 def given(*names: str) -> list[str]:
     """Those of the current command's parameters that stand on the command line, as they are written there."""
     context = click.get_current_context()

@@ -14,7 +14,7 @@ from edgec.graph import values as admitted
 from edgec.graph.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import onnx_ir as ir
 
@@ -44,14 +44,7 @@ if TYPE_CHECKING:
     metavar="DB",
     help="What 'wrong' means. [default: 20 for --bisect]",
 )
-@click.option(
-    "--threads",
-    type=params.whole(admitted.THREADS),
-    metavar="NUMBER",
-    default=1,
-    show_default=True,
-    help="Of the engines that run A and B.",
-)
+@params.threads(1, "Of the engines that run A and B.")
 @loading_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(a: str, b: str, **values: Any) -> int:
@@ -70,17 +63,10 @@ def command(a: str, b: str, **values: Any) -> int:
         Preprocess(**chosen)  # what does not go together is said before a model is loaded
     if b.endswith(".tflite"):
         return _verify_tflite(a, b, values)
-    from edgec.graph.foreign import begin
+    from edgec.compiler.verify.layers import Verdict, compare_layers
 
-    shape, settings = values["input_shape"], loading(values)
-    with begin(a, settings, input_shape=shape, codes=True) as pending:
-        from edgec.compiler.emit.codes import with_numbers
-        from edgec.compiler.verify.layers import Verdict, compare_layers
-        from edgec.graph.selection import in_front
-
-        first = with_numbers(in_front(pending.model()), Path(a))
-    with begin(b, settings, input_shape=shape, codes=True) as pending:
-        second = with_numbers(in_front(pending.model()), Path(b))
+    first = _as_it_runs(a, values)
+    second = _as_it_runs(b, values)
     data = _inputs(first, values)
     found = compare_layers(first, second, data, threads=values["threads"])
     limit = values["min_sqnr"] if values["min_sqnr"] is not None else (20.0 if values["bisect"] else None)
@@ -90,6 +76,19 @@ def command(a: str, b: str, **values: Any) -> int:
     else:
         _print(found, verdict, values)
     return 1 if verdict is not None and verdict.wrong is not None else 0
+
+
+def _as_it_runs(path: str, values: dict[str, Any], beside: Callable[[], None] | None = None) -> ir.Model:
+    """The network of a file, quantised where that is, which takes and gives real numbers. ``beside`` is done while it is read."""
+    from edgec.graph.foreign import begin
+
+    with begin(path, loading(values), input_shape=values["input_shape"], codes=True) as pending:
+        from edgec.compiler.emit.codes import with_numbers
+        from edgec.graph.selection import in_front
+
+        if beside is not None:
+            beside()
+        return with_numbers(in_front(pending.model()), Path(path))
 
 
 def _print_json(data: Dataset, found: Sequence[Compared], verdict: Verdict | None) -> None:
@@ -160,17 +159,12 @@ def _verify_tflite(a: str, b: str, values: dict[str, Any]) -> int:
     """Outputs of a TFLite file against those of the ONNX model ``a``: inner values of the two have nothing in common."""
     from edgec.compiler.cli.output import print_json, stdout, table
     from edgec.compiler.evaluate.tflite_quality import compare_file
-    from edgec.graph.foreign import begin
-    from edgec.graph.selection import in_front
     from edgec.runtime.trial import try_file
 
     if values["bisect"]:
         hint = "Bisect the ONNX twin; it holds the same table of scales."
         raise UsageError("--bisect needs two ONNX models", where=b, hint=hint)
-    settings = loading(values)
-    with begin(a, settings, input_shape=values["input_shape"], codes=True) as pending:
-        try_file(Path(b), None, settings)
-        model = in_front(pending.model())
+    model = _as_it_runs(a, values, lambda: try_file(Path(b), None, loading(values)))
     data = _inputs(model, values)
     differences = compare_file(model, Path(b), data, threads=values["threads"])
     limit = values["min_sqnr"]

@@ -27,7 +27,7 @@ import onnx_ir as ir
 
 from edgec.graph.tflite.read import read
 from edgec.graph.views import Names, constant
-from edgec.runtime.agent.engine import CODES_KEY
+from edgec.runtime.agent.engine import CODES_KEY, codes_said
 
 _APART = 128
 """Between a number's code in uint8 and in int8."""
@@ -90,15 +90,12 @@ def _between(
 
 
 def said_by(path: Path) -> Mapping[str, Code]:
-    """What an ONNX file says of its codes. A file from elsewhere may say anything: what is no such word counts as nothing."""
+    """What an ONNX file says of its codes; empty for any other."""
     if path.suffix != ".onnx":
         return {}
     properties = onnx.load(path, load_external_data=False).metadata_props
     said = next((one.value for one in properties if one.key == CODES_KEY), "{}")
-    try:
-        return {name: Code(float(scale), int(zero)) for name, (scale, zero) in json.loads(said).items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return {}
+    return {name: Code(*pair) for name, pair in codes_said(said).items()}
 
 
 def as_property(found: Mapping[str, Code]) -> str:

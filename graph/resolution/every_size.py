@@ -268,8 +268,6 @@ def _by_scales(model: ir.Model, node: ir.Node, walks: Sequence[Walk]) -> bool:
     axes = attribute(node, "axes", None)
     kept = range(len(held)) if axes is None else [int(at) for at in axes]
     scales = np.asarray([float(held[at] or 1) for at in kept], np.float32)
-    while len(node.inputs) < 4:
-        node.append_input(None)  # type: ignore[attr-defined]  # never: index 3 was read
     node.replace_input_with(3, None)
     own_constant(model.graph, node, 2, scales)
     return True

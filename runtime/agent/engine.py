@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, Sequence
+import json
+import math
+from typing import Any, Dict, Sequence, Tuple
 
 from .base import AgentError, Json
 
@@ -11,6 +13,15 @@ CODES_KEY = "edgec.codes"
 """Of an ONNX file's properties: [scale, zero point] of each input and output that is integer codes, as JSON by name."""
 TENSORRT = "tensorrt"
 """NVIDIA's own: engines that are built on the board (`trt_engines`), measured by trtexec (`trt_bench`)."""
+
+
+def codes_said(text: str) -> Dict[str, Tuple[float, int]]:
+    """What `CODES_KEY` says; a file from elsewhere may say anything there: what is no such word counts as nothing."""
+    try:
+        found = {name: (float(scale), int(zero)) for name, (scale, zero) in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        return {}
+    return {name: pair for name, pair in found.items() if 0 < pair[0] < math.inf}
 
 
 class Engine(abc.ABC):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import mmap
 import os
 import platform
@@ -18,7 +16,7 @@ from typing import Any, Dict, Iterator, Tuple
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from .base import AgentError, Json, first_line
-from .engine import CODES_KEY, TENSORRT, Engine, concrete_shape
+from .engine import CODES_KEY, TENSORRT, Engine, codes_said, concrete_shape
 from .machine import Machine
 
 ORT_PROVIDERS = {
@@ -97,12 +95,8 @@ class OnnxRuntime(Engine):
         """What a file of edgec says of ends that take or give codes; other files have none, or their own words."""
         values = [*self.session.get_inputs(), *self.session.get_outputs()]
         coded = {value.name for value in values if value.type in _CODES}
-        try:
-            said = json.loads(self.session.get_modelmeta().custom_metadata_map.get(CODES_KEY, "{}"))
-            found = {name: (float(scale), int(zero)) for name, (scale, zero) in said.items() if name in coded}
-        except (ValueError, TypeError, AttributeError, RecursionError):
-            return {}
-        return {name: pair for name, pair in found.items() if 0 < pair[0] < math.inf}
+        said = codes_said(self.session.get_modelmeta().custom_metadata_map.get(CODES_KEY, "{}"))
+        return {name: pair for name, pair in said.items() if name in coded}
 
     def feed(self, feeds: Json) -> None:
         self.kept = feeds  # the binding points into these arrays

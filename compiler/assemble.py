@@ -151,12 +151,14 @@ def assemble(facts: RunFacts, recipe: Recipe, space: Workspace, start: float) ->
 
 
 def _samples(facts: RunFacts, headline: str | None) -> dict[str, Any]:
-    """The strip and the table of classes: of the headline's artifact, or of the first of the precision that was looked at."""
+    """The strip and the table of classes: of the ONNX file of the precision that was looked at, whose graph gave the answers; of
+    a run without one, of the headline's artifact."""
     samples = facts.evaluation.samples
     if samples is None:
         return {}
-    fitting = [one.name for one in facts.emission.files if STAGES[one.precision] == samples.stage]
-    name = headline if headline in fitting else next(iter(fitting), None)
+    fitting = [one for one in facts.emission.files if STAGES[one.precision] == samples.stage]
+    first = min(fitting, key=lambda one: (one.format != "onnx", one.name != headline), default=None)
+    name = None if first is None else first.name
     parts = {"strip": samples.strip, "classes": samples.classes}
     return {key: {**part, "artifact": name} for key, part in parts.items() if part is not None and name}
 

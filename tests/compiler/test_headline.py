@@ -49,6 +49,15 @@ def check(folder: Path, report: dict[str, Any]) -> None:
     """What is named is there, and the page and the terminal speak of the same."""
     assert report["headline"] in [one["path"] for one in report["artifacts"]]
     assert (folder / "out" / report["headline"]).is_file()
+    if (
+        "strip" in report and report["strip"] is not None
+    ):  # its answers are those of a graph, run as the ONNX file is
+        of = [
+            one["path"]
+            for one in report["artifacts"]
+            if one["precision"] == report["artifacts"][-1]["precision"]
+        ]
+        assert report["strip"]["artifact"] == next((path for path in of if path.endswith(".onnx")), of[0])
     shown = headline_artifact(read(folder / "out"))
     assert shown is not None
     assert shown.path == report["headline"]

@@ -22,7 +22,6 @@ from edgec.graph.errors import ModelError, UsageError
 from edgec.graph.external import MOST_BYTES, load_external
 from edgec.graph.files import is_factory, open_regular
 from edgec.graph.listener import READING, Listener
-from edgec.graph.resolution.every_size import stood_in
 from edgec.graph.sizes import InputShape, OpenSizeError
 from edgec.graph.tflite.lift.model import to_onnx
 from edgec.graph.tflite.read import read as read_tflite
@@ -56,6 +55,10 @@ def load(
     except OpenSizeError as error:
         if input_shape is not None:
             raise
+        from edgec.graph.resolution.every_size import (
+            stood_in,
+        )  # of few networks, and everybody waits for imports
+
         return stood_in(model, error, listener)
 
 

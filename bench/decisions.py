@@ -90,7 +90,7 @@ def main() -> None:
         "--kernels", nargs="+", help="run each in a process of its own; all: those that run here"
     )
     parser.add_argument(
-        "--folder", type=Path, default=Path("decisions"), help="where --kernels puts its files"
+        "--folder", type=Path, default=Path(".build/decisions"), help="where --kernels puts its files"
     )
     parser.add_argument("--compare", nargs="+", type=Path)
     given = parser.parse_args()

@@ -98,7 +98,8 @@ def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context
     with Reference(model, check, context) as reference:
         before, after = (reference.score(assemble(one, judged)[0]) for one in (plain, equalised))
     text = f"equalisation: SQNR per sample {before.typical_db:.1f} -> {after.typical_db:.1f} dB"
-    verdict = nearer(before, after)
+    # Both are rounded, with ranges that a search chose: weights solved for that differ by 1e-5 give either another draw.
+    verdict = nearer(before, after, drawn=True)
     if settings.equalise == "auto" and not verdict.kept:
         return Prepared(plain.original, plain.calibration, (Note(text + verdict.doubt, "reverted"),), verdict)
     return Prepared(equalised.original, equalised.calibration, (Note(text),), verdict)

@@ -50,7 +50,7 @@ class Score:
 def nearer(before: Score, after: Score, *, drawn: bool = False) -> Verdict:
     """Whether the second graph is nearer to the original, by the decibels of every sample; a lone one has to gain `CLEAR` dB.
 
-    ``drawn``: its codes were rounded layer after layer (`Verdict.drawn`).
+    ``drawn``: its codes were rounded layer after layer, or its ranges searched for anew (`Verdict.drawn`).
     """
     gains = np.array(after.samples) - np.array(before.samples)
     return weigh(gains, len(gains) * before.noise_db, alone=CLEAR, drawn=drawn)

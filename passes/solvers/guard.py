@@ -51,7 +51,8 @@ class Verdict:
 
     ``drawn``: the codes were rounded one after the other, each with the errors of those before it, each layer to what the
     quantised ones before it give. One code that the last digits turn over moves all that follow by far more than last digits
-    do, and they are drawn anew. Another draw is like another set of images: it moves the gain by about the standard error.
+    do, and they are drawn anew; so is a range that a search over a histogram chose. Another draw is like another set of images:
+    it moves the gain by about the standard error.
     """
 
     gain: float

@@ -26,8 +26,9 @@ import onnx_ir as ir
 
 from edgec.graph.channels import ChannelGroup, groups
 from edgec.graph.values import SHARE
-from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, Switch, option
-from edgec.passes.budget import UNITS, Budget, budget_option, sole_budget
+from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, PassResult, Switch, option
+from edgec.passes.budget import Budget, budget_option
+from edgec.passes.budgeted import Budgeted
 from edgec.passes.channel_pruning.costs import AdditiveCost, cost_of, source_cost
 from edgec.passes.channel_pruning.criteria import (
     activation_scores,
@@ -64,7 +65,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class PruneChannels(Pass):
+class PruneChannels(Budgeted):
     """Remove channels until the model meets a budget."""
 
     name: ClassVar[str] = "prune-channels"
@@ -127,23 +128,6 @@ class PruneChannels(Pass):
             measured = measure(model, subjects, validation, self.name)
             errors = {name: scaled_errors(errors[name], measured.get(name, ())) for name in errors}
         return Judged(curves, errors, statistics, refused)
-
-    def check(self) -> None:
-        """Raise UsageError for several budgets."""
-        if any(self._budgets.values()):
-            self.budget()
-
-    def complete(self) -> None:
-        """Raise UsageError for no budget."""
-        self.budget()
-
-    def budget(self) -> Budget:
-        """The one budget that is set. Raises UsageError for none or several."""
-        return sole_budget(self.name, self._budgets)
-
-    @property
-    def _budgets(self) -> dict[str, str]:
-        return {unit: getattr(self, unit) for unit in UNITS}
 
     @property
     def _measures(self) -> bool:

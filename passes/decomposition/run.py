@@ -17,12 +17,12 @@ from edgec.passes.base import (
     LayerReport,
     Need,
     Note,
-    Pass,
     PassResult,
     Switch,
     option,
 )
-from edgec.passes.budget import UNITS, Budget, budget_option, sole_budget
+from edgec.passes.budget import budget_option
+from edgec.passes.budgeted import Budgeted
 from edgec.passes.channel_pruning.costs import source_cost
 from edgec.passes.channel_pruning.statistics import MAX_UNKNOWNS, ConsumerStatistics, gather
 from edgec.passes.decomposition.cuts import Form
@@ -40,7 +40,7 @@ from edgec.passes.solvers.parallel import in_order
 
 
 @dataclass(frozen=True)
-class Decomposition(Pass):
+class Decomposition(Budgeted):
     """Cut layers into pieces until a budget is met."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
@@ -92,23 +92,6 @@ class Decomposition(Pass):
     def allowed(self) -> tuple[Form, ...]:
         """The forms that this run may use."""
         return self.forms
-
-    def check(self) -> None:
-        """Raise UsageError for several budgets."""
-        if any(self._budgets.values()):
-            self.budget()
-
-    def complete(self) -> None:
-        """Raise UsageError for no budget."""
-        self.budget()
-
-    def budget(self) -> Budget:
-        """The one budget that is set. Raises UsageError for none or several."""
-        return sole_budget(self.name, self._budgets)
-
-    @property
-    def _budgets(self) -> dict[str, str]:
-        return {unit: getattr(self, unit) for unit in UNITS}
 
     def candidates(
         self, model: ir.Model, context: Context, price: Price

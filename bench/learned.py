@@ -20,11 +20,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-from remove_blocks import IMAGENET, accuracy, shared
+from portfolio import NETWORKS as PREPARED
+from remove_blocks import accuracy, shared
 
+import edgec
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, open_data
 from edgec.graph.load import load
+from edgec.graph.preprocess import Preprocess
 from edgec.passes.base import Context, Progress
 from edgec.passes.pipeline_string import parse_pipeline
 
@@ -39,8 +42,10 @@ FORMS = {
         "learned widths and weights",
         "learn-structure{{macs={macs}% steps={steps} {options}}}",
     ),
+    "usual": ("what a compile makes for this machine", ""),
+    "portfolio": ("the portfolio's choice", ""),
 }
-"""What a row is called, and the passes behind it."""
+"""What a row is called, and the passes behind it; none: `edgec compile` chooses them."""
 LEARNED = ("widths", "weights")
 
 
@@ -51,12 +56,12 @@ class Lines(Progress):
         print(f"<!-- {line} -->", flush=True)
 
 
-def unlabelled(teacher: ir.Model, folder: Path) -> Dataset:
+def unlabelled(teacher: ir.Model, prepared: Preprocess, folder: Path) -> Dataset:
     """All images without labels, as one file."""
     files = [shared() / "cifar10" / name for name in ("calib.npz", "unlabelled_extra.npz")]
     path = folder / "unlabelled.npz"
     np.savez(path, x=np.concatenate([np.load(file)["x"] for file in files if file.is_file()]))
-    return open_data(path, teacher, IMAGENET)
+    return open_data(path, teacher, prepared)
 
 
 def cut(
@@ -67,8 +72,10 @@ def cut(
     file = None if arguments.kept is None else arguments.kept / f"{name}_{macs}_{form}.onnx"
     if file is not None and file.is_file():
         return ir.from_proto(onnx.load(file)), float("nan"), []
+    if not FORMS[form][1]:
+        return compiled(name, macs, form, context.scratch / form)
     text = FORMS[form][1].format(macs=macs, steps=arguments.structure, options=arguments.structure_options)
-    few = open_data(shared() / "cifar10" / "calib.npz", teacher, IMAGENET, samples=500)
+    few = open_data(shared() / "cifar10" / "calib.npz", teacher, Preprocess(**PREPARED[name]), samples=500)
     start, model, said = time.process_time(), teacher.clone(), []
     for one in parse_pipeline(text):
         data = context.data if one.name == "learn-structure" else few
@@ -81,11 +88,26 @@ def cut(
     return model, spent, said
 
 
+def compiled(name: str, macs: str, form: str, out: Path) -> tuple[ir.Model, float, list[str]]:
+    """As `cut`, by a whole compile for this machine, with or without `--portfolio`."""
+    start = time.process_time()
+    report = edgec.compile(
+        shared() / "models" / f"{name}_cifar10.onnx", out, data=shared() / "cifar10" / "calib.npz", samples=500,
+        preprocess=PREPARED[name], budget=f"macs={macs}%", precision="fp32", formats="onnx", portfolio=form == "portfolio",
+        measure=False, threads=1, quiet=True, force=True,
+    )  # fmt: skip
+    points = report.portfolio.points if report.portfolio else ()
+    said = [f"{one.title}: {one.loss if one.loss is not None else one.why}" for one in points]
+    said += [f"taken: {report.portfolio.chosen}"] if report.portfolio else []
+    return load(out / report.artifacts[0].path), time.process_time() - start, said
+
+
 def rows(name: str, macs: str, arguments: argparse.Namespace, folder: Path) -> Iterator[str]:
     """For each form one, and one for each seed behind it."""
     teacher = load(shared() / "models" / f"{name}_cifar10.onnx")
-    judge = open_data(shared() / "cifar10" / "eval.npz", teacher, IMAGENET)
-    data = unlabelled(teacher, folder)
+    prepared = Preprocess(**PREPARED[name])
+    judge = open_data(shared() / "cifar10" / "eval.npz", teacher, prepared)
+    data = unlabelled(teacher, prepared, folder)
     context = Context(teacher, folder, data, progress=Lines(), task="classification")
     yield f"| {name} | 100% | | | | | {accuracy(teacher, judge):.1f} | |"
     for form in arguments.forms:

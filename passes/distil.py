@@ -189,16 +189,17 @@ class Distil(Learning):
         from edgec.passes.learned.goals import Goals, goals_of, output_goals
         from edgec.passes.learned.hardware import placed
         from edgec.passes.learned.matched import AdaptedStudent, PooledTeacher, matches
+        from edgec.passes.learned.teacher import Teacher
 
         device, teacher = self.on_device(), context.teacher
         if not self.student:
             goals = goals_of(begun.given, teacher, context.task, maps=self.maps, weight=self.weight)
-            student, source = (placed(GraphModule(one), device) for one in (begun.given, teacher))
-            training = self.training(context, student, source, goals, begun.given)
+            student = placed(GraphModule(begun.given), device)
+            training = self.training(context, student, Teacher(teacher, device), goals, begun.given)
             score = training.score(student)
             return training, score, score
         matched = matches(begun.given, teacher, self.maps if self.weight else 0)
-        pooled = placed(PooledTeacher(teacher, matched), device)
+        pooled = PooledTeacher(teacher, device, matched)
         goals = Goals(
             tuple(output_goals(teacher, context.task)), tuple(one.goal for one in matched), self.weight
         )

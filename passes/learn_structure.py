@@ -208,11 +208,11 @@ class _Run:
         return guarded(refit, model, refit.run(model.clone(), context), context)
 
     def _training(self) -> StructureTraining:
-        from edgec.passes.learned.executor import GraphModule
         from edgec.passes.learned.gates import GatedModule
         from edgec.passes.learned.goals import goals_of
         from edgec.passes.learned.hardware import placed
         from edgec.passes.learned.structure_training import Structure, StructureTraining
+        from edgec.passes.learned.teacher import Teacher
 
         self.closed_plan = plan(self.judged.errors, self.limits, self.choices)
         curves = self.judged.curves
@@ -229,7 +229,7 @@ class _Run:
         options, context = self.options, self.context
         device = options.on_device()
         student = placed(GatedModule(self.model, self.groups, np.concatenate(gains)), device)
-        teacher = placed(GraphModule(context.teacher), device)
+        teacher = Teacher(context.teacher, device)
         goals = goals_of(self.model, context.teacher, context.task, maps=options.maps, weight=options.weight)
         return StructureTraining(
             options.training(context, student, teacher, goals, self.model), student, structure

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     import torch
 
     from edgec.passes.learned.executor import GraphModule
-    from edgec.passes.learned.goals import Goals
+    from edgec.passes.learned.goals import Goals, Values
     from edgec.passes.learned.judge import Score
+    from edgec.passes.learned.teacher import Teacher
     from edgec.passes.learned.training import Learned, Training
+    from edgec.passes.learned.views import Feeds
 
 EQUAL = 1e-6
 """A loss of no more is that of the same network: sums of float32 round by as much."""
@@ -102,12 +104,9 @@ class Learning(Pass):
         return self.arithmetic == "bf16" or (self.arithmetic == "auto" and gains_by_bf16(device))
 
     def training(
-        self, context: Context, student: GraphModule, teacher: GraphModule, goals: Goals, model: ir.Model
+        self, context: Context, student: GraphModule, teacher: Teacher, goals: Goals, model: ir.Model
     ) -> Training:
         """The loop in which ``student``, of the graph ``model``, learns from ``teacher``; both lie on the device."""
-        import torch
-
-        from edgec.passes.learned.hardware import tensors
         from edgec.passes.learned.judge import Judge
         from edgec.passes.learned.training import Settings, Training
         from edgec.passes.learned.views import Kinds, Views
@@ -123,9 +122,8 @@ class Learning(Pass):
         views = Views(fit, self.batch, kinds, context.seed)
         judging = Views(held, min(self.batch, len(held)), kinds, context.seed)
 
-        def taught(feeds: dict[str, Any]) -> dict[str, torch.Tensor]:
-            with torch.no_grad():
-                return teacher.samples(tensors(feeds, device), goals.values)
+        def taught(feeds: Feeds) -> Values:
+            return teacher.samples(feeds, goals.values)
 
         goals = goals.scaled(goals.taught(taught(judging.read(range(min(self.batch, len(held)))))))
         judge = Judge(held, judging, taught, goals.outputs, context.seed)

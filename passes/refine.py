@@ -99,13 +99,14 @@ class Refine(Learning):
         from edgec.passes.learned.executor import GraphModule
         from edgec.passes.learned.goals import goals_of
         from edgec.passes.learned.hardware import placed
+        from edgec.passes.learned.teacher import Teacher
 
         device = self.on_device()
-        student, teacher = (placed(GraphModule(one), device) for one in (model, context.teacher))
+        student = placed(GraphModule(model), device)
         if nodes is not None:
             student.learns_only(nodes)
         goals = goals_of(model, context.teacher, context.task, maps=self.maps, weight=self.weight)
-        return self.training(context, student, teacher, goals, model)
+        return self.training(context, student, Teacher(context.teacher, device), goals, model)
 
 
 def made_by(model: ir.Model, name: str) -> frozenset[str]:

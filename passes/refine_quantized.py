@@ -76,6 +76,7 @@ class RefineQuantized(Learning):
         from edgec.passes.learned.executor import GraphModule
         from edgec.passes.learned.hardware import placed
         from edgec.passes.learned.latent import latent_form, write_codes
+        from edgec.passes.learned.teacher import Teacher
         from edgec.passes.learned.training import described, one_thread
 
         given, model = model, model.clone()
@@ -86,8 +87,8 @@ class RefineQuantized(Learning):
         with one_thread():
             device = self.on_device()
             goals = _goals(model, context, maps=self.maps, weight=self.weight)
-            student, teacher = (placed(GraphModule(one), device) for one in (latent, context.teacher))
-            training = self.training(context, student, teacher, goals, model)
+            student = placed(GraphModule(latent), device)
+            training = self.training(context, student, Teacher(context.teacher, device), goals, model)
             wanted = [goal.value for goal in goals.outputs]
             before = training.judge.score(_engine(model, wanted, context.threads))
             if (nothing := nothing_to_learn(given, before, self.above)) is not None:

@@ -20,7 +20,8 @@ from edgec.graph.views import shape_of
 from edgec.passes.learned.executor import GraphModule
 from edgec.passes.learned.goals import Goal, block_ends
 from edgec.passes.learned.hardware import tensors
-from edgec.passes.learned.views import Views
+from edgec.passes.learned.teacher import Teacher
+from edgec.passes.learned.views import Feeds, Views
 from edgec.passes.solvers.gram import Gram
 from edgec.passes.solvers.ridge import ridge
 
@@ -65,14 +66,14 @@ def _match(mine: ir.Value, his: ir.Value) -> Match:
     return Match(mine.name or "", his.name or "", (height or 1, width or 1), (a or 1, b or 1))
 
 
-class PooledTeacher(GraphModule):
+class PooledTeacher(Teacher):
     """The teacher, whose matched maps come at the student's sizes."""
 
-    def __init__(self, model: ir.Model, matched: Sequence[Match]) -> None:
-        super().__init__(model)
+    def __init__(self, model: ir.Model, device: torch.device, matched: Sequence[Match]) -> None:
+        super().__init__(model, device)
         self.matched = {one.his: one for one in matched}
 
-    def samples(self, feeds: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
+    def samples(self, feeds: Feeds, wanted: Sequence[str]) -> dict[str, Tensor]:
         found = super().samples(feeds, wanted)
         return {
             name: _sized(value, self.matched[name].size) if name in self.matched else value
@@ -113,8 +114,8 @@ class AdaptedStudent(GraphModule):
         }
         with torch.no_grad():
             for number in range(min(FITTED_BATCHES, views.per_round)):
-                feeds = tensors(views.batch(number), device)
-                mine = super().samples(feeds, [one.mine for one in self.matched.values()])
+                feeds = views.batch(number)
+                mine = super().samples(tensors(feeds, device), [one.mine for one in self.matched.values()])
                 his = teacher.samples(feeds, list(self.matched))
                 for name, one in self.matched.items():
                     sums[name].add(_with_constant(_rows(mine[one.mine])), _rows(his[name]))

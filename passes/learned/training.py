@@ -25,6 +25,7 @@ from edgec.passes.learned.executor import GraphModule
 from edgec.passes.learned.goals import Goals, Values
 from edgec.passes.learned.hardware import tensors
 from edgec.passes.learned.judge import Judge, Score
+from edgec.passes.learned.teacher import Teacher
 from edgec.passes.learned.views import Feeds, Views
 from edgec.passes.solvers.parallel import in_order
 
@@ -90,7 +91,7 @@ class Training:
     def __init__(
         self,
         student: GraphModule,
-        teacher: GraphModule,
+        teacher: Teacher,
         goals: Goals,
         views: Views,
         judge: Judge,
@@ -207,7 +208,7 @@ class Training:
         self.adam.step()
 
     def _taught(self, feeds: Feeds) -> list[Tensor]:
-        values = self._run(self.teacher, feeds, self.goals.values)
+        values = self.teacher.samples(feeds, self.goals.values)
         return [his.half() if his.numel() > 1 << 14 else his for his in self.goals.taught(values)]
 
     def _keep(self, number: int, taught: list[list[Tensor]]) -> None:

@@ -126,18 +126,72 @@ def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> o
     graph_inputs = [value.name for value in model.graph.inputs]
     if list(inputs) == graph_inputs and list(outputs) == [value.name for value in model.graph.outputs]:
         return ir.to_proto(model)
-    try:
-        part = ir.convenience.extract(model.graph, list(inputs), list(outputs))
-    except ValueError as error:
-        raise ModelError(
-            "this part cannot be cut out of the graph", why=str(error).splitlines()[0]
-        ) from error
-    produced = {value.name for value in part.outputs}
-    kept = {value.name for node in part for value in node.inputs if value is not None} | produced
-    for value in list(part.inputs):
-        if value.name not in kept:
-            part.inputs.remove(value)
-    return ir.to_proto(ir.Model(part, ir_version=model.ir_version))
+    graph = model.graph
+    known = {value.name or "": value for value in _values(graph)}
+    missing = [name for name in (*inputs, *outputs) if name not in known]
+    if missing:
+        raise ModelError("this part cannot be cut out of the graph", why=f"it has no value {missing[0]!r}")
+    given, made = [known[name] for name in inputs], [known[name] for name in outputs]
+    nodes, read = _behind(graph, given, made)
+    unbound = [value.name for value in graph.inputs if value in read and value not in given]
+    if unbound:
+        why = f"it reads {unbound[0]!r} too"
+        raise ModelError("this part cannot be cut out of the graph", why=why)
+    part = onnx.ModelProto(ir_version=model.ir_version)
+    for domain, version in sorted(graph.opset_imports.items()):
+        part.opset_import.add(domain=domain, version=version)
+    part.graph.name = graph.name or "part"
+    for value in given:
+        if value in read:
+            ir.serde.serialize_value_into(part.graph.input.add(), value)
+    for value in graph.initializers.values():
+        if value in read and value not in given and value.const_value is not None:
+            tensor = part.graph.initializer.add()
+            ir.serde.serialize_tensor_into(tensor, value.const_value)
+            tensor.name = value.name
+    for node in graph:
+        if node in nodes:
+            ir.serde.serialize_node_into(part.graph.node.add(), node)
+    for value in made:
+        ir.serde.serialize_value_into(part.graph.output.add(), value)
+    return part
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+
+
+def _behind(
+    graph: ir.Graph, given: Sequence[ir.Value], made: Sequence[ir.Value]
+) -> tuple[set[ir.Node], set[ir.Value]]:
+    """The nodes that make ``made`` of ``given``, and all values that they read or that are asked for."""
+    nodes: set[ir.Node] = set()
+    read: set[ir.Value] = set()
+    pending = list(made)
+    while pending:
+        value = pending.pop()
+        if value in read:
+            continue
+        read.add(value)
+        node = value.producer()
+        if node is not None and node not in nodes and value not in given:
+            nodes.add(node)
+            pending += (one for one in _reads(node) if one.graph is graph)
+    return nodes, read
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    """Its inputs, and for a node that holds graphs all that those read, their own values among them."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        held = [attribute.value] if attribute.type == ir.AttributeType.GRAPH else []
+        for graph in attribute.value if attribute.type == ir.AttributeType.GRAPHS else held:
+            yield from graph.outputs
+            for inner in graph.all_nodes():
+                yield from (value for value in inner.inputs if value is not None)
 
 
 def stream(

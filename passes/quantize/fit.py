@@ -9,9 +9,11 @@ it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,6 +85,13 @@ class Held:
 
     samples: int = 0
     tiles: list[tuple[Tile, Array]] = field(default_factory=list)
+
+    def add(self, tiles: Iterable[tuple[slice, Array]], t: Array, samples: Array) -> None:
+        """Tiles of one batch, its targets (group, r, out), and for each row which of the batch's samples it is of."""
+        known, images = np.unique(samples, return_inverse=True)
+        for part, p in tiles:
+            self.tiles.append(((p, t[:, part], None), images[part] + self.samples))
+        self.samples += len(known)
 
     def scores(self, candidates: Sequence[Array]) -> Scores:
         """Their errors under every one of ``candidates``, (g, d+1, o)."""
@@ -165,8 +174,8 @@ def _moments(
     limits: tuple[float, float] | None = None,
 ) -> tuple[Gram, Held]:
     """Statistics of the samples to fit on, and the rows of those to judge on."""
-    samples = sum(student.sizes)
-    (groups, outputs), inputs = layer.outputs, layer.patches.unknowns - 1
+    samples, patches = sum(student.sizes), layer.patches
+    (groups, outputs), inputs = layer.outputs, patches.unknowns - 1
     seen, held = Gram.zeros(groups, inputs + 1, outputs), Held()
     affordable = ROW_FLOPS / (groups * (inputs + 1) ** 2)
     wanted = max(min(ENOUGH_ROWS[0] + ENOUGH_ROWS[1] * inputs, affordable), FEWEST_PER_UNKNOWN * inputs)
@@ -177,28 +186,37 @@ def _moments(
     for codes, targets, size in zip(student.next(), teacher.next(), student.sizes, strict=True):
         x, y = layer.inputs(codes), layer.targets(targets)
         lead = len(x) // size  # entries of one sample: 1, or its tokens or windows
+        pixels = lead * math.prod(patches.out_shape(x.shape[2:]))
+        drawn: tuple[list[Array], list[Array]] = [], []
         for index in range(size):
             judge = samples > 1 and (first + index) % stride == stride - 1
-            part_of = slice(index * lead, (index + 1) * lead)
-            one, target = x[part_of], y[part_of]
-            pixels = lead * int(np.prod(layer.patches.out_shape(one.shape[2:])))
             share = (min(wanted, most) if judge else wanted) / (samples * pixels)
-            rows = layer.patches.sample(one, share, rng)
-            t = targets_at(target, rows, groups)
+            drawn[judge].append(patches.sample(x[:lead], share, rng) + index * pixels)
+        for judging, picked in enumerate(drawn):
+            if not picked:
+                continue
+            rows = np.concatenate(picked)
+            t = targets_at(y, rows, groups)
             if limits is not None:
+                # A sample of which all saturates neither teaches nor judges.
                 within = ((t >= limits[0]) & (t <= limits[1])).all(axis=(0, 2))
                 rows, t = rows[within], t[:, within]
-                if not len(rows):
-                    continue  # all of this sample saturates: it neither teaches nor judges
-            for part, p in layer.patches.tiles(one, rows):
-                if judge:
-                    images = np.full(p.shape[1], held.samples)
-                    held.tiles.append(((p, t[:, part], None), images))
-                else:
-                    seen.add(p, t[:, part])
-            held.samples += judge
+            if judging:
+                held.add(patches.tiles(x, rows), t, rows // pixels)
+                continue
+            for p, part in _sample_by_sample(patches.tiles(x, rows), rows // pixels):
+                seen.add(p, t[:, part])
         first += size
     return seen, held
+
+
+def _sample_by_sample(tiles: Iterable[tuple[slice, Array]], samples: Array) -> Iterator[tuple[Array, slice]]:
+    """The tiles of a batch cut where the next sample begins: sums of one sample are what they are without the others."""
+    for part, p in tiles:
+        of = samples[part]
+        ends = [0, *(np.flatnonzero(np.diff(of)) + 1), len(of)]
+        for start, stop in pairwise(ends):
+            yield p[:, start:stop], slice(part.start + start, part.start + stop)
 
 
 def _fit_layer(layer: QuantisedLayer, seen: Gram, held: Held, options: FitOptions) -> LayerReport:

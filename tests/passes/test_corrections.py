@@ -18,6 +18,7 @@ from edgec.graph.verify import verify
 from edgec.graph.views import constant
 from edgec.passes.base import Context
 from edgec.passes.pipeline_string import parse_pipeline
+from edgec.passes.quantize import fit
 
 Canonical = Callable[..., ir.Model]
 Noise = Callable[..., Dataset]
@@ -47,6 +48,21 @@ def quality(model: ir.Model, result: ir.Model, data: Dataset) -> float:
 def pipeline(model: ir.Model, data: Dataset, folder: Path, text: str) -> ir.Model:
     steps = run_pipeline(parse_pipeline(text), model, Context(teacher=model, scratch=folder, data=data))
     return steps[-1].model
+
+
+def test_what_is_fitted_does_not_depend_on_how_samples_are_batched(
+    canonical: Canonical, noise: Noise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = canonical(NET)
+    found = []
+    for most in (1, 7, 32):
+        monkeypatch.setattr(fit, "MOST", most)
+        made = pipeline(model, noise(model, 40, 1), tmp_path, f"{COARSE},refit-quantized")
+        found.append({value.name: constant(value) for value in made.graph.initializers.values()})
+    for other in found[1:]:
+        assert found[0].keys() == other.keys()
+        for name, values in found[0].items():
+            np.testing.assert_array_equal(values, other[name], err_msg=str(name))
 
 
 @pytest.mark.parametrize("name", ["round-weights", "refit-quantized", "correct-bias"])

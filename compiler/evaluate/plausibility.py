@@ -28,6 +28,7 @@ from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.graph.inputs import InputSpec
 from edgec.graph.sources import ArraySource, NpyFolderSource, PictureSource
+from edgec.passes.incremental.executor import batch_size
 
 if TYPE_CHECKING:
     from edgec.compiler.plan.plan import Plan
@@ -42,6 +43,8 @@ WORK, MORE = 6e10, 3e11
 HOPEFUL = 3
 """So many preparations are looked at a second time."""
 FEWEST = 8
+BATCH = 8
+"""Samples that run together, where their maps are small enough."""
 PROMISING, CLEAR = 0.5, 3.5
 """Standard errors above the data as given: to be looked at again; to be said."""
 LEAST_NATS = 0.08
@@ -281,6 +284,7 @@ class _Judge:
 
     def __init__(self, model: ir.Model, spec: InputSpec, threads: int) -> None:
         self.spec, self.executor = spec, Executor(model, threads=threads)
+        self.size: int = batch_size(model.graph, most=BATCH)
         self.rest: dict[str, Array] = {}
 
     def information(self, x: Array | Mapping[str, Array], changes: tuple[Change, ...]) -> _Information | None:
@@ -310,9 +314,10 @@ class _Judge:
         return np.ascontiguousarray(x, self.spec.dtype)
 
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        count = len(next(iter(feeds.values())))
+        starts = range(0, len(next(iter(feeds.values()))), self.size)
         parts = [
-            self.executor.run({name: array[i : i + 1] for name, array in feeds.items()}) for i in range(count)
+            self.executor.run({name: array[i : i + self.size] for name, array in feeds.items()})
+            for i in starts
         ]
         return {name: np.concatenate([part[name].astype(np.float64) for part in parts]) for name in parts[0]}
 

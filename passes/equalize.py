@@ -21,7 +21,7 @@ A program before and after::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -162,27 +162,37 @@ def _judge(node: ir.Node, segment: Segment, member: Member) -> None:
         segment.pinned |= offset or node.op_type not in HOMOGENEOUS
 
 
+class Peaks:
+    """Largest magnitude per position of the channel axis (``axes``: by name) of some values of ``model``, batch by batch."""
+
+    def __init__(self, model: ir.Model, axes: Mapping[str, int]) -> None:
+        values = (*model.graph.inputs, *(value for node in model.graph for value in node.outputs))
+        self.axes = axes
+        self.ranks = {v.name: len(v.shape) for v in values if v.name in axes and v.shape is not None}
+        self.found: dict[str, Array] = {}
+
+    def add(self, made: Mapping[str, Array], samples: int) -> None:
+        """What a batch of so many samples makes of them, among other values."""
+        for name, axis in self.axes.items():
+            values = as_inside(made[name], self.ranks[name])
+            others = tuple(other for other in range(values.ndim) if other != axis)
+            peak = np.abs(values).max(axis=others)
+            if axis == 0:  # one sample's channels behind the other's
+                peak = peak.reshape(samples, -1).max(axis=0)
+            self.found[name] = np.maximum(self.found[name], peak) if name in self.found else peak
+
+
 def channel_peaks(
-    model: ir.Model, wanted: dict[str, int], context: Context, batch: int = 8
+    model: ir.Model, wanted: Mapping[str, int], context: Context, batch: int = 8
 ) -> dict[str, Array]:
-    """Largest magnitude per position of the channel axis (name -> axis) over the calibration data."""
+    """`Peaks` (name -> axis) over the calibration data."""
     if context.data is None:
         raise DataError("no calibration data", where="equalize")
-    executor = Executor(model, outputs=list(wanted), threads=context.threads)
-    peaks: dict[str, Array] = {}
-    values_of = (*model.graph.inputs, *(value for node in model.graph for value in node.outputs))
-    ranks = {v.name: len(v.shape) for v in values_of if v.name in wanted and v.shape is not None}
+    executor, peaks = Executor(model, outputs=list(wanted), threads=context.threads), Peaks(model, wanted)
     count = -(-len(context.data) // batch)
     for feeds in context.progress.over("equalize", context.data.batches(batch), count):
-        samples = len(next(iter(feeds.values())))
-        for name, values in executor.run(feeds).items():
-            values = as_inside(values, ranks[name])
-            axes = tuple(axis for axis in range(values.ndim) if axis != wanted[name])
-            peak = np.abs(values).max(axis=axes)
-            if wanted[name] == 0:  # one sample's channels behind the other's
-                peak = peak.reshape(samples, -1).max(axis=0)
-            peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
-    return peaks
+        peaks.add(executor.run(feeds), len(next(iter(feeds.values()))))
+    return peaks.found
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from edgec.graph.execute import Executor
 from edgec.graph.provenance import place
 from edgec.graph.read.own_codes import SourceCodes
 from edgec.passes.base import Context, Note
+from edgec.passes.equalize import Peaks
 from edgec.passes.quantize.histogram import Histogram, merge
 from edgec.passes.quantize.planned import Group, Plan
 from edgec.passes.quantize.ranges import choose
@@ -67,20 +68,26 @@ def batch_size(model: ir.Model, tensors: Sequence[str]) -> int:
     return samples_within(BATCH_BYTES, together + 1, MOST)
 
 
-def observe(model: ir.Model, data: Dataset, tensors: Sequence[str], context: Context) -> Calibration:
-    """Histograms of ``tensors`` over all of ``data``.
+def observe(
+    model: ir.Model, data: Dataset, tensors: Sequence[str], context: Context, peaks: Peaks | None = None
+) -> Calibration:
+    """Histograms of ``tensors`` over all of ``data``; ``peaks`` are filled on the way.
 
     Raises DataError for an empty data set, PassError naming the first node whose output holds NaN or
     infinity.
     """
-    executor = Executor(model, outputs=tensors, threads=context.threads)
+    beside = () if peaks is None else peaks.axes
+    executor = Executor(model, outputs=[*tensors, *beside], threads=context.threads)
     histograms = {name: Histogram() for name in tensors}
     seen: set[bytes] = set()
     samples = constant = duplicates = 0
-    size = batch_size(model, tensors)
+    size = batch_size(model, executor.outputs)
     for feeds in context.progress.over("calibrate", data.batches(size), -(-len(data) // size)):
-        for name, values in executor.run(feeds).items():
-            histograms[name].add(values)
+        found = executor.run(feeds)
+        for name, histogram in histograms.items():
+            histogram.add(found[name])
+        if peaks is not None:
+            peaks.add(found, len(next(iter(feeds.values()))))
         for rows in zip(*feeds.values(), strict=True):
             digest = hashlib.blake2b(b"".join(row.tobytes() for row in rows), digest_size=16).digest()
             duplicates += digest in seen

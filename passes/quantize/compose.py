@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgec.graph.channels import groups
 from edgec.graph.data import Dataset
 from edgec.passes.base import Choice, Context, LayerReport, Note, Switch
-from edgec.passes.equalize import channel_peaks, equalise, segments
+from edgec.passes.equalize import Peaks, equalise, segments
 from edgec.passes.quantize.calibrate import Calibration, observe, outlier_notes, ranges
 from edgec.passes.quantize.fit import FitOptions, Student, fit
 from edgec.passes.quantize.insert import Form, insert
@@ -83,13 +83,13 @@ def split_data(data: Dataset, samples: int, seed: int) -> tuple[Dataset, Dataset
 
 def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context) -> Prepared:
     """Calibrate ``model``, and its equalised form where that may pay; the better one of the two."""
-    plain = _calibrated(model, data, settings, context)
     if settings.equalise == "no":
-        return plain
+        return _calibrated(model, data, settings, context)
     equal = model.clone()
     cut = segments(equal, groups(equal))
-    wanted = {member.value: member.axis for segment in cut for member in segment.activations}
-    if not wanted or not equalise(equal, cut, channel_peaks(equal, wanted, context), settings.strength):
+    peaks = Peaks(equal, {member.value: member.axis for segment in cut for member in segment.activations})
+    plain = _calibrated(model, data, settings, context, peaks)
+    if not peaks.axes or not equalise(equal, cut, peaks.found, settings.strength):
         return plain
     equalised = _calibrated(equal, data, settings, context)
     check = split_data(data, settings.fit_samples, context.seed)[1]
@@ -105,11 +105,13 @@ def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context
     return Prepared(equalised.original, equalised.calibration, (Note(text),), verdict)
 
 
-def _calibrated(model: ir.Model, data: Dataset, settings: Settings, context: Context) -> Prepared:
-    """Ranges of everything that could be quantised, whatever is excluded now."""
+def _calibrated(
+    model: ir.Model, data: Dataset, settings: Settings, context: Context, peaks: Peaks | None = None
+) -> Prepared:
+    """Ranges of everything that could be quantised, whatever is excluded now; ``peaks`` are filled on the way."""
     plan = make_plan(model, settings.form.dialect, settings.excluded)
     tensors = (*plan.tensors, *plan.absorbed.values()) if settings.probes else plan.sources
-    return Prepared(model, observe(model, data, tensors, context), ())
+    return Prepared(model, observe(model, data, tensors, context, peaks), ())
 
 
 def assemble(

@@ -43,11 +43,13 @@ class Histogram:
             return
         self._reach(peak)
         scale = np.float32(BINS / 2 / self.reach)
-        index = np.floor(flat * scale).astype(np.int32)
+        places = flat * scale
+        # intp is what bincount takes: any other type it would copy.
+        index = np.floor(places, out=places).astype(np.intp)
         index += BINS // 2
         np.clip(index, 0, BINS - 1, out=index)
         counts = np.bincount(index, minlength=BINS)
-        zeros = flat.size - int(np.count_nonzero(flat))
+        zeros = flat.size - int(np.count_nonzero(flat != 0))
         counts[BINS // 2] -= zeros
         self.zeros += zeros
         self.counts += counts

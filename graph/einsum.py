@@ -55,9 +55,7 @@ def _lower(graph: ir.Graph, node: ir.Node, names: Names) -> bool:
     if equation is None or sizes is None:
         return False
     writer = _Writer(graph, node, names, sizes)
-    factor, *others = (
-        _Factor(value, labels) for value, labels in zip(values, equation.factors, strict=True)
-    )
+    factor, *others = (_Factor(value, labels) for value, labels in zip(values, equation.factors, strict=True))
     for number, other in enumerate(others):
         later = {label for labels in equation.factors[number + 2 :] for label in labels}
         factor = writer.product(factor, other, equation.out, later)
@@ -155,7 +153,9 @@ class _Writer:
         order = (*(label for label in out if label in known), *(label for label in known if label not in out))
         sides = [self._spread(self.ordered(side, order), order) for side in (one, two)]
         self.main = self._node("Mul", sides)
-        return self.summed(_Factor(self._made(self.main, [self.sizes[label] for label in order]), order), wanted)
+        return self.summed(
+            _Factor(self._made(self.main, [self.sizes[label] for label in order]), order), wanted
+        )
 
     def _matrices(self, one: _Factor, two: _Factor, kept: list[str], total: list[str]) -> _Factor:
         rows = [label for label in one.labels if label not in (*kept, *total)]

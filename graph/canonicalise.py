@@ -5,8 +5,8 @@ The steps, each a library's work where one does it well:
 2. name every node, inline functions, take initialisers off the input list, fix open dimensions;
 3. the oldest opset from 18 on in which the model means the same (onnx.version_converter where it must change), constants and
    shape arithmetic folded (onnxsim);
-4. BatchNorm, affine and pad chains fused into convolutions (onnxscript's rewrite rules); queries, keys and values that one
-   layer makes are parted (`split_heads`);
+4. BatchNorm, affine and pad chains fused into convolutions (onnxscript's rewrite rules); Einsum written out (`einsum`);
+   queries, keys and values that one layer makes are parted (`split_heads`);
 5. free a batch axis fixed at 1 where the graph allows it (`batch.free_batch`);
 6. names, order, shapes, and a numeric check against the source model on random input;
 7. every node is marked with the node of the source model that it stands for (`provenance`).
@@ -33,6 +33,7 @@ from edgec.graph.batch import (
 )
 from edgec.graph.boundary import node_name, reading
 from edgec.graph.ceil_mode import drop_idle_ceil
+from edgec.graph.einsum import lower_einsums
 from edgec.graph.equivalence import ChangedError, Reference
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.expand import drop_expands
@@ -245,7 +246,8 @@ def fuse(model: ir.Model) -> bool:
         optimizer.optimize_ir(model)
         fired = rule_set.apply_to_model(model)
         fired += (
-            drop_expands(model)
+            lower_einsums(model)
+            + drop_expands(model)
             + shrink_uniform(model)
             + fold_affine(model)
             + write_out_pads(model)

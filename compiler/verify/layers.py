@@ -197,6 +197,15 @@ def check_ends(a: ir.Model, b: ir.Model) -> None:
         if not _same_sample(one, other):
             why = f"{one.name!r} takes {_sample(one)}, {other.name!r} takes {_sample(other)}"
             raise ModelError("the models take different inputs", why=why)
+        if one.dtype is not None and other.dtype is not None and not _holds(one.dtype, other.dtype):
+            why = f"{one.name!r} takes {one.dtype.name.lower()}, {other.name!r} takes {other.dtype.name.lower()}"
+            hint = "Compare them the other way round: what B takes, A then takes too."
+            raise ModelError("the models take different inputs", why=why, hint=hint)
+
+
+def _holds(one: ir.DataType, other: ir.DataType) -> bool:
+    """Whether numbers of the first type are some of the second: real ones may be rounded, but to no whole ones."""
+    return bool(np.can_cast(one.numpy(), other.numpy(), "same_kind"))
 
 
 def _sample(value: ir.Value) -> str:
@@ -267,7 +276,9 @@ def _range(factors: Rescaled | None) -> tuple[float, float] | None:
 
 
 def _placed(array: Array, value: ir.Value) -> Array:
-    """A batch of an input as the other model takes it: with channels last where it has them there."""
+    """A batch of an input as the other model takes it: as numbers of its type, with channels last where it has them there."""
+    if value.dtype is not None:
+        array = array.astype(value.dtype.numpy(), copy=False)
     sizes = [size if isinstance(size, int) else -1 for size in value.shape or ()]
     if array.ndim != len(sizes) or list(array.shape[1:]) == sizes[1:]:
         return array

@@ -50,12 +50,16 @@ def stood_in(source: onnx.ModelProto, error: OpenSizeError, listener: Listener) 
     if found is None:
         raise error
     shape, sides = found
+    model: ir.Model | None = None
     try:
         model = canonicalise(source, input_shape=shape, listener=listener)
         mark_open(model, sides)
         step = _agree(source, model, shape)
     except EdgecError as other:
-        said = f"{other.where}: {other.why or other.what}" if other.where else other.why or other.what
+        said = "" if model is None else _fixed_size(source, model, shape)
+        said = said or (
+            f"{other.where}: {other.why or other.what}" if other.where else other.why or other.what
+        )
         raise OpenSizeError(error.what, where=error.where, why=said, hint=error.hint) from other
     tall, wide = size_of(model)
     which = f" for multiples of {step}" if step > 1 else ""
@@ -85,17 +89,40 @@ def _difference(
     source: onnx.ModelProto, every: ir.Model, shape: Mapping[str, Sequence[int]], size: Size
 ) -> float:
     """Between ``source`` read at ``size`` and ``every``, relative: the worst output's. Raises ModelError where one cannot run."""
-    picture = picture_of(every)
-    there = list(shape[picture.name or ""])
-    for at, side in zip(places(picture), size, strict=True):
-        there[at] = side
-    other = canonicalise(source, input_shape={**shape, picture.name or "": there})
+    other = _read_at(source, picture_of(every), shape, size)
     rng = np.random.default_rng(0)
     feeds = {one.name: noise(rng, (1, *one.shape), one.dtype) for one in InputSpec.of(other)}
     theirs, ours = Executor(other).run(feeds).values(), Executor(every).run(feeds).values()
     if any(first.shape != second.shape for first, second in zip(theirs, ours, strict=True)):
         return math.inf
     return max(worst_difference(*pair) for pair in zip(theirs, ours, strict=True))
+
+
+def _read_at(
+    source: onnx.ModelProto, picture: ir.Value, shape: Mapping[str, Sequence[int]], size: Size
+) -> ir.Model:
+    """The canonical graph of ``source`` for a picture of ``size``."""
+    there = list(shape[picture.name or ""])
+    for at, side in zip(places(picture), size, strict=True):
+        there[at] = side
+    return canonicalise(source, input_shape={**shape, picture.name or "": there})
+
+
+def _fixed_size(source: onnx.ModelProto, model: ir.Model, shape: Mapping[str, Sequence[int]]) -> str:
+    """What to say of the first Resize that makes one size of every picture; empty where none does."""
+    with contextlib.suppress(EdgecError):
+        twice = _opened(model, (2 * STAND_IN, 2 * STAND_IN), 1)
+        other = _read_at(source, picture_of(model), shape, twice)
+        there = {node.name: node for node in other.graph if node.op_type == "Resize"}
+        for node in model.graph:
+            if node.op_type != "Resize" or node.name not in there:
+                continue
+            made, again = (list(one.outputs[0].shape or ())[2:] for one in (node, there[node.name]))
+            given = [list(one.inputs[0].shape or ())[2:] for one in (node, there[node.name]) if one.inputs[0]]
+            if made == again and given[0] != given[-1]:
+                size = " x ".join(str(side) for side in made)
+                return f"node {node.name!r} (Resize): it makes {size} of a picture of any size"
+    return ""
 
 
 def for_every_size(model: ir.Model) -> ir.Model:

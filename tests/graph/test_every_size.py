@@ -87,6 +87,17 @@ def agrees(source: Path, artifact: Path, sizes: list[tuple[int, int]]) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+FIXED = {
+    "sizes of two axes": 's = Constant<value = int64[2] {{64, 64}}>() u = Resize<mode = "linear", axes = [2, 3]>(c, , , s) y = Conv(u, v)',
+    "sizes that are a multiple here": 's = Constant<value = int64[2] {{256, 256}}>() u = Resize<mode = "nearest", axes = [2, 3]>(c, , , s) y = Conv(u, v)',
+    "sizes of all axes": (
+        "n = Shape(c) h = Slice(n, zero, two) s = Constant<value = int64[2] {{40, 56}}>() z = Concat<axis=0>(h, s) "
+        'u = Resize<mode = "linear">(c, , , z) y = Conv(u, v)'
+    ),
+}  # fmt: skip
+"""A Resize that makes one size of every picture, as exporters write it."""
+
+
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_the_artifact_keeps_height_and_width_open(body: str, tmp_path: Path) -> None:
     source = written(tmp_path, body, rank=3 if body.startswith("t =") else 4)
@@ -189,3 +200,12 @@ def test_a_bundle_is_of_one_size(tmp_path: Path) -> None:
         make_bundle(tmp_path / "out", tmp_path / "bundle", DeployOptions(target="rpi4"))
     assert "--input-shape" in caught.value.hint
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("body", FIXED.values(), ids=FIXED)
+def test_a_resize_to_one_size_is_said_to_be_one(body: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        OpenSizeError, match=r"\(Resize\): it makes \d+ x \d+ of a picture of any size"
+    ) as caught:
+        load(written(tmp_path, body))
+    assert "--input-shape" in caught.value.hint

@@ -2,6 +2,7 @@
 
 =============  ===========================================================================================
 `tokens`       a MatMul by a constant matrix, and the Add behind it -> ``Gemm`` between two Reshapes
+`products`     Div by a constant, Neg, and squares and cubes -> ``Mul``
 `affine`       BatchNormalization, and Mul and Add per channel -> the layer before, or a depthwise ``Conv``
 `gates`        HardSigmoid -> ``Clip`` behind the layer before, or behind a depthwise ``Conv``
 `pools`        global pools; paddings that are counted -> ``Pad``; dilated averages -> a depthwise ``Conv``
@@ -21,10 +22,20 @@ from edgec.passes.quantize.rewrites.biases import add_biases
 from edgec.passes.quantize.rewrites.gates import use_clips
 from edgec.passes.quantize.rewrites.pads import use_pads
 from edgec.passes.quantize.rewrites.pools import use_pools
+from edgec.passes.quantize.rewrites.products import use_products
 from edgec.passes.quantize.rewrites.resize import use_scales
 from edgec.passes.quantize.rewrites.tokens import use_gemms
 
-_FOR_CODES = (use_gemms, use_affine_layers, use_clips, use_pools, use_pads, use_scales, add_biases)
+_FOR_CODES = (
+    use_products,
+    use_gemms,
+    use_affine_layers,
+    use_clips,
+    use_pools,
+    use_pads,
+    use_scales,
+    add_biases,
+)
 _FOR_INPUTS = (use_pads, use_scales, add_biases)
 """Where only layers run on codes, gates and norms are float work, and cheapest as they are."""
 

@@ -2,7 +2,8 @@
 
 1. ``HardSigmoid(layer)`` where nothing else reads the Conv or Gemm -> the line goes into its weights, ``Clip`` stays;
 2. ``HardSigmoid(x)`` of another map -> the line is a depthwise ``Conv`` of kernel 1, then ``Clip``;
-3. written out: ``Clip(x + 3, 0, 6) / 6`` -> a HardSigmoid, then case 1 or 2; times ``x`` -> ``HardSwish``.
+3. written out: ``Clip(x + 3, 0, 6) / 6`` (by now a Mul: `products`) -> a HardSigmoid, then case 1 or 2; times
+   ``x`` -> ``HardSwish``.
 
 ``Clip(0, 1)`` in front of a quantiser whose codes end there costs nothing, so that the gate of a squeeze-excite block is the
 convolution before it, and its product with the map is on codes too.
@@ -31,7 +32,7 @@ def use_clips(model: ir.Model) -> int:
     """In place; the number of gates changed."""
     count = 0
     for node in list(model.graph):
-        if node.graph is not None and node.op_type in ("Mul", "Div"):
+        if node.graph is not None and node.op_type == "Mul":
             count += _spell_hard_sigmoid(model.graph, node)
     for node in list(model.graph):
         if node.graph is not None and node.op_type == "Mul":
@@ -50,7 +51,6 @@ def _spell_hard_sigmoid(graph: ir.Graph, node: ir.Node) -> bool:
     value, slope = _scalar_beside(node)
     if value is None or not slope:
         return False
-    slope = 1.0 / slope if node.op_type == "Div" else slope
     product = value.producer()
     if product is None or product.op_type != "Mul" or not only_reader(value, node):
         return _spell(graph, node, node, value, slope, None)
@@ -92,9 +92,9 @@ def _spell(
 
 
 def _scalar_beside(node: ir.Node) -> tuple[ir.Value | None, float | None]:
-    """(the computed operand, the constant one) where the constant is one number; a Div only by it."""
+    """(the computed operand, the constant one) where the constant is one number."""
     pairs = [(node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])]
-    for x, other in pairs[: 1 if node.op_type == "Div" else 2]:
+    for x, other in pairs:
         array = constant(other)
         if array is not None and array.size == 1 and array.dtype == np.float32 and constant(x) is None:
             return x, float(array.reshape(()))

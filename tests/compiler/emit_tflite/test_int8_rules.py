@@ -80,6 +80,17 @@ ON_CODES: dict[str, str] = {
         "s = Add(a, three) c = Clip(s, lo, hi) h = Div(c, six) m = Mul(a, h) y = Conv(m, w1, b1)",
         CONV, extra=f"{SIX} {THREE}",
     ),
+    "gate divided": net(f"{BLOCK} c = Clip(s, lo, hi) u = Div(c, six) y = Mul(a, u)", SE, extra=f"{SIX} {THREE}"),
+    "gate read twice and divided": net(
+        "p = Add(a, three) c = Clip(p, lo, hi) u = Div(c, six) v = Mul(a, u) w = Mul(v, c) y = Conv(w, w1, b1)", CONV, extra=f"{SIX} {THREE}"
+    ),
+    "divided per channel": net("r = Relu(a) d = Div(r, s1) y = Conv(d, w1, b1)", f"{CONV}, float[1,8,1,1] s1 = {{0.5, 2, 3, -0.25, 4, 1, 0.7, 1.5}}"),
+    "negated": net("m = Neg(a) c = Concat<axis=1>(a, m) r = Relu(c) y = Conv(r, w2)", "float[8,16,1,1] w2"),
+    "squared": net("r = Relu(a) s = Pow(r, two) y = Conv(s, w1, b1)", f"{CONV}, float two = {{2.0}}"),
+    "gelu by tanh": net(
+        "c = Pow(a, cube) m = Mul(c, b0) s = Add(a, m) q = Mul(s, b2) t = Tanh(q) u = Add(t, one) h = Mul(a, half) g = Mul(h, u) y = Conv(g, w1, b1)",
+        f"{CONV}, float cube = {{3}}, float b0 = {{0.044715}}, float b2 = {{0.7978846}}, float one = {{1}}, float half = {{0.5}}",
+    ),
     "silu": net("s = Sigmoid(a) m = Mul(a, s) y = Conv(m, w1, b1)", CONV),
     "norm before activation": net(
         f"r0 = Relu(a) {_BN1.replace('(a', '(r0')} r = Relu(n) d = Conv(r, w1, b1) c = Concat<axis=1>(r0, d) {_BN2} r2 = Relu(n2) y = Conv(r2, w2)",
@@ -107,6 +118,12 @@ ON_CODES: dict[str, str] = {
         "p = GlobalAveragePool(a) f = Flatten(p) l = MatMul(f, w1) y = Add(l, b1)", "float[8,6] w1, float[6] b1", "N,6"
     ),
     "attention": tokens(ATTENTION, QKV),
+    "attention, queries divided": tokens(
+        ATTENTION.replace("MatMul(q, kt)", "MatMul(qs, kt)").replace("k = ", "qs = Div(q, root) k = ", 1), f"{QKV}, float root = {{2.8284271}}"
+    ),
+    "attention, products divided": tokens(
+        ATTENTION.replace("p = Softmax<axis=-1>(s)", "d = Div(s, root) p = Softmax<axis=-1>(d)"), f"{QKV}, float root = {{2.8284271}}"
+    ),
     "attention of two heads": tokens(
         """q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) heads = Constant<value=int64[4] {-1,5,2,4}>()
         q1 = Reshape(q0, heads) k1 = Reshape(k0, heads) v1 = Reshape(v0, heads)

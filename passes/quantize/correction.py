@@ -40,7 +40,7 @@ def correct(name: str, model: ir.Model, options: FitOptions, samples: int, conte
     corrected = model.clone()
     with Reference(original, check, context) as reference:
         before = reference.score(model)
-        reports = fit([Student(corrected, options)], original, fitting, context)[0]
+        reports = fit(Student(corrected, options), original, fitting, context)
         after = reference.score(corrected)
     text = f"SQNR {before.typical_db:.1f} -> {after.typical_db:.1f} dB per held-out sample"
     verdict = nearer(before, after, drawn=options.weights)

@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -113,33 +112,24 @@ class Student:
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def fit(
-    students: Sequence[Student], original: ir.Model, data: Dataset, context: Context
-) -> list[tuple[LayerReport, ...]]:
-    """Fit all layers of every student in place; what was done, layer by layer.
+def fit(student: Student, original: ir.Model, data: Dataset, context: Context) -> tuple[LayerReport, ...]:
+    """Fit all layers of ``student`` in place; what was done, layer by layer.
 
-    All are walked through side by side, so that what ``original`` computes is computed once. They differ in codes and scales
-    alone. Activations lie on disk; memory holds one batch.
+    Student and ``original`` are walked through side by side. Activations lie on disk; memory holds one batch.
     """
-    found = [list(layers(student.model, original)) for student in students]
-    batch = _batch(found[0])
-    wanted = [layer.target_name for layer in found[0] for _ in students]
-    reports: list[list[LayerReport]] = [[] for _ in students]
+    found = list(layers(student.model, original))
+    batch = _batch(found)
+    done: list[LayerReport] = []
     with ExitStack() as stack:
-        walks = [
-            _Visits(student.model, [one.codes_name for one in mine], data, batch, context, stack)
-            for student, mine in zip(students, found, strict=True)
-        ]
-        teacher = _Visits(original, wanted, data, batch, context, stack)
-        steps = list(zip(*found, strict=True))
-        for side_by_side in context.progress.over("fit quantised layers", steps, len(steps)):
-            for student, walk, layer, done in zip(students, walks, side_by_side, reports, strict=True):
-                # No name for the moments: those of one layer are gone before the next are gathered.
-                limits = student.limits.get(layer.target_name)
-                done.append(
-                    _fit_layer(layer, *_moments(layer, walk, teacher, context.seed, limits), student.options)
-                )
-    return [tuple(done) for done in reports]
+        walk = _Visits(student.model, [one.codes_name for one in found], data, batch, context, stack)
+        teacher = _Visits(original, [one.target_name for one in found], data, batch, context, stack)
+        for layer in context.progress.over("fit quantised layers", found, len(found)):
+            limits = student.limits.get(layer.target_name)
+            # No name for the moments: those of one layer are gone before the next are gathered.
+            done.append(
+                _fit_layer(layer, *_moments(layer, walk, teacher, context.seed, limits), student.options)
+            )
+    return tuple(done)
 
 
 class _Visits:
@@ -204,19 +194,10 @@ def _moments(
             if judging:
                 held.add(patches.tiles(x, rows), t, rows // pixels)
                 continue
-            for p, part in _sample_by_sample(patches.tiles(x, rows), rows // pixels):
+            for part, p in patches.tiles(x, rows):
                 seen.add(p, t[:, part])
         first += size
     return seen, held
-
-
-def _sample_by_sample(tiles: Iterable[tuple[slice, Array]], samples: Array) -> Iterator[tuple[Array, slice]]:
-    """The tiles of a batch cut where the next sample begins: sums of one sample are what they are without the others."""
-    for part, p in tiles:
-        of = samples[part]
-        ends = [0, *(np.flatnonzero(np.diff(of)) + 1), len(of)]
-        for start, stop in pairwise(ends):
-            yield p[:, start:stop], slice(part.start + start, part.start + stop)
 
 
 def _fit_layer(layer: QuantisedLayer, seen: Gram, held: Held, options: FitOptions) -> LayerReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 BINS = 8192
+ENOUGH = 1 << 21
+"""So many values of one tensor are counted at most, spread evenly over each sample; its ends are those of all values."""
 
 
 class Histogram:
@@ -27,8 +30,8 @@ class Histogram:
         self.high = -np.inf
         self.finite = True
 
-    def add(self, values: Array) -> None:
-        """Count ``values``; NaN or infinity among them clears ``finite``."""
+    def add(self, values: Array, step: int = 1) -> None:
+        """Count every ``step``-th of each sample's ``values``; NaN or infinity among them all clears ``finite``."""
         flat = values.reshape(-1)
         if not flat.size:
             return
@@ -42,6 +45,8 @@ class Histogram:
             self.zeros += flat.size
             return
         self._reach(peak)
+        if step > 1:
+            flat = values.reshape(len(values), -1)[:, ::step].reshape(-1)
         scale = np.float32(BINS / 2 / self.reach)
         places = flat * scale
         # intp is what bincount takes: any other type it would copy.
@@ -131,3 +136,14 @@ def merge(histograms: list[Histogram]) -> Histogram:
         grown._reach(peak)
         result.counts += grown.counts * weight
     return result
+
+
+def step_of(size: int, samples: int) -> int:
+    """Which values of a sample with ``size`` of them are counted, so that ``samples`` make about `ENOUGH`: every how-manieth.
+
+    It has no factor in common with the size, and so with no axis: columns and channels are seen alike.
+    """
+    step = max(1, size * samples // ENOUGH)
+    while math.gcd(step, size) > 1:
+        step += 1
+    return step

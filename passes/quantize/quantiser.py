@@ -65,7 +65,9 @@ class Quantize(Pass):
     percentile: float = option(
         99.99, "share of values that the percentile method covers, in percent", Range(50, 100, above=True)
     )
-    correct: Correction = option("auto", "layer by layer corrections (auto: the better of round and refit)")
+    correct: Correction = option(
+        "auto", "layer by layer corrections (auto: refit, or round where that does not help)"
+    )
     scales: Scales = option(
         "data",
         "where scales come from (source: a network that came quantised keeps its own, and nothing is corrected)",
@@ -238,7 +240,11 @@ def refuse_quantised(model: ir.Model, name: str) -> None:
 
 
 def fit_options(correct: str, limit: int = 127) -> tuple[FitOptions, ...]:
-    """The corrections that a word stands for; each includes those before it, and auto tries the last two."""
+    """The corrections that a word stands for; each includes those before it.
+
+    auto takes the last, or where that does not help the one before it: the last judges layer by layer whether to re-fit, and was
+    as near or nearer on most networks (docs/results.md).
+    """
     bias = FitOptions(weights=False, refit=False, limit=limit)
     rounded, refitted = FitOptions(refit=False, limit=limit), FitOptions(limit=limit)
     return {
@@ -246,7 +252,7 @@ def fit_options(correct: str, limit: int = 127) -> tuple[FitOptions, ...]:
         "bias": (bias,),
         "round": (rounded,),
         "refit": (refitted,),
-        "auto": (rounded, refitted),
+        "auto": (refitted, rounded),
     }[correct]
 
 

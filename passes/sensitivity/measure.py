@@ -30,7 +30,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 WORK = 4e11
 """MACs that all measurements together may take."""
-MOST_SAMPLES, LEAST_SAMPLES = 96, 8
+MOST_SAMPLES, LEAST_SAMPLES = 48, 8
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ Result = TypeVar("Result")
 OUTPUT_DAMPING = 1e-2
 """Of the output-side factor, relative to its mean diagonal."""
 HALVINGS = 3
+LITTLE = 0.01
+"""A step that lowers the error by less than this share of it is the last: the next gain half as much, and cost the same."""
 PART_BYTES = 4 << 20
 """The largest map of the images that are taken together."""
 OPEN_ROWS = 8192
@@ -89,8 +91,8 @@ def refine(
     threads: int = 1,
     hopeless: Callable[[Sequence[Link], float], bool] = lambda links, condition: False,
 ) -> Refined:
-    """The links after ``iterations`` joint steps, or after the first that is ``hopeless``: a judge of links, solved at the worst
-    condition so far, that knows other samples."""
+    """The links after ``iterations`` joint steps, after the first that gains little (`LITTLE`), or after the first that is
+    ``hopeless``: a judge of links, solved at the worst condition so far, that knows other samples."""
     chain = _Chain(links, target, lam, threads)
     errors = [chain.error]
     for _ in range(iterations):
@@ -102,7 +104,7 @@ def refine(
             chain.restore(before)
             errors[-1] = errors[-2]
             break
-        if not moved:
+        if not moved or errors[-1] > (1 - LITTLE) * errors[-2]:
             break
         if hopeless(chain.links, chain.condition):
             return Refined(chain.links, errors, chain.condition)

@@ -37,6 +37,7 @@ from edgec.passes.base import Context
 from edgec.passes.pipeline_string import parse_pipeline
 from edgec.runtime.bench import BenchOptions, compare
 from edgec.runtime.devices import open_device
+from edgec.targets import target
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Run = Callable[[dict[str, Array]], list[Array]]
@@ -105,7 +106,8 @@ class Case:
 def pipeline(text: str, model: ir.Model, data: Dataset, threads: int) -> ir.Model:
     """The model behind the passes of ``text``."""
     with tempfile.TemporaryDirectory() as folder:
-        context = Context(model, Path(folder), data, threads=threads)
+        # Codes for this processor: without VNNI, products of full-range weights saturate.
+        context = Context(model, Path(folder), data, target("host"), threads=threads)
         return run_pipeline(parse_pipeline(text), model, context)[-1].model
 
 

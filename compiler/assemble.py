@@ -287,8 +287,8 @@ def _warnings(facts: RunFacts, doubts: Sequence[str]) -> list[str]:
     if data is not None:
         found.extend(f"skipped {name}" for name in data.skipped)
     if facts.plan.evaluation is None and data is not None and not facts.plan.keeps_apart:
-        few = f"{len(data)} inputs are too few to keep some apart: judged on those that the passes were fitted to"
-        found.append(f"{few}; give more, or --eval")
+        few = f"{len(data)} input{'s are' if len(data) != 1 else ' is'} too few to keep some apart"
+        found.append(f"{few}: judged on those that the passes were fitted to; give more, or --eval")
     support = facts.plan.target.precisions.of(facts.plan.recipe.precision)
     if facts.plan.recipe.precision != "fp32" and not support.pays:
         found.append(f"{facts.plan.recipe.precision} on {facts.plan.target.title}: {support.why}")

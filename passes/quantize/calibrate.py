@@ -175,7 +175,8 @@ def _check_finite(model: ir.Model, histograms: Mapping[str, Histogram]) -> None:
 def _data_notes(samples: int, constant: int, duplicates: int) -> tuple[Note, ...]:
     notes = []
     if samples < FEW_SAMPLES:
-        notes.append(Note(f"only {samples} calibration samples: ranges may be too narrow", "warning"))
+        few = f"only {samples} calibration sample{'s' * (samples != 1)}"
+        notes.append(Note(f"{few}: ranges may be too narrow", "warning"))
     if constant:
         notes.append(Note(f"{constant} of {samples} calibration inputs are constant", "warning"))
     if duplicates:

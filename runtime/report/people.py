@@ -159,7 +159,7 @@ def certainty(quality: Quality | None) -> str:
     if quality is None:
         return words.NOTHING_KNOWN
     if quality.images < accuracy.FEW_TO_JUDGE:
-        return words.TOO_FEW_TO_SAY.format(count=quality.images)
+        return words.TOO_FEW_TO_SAY.format(count=f"{quality.images} input{'s' * (quality.images != 1)}")
     return ""
 
 

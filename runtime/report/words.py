@@ -36,7 +36,7 @@ TOO_FEW_TO_JUDGE = "too few to judge"
 TOO_FEW_INPUTS = "too few inputs to judge ({count})"
 TOO_FEW_TO_TELL = "too few to tell"
 TOO_FEW_FOR_SMALL_CHANGES = "too few to judge small changes by"
-TOO_FEW_TO_SAY = "Judged on {count} inputs: too few to say how often it is right."
+TOO_FEW_TO_SAY = "Judged on {count}: too few to say how often it is right."
 NOTHING_KNOWN = "Nothing is known of its accuracy: the run had no data to judge it on."
 
 # What a reader must see first.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo, echo_lines
 from edgec.compiler.cli.group import Group
 from edgec.graph import values as admitted
+
+if TYPE_CHECKING:
+    from edgec.targets import Target
 
 
 @click.group("targets", cls=Group)
@@ -36,12 +41,27 @@ def list_targets(as_json: bool) -> None:
             t.title,
             str(t.cores),
             str(t.clock_mhz or "?"),
-            "yes" if t.precisions.int8.pays else "no",
+            _gain(t),
             t.default_engine,
         )
         for t in found
     ]
-    stdout().print(table(None, ("target", "what", "cores", "MHz", "int8 pays", "engine"), rows, right=(2, 3)))
+    columns = ("target", "what", "cores", "MHz", "int8 pays", "engine")
+    stdout().print(table(None, columns, rows, right=(2, 3)))
+
+
+def _gain(target: Target) -> str:
+    """Whether int8 is worth it there: on an accelerator that edgec makes files for, or on a processor, much less without dot
+    products of codes."""
+    if any(
+        one.precisions.int8.supported and one.precisions.int8.pays
+        for one in target.accelerators
+        if one.runtimes
+    ):
+        return "yes"
+    if not target.precisions.int8.pays:
+        return "no"
+    return "yes" if target.dot_product else "a little"
 
 
 @command.command("show")

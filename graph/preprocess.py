@@ -126,6 +126,20 @@ class Preprocess:
         """Whether pictures are resized by a factor."""
         return self.zoom != (1.0, 1.0)
 
+    def words(self) -> list[str]:
+        """The command line's options that stand for this; what is the default is left out."""
+        found: list[str] = []
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value == item.default or item.name == "zoom":
+                continue
+            if isinstance(value, tuple):
+                joint = "x" if item.name in ("resize", "crop") else ","
+                value = joint.join(f"{one:.9g}" for one in value)
+            text = f"{value:.9g}" if isinstance(value, float) else str(value)
+            found += [f"--{item.name.replace('_', '-')}", text]
+        return found
+
     @property
     def is_raw(self) -> bool:
         """Whether normalising changes nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,8 @@ def page(report: Report, run_name: str = "") -> str:
         compared=compared.tables(report),
         along=people.along(report),
         along_words=people.along_words(report),
-        classes=people.ranked_classes(report),
-        shown_classes=people.SHOWN_CLASSES,
+        classes=(classes := people.ranked_classes(report)),
+        shown_classes=people.shown_classes(classes),
         class_name=Scene(1, 1, report.model.labels).name,
         certainty=people.certainty(None if artifact is None else facts.quality_of(report, artifact)),
         following=people.following(report, run_name),
@@ -80,7 +80,7 @@ def page(report: Report, run_name: str = "") -> str:
         pass_seconds=max((run.seconds for run in report.passes), default=0.0),
         command=facts.command(report),
         recipe=write_yaml(report.recipe, width=80) if report.recipe else "",
-        environment=_flat(report.environment),
+        environment=_once(_flat(report.environment)),
     )
 
 
@@ -268,3 +268,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             lines.append((f"{prefix}{key}", _option(value)))
     return lines
+
+
+def _once(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Without inner lines that an outer one says: the versions of the run are also those of the machine that ran it."""
+    said = set(lines)
+    return [
+        (key, value) for key, value in lines if "." not in key or (key.rpartition(".")[2], value) not in said
+    ]

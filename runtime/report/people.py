@@ -6,9 +6,11 @@ import posixpath
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from markupsafe import Markup
 
+from edgec.graph.preprocess import Preprocess
 from edgec.runtime.report import accuracy, facts, words
 from edgec.runtime.report.drawings import Scene, drawn, overlay
 from edgec.runtime.report.schema import Answered, ClassRow, ModelInput, Quality, Report
@@ -18,8 +20,10 @@ _KINDS = (
     ("largest", "Largest error", words.SAME_BUT_FURTHEST),
     ("typical", "Typical", words.FROM_THE_MIDDLE),
 )
-SHOWN_CLASSES = 20
-"""Classes of the table; those that lost most come first, the rest are behind a fold."""
+SHOWN_CLASSES, FEWEST_CLASSES = 20, 5
+"""Classes of the table, at most and at least; the rest are behind a fold."""
+BISECTED = 32
+"""Inputs that are enough to find a layer by."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +107,22 @@ def _shown(one: Answered, source: Scene, made: Scene, *, shares: bool) -> Shown:
 
 
 def ranked_classes(report: Report) -> tuple[ClassRow, ...]:
-    """Classes with labels, those that lost most first, then the rarest right ones."""
+    """Classes with labels: those that lost most first, then those that won, then the others, the rarest right ones first."""
     if report.classes is None:
         return ()
-    return tuple(
-        sorted(
-            report.classes.rows,
-            key=lambda row: (row.after - row.before, row.after / max(1, row.count), row.label),
-        )
-    )
+
+    def order(row: ClassRow) -> tuple[bool, int, float, int]:
+        change = row.after - row.before
+        return change == 0, change, row.after / max(1, row.count), row.label
+
+    return tuple(sorted(report.classes.rows, key=order))
+
+
+def shown_classes(rows: Sequence[ClassRow]) -> int:
+    """So many of them are seen at first: all where they are few, else those whose answers changed."""
+    if len(rows) <= SHOWN_CLASSES:
+        return len(rows)
+    return min(SHOWN_CLASSES, max(FEWEST_CLASSES, sum(row.after != row.before for row in rows)))
 
 
 def along(report: Report) -> tuple[Along, ...]:
@@ -174,8 +185,9 @@ def following(report: Report, run: str) -> tuple[Next, ...]:
     data = _path(report, folder, "eval") or _path(report, folder, "data")
     quality = facts.quality_of(report, artifact)
     off = quality is not None and quality.sqnr_db is not None and quality.sqnr_db < 60
-    if off and model and data and data != "random" and artifact.format == "onnx":
-        command = ["edgec", "verify", model, f"{folder}/{artifact.path}", "--data", data, "--bisect"]
+    if off and model and data and artifact.format == "onnx" and not _resized(report):
+        command = ["edgec", "verify", model, f"{folder}/{artifact.path}", "--data", data]
+        command += [*_preparation(report), "--samples", str(BISECTED), "--bisect"]
         found.append(Next("Which layer the error comes from", shlex.join(command)))
     bundle = f"{folder}-bundle"
     if report.target in ("host", "") or (artifact.latency is not None and artifact.latency.measured):
@@ -189,6 +201,17 @@ def following(report: Report, run: str) -> tuple[Next, ...]:
         device = ["edgec", "deploy", folder, "-o", bundle, "--device", "ssh://user@board"]
         found.append(Next("Install it on the board and measure it there", shlex.join(device)))
     return tuple(found)
+
+
+def _resized(report: Report) -> bool:
+    """Whether the artifact takes inputs of another size than the source: those two cannot be given the same."""
+    return any(run.name == "resize-input" for run in report.passes)
+
+
+def _preparation(report: Report) -> list[str]:
+    """The options by which the run prepared its inputs."""
+    section: Any = report.recipe.get("preprocess")
+    return Preprocess(**section).words() if isinstance(section, dict) else []
 
 
 def _path(report: Report, folder: str, key: str) -> str:

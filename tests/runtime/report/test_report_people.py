@@ -151,14 +151,24 @@ def test_few_inputs_are_said() -> None:
 
 
 def test_the_next_command_has_the_run_s_paths(mobilenet: Report, estimated: Report) -> None:
-    recipe = {"model": {"path": "../nets/m.onnx"}, "data": {"path": "../data"}}
+    preprocess = {"mean": [1.0], "scale": 1 / 127.5, "crop": [224, 320], "channels": "bgr"}
+    recipe = {"model": {"path": "../nets/m.onnx"}, "data": {"path": "../data"}, "preprocess": preprocess}
     report = mobilenet.model_copy(update={"recipe": recipe})
     commands = [step.command for step in following(report, "my run")]
     assert commands[0].startswith("edgec verify nets/m.onnx 'my run/model.int8")
-    assert "--data data" in commands[0]
+    assert (
+        "--data data --mean 1 --scale 0.00784313725 --crop 224x320 --channels bgr --samples 32" in commands[0]
+    )
     assert commands[-1] == "edgec deploy 'my run' -o 'my run-bundle'"
     assert "--device ssh://user@board" in following(estimated, "r")[-1].command
     assert following(report, "") == ()
+
+
+def test_a_source_of_another_input_size_is_not_to_be_compared(mobilenet: Report) -> None:
+    recipe = {"model": {"path": "../nets/m.onnx"}, "data": {"path": "../data"}}
+    smaller = mobilenet.passes[0].model_copy(update={"name": "resize-input"})
+    report = mobilenet.model_copy(update={"recipe": recipe, "passes": (smaller, *mobilenet.passes)})
+    assert not any("verify" in step.command for step in following(report, "run"))
 
 
 def test_memory_and_links(mobilenet: Report) -> None:

@@ -32,6 +32,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 ALIKE = 0.1
 """Two factors whose logarithms differ by less are one; a map whose factors all differ from 1 by less is not rescaled."""
 Known = Literal["made", "undone", "biased"]
+KNOWN_BEFORE: tuple[Known, Known] = ("made", "biased")
+"""What says by which factors a layer reads its inputs: the first that is known."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class _Map:
             made = np.abs(other - self.biased) < np.abs(one - self.biased)
             less = np.where(np.isnan(self.biased), np.abs(other) < np.abs(one), made)
             chosen = np.where(apart & less, other, one)
-        chosen = np.nan_to_num(chosen)
+        chosen = np.nan_to_num(np.where(np.isnan(chosen), self.biased, chosen))
         self.factors = chosen if (np.abs(chosen) > ALIKE).any() else np.zeros(len(chosen))
 
     def _likelier(self, made: Array, undone: Array) -> Array:
@@ -129,7 +131,7 @@ class _Search:
             for member in one.members:
                 self.by_value.setdefault(member.value, []).append((one, member))
 
-    def at(self, value: str, size: int, known: Literal["made", "undone", "settled"]) -> Array:
+    def at(self, value: str, size: int, known: Known | Literal["settled"]) -> Array:
         """Logarithms by position; 0 where no map rescales it, nan where nothing is known."""
         spread = np.zeros(size)
         for one, member in self.by_value.get(value, ()):
@@ -139,7 +141,8 @@ class _Search:
 
     def forward(self, pair: LayerPair) -> None:
         """From what a layer reads to what it makes."""
-        before = self.at(pair.source, pair.inputs, "made")
+        before, told = (self.at(pair.source, pair.inputs, known) for known in KNOWN_BEFORE)
+        before = np.where(np.isnan(before), np.nan_to_num(told), before)
         self._learn("made", pair.result, pair.made_from(before))
         if pair.bias is not None:
             self._learn("biased", pair.result, pair.bias)

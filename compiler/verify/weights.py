@@ -15,6 +15,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 NEAR = 0.3
 """Weights whose ratio is within this of the middle one (in logarithms) agree: int8 codes and corrections move them so far."""
+FAR = 2.0
+"""Weights and bias whose ratios differ by more (in logarithms): one of them hardly matters to the channel, or is wrong."""
 AGREEING = 0.5
 """Share of the weights (by magnitude) that must agree; else they are other weights, and say nothing of factors."""
 
@@ -42,8 +44,12 @@ class LayerPair:
         return int(self.ratio.shape[0] * self.ratio.shape[1])
 
     def made_from(self, before: Array) -> Array:
-        """(out,) logarithms of the factors that the layer makes, where those of what it reads are ``before`` (in,)."""
-        return _middle(self.ratio + before.reshape(len(self.ratio), 1, -1), self.energy, 2).ravel()
+        """(out,) logarithms of the factors that the layer makes, where those of what it reads are ``before`` (in,).
+
+        nan also where weights and bias are `FAR` apart: the weights of a channel that is always the same may be anything small.
+        """
+        made = _middle(self.ratio + before.reshape(len(self.ratio), 1, -1), self.energy, 2).ravel()
+        return made if self.bias is None else np.where(np.abs(made - self.bias) > FAR, np.nan, made)
 
     def undone_for(self, behind: Array) -> Array:
         """(in,) logarithms of the factors that the layer undoes, where those of what it makes are ``behind`` (out,)."""

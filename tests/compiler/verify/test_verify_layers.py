@@ -107,6 +107,13 @@ def change(model: ir.Model, weight: str, kind: str) -> str:
     return node.outputs[0].name
 
 
+def put(model: ir.Model, name: str, where: object, new: Callable[[np.ndarray], object]) -> None:
+    """Write a part of an initializer anew."""
+    held = constant(model.graph.initializers[name]).copy()
+    held[where] = new(held[where])
+    set_constant(model.graph.initializers[name], held)
+
+
 @pytest.mark.parametrize("net", NETS)
 def test_an_equalised_network_is_right(canonical: Canonical, noise: Noise, context, net: str) -> None:
     model = canonical(NETS[net])
@@ -159,6 +166,27 @@ def test_one_channel_of_an_equalised_network(canonical: Canonical, noise: Noise,
     verdict = Verdict.of(compare_layers(model, other, data), 40)
     assert verdict.first is not None
     assert verdict.first.name == "c2", verdict.words()
+
+
+@pytest.mark.parametrize("is_equalised", [False, True], ids=["plain", "equalised"])
+@pytest.mark.parametrize("net", ["chain", "depthwise"])
+def test_tiny_weights_of_a_channel_that_is_always_the_same_are_no_factor(
+    canonical: Canonical, noise: Noise, context, net: str, is_equalised: bool
+) -> None:
+    """Int8 codes hold weights of 1e-13 as whatever is next: their ratio says nothing, the bias does."""
+    model = canonical(NETS[net])
+    spread(model)
+    readers = np.s_[:, 2] if net == "chain" else np.s_[2]
+    put(model, "w1", 2, lambda old: old * 1e-12)
+    put(model, "b1", 2, lambda old: 1.5)
+    put(model, "w2", readers, lambda old: old * 1e-12)
+    data = noise(model)
+    other = equalised(model, context(model, data)) if is_equalised else model.clone()
+    put(other, "w1", 2, lambda old: old * 1e6)
+    put(other, "w2", readers, lambda old: -old)
+    found = compare_layers(model, other, data)
+    assert min(one.own.sqnr_db for one in found) > 60
+    assert min(one.total.sqnr_db for one in found) > 60
 
 
 @pytest.mark.parametrize("net", ["chain", "depthwise"])

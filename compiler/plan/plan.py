@@ -36,7 +36,6 @@ from edgec.passes.defaults import learning_remarks, with_merged_layers, with_res
 from edgec.passes.distil import Distil
 from edgec.passes.learning import Learning
 from edgec.passes.pipeline_string import options_of
-from edgec.passes.table import pass_plugin
 
 if TYPE_CHECKING:
     from edgec.targets import Target
@@ -228,5 +227,5 @@ def _specs(passes: tuple[Pass, ...]) -> tuple[PassSpec, ...]:
 
 def _plugin_versions(recipe: Recipe, passes: tuple[Pass, ...]) -> dict[str, str]:
     """Of the distributions that bring what the run names."""
-    brought = [*(pass_plugin(one.name) for one in passes), plugin(TARGETS, recipe.target)]
+    brought = [*(one.brought for one in passes), plugin(TARGETS, recipe.target)]
     return {one.distribution: one.version for one in brought if one is not None}

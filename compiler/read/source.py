@@ -16,7 +16,7 @@ from edgec.compiler.read.told import with_told
 from edgec.graph.errors import ModelError
 from edgec.graph.files import identity
 from edgec.graph.foreign import Loading, begin
-from edgec.graph.inputs import InputSpec
+from edgec.graph.inputs import picture_size
 from edgec.graph.load import check_file
 from edgec.graph.read.metadata import source_metadata
 from edgec.graph.read.told import Told, told_by
@@ -71,7 +71,7 @@ def read(brought: Brought, loading: Loading) -> Source:
             raise ModelError("this is not the recipe's model", where=named.path, why=why, hint=hint)
         model = pending.model()
     model, selection, said = without_selection(found.recipe, found.passes, model)
-    told = told_by(source_metadata(model), named.file, picture_of(model))
+    told = told_by(source_metadata(model), named.file, picture_size(model))
     recipe, remarks = with_told(found.recipe, told)
     return Source(
         recipe=recipe,
@@ -85,9 +85,3 @@ def read(brought: Brought, loading: Loading) -> Source:
         targets=brought.targets,
         selection=selection,
     )
-
-
-def picture_of(model: ir.Model) -> tuple[int, ...]:
-    """Height and width of the one picture that ``model`` takes; empty where it takes none, or several."""
-    pictures = [spec for spec in InputSpec.of(model) if len(spec.shape) == 3]
-    return pictures[0].picture[:2] if len(pictures) == 1 else ()

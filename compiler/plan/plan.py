@@ -32,7 +32,7 @@ from edgec.graph.selection import Selection, joined
 from edgec.graph.version import __version__
 from edgec.passes.base import Pass
 from edgec.passes.budget import check_amounts, has_latency
-from edgec.passes.defaults import learning_remarks, with_merged_layers, with_resolution
+from edgec.passes.defaults import with_merged_layers, with_resolution
 from edgec.passes.distil import Distil
 from edgec.passes.learning import Learning
 from edgec.passes.pipeline_string import options_of
@@ -157,11 +157,7 @@ def make_plan(source: Source, loading: Loading) -> Plan:
         target=source.target,
         passes=passes,
         told=source.told,
-        remarks=(
-            *source.remarks,
-            *learning_remarks(recipe.learn, passes),
-            *check_enough(passes, samples.data),
-        ),
+        remarks=(*source.remarks, *check_enough(passes, samples.data)),
         task=task,
         targets=source.targets,
         selection=source.selection,

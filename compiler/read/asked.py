@@ -9,7 +9,7 @@ from edgec.compiler.read.recipe import Recipe
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Pass
 from edgec.passes.budget import has_latency
-from edgec.passes.defaults import choose_passes, precision_of
+from edgec.passes.defaults import choose_passes, learning_remarks, precision_of
 from edgec.passes.needs import check_codes, check_given, check_latency
 from edgec.targets import target as find_target
 
@@ -24,11 +24,14 @@ class Asked:
     recipe: Recipe
     passes: tuple[Pass, ...]
     target: Target
+    remarks: tuple[str, ...] = ()
+    """What of it cannot be done on this machine, for the user."""
 
 
 def asked(recipe: Recipe) -> Asked:
     """Raises UsageError for what cannot be, whatever the model is."""
     passes = resolve_passes(recipe)
+    remarks = learning_remarks(recipe.learn, passes)
     for one in passes:
         check_given(one, data=recipe.data is not None, labels=recipe.data is not None, target=True)
     recipe = recipe.model_copy(update={"precision": precision_of(passes, recipe.precision)})
@@ -45,7 +48,7 @@ def asked(recipe: Recipe) -> Asked:
         check_codes(recipe.io_type, passes, target)
     if any(map(has_latency, passes)):
         check_latency(target, recipe.formats[0], recipe.precision)
-    return Asked(recipe, passes, target)
+    return Asked(recipe, passes, target, remarks)
 
 
 def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:

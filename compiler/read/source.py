@@ -82,7 +82,7 @@ def read(brought: Brought, loading: Loading) -> Source:
         sha256=sha256,
         bytes=size,
         told=told,
-        remarks=(*said, *remarks),
+        remarks=(*said, *remarks, *found.remarks),
         targets=brought.targets,
         selection=selection,
     )

@@ -14,16 +14,11 @@ The steps, each a library's work where one does it well:
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from edgec.graph.affine import fold_affine
 from edgec.graph.batch import (
-    BATCH,
     can_free,
     divide_batch,
     fix_batch,
@@ -32,42 +27,34 @@ from edgec.graph.batch import (
     leads_cleanly,
 )
 from edgec.graph.boundary import node_name, reading
-from edgec.graph.ceil_mode import drop_idle_ceil
-from edgec.graph.einsum import lower_einsums
 from edgec.graph.equivalence import ChangedError, Reference
 from edgec.graph.errors import ModelError, UnsupportedError
-from edgec.graph.expand import drop_expands
+from edgec.graph.fuse import fuse
 from edgec.graph.gelu import keep_gelus_whole
 from edgec.graph.listener import CHECKING, CONVERTING, FOLDING, FUSING, INFERRING, RUNNING, Listener
 from edgec.graph.names import free_name
-from edgec.graph.neighbours import keep_lrns_whole
 from edgec.graph.norms import write_out_norms
 from edgec.graph.opsets import (
     lowest_equal_opset,
     modern_opset,
-    refuse_unknown,
     runnable_opset,
     sound_pools,
 )
-from edgec.graph.padding import write_out_pads
 from edgec.graph.provenance import mark_read
-from edgec.graph.quiet import quiet_log, silent
+from edgec.graph.quiet import LIBRARIES, quiet_log
 from edgec.graph.read.dequantise import dequantise, is_quantised
 from edgec.graph.read.floats import to_float32
 from edgec.graph.read.metadata import keep_words, notes_in
 from edgec.graph.read.own_codes import SourceCodes, keep_codes
 from edgec.graph.read.resizing import rewrite_old_resizes
+from edgec.graph.simplify import simplify
 from edgec.graph.sizes import InputShape, fix_shapes
-from edgec.graph.spec import KNOWN_DOMAINS, LAYERS, REFUSED
-from edgec.graph.split_heads import split_heads
+from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
+from edgec.graph.tidy import infer_shapes, tidy
 from edgec.graph.unbatched import add_batch, lacks_batch
-from edgec.graph.uniform import shrink_uniform
 from edgec.graph.verify import verify
 from edgec.graph.wellformed import check_form, check_sizes
 
-NAME_KEY = "edgec.name"
-LIBRARIES = ("onnx_ir", "onnxscript")
-"""They log each step of theirs as a warning; none of it concerns the user."""
 TOLERANCE = 1e-4
 """Of an output's range: what float32 rounding may change when layers are fused."""
 
@@ -221,84 +208,6 @@ def _fixed(source: onnx.ModelProto, reference: Reference, listener: Listener) ->
     return graph
 
 
-def fuse(model: ir.Model) -> bool:
-    """Fold constants and fuse BatchNorm, affine and pad chains in place; True when anything changed."""
-    from onnxscript import optimizer
-    from onnxscript.rewriter import RewriteRuleSet
-    from onnxscript.rewriter.rules import common as rules
-
-    before = model.graph.num_nodes()
-    for node in model.graph:
-        if node.op_type in LAYERS:
-            node.metadata_props[NAME_KEY] = node.name or ""
-    rule_set = RewriteRuleSet(
-        [
-            rules.fuse_batchnorm_into_conv_rule,
-            rules.fuse_batchnorm_into_conv_transpose_rule,
-            rules.fuse_batchnorm_into_gemm_rule,
-            rules.conv_affine_fusion_rule,
-            rules.affine_conv_fusion_rule,
-            rules.normalize_pad_format_conv_rule,
-            rules.fuse_pad_into_conv_rule,
-        ]
-    )
-    with quiet_log(*LIBRARIES):
-        optimizer.optimize_ir(model)
-        fired = rule_set.apply_to_model(model)
-        fired += (
-            lower_einsums(model)
-            + drop_expands(model)
-            + shrink_uniform(model)
-            + fold_affine(model)
-            + write_out_pads(model)
-            + split_heads(model)
-        )
-        fired += keep_lrns_whole(model)
-        if fired:
-            optimizer.optimize_ir(model)
-    _restore_names(model)
-    return bool(fired) or model.graph.num_nodes() != before
-
-
-def tidy(model: ir.Model) -> None:
-    """Names, topological order, unused things removed, shapes inferred afresh; in place."""
-    from onnx_ir.passes import Sequential
-
-    with quiet_log(*LIBRARIES):
-        Sequential(
-            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-            common.RemoveUnusedNodesPass(),
-            common.TopologicalSortPass(),
-            common.NameFixPass(),
-        )(model)
-    _name_ir_nodes(model)
-    infer_shapes(model)
-
-
-def infer_shapes(model: ir.Model) -> None:
-    """Forget the shapes of inner values and infer them again; in place."""
-    outputs = {id(value) for value in model.graph.outputs}
-    for node in model.graph:
-        for value in node.outputs:
-            value.shape = None
-            if id(value) not in outputs:
-                value.type = None
-    with quiet_log(*LIBRARIES):
-        common.ShapeInferencePass(data_prop=True)(model)
-    _name_batch_axis(model)
-    if drop_idle_ceil(model):
-        infer_shapes(model)
-
-
-def _name_batch_axis(model: ir.Model) -> None:
-    """Inference invents a symbol wherever a Reshape hides the batch; they all are the one batch axis."""
-    if not all(v.shape is not None and len(v.shape) and v.shape[0] == BATCH for v in model.graph.inputs):
-        return
-    for value in (*model.graph.outputs, *(v for node in model.graph for v in node.outputs)):
-        if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
-            value.shape = ir.Shape([BATCH, *list(value.shape)[1:]])
-
-
 def _refuse(model: onnx.ModelProto) -> None:
     if not model.graph.node and not model.graph.output:
         raise ModelError("the model is empty")
@@ -351,44 +260,6 @@ def _drop_initialiser_inputs(model: onnx.ModelProto) -> None:
         model.ir_version = max(model.ir_version, 4)
 
 
-def _onnxsim() -> Any:
-    """onnxsim, without the torch that its import pulls in (two seconds) and that nothing here uses."""
-    if "torch" in sys.modules:
-        import onnxsim
-
-        return onnxsim
-    sys.modules["torch"] = None  # type: ignore[assignment]  # makes `import torch` fail while onnxsim is read
-    try:
-        import onnxsim
-    finally:
-        del sys.modules["torch"]
-    return onnxsim
-
-
-def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    library = _onnxsim()
-    try:
-        with silent():
-            simple, _ = library.simplify(model)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
-        # onnxsim validates first: what it refuses is a broken model or an op that it cannot infer.
-        try:
-            onnx.checker.check_model(model)
-        except onnx.checker.ValidationError as invalid:
-            refuse_unknown(model)
-            why = str(invalid).strip().splitlines()[0]
-            raise ModelError("the model is not valid ONNX", why=why) from error
-        return model
-    return (
-        simple if isinstance(simple, onnx.ModelProto) and _interface(simple) == _interface(model) else model
-    )
-
-
-def _interface(model: onnx.ModelProto) -> list[list[str]]:
-    """Names at both ends: where an output becomes an input itself, onnxsim gives the input the output's name."""
-    return [[value.name for value in side] for side in (model.graph.input, model.graph.output)]
-
-
 def _to_ir(model: onnx.ModelProto) -> ir.Model:
     graph = ir.from_proto(model)
     with quiet_log(*LIBRARIES):
@@ -396,20 +267,3 @@ def _to_ir(model: onnx.ModelProto) -> ir.Model:
         common.RemoveUnusedFunctionsPass()(graph)  # type: ignore[no-untyped-call]
         common.ClearMetadataAndDocStringPass()(graph)
     return graph
-
-
-def _restore_names(model: ir.Model) -> None:
-    taken = {node.name for node in model.graph if NAME_KEY not in node.metadata_props}
-    for node in model.graph:
-        name = node.metadata_props.pop(NAME_KEY, "").split(",")[0].strip()
-        if name and name not in taken:
-            node.name = name
-            taken.add(name)
-        node.metadata_props.clear()
-
-
-def _name_ir_nodes(model: ir.Model) -> None:
-    """Nodes made by rewriting get the name of what they write, which comes from the source model."""
-    taken: set[str] = set()
-    for node in model.graph:
-        node.name = free_name(node.name or node.outputs[0].name or node.op_type, taken)

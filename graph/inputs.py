@@ -82,6 +82,12 @@ class InputSpec:
         return np.ascontiguousarray(held)
 
 
+def picture_size(model: ir.Model) -> tuple[int, ...]:
+    """Height and width of the one picture that ``model`` takes; empty where it takes none, or several."""
+    pictures = [spec for spec in InputSpec.of(model) if len(spec.shape) == 3]
+    return pictures[0].picture[:2] if len(pictures) == 1 else ()
+
+
 def is_channels_last(value: ir.Value) -> bool:
     """True for an input that the network itself declares channels last: it is transposed first, perhaps prepared before that."""
     uses = tuple(value.uses())

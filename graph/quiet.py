@@ -8,6 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LIBRARIES = ("onnx_ir", "onnxscript")
+"""They log each step of theirs as a warning; none of it concerns the user."""
+
 
 @contextmanager
 def quiet_log(*names: str, least: int = logging.ERROR) -> Iterator[None]:

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgec.graph.batch import is_free
-from edgec.graph.canonicalise import freed, infer_shapes
+from edgec.graph.canonicalise import freed
 from edgec.graph.equivalence import Reference
 from edgec.graph.spec import LAYERS, SELECTING
+from edgec.graph.tidy import infer_shapes
 from edgec.graph.views import fresh_name, is_constant
 
 _SHAPES = ("Shape", "Size")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 
+from edgec.graph.plugins import Plugin
 from edgec.passes.options import Switch, option, read_fields
 from edgec.passes.solvers.guard import Verdict, held_count
 
@@ -275,6 +276,8 @@ class Pass(abc.ABC):
     """True: the picture may have another size behind it. Nothing that changes the function may stand in front of it."""
     recovers: ClassVar[bool] = False
     """True: it claims to bring outputs nearer to the teacher's. What makes them worse is taken back (`passes.whole`)."""
+    brought: ClassVar[Plugin | None] = None
+    """The plug-in that it is from, set where that is loaded (`passes.table`); None: it is edgec's own."""
 
     def __post_init__(self) -> None:
         """Read every option (see `passes.options`). Raises UsageError for what is not admitted; not to be overridden."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.canonicalise import infer_shapes, tidy
+from edgec.graph.tidy import infer_shapes, tidy
 from edgec.graph.views import add_initializer, constant, fresh_name
 from edgec.passes.base import NUMBER_FORMATS, Context, Note, Pass, PassResult
 

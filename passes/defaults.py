@@ -18,7 +18,6 @@ from edgec.passes.learning import Learning
 from edgec.passes.options import AUTO, KEEP
 from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import make_pass, parse_pipeline
-from edgec.passes.table import pass_plugin
 
 if TYPE_CHECKING:
     from edgec.targets.engines import Precision
@@ -66,7 +65,7 @@ def choose_passes(
         _check_forms(passes)
     check_order(passes)
     for one in passes:
-        with blamed(pass_plugin(one.name)):
+        with blamed(one.brought):
             one.complete()
     return passes
 

@@ -19,7 +19,8 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from edgec.graph.canonicalise import fuse, tidy
+from edgec.graph.fuse import fuse
+from edgec.graph.tidy import tidy
 from edgec.passes.base import Context, Note, Pass, PassResult
 
 

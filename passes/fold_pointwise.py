@@ -35,9 +35,9 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.canonicalise import tidy
 from edgec.graph.cost import macs_of
 from edgec.graph.edit import take_over
+from edgec.graph.tidy import tidy
 from edgec.graph.views import ConvView, attribute, sole_consumer
 from edgec.passes.base import Context, Note, Pass, PassResult
 

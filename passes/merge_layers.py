@@ -23,8 +23,9 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from edgec.graph.canonicalise import fuse, tidy
 from edgec.graph.cost import cost
+from edgec.graph.fuse import fuse
+from edgec.graph.tidy import tidy
 from edgec.passes.base import NUMBER_FORMATS, Context, Note, Pass, PassResult
 from edgec.passes.merging.chain import merge_chains
 from edgec.passes.merging.parallel import merge_parallel

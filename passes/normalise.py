@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from edgec.graph.canonicalise import tidy
+from edgec.graph.tidy import tidy
 from edgec.passes.base import Context, Note, Pass, PassResult
 
 

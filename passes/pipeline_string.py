@@ -17,7 +17,7 @@ from edgec.graph.plugins import blamed
 from edgec.graph.values import one_line
 from edgec.passes.base import Pass
 from edgec.passes.options import FORMER_NAMES, kebab, kinds, type_name
-from edgec.passes.table import pass_class, pass_plugin
+from edgec.passes.table import pass_class
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _ITEM = re.compile(
@@ -77,7 +77,7 @@ def make_pass(name: str, options: Mapping[str, Any]) -> Pass:
             hint = did_you_mean(kebab(field_name), map(kebab, known)) if known else "It takes no options."
             problems.append(f"{name} has no option {str(key)!r}. {hint}")
     try:
-        with blamed(pass_plugin(name)):
+        with blamed(cls.brought):
             made = cls(**values)
     except UsageError as error:
         problems.append(one_line(error))

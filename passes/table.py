@@ -51,11 +51,6 @@ def pass_names() -> tuple[str, ...]:
     return (*PASSES, *brought)
 
 
-def pass_plugin(name: str) -> Plugin | None:
-    """The plug-in that brings the pass ``name``; None for edgec's own. Raises UsageError where several bring it."""
-    return None if name in PASSES else plugins.plugin(plugins.PASSES, name)
-
-
 def pass_class(name: str) -> type[Pass]:
     """The class behind a name. Raises UsageError with a did-you-mean, and for a plug-in that cannot be used."""
     if name not in PASSES:
@@ -63,6 +58,7 @@ def pass_class(name: str) -> type[Pass]:
         if brought is None:
             raise UsageError(f"unknown pass {name!r}", hint=did_you_mean(name, pass_names()))
         found: type[Pass] = brought.load(fault)
+        found.brought = brought
         return found
     module, _, attribute = PASSES[name].partition(":")
     cls: type[Pass] = getattr(import_module(module), attribute)

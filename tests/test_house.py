@@ -161,3 +161,12 @@ def test_no_file_is_imported_by_nothing() -> None:
                 used |= MODULES.keys() & set(re.split(r"[\s:;]+", node.value))
     bundled = {name for name in MODULES if name.startswith("edgec.deploy.bundle.")}
     assert sorted(MODULES.keys() - used - bundled) == []
+
+
+LONGEST = 400
+"""Lines of a file: beyond them it does more than one thing."""
+
+
+def test_no_file_is_too_long() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES.values()}
+    assert {path: count for path, count in lines.items() if count > LONGEST} == {}

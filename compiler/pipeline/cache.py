@@ -30,7 +30,6 @@ from edgec.graph.version import __version__
 from edgec.passes.base import Context, LatencyModel, Pass
 from edgec.passes.options import paths_of
 from edgec.passes.pipeline_string import print_pass
-from edgec.passes.table import pass_plugin
 
 _PACKAGES = ("edgec", "edgec.graph", "edgec.passes", "edgec.targets", "edgec.compiler")
 _COMPUTE = ("numpy", "scipy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "Pillow", "torch")
@@ -143,7 +142,7 @@ class KeyMaker:
             "networks": {name: self.networks.get(path) for name, path in paths_of(one).items()},
             "model": model_hash(model),
             "pass": print_pass(one),
-            "plug-in": None if (brought := pass_plugin(one.name)) is None else fingerprint(brought),
+            "plug-in": None if one.brought is None else fingerprint(one.brought),
         }
         return _hash(parts)[:32]
 

@@ -21,7 +21,6 @@ from edgec.passes.base import Context, LayerReport, Note, Pass, PassResult
 from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import options_of
 from edgec.passes.solvers.ridge import TooLargeError
-from edgec.passes.table import pass_plugin
 from edgec.passes.whole import guarded
 
 
@@ -124,7 +123,7 @@ def _at_size_of(model: ir.Model, context: Context) -> Context:
 def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:
     before = cost(model)
     # Passes share their work out themselves (`solvers.parallel`); BLAS would take every core, whatever --threads says.
-    with measured() as spent, threadpool_limits(1, user_api="blas"), blamed(pass_plugin(one.name)):
+    with measured() as spent, threadpool_limits(1, user_api="blas"), blamed(one.brought):
         try:
             one.requires(model)
             result = one.run(model.clone(), context)

@@ -32,11 +32,10 @@ from edgec.graph.selection import Selection, joined
 from edgec.graph.version import __version__
 from edgec.passes.base import Pass
 from edgec.passes.budget import check_amounts, has_latency
-from edgec.passes.defaults import learning_remarks, with_merged_layers, with_resolution
+from edgec.passes.defaults import with_merged_layers, with_resolution
 from edgec.passes.distil import Distil
 from edgec.passes.learning import Learning
 from edgec.passes.pipeline_string import options_of
-from edgec.passes.table import pass_plugin
 
 if TYPE_CHECKING:
     from edgec.targets import Target
@@ -158,11 +157,7 @@ def make_plan(source: Source, loading: Loading) -> Plan:
         target=source.target,
         passes=passes,
         told=source.told,
-        remarks=(
-            *source.remarks,
-            *learning_remarks(recipe.learn, passes),
-            *check_enough(passes, samples.data),
-        ),
+        remarks=(*source.remarks, *check_enough(passes, samples.data)),
         task=task,
         targets=source.targets,
         selection=source.selection,
@@ -228,5 +223,5 @@ def _specs(passes: tuple[Pass, ...]) -> tuple[PassSpec, ...]:
 
 def _plugin_versions(recipe: Recipe, passes: tuple[Pass, ...]) -> dict[str, str]:
     """Of the distributions that bring what the run names."""
-    brought = [*(pass_plugin(one.name) for one in passes), plugin(TARGETS, recipe.target)]
+    brought = [*(one.brought for one in passes), plugin(TARGETS, recipe.target)]
     return {one.distribution: one.version for one in brought if one is not None}

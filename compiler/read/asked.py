@@ -9,11 +9,9 @@ from edgec.compiler.read.recipe import Recipe
 from edgec.graph.errors import UsageError
 from edgec.passes.base import Pass
 from edgec.passes.budget import has_latency
-from edgec.passes.defaults import PRECISION_PASSES, choose_passes, precision_of
-from edgec.passes.needs import check_given
+from edgec.passes.defaults import choose_passes, learning_remarks, precision_of
+from edgec.passes.needs import check_codes, check_given, check_latency
 from edgec.targets import target as find_target
-from edgec.targets.engines import engines_for
-from edgec.targets.jetpack import TIMED_ON_THE_BOARD, measured_by
 
 if TYPE_CHECKING:
     from edgec.targets import Target
@@ -26,11 +24,14 @@ class Asked:
     recipe: Recipe
     passes: tuple[Pass, ...]
     target: Target
+    remarks: tuple[str, ...] = ()
+    """What of it cannot be done on this machine, for the user."""
 
 
 def asked(recipe: Recipe) -> Asked:
     """Raises UsageError for what cannot be, whatever the model is."""
     passes = resolve_passes(recipe)
+    remarks = learning_remarks(recipe.learn, passes)
     for one in passes:
         check_given(one, data=recipe.data is not None, labels=recipe.data is not None, target=True)
     recipe = recipe.model_copy(update={"precision": precision_of(passes, recipe.precision)})
@@ -44,16 +45,17 @@ def asked(recipe: Recipe) -> Asked:
         what = f"{target.title} does not run {recipe.precision}"
         raise UsageError(what, where="--precision", why=support.why)
     if recipe.io_type != "float":
-        check_codes(recipe, passes, target)
+        check_codes(recipe.io_type, passes, target)
     if any(map(has_latency, passes)):
-        check_latency(recipe, target)
-    return Asked(recipe, passes, target)
+        check_latency(target, recipe.formats[0], recipe.precision)
+    return Asked(recipe, passes, target, remarks)
 
 
 def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
     """The recipe's passes, with everything that its budget, precision and resolution bring along. Raises UsageError."""
+    named = recipe.build_passes()
     return choose_passes(
-        recipe.build_passes(),
+        named,
         budget=recipe.budget,
         precision=recipe.precision,
         resolution=recipe.resolution,
@@ -62,26 +64,3 @@ def resolve_passes(recipe: Recipe) -> tuple[Pass, ...]:
         time=recipe.time,
         keep_quantized=recipe.keep_quantized,
     )
-
-
-def check_codes(recipe: Recipe, passes: tuple[Pass, ...], target: Target) -> None:
-    """Raise UsageError where no file of the run can take and give codes."""
-    where = f"--io-type {recipe.io_type}"
-    if not any(PRECISION_PASSES.get(one.name) == "int8" for one in passes):
-        hint = "Add --precision int8, or leave it out."
-        raise UsageError("it is about int8 files, and the run makes none", where=where, hint=hint)
-    if target.dialect == "tensorrt":
-        why = "its int8 files are built into engines that take and give real numbers"
-        raise UsageError(f"no codes at the ends for {target.title}", where=where, why=why)
-
-
-def check_latency(recipe: Recipe, target: Target) -> None:
-    """Raise UsageError for a latency budget on a target of which no latencies are known."""
-    from edgec.targets.estimator import latency_table
-
-    if target.dialect == "tensorrt":
-        why = f"{TIMED_ON_THE_BOARD}: no latency of it is known before"
-        hint = f"Take a budget in macs, and measure: {measured_by('RUN')}."
-        raise UsageError(f"no latency budget for {target.title}", why=why, hint=hint)
-    if target.name != "host":
-        latency_table(target, engines_for(recipe.formats[0])[0].package, recipe.precision)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
 
-from edgec.compiler.read.recipe import Recipe
+from edgec.compiler.read.asked import Asked
 from edgec.graph.errors import UnsupportedError, UsageError
-from edgec.graph.selection import Selection, parted
-from edgec.passes.base import Pass
+from edgec.graph.selection import Selection
 from edgec.passes.options import KEEP
 from edgec.passes.resize_input import ResizeInput
 
@@ -18,20 +15,15 @@ _WITHOUT = (
 )
 
 
-def without_selection(
-    recipe: Recipe, passes: Sequence[Pass], model: ir.Model
-) -> tuple[ir.Model, Selection | None, tuple[str, ...]]:
-    """The network that a run works on, what selects among its answers, and what is to be said of it.
+def beside_selection(asked: Asked, network: ir.Model, selection: Selection) -> tuple[str, ...]:
+    """What is to be said of a run whose ``network`` has a ``selection`` behind it.
 
     Raises UnsupportedError for a TFLite file with the selection, UsageError for another size of the input: what selects holds
     numbers of the source's size.
     """
-    found = parted(model)
-    if found is None:
-        return model, None, ()
-    network, selection = found
+    recipe = asked.recipe
     ends = ", ".join(value.name or "" for value in network.graph.outputs)
-    if any(isinstance(one, ResizeInput) for one in passes) or recipe.resolution != KEEP:
+    if any(isinstance(one, ResizeInput) for one in asked.passes) or recipe.resolution != KEEP:
         why = f"{selection.words} holds numbers that belong to its size"
         raise UsageError(
             "no other size of this network's input", where="--resolution", why=why, hint=_WITHOUT
@@ -46,4 +38,4 @@ def without_selection(
                 hint=hint,
             )
         remarks.append(f"the TFLite files end at {ends}: the rest is for the host program")
-    return network, selection, tuple(remarks)
+    return tuple(remarks)

@@ -11,16 +11,16 @@ import onnx_ir as ir
 from edgec.compiler.read.asked import asked
 from edgec.compiler.read.brought import Brought
 from edgec.compiler.read.recipe import Recipe
-from edgec.compiler.read.selecting import without_selection
+from edgec.compiler.read.selecting import beside_selection
 from edgec.compiler.read.told import with_told
 from edgec.graph.errors import ModelError
 from edgec.graph.files import identity
 from edgec.graph.foreign import Loading, begin
-from edgec.graph.inputs import InputSpec
+from edgec.graph.inputs import picture_size
 from edgec.graph.load import check_file
 from edgec.graph.read.metadata import source_metadata
 from edgec.graph.read.told import Told, told_by
-from edgec.graph.selection import Selection
+from edgec.graph.selection import Selection, parted
 from edgec.passes.base import Pass
 
 if TYPE_CHECKING:
@@ -70,24 +70,19 @@ def read(brought: Brought, loading: Loading) -> Source:
             hint = "Bring the old file, or delete `sha256` from the recipe to accept the new one."
             raise ModelError("this is not the recipe's model", where=named.path, why=why, hint=hint)
         model = pending.model()
-    model, selection, said = without_selection(found.recipe, found.passes, model)
-    told = told_by(source_metadata(model), named.file, picture_of(model))
+    network, selection = parted(model) or (model, None)
+    told = told_by(source_metadata(network), named.file, picture_size(network))
+    said = () if selection is None else beside_selection(found, network, selection)
     recipe, remarks = with_told(found.recipe, told)
     return Source(
         recipe=recipe,
         passes=found.passes,
         target=found.target,
-        model=model,
+        model=network,
         sha256=sha256,
         bytes=size,
         told=told,
-        remarks=(*said, *remarks),
+        remarks=(*said, *remarks, *found.remarks),
         targets=brought.targets,
         selection=selection,
     )
-
-
-def picture_of(model: ir.Model) -> tuple[int, ...]:
-    """Height and width of the one picture that ``model`` takes; empty where it takes none, or several."""
-    pictures = [spec for spec in InputSpec.of(model) if len(spec.shape) == 3]
-    return pictures[0].picture[:2] if len(pictures) == 1 else ()

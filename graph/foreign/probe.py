@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 
 from edgec.graph.boundary import node_name
-from edgec.graph.canonicalise import simplify
 from edgec.graph.equivalence import random_inputs
 from edgec.graph.execute import session
 from edgec.graph.listener import Listener
 from edgec.graph.load import read
+from edgec.graph.simplify import simplify
 from edgec.graph.sizes import OpenSizeError, fix_shapes, stand_in
 
 Array = np.ndarray[Any, np.dtype[Any]]

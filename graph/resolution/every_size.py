@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgec.graph.canonicalise import TOLERANCE, canonicalise, infer_shapes
+from edgec.graph.canonicalise import TOLERANCE, canonicalise
 from edgec.graph.equivalence import worst_difference
 from edgec.graph.errors import EdgecError
 from edgec.graph.execute import Executor
@@ -38,6 +38,7 @@ from edgec.graph.resolution.axes import Axis, SizeError, refused
 from edgec.graph.resolution.resize import RULES, picture_of, size_of, total_stride
 from edgec.graph.resolution.trace import Edit, Size, Walk, places, walk
 from edgec.graph.sizes import STAND_IN, OpenSizeError, stand_in
+from edgec.graph.tidy import infer_shapes
 from edgec.graph.views import Names, attribute, constant, own_constant
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -9,7 +9,6 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.batch import sample_shape
-from edgec.graph.canonicalise import infer_shapes
 from edgec.graph.errors import ModelError, UnsupportedError
 from edgec.graph.execute import Executor
 from edgec.graph.inputs import InputSpec, noise
@@ -17,6 +16,7 @@ from edgec.graph.provenance import place
 from edgec.graph.resolution import layout, pointwise, windows
 from edgec.graph.resolution.axes import SizeError
 from edgec.graph.resolution.trace import Rule, Size, Walk, places, walk
+from edgec.graph.tidy import infer_shapes
 from edgec.graph.views import own_constant, set_attribute
 
 RULES: dict[str, Rule] = {**pointwise.RULES, **windows.RULES, **layout.RULES}

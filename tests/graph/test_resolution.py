@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgec.graph.canonicalise import infer_shapes
 from edgec.graph.execute import Executor
 from edgec.graph.resolution.axes import SizeError
 from edgec.graph.resolution.resize import legality, resized, size_of, total_stride, why_not
 from edgec.graph.resolution.restore import output_axes, same_places
+from edgec.graph.tidy import infer_shapes
 from edgec.graph.views import add_initializer, constant
 from tests.graph.conftest import build
 

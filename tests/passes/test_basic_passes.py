@@ -22,7 +22,7 @@ NET = (
 def test_fold_removes_identities_and_affines(context) -> None:
     text = NET.replace("r = Relu(c)", "k = Constant<value = float[1,4,1,1] {2,3,4,5}>()  r = Mul(c, k)")
     model = ir.from_proto(parse(text))
-    from edgec.graph.canonicalise import infer_shapes
+    from edgec.graph.tidy import infer_shapes
 
     infer_shapes(model)
     before = model.clone()

@@ -64,8 +64,9 @@ def session(
 class Executor:
     """A graph, or the part of it between ``inputs`` and ``outputs``, ready to run.
 
-    Any values may be named: ``inputs`` defaults to the graph's inputs, ``outputs`` to its outputs. Where the graph's batch
-    is fixed, samples are run one by one and held as `batch.SampleBySample` says.
+    Any values may be named: ``inputs`` defaults to the graph's inputs, ``outputs`` to its outputs. ``weights`` are constants
+    that come with every run instead: one session then serves other weights too. Where the graph's batch is fixed, samples are
+    run one by one and held as `batch.SampleBySample` says.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class Executor:
         *,
         inputs: Sequence[str] | None = None,
         outputs: Sequence[str] | None = None,
+        weights: Sequence[str] = (),
         threads: int = 1,
     ) -> None:
+        self.weights = frozenset(weights)
         self.inputs: tuple[str, ...] = (
             tuple(inputs) if inputs is not None else tuple(v.name or "" for v in model.graph.inputs)
         )
@@ -84,13 +87,14 @@ class Executor:
         self._computed = [name for name in self.outputs if name not in self.inputs]
         self._session = None
         self.reads: tuple[str, ...] = tuple(name for name in self.outputs if name in self.inputs)
-        """Those of ``inputs`` that `run` needs."""
+        """Those of ``inputs`` that `run` needs, besides ``weights``."""
         if not self._computed:
             return
-        proto = extract(model, self.inputs, self._computed)
+        proto = extract(model, (*self.inputs, *weights), self._computed)
         self._session = session(proto, threads=threads)
         self._shapes = {value.name: value.shape for value in self._session.get_inputs()}
-        self.reads = tuple(dict.fromkeys((*self.reads, *self._shapes)))
+        read = (name for name in self._shapes if name not in self.weights)
+        self.reads = tuple(dict.fromkeys((*self.reads, *read)))
         self._singly = None if is_free(model) else SampleBySample.of(model)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -103,13 +107,14 @@ class Executor:
         return results
 
     def _run_singly(self, singly: SampleBySample, feeds: dict[str, Array]) -> list[Array]:
-        count = singly.count(feeds, self._shapes)
+        whole = {name: array for name, array in feeds.items() if name in self.weights}
+        cut = {name: array for name, array in feeds.items() if name not in self.weights}
+        count = singly.count(cut, self._shapes)
         rows = []
         for index in range(count):
-            ranks = ((name, array, len(self._shapes[name])) for name, array in feeds.items())
-            rows.append(
-                self._run({name: singly.one(array, index, count, rank) for name, array, rank in ranks})
-            )
+            ranks = ((name, array, len(self._shapes[name])) for name, array in cut.items())
+            one = {name: singly.one(array, index, count, rank) for name, array, rank in ranks}
+            rows.append(self._run({**whole, **one}))
         return [singly.together(*pair) for pair in zip(self._computed, zip(*rows, strict=True), strict=True)]
 
     def _run(self, feeds: dict[str, Array]) -> list[Array]:
@@ -142,7 +147,14 @@ def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> o
         part.opset_import.add(domain=domain, version=version)
     part.graph.name = graph.name or "part"
     for value in given:
-        if value in read:
+        if value in read and value.const_value is not None:
+            held = ir.Value(
+                name=value.name,
+                shape=value.const_value.shape,
+                type=ir.TensorType(value.const_value.dtype),  # type: ignore[arg-type]
+            )
+            ir.serde.serialize_value_into(part.graph.input.add(), held)
+        elif value in read:
             ir.serde.serialize_value_into(part.graph.input.add(), value)
     for value in graph.initializers.values():
         if value in read and value not in given and value.const_value is not None:

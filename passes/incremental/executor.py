@@ -10,7 +10,7 @@ What is held is either all that is live between two nodes (`go`, `advance`), or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,14 +44,19 @@ class IncrementalExecutor:
             for name in self.live:
                 store.put(name, number, feeds[name])
 
-    def executor(self, names: Sequence[str], model: ir.Model | None = None) -> Executor:
+    def executor(
+        self, names: Sequence[str], model: ir.Model | None = None, weights: Sequence[str] = ()
+    ) -> Executor:
         """From the held values to ``names``, with the weights of this moment, or those of another ``model`` that has the same
-        values up to the stop."""
-        return Executor(model or self.model, inputs=self.live, outputs=list(names), threads=self.threads)
+        values up to the stop. ``weights``: constants that come with every run."""
+        given = model or self.model
+        return Executor(given, inputs=self.live, outputs=list(names), weights=weights, threads=self.threads)
 
-    def run(self, executor: Executor, batch: int) -> Feeds:
-        """What an executor that was made here makes of one batch."""
-        return executor.run({name: self.store.get(name, batch) for name in executor.reads})
+    def run(self, executor: Executor, batch: int, weights: Mapping[str, Array] | None = None) -> Feeds:
+        """What an executor that was made here makes of one batch, and of the ``weights`` that it was made for."""
+        return executor.run(
+            {**{name: self.store.get(name, batch) for name in executor.reads}, **(weights or {})}
+        )
 
     def values(self, names: Sequence[str]) -> Iterator[Feeds]:
         """Values of ``names`` behind or at the stop, batch by batch; the walk stays where it is."""

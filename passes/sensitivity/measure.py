@@ -30,7 +30,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 WORK = 4e11
 """MACs that all measurements together may take."""
-MOST_SAMPLES, LEAST_SAMPLES = 48, 8
+MOST_SAMPLES, LEAST_SAMPLES = 96, 8
 
 
 @dataclass(frozen=True)
@@ -92,26 +92,39 @@ def _tried(
     names: Sequence[str],
     parts: Sequence[Part],
 ) -> tuple[Sensitivity, ...]:
-    def prepared() -> Iterator[tuple[Trial, Executor]]:
+    before, graph = constants(walk.model.graph), walk.model.graph
+
+    def prepared() -> Iterator[tuple[Trial, Executor, dict[str, Array]]]:
+        executor, named = None, None
         for trial in subject.trials:
             trial.apply()
-            yield trial, walk.executor(names)
+            changed = {name: held for name, held in constants(graph).items() if before.get(name) is not held}
+            if executor is None or changed.keys() != named:
+                executor, named = walk.executor(names, weights=tuple(changed)), changed.keys()
+            yield trial, executor, {name: held.numpy() for name, held in changed.items()}
 
-    def scored(one: tuple[Trial, Executor]) -> Sensitivity:
-        trial, executor = one
+    def scored(one: tuple[Trial, Executor, dict[str, Array]]) -> Sensitivity:
+        trial, executor, weights = one
         error, energy = [0.0] * len(parts), [0.0] * len(parts)
         for batch, wanted in enumerate(reference):
-            made = centred(walk.run(executor, batch), walk.sizes[batch], names, parts)
+            made = centred(walk.run(executor, batch, weights), walk.sizes[batch], names, parts)
             for index, part in enumerate(parts):
                 error[index] += float(np.square(difference_of(made[index], wanted[index], part.name)).sum())
                 energy[index] += float(np.square(wanted[index]).sum())
         shares = [left / all_ if all_ else 0.0 for left, all_ in zip(error, energy, strict=True)]
         return Sensitivity(trial.error, max(shares))
 
-    # An executor holds the weights that it was made with: one runs while the next trial's is made.
+    # The trials of a subject change the same weights, which come with each run: one session serves them all.
     points = tuple(in_order(scored, prepared(), walk.threads))
     subject.undo()
     return points
+
+
+def constants(graph: ir.Graph) -> dict[str, ir.TensorProtocol]:
+    """What the graph's initializers hold at this moment, by name."""
+    return {
+        name: value.const_value for name, value in graph.initializers.items() if value.const_value is not None
+    }
 
 
 def scaled_errors(errors: Array, damage: Sequence[Sensitivity]) -> Array:

@@ -1,7 +1,7 @@
 """Gathers that take everything in its order: they only give a shape.
 
 torch's dynamo exporter writes ``as_strided`` (a global pool behind channels-last maps, for one) as a Reshape to one axis and a
-Gather of constant positions 0, 1, 2..., which hides channels from whoever follows them and ties the file to the batch of its example.
+Gather of constant positions 0, 1, 2..., which hides channels from what follows and ties the file to the batch of its example.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edgec.graph.views import add_initializer, attribute, constant
 
 
 def drop_gathers_in_order(model: ir.Model) -> int:
-    """Replace every Gather whose positions are all those of its axis in their order by a Reshape, or by nothing; how many. In place."""
+    """Replace every Gather of all of an axis in its order by a Reshape, or by nothing; how many. In place."""
     count = 0
     for node in list(model.graph):
         if node.op_type == "Gather" and node.domain in ("", "ai.onnx") and _takes_all(node):

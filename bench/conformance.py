@@ -134,7 +134,7 @@ def same(value: np.ndarray, reference: np.ndarray) -> bool:
 
 
 def within_a_step(model: onnx.ModelProto, place: int, value: np.ndarray, reference: np.ndarray) -> bool:
-    """Whether codes of ``value`` are those of the case. A network that came quantised is read as real numbers: they end at no code."""
+    """Whether codes of ``value`` are those of the case: what came quantised is read as real numbers, which end at no code."""
     name = model.graph.output[place].name
     maker = next(node for node in model.graph.node if name in node.output)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

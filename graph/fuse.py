@@ -7,6 +7,7 @@ import onnx_ir as ir
 from edgec.graph.affine import fold_affine
 from edgec.graph.einsum import lower_einsums
 from edgec.graph.expand import drop_expands
+from edgec.graph.gemms import write_gemms_plainly
 from edgec.graph.in_order import drop_gathers_in_order
 from edgec.graph.neighbours import keep_lrns_whole
 from edgec.graph.padding import write_out_pads
@@ -47,6 +48,7 @@ def fuse(model: ir.Model) -> bool:
             + drop_expands(model)
             + drop_gathers_in_order(model)
             + shrink_uniform(model)
+            + write_gemms_plainly(model)
             + fold_affine(model)
             + write_out_pads(model)
             + split_heads(model)

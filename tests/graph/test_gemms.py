@@ -34,7 +34,9 @@ def network(bias: tuple[int, ...] | None, attributes: str, before: str = "") -> 
 
 
 @pytest.mark.parametrize("bias", BIASES.values(), ids=BIASES)
-@pytest.mark.parametrize("attributes", ["transB = 1", "alpha = 0.5", "beta = 2.0", "alpha = 2.0, beta = -0.5, transB = 1"])
+@pytest.mark.parametrize(
+    "attributes", ["transB = 1", "alpha = 0.5", "beta = 2.0", "alpha = 2.0, beta = -0.5, transB = 1"]
+)
 def test_scales_and_biases_end_in_the_layer(attributes: str, bias: tuple[int, ...] | None) -> None:
     check(network(bias, attributes))
 
@@ -70,7 +72,9 @@ def test_a_bias_of_another_number_for_each_sample_stays() -> None:
     model = canonicalise(source)
     want = onnxruntime.InferenceSession(source.SerializeToString()).run(None, {"x": x})[0]
     given = x[None] if len(model.graph.inputs[0].shape or ()) == 3 else x
-    np.testing.assert_allclose(Executor(model).run({"x": given})["y"].reshape(2, 7), want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        Executor(model).run({"x": given})["y"].reshape(2, 7), want, rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("opset", [11, 13, 17])

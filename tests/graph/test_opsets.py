@@ -72,8 +72,8 @@ def test_an_op_that_onnx_does_not_have_is_named(opset: int) -> None:
 
 OLD = """g (float[{n},3,8,8] x) => (float[{n},5] y)
     <float[6,3,3,3] w, float[6] s, float[6] b, float[6] m, float[6] v, float[5,6] u, float[5] c> {{
-    h = Conv(x, w) q = Mul(v, v) k = BatchNormalization<{test}>(h, s, b, m, q) r = Relu(k) a = Add(r, r)
-    p = GlobalAveragePool(a) d = Dropout<{test}>(p) f = Flatten(d) y = Gemm<transB=1{broadcast}>(f, u, c) }}"""
+    h = Conv(x, w) q = Mul(v, v) k = BatchNormalization<{norm}>(h, s, b, m, q) r = Relu(k) a = Add(r, r)
+    p = GlobalAveragePool(a) d = Dropout<{drop}>(p) f = Flatten(d) y = Gemm<transB=1{broadcast}>(f, u, c) }}"""
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -81,9 +81,8 @@ OLD = """g (float[{n},3,8,8] x) => (float[{n},5] y)
 def test_what_is_older_than_any_runtime_is_brought_to_what_they_have(opset: int, batch: int) -> None:
     """MXNet and Caffe2 wrote opset 6: norms and dropouts that say that they do not train, biases that say that they broadcast."""
     is_old = opset < 7
-    source = parse(
-        OLD.format(n=batch, test="is_test=1" if is_old else "", broadcast=", broadcast=1" if is_old else "")
-    )
+    norm, drop = ("is_test=1", "is_test=1") if is_old else ("momentum=0.9", "ratio=0.5")
+    source = parse(OLD.format(n=batch, norm=norm, drop=drop, broadcast=", broadcast=1" if is_old else ""))
     source.opset_import[0].version, source.ir_version = opset, 4 if is_old else 8
     model = canonicalise(source)
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in source.graph.initializer}

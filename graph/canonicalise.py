@@ -48,7 +48,7 @@ from edgec.graph.read.metadata import keep_words, notes_in
 from edgec.graph.read.own_codes import SourceCodes, keep_codes
 from edgec.graph.read.resizing import rewrite_old_resizes
 from edgec.graph.simplify import simplify
-from edgec.graph.sizes import InputShape, fix_shapes
+from edgec.graph.sizes import InputShape, fix_shapes, shape_outputs
 from edgec.graph.spec import KNOWN_DOMAINS, REFUSED
 from edgec.graph.tidy import infer_shapes, tidy
 from edgec.graph.unbatched import add_batch, lacks_batch
@@ -91,6 +91,7 @@ def _canonicalise(
         hint = "Export the network with its input left open."
         raise ModelError("the model takes no input", why="its outputs are always the same", hint=hint)
     fix_shapes(model, input_shape)
+    shape_outputs(model)
     listener.stage(CONVERTING)
     model = rewrite_old_resizes(model)
     notes, codes = notes_in(source), SourceCodes()

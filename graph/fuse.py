@@ -7,6 +7,8 @@ import onnx_ir as ir
 from edgec.graph.affine import fold_affine
 from edgec.graph.einsum import lower_einsums
 from edgec.graph.expand import drop_expands
+from edgec.graph.gemms import write_gemms_plainly
+from edgec.graph.in_order import drop_gathers_in_order
 from edgec.graph.neighbours import keep_lrns_whole
 from edgec.graph.padding import write_out_pads
 from edgec.graph.quiet import LIBRARIES, quiet_log
@@ -44,7 +46,9 @@ def fuse(model: ir.Model) -> bool:
         fired += (
             lower_einsums(model)
             + drop_expands(model)
+            + drop_gathers_in_order(model)
             + shrink_uniform(model)
+            + write_gemms_plainly(model)
             + fold_affine(model)
             + write_out_pads(model)
             + split_heads(model)

@@ -106,9 +106,15 @@ def _turns(node: ir.Node, value: ir.Value) -> bool:
     others = [one for one in node.inputs if one is not None and one is not value]
     made = node.outputs[0]
     same_rank = len(made.shape or ()) == len(value.shape or ())
-    return (
-        node.op_type in _PREPARING and same_rank and all(map(is_constant, others)) and is_channels_last(made)
-    )
+    return node.op_type in _PREPARING and same_rank and all(map(_is_fixed, others)) and is_channels_last(made)
+
+
+def _is_fixed(value: ir.Value) -> bool:
+    """A constant, or the codes of one: an int8 network prepares its pictures as the network did that it was made of."""
+    maker = value.producer()
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return is_constant(value)
+    return all(map(is_constant, filter(None, maker.inputs)))
 
 
 def noise(rng: np.random.Generator, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:

@@ -14,6 +14,8 @@ MIN_IR = 10
 """The file format that knows all number types in use here (onnxruntime 1.19 and newer read it)."""
 RUNNABLE_OPSET = 21
 """The newest opset of onnxruntime 1.19, the oldest that boards install."""
+OLDEST_RUNNABLE = 7
+"""From here on arithmetic broadcasts as numpy does; onnxruntime has nothing older."""
 
 
 def lowest_equal_opset(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -58,16 +60,28 @@ def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 
 
 def runnable_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Newer opsets than runtimes know are converted down where onnx can; else onnxruntime will say what it lacks."""
+    """Newer opsets than runtimes know are converted down where onnx can, older ones up; else onnxruntime says what it lacks."""
     for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx") and entry.version > RUNNABLE_OPSET:
-            try:
-                converted = _converted(model, RUNNABLE_OPSET)
-            except (RuntimeError, onnx.checker.ValidationError):
-                return model
-            converted.ir_version = MIN_IR
-            return converted
+        if entry.domain not in ("", "ai.onnx") or OLDEST_RUNNABLE <= entry.version <= RUNNABLE_OPSET:
+            continue
+        if entry.version < OLDEST_RUNNABLE and any(map(_places_by_axis, model.graph.node)):
+            return (
+                model  # onnx's converter places some of them wrongly, and no runtime is left to compare with
+            )
+        try:
+            converted = _converted(model, min(max(entry.version, OLDEST_RUNNABLE), RUNNABLE_OPSET))
+        except (RuntimeError, onnx.checker.ValidationError):
+            return model
+        converted.ir_version = MIN_IR
+        del converted.graph.value_info[:]  # some of an old model's have no type
+        return converted
     return model
+
+
+def _places_by_axis(node: onnx.NodeProto) -> bool:
+    """Whether an operand's axes are counted as before opset 7: from ``axis`` on, or slopes along the channels."""
+    placed = any(attribute.name == "broadcast" and attribute.i for attribute in node.attribute)
+    return node.op_type == "PRelu" or (placed and node.op_type != "Gemm")
 
 
 def sound_pools(model: onnx.ModelProto) -> onnx.ModelProto:

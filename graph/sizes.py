@@ -91,6 +91,19 @@ def has_open_size(path: Path) -> bool:
     return any(dim.dim_value <= 0 for shape in shapes for dim in shape[1:])
 
 
+def shape_outputs(model: onnx.ModelProto) -> None:
+    """Outputs that declare no shape, or no type, get those that inference finds: runtimes ask for none, libraries do."""
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return  # what is wrong is said where the model is checked
+    for value, known in zip(model.graph.output, inferred.graph.output, strict=True):
+        if known.type.tensor_type.HasField("shape"):
+            value.type.CopyFrom(known.type)
+
+
 def _by_name(model: onnx.ModelProto, input_shape: InputShape | None) -> dict[str, list[int | None]]:
     """Shapes by input; None stands for the leading axis where it is not given."""
     if input_shape is None or not model.graph.input:

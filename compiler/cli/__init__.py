@@ -120,8 +120,12 @@ def _explain(error: BaseException, ending: Ending) -> int:
 
 
 def _is_broken_pipe(error: BaseException) -> bool:
-    """click turns a broken pipe that it meets itself into an exit, whatever its mode."""
-    return isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
+    """click turns a broken pipe that it meets itself into an exit, whatever its mode: with stdout in a wrapper of its own.
+
+    rich exits where it writes; click 8.5 exits when it is through with the error, which it no longer names then.
+    """
+    wrapped = type(sys.stdout).__module__.partition(".")[0] == "click"
+    return isinstance(error, SystemExit) and (wrapped or isinstance(error.__context__, BrokenPipeError))
 
 
 def _sentence(error: click.ClickException) -> str:

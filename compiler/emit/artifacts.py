@@ -77,7 +77,8 @@ def emit_all(plan: Plan, steps: tuple[Step, ...], folder: RunFolder) -> Emission
             digest = hashlib.sha256(data).hexdigest()
             emitted.append(Emitted(name, file_format, precision, path, len(data), digest))
     coded = [one for one in emitted if recipe.io_type != "float" and one.precision == "int8"]
-    return Emission(models, tuple(emitted), tuple(f"{one.name}: {told(one.path)}" for one in coded))
+    remarks = tuple(f"{one.name}: {told(one.path)}" for one in coded)
+    return Emission(models, tuple(emitted), remarks + _float_remarks(models))
 
 
 def emit_bytes(
@@ -107,13 +108,27 @@ def emit_bytes(
 
     if recipe.split_unsupported and tflite.unsupported(model):
         model = tflite.split_unsupported(model).model
+    nothing_coded = precision == "int8" and not _holds_codes(model)
     return tflite.emit(
         model,
-        precision=cast("Precision", precision),
+        precision=cast("Precision", "fp32" if nothing_coded else precision),
         io_layout=recipe.io_layout,
-        io_type=recipe.io_type if precision == "int8" else "float",
+        io_type=recipe.io_type if precision == "int8" and not nothing_coded else "float",
         batch=recipe.batch,
         metadata=dict(metadata),
+    )
+
+
+def _holds_codes(model: ir.Model) -> bool:
+    return any(node.op_type == "QuantizeLinear" for node in model.graph)
+
+
+def _float_remarks(models: Mapping[str, ir.Model]) -> tuple[str, ...]:
+    """Where `quantize` left every layer in float, the files of that name are float too."""
+    if "int8" not in models or _holds_codes(models["int8"]):
+        return ()
+    return (
+        "the int8 files are float: no layer of the network could be quantised, see the notes of quantize",
     )
 
 

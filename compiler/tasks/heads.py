@@ -139,6 +139,8 @@ def find_head(model: ir.Model) -> Head | None:
 
 
 def _one_output(model: ir.Model, shape: tuple[int, ...], size: tuple[int, int]) -> Head | None:
+    if _is_one_distribution(model):
+        return None
     for strides in STRIDES:
         rows = sum(-(-size[0] // stride) * -(-size[1] // stride) for stride in strides)
         if shape[1] == rows and shape[0] >= 5:
@@ -151,6 +153,13 @@ def _one_output(model: ir.Model, shape: tuple[int, ...], size: tuple[int, int]) 
             kind: Kind = "yolox" if _is_raw(model) else "yolov5"
             return Head(kind, size, strides, classes=max(shape[1] - 5, 1))
     return None
+
+
+def _is_one_distribution(model: ir.Model) -> bool:
+    """Whether one Softmax gives all of the output: the letters at each place of a line, and no boxes beside scores."""
+    parts = parts_of(model)
+    ops = {node.name: node.op_type for node in model.graph}
+    return len(parts) == 1 and ops.get(parts[0].source) in ("Softmax", "LogSoftmax")
 
 
 def _is_raw(model: ir.Model) -> bool:

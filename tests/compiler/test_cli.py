@@ -461,9 +461,22 @@ def test_what_tflite_cannot_take_stops_or_is_split_off(edgec, files) -> None:
     assert any("LpNormalization" in warning for warning in report["warnings"])
 
 
-@pytest.mark.parametrize("command", [["targets", "list"], ["passes", "list"]])
-def test_a_reader_that_goes_away_is_no_error(command: list[str]) -> None:
+@pytest.mark.parametrize("io_type", ["float", "int8"])
+def test_where_every_layer_stays_float_so_do_the_files_and_are_said_to(edgec, files, io_type: str) -> None:
+    """As where each layer alone in int8 loses too much: the TFLite file was a usage error, the ONNX file float without a word."""
+    pytest.importorskip("ai_edge_litert")
+    passes = ("--passes", "quantize{exclude=*}", "--format", "onnx,tflite", "--io-type", io_type)
+    code, _, err = edgec(*compile_args(files, *passes))
+    assert code == 0, err
+    report = json.loads((files / "out" / "report.json").read_text())
+    assert any("the int8 files are float" in warning for warning in report["warnings"])
+    assert {"model.int8.onnx", "model.int8.tflite"} <= contents(files / "out")
+
+
+@pytest.mark.parametrize("command", [["targets", "list"], ["passes", "list"], ["inspect", "net.onnx"]])
+def test_a_reader_that_goes_away_is_no_error(files: Path, command: list[str]) -> None:
     """As ``edgec ... | head`` does; whoever meets the broken pipe first, click, a console, or the last flush."""
+    command = [str(files / word) if word == "net.onnx" else word for word in command]
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(

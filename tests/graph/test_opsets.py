@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
 
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.errors import UnsupportedError
@@ -66,4 +67,39 @@ def test_an_op_that_onnx_does_not_have_is_named(opset: int) -> None:
     source = parse("g (float[N,3] x) => (float[N,3] y) { a = Relu(x) y = Foo(a) }")
     source.opset_import[0].version = opset
     with pytest.raises(UnsupportedError, match=f"^Foo '.*': opset {opset} has no such op$"):
+        canonicalise(source)
+
+
+OLD = """g (float[{n},3,8,8] x) => (float[{n},5] y)
+    <float[6,3,3,3] w, float[6] s, float[6] b, float[6] m, float[6] v, float[5,6] u, float[5] c> {{
+    h = Conv(x, w) q = Mul(v, v) k = BatchNormalization<{norm}>(h, s, b, m, q) r = Relu(k) a = Add(r, r)
+    p = GlobalAveragePool(a) d = Dropout<{drop}>(p) f = Flatten(d) y = Gemm<transB=1{broadcast}>(f, u, c) }}"""
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("opset", [6, 7])
+def test_what_is_older_than_any_runtime_is_brought_to_what_they_have(opset: int, batch: int) -> None:
+    """MXNet and Caffe2 wrote opset 6: norms and dropouts that say that they do not train, biases that say that they broadcast."""
+    is_old = opset < 7
+    norm, drop = ("is_test=1", "is_test=1") if is_old else ("momentum=0.9", "ratio=0.5")
+    source = parse(OLD.format(n=batch, norm=norm, drop=drop, broadcast=", broadcast=1" if is_old else ""))
+    source.opset_import[0].version, source.ir_version = opset, 4 if is_old else 8
+    model = canonicalise(source)
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in source.graph.initializer}
+    x = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+    maps = np.einsum("nchwij,ocij->nohw", windows, arrays["w"])
+    scale = arrays["s"] / np.sqrt(arrays["v"] ** 2 + 1e-5)
+    normed = np.moveaxis((np.moveaxis(maps, 1, -1) - arrays["m"]) * scale + arrays["b"], -1, 1)
+    want = 2 * np.maximum(normed, 0).mean((2, 3)) @ arrays["u"].T + arrays["c"]
+    np.testing.assert_allclose(Executor(model).run({"x": x})["y"], want, rtol=1e-4, atol=1e-4)
+
+
+def test_operands_that_old_opsets_place_by_an_axis_are_not_placed_by_guess() -> None:
+    """Sides of six and six channels: placed wrongly, nothing would show it."""
+    source = parse(
+        "g (float[1,6,6,6] x) => (float[1,6,6,6] y) <float[6] c> { y = Add<broadcast=1, axis=1>(x, c) }"
+    )
+    source.opset_import[0].version, source.ir_version = 6, 4
+    with pytest.raises(UnsupportedError, match="onnxruntime cannot load"):
         canonicalise(source)

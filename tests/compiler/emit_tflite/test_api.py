@@ -17,6 +17,7 @@ from edgec.compiler.emit.tflite import emit, split_unsupported, unsupported
 from edgec.compiler.emit.tflite.file_cost import read_cost
 from edgec.compiler.emit.tflite.layers import split_layers
 from edgec.graph.errors import ModelError, UnsupportedError, UsageError
+from edgec.graph.inputs import InputSpec
 from edgec.graph.tflite.read import read
 
 Build = Callable[..., ir.Model]
@@ -78,6 +79,37 @@ def test_an_input_declared_channels_last_stays_so(build: Build) -> None:
         assert [op.code for op in file.operators] == ["CONV_2D"]
         assert file.tensors[file.inputs[0]].shape == (1, 8, 8, 3)
         assert file.tensors[file.outputs[0]].shape == (1, 8, 8, 16)
+
+
+PREPARED = {
+    "levels": "m = Mul(image, k) p = Sub(m, c)",
+    "means": "p = Add(image, means)",
+    "bounds and margin": "m = Max(image, lowest) p = Pad(m, pads)",
+    "nothing": "p = Identity(image)",
+}
+
+
+@pytest.mark.parametrize("body", PREPARED.values(), ids=PREPARED)
+def test_an_int8_network_that_prepares_its_pictures_lies_as_its_source_does(
+    body: str, build: Build, quantise: Any, feeds: Any, tflite: Any, onnx_run: Any
+) -> None:
+    """Levels and means of Keras networks are codes behind a DequantizeLinear there: no reason to turn the axes once more."""
+    text = f"""agraph (float[n,8,8,3] image) => (float[n,a,b,16] y)
+        <float[16,3,3,3] w, float k = {{0.5}}, float c = {{1.0}}, float[3] means = {{1, 2, 3}}, float lowest = {{-1.0}},
+         int64[8] pads = {{0, 1, 1, 0, 0, 1, 1, 0}}> {{
+        {body} t = Transpose<perm=[0,3,1,2]>(p) h = Conv(t, w) r = Relu(h) y = Transpose<perm=[0,2,3,1]>(r) }}"""
+    model = build(
+        text.replace(
+            "p = Identity(image) t = Transpose<perm=[0,3,1,2]>(p)", "t = Transpose<perm=[0,3,1,2]>(image)"
+        )
+    )
+    small = quantise(model)
+    assert InputSpec.of(small) == InputSpec.of(model)
+    data = emit(small, precision="int8", io_layout="nhwc")
+    assert read(data).tensors[read(data).inputs[0]].shape == (1, 8, 8, 3)
+    given = feeds(model, count=1)
+    want, have = onnx_run(model, given)["y"], tflite(data, given)["y"]
+    assert np.square(have - want).sum() < 1e-3 * np.square(want).sum()
 
 
 @pytest.mark.parametrize("engine", ["litert", "litert-builtin", "tflite-runtime"])

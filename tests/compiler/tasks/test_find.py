@@ -52,6 +52,10 @@ OPEN = {
     "maps at a quarter: heatmaps or logits": net("float[N,17,16,16] y", "y = Relu (x)"),
     "a picture of the same size: restored, or three classes": net("float[N,3,64,64] y", "y = Relu (x)"),
     "tokens": net("float[N,50,384] y", "y = Relu (x)"),
+    "letters along a line, as many as a detector has rows": net(
+        "float[N,84,12] y", "y = Softmax <axis=2> (x)"
+    ),
+    "their logarithms, classes first": net("float[N,7,84] y", "y = LogSoftmax <axis=1> (x)"),
 }
 
 

@@ -148,11 +148,8 @@ def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> o
     part.graph.name = graph.name or "part"
     for value in given:
         if value in read and value.const_value is not None:
-            held = ir.Value(
-                name=value.name,
-                shape=value.const_value.shape,
-                type=ir.TensorType(value.const_value.dtype),  # type: ignore[arg-type]
-            )
+            kind = ir.TensorType(value.const_value.dtype)
+            held = ir.Value(name=value.name, shape=value.const_value.shape, type=kind)  # type: ignore[arg-type]
             ir.serde.serialize_value_into(part.graph.input.add(), held)
         elif value in read:
             ir.serde.serialize_value_into(part.graph.input.add(), value)

@@ -75,46 +75,67 @@ def measure(
     try:
         walk = IncrementalExecutor(model, data.batches(batch_size(model.graph)), store, context.threads)
         reference = [centred(*one, names, parts) for one in zip(walk.values(names), walk.sizes, strict=True)]
+        sessions = _Sessions(walk, names)
         ordered = sorted(subjects, key=lambda one: position[one.node])
         for subject in context.progress.over(f"{label}: sensitivity", ordered, len(subjects)):
             walk.go(position[subject.node])
-            found[subject.name] = _tried(walk, subject, reference, names, parts)
+            found[subject.name] = _tried(walk, subject, reference, sessions, parts)
             shared.restore(model.graph)
+            if shared.layers:
+                sessions.forget()  # weights that a layer had to itself for a while were given back, and their names with them
     finally:
         store.clear()
     return found
+
+
+class _Sessions:
+    """From where the walk stands to the outputs ``names``: one session for all trials there that change the same weights, which
+    come with each run."""
+
+    def __init__(self, walk: IncrementalExecutor, names: Sequence[str]) -> None:
+        self.walk, self.names = walk, names
+        self.position = -1
+        self.made: dict[tuple[str, ...], Executor] = {}
+
+    def forget(self) -> None:
+        """Make them anew: other values have the names now."""
+        self.made = {}
+
+    def of(self, weights: tuple[str, ...]) -> Executor:
+        """The session to which ``weights`` are given."""
+        if self.position != self.walk.position:
+            self.position, self.made = self.walk.position, {}
+        if weights not in self.made:
+            self.made[weights] = self.walk.executor(self.names, weights=weights)
+        return self.made[weights]
 
 
 def _tried(
     walk: IncrementalExecutor,
     subject: Subject,
     reference: Sequence[Sequence[Array]],
-    names: Sequence[str],
+    sessions: _Sessions,
     parts: Sequence[Part],
 ) -> tuple[Sensitivity, ...]:
     before, graph = constants(walk.model.graph), walk.model.graph
 
     def prepared() -> Iterator[tuple[Trial, Executor, dict[str, Array]]]:
-        executor, named = None, None
         for trial in subject.trials:
             trial.apply()
             changed = {name: held for name, held in constants(graph).items() if before.get(name) is not held}
-            if executor is None or changed.keys() != named:
-                executor, named = walk.executor(names, weights=tuple(changed)), changed.keys()
-            yield trial, executor, {name: held.numpy() for name, held in changed.items()}
+            yield trial, sessions.of(tuple(changed)), {name: held.numpy() for name, held in changed.items()}
 
     def scored(one: tuple[Trial, Executor, dict[str, Array]]) -> Sensitivity:
         trial, executor, weights = one
         error, energy = [0.0] * len(parts), [0.0] * len(parts)
         for batch, wanted in enumerate(reference):
-            made = centred(walk.run(executor, batch, weights), walk.sizes[batch], names, parts)
+            made = centred(walk.run(executor, batch, weights), walk.sizes[batch], sessions.names, parts)
             for index, part in enumerate(parts):
                 error[index] += float(np.square(difference_of(made[index], wanted[index], part.name)).sum())
                 energy[index] += float(np.square(wanted[index]).sum())
         shares = [left / all_ if all_ else 0.0 for left, all_ in zip(error, energy, strict=True)]
         return Sensitivity(trial.error, max(shares))
 
-    # The trials of a subject change the same weights, which come with each run: one session serves them all.
     points = tuple(in_order(scored, prepared(), walk.threads))
     subject.undo()
     return points

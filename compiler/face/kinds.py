@@ -39,6 +39,7 @@ class MapDataset(Protocol):
 
     def __len__(self) -> int:
         """How many samples there are."""
+        ...
 
     def __getitem__(self, index: Any, /) -> Any:
         """One sample: an array, ``(array, label)``, or a dict of arrays by input."""

@@ -148,10 +148,12 @@ def counted(counts: Path, words: list[str]) -> None:
             read = onnx.load_from_string if isinstance(path_or_bytes, bytes) else onnx.load
             proto = read(path_or_bytes)
             self.share = sum(node.op_type in LAYERS for node in proto.graph.node) / whole
+            # Weights may come with a run too: only what has an open first axis counts images.
+            self.open = {one.name for one in self.get_inputs() if one.shape and not isinstance(one.shape[0], int)}
 
         def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> Any:
-            shapes = [one.shape for one in input_feed.values() if hasattr(one, "shape")]
-            found["passes"] += self.share * max((shape[0] for shape in shapes if shape), default=1)
+            images = (one.shape[0] for name, one in input_feed.items() if name in self.open)
+            found["passes"] += self.share * max(images, default=1)
             return super().run(output_names, input_feed, run_options)
 
     onnxruntime.InferenceSession = Counting

@@ -149,7 +149,9 @@ def counted(counts: Path, words: list[str]) -> None:
             proto = read(path_or_bytes)
             self.share = sum(node.op_type in LAYERS for node in proto.graph.node) / whole
             # Weights may come with a run too: only what has an open first axis counts images.
-            self.open = {one.name for one in self.get_inputs() if one.shape and not isinstance(one.shape[0], int)}
+            self.open = {
+                one.name for one in self.get_inputs() if one.shape and not isinstance(one.shape[0], int)
+            }
 
         def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> Any:
             images = (one.shape[0] for name, one in input_feed.items() if name in self.open)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.passes.quantize.histogram import BINS, Histogram, merge
+from edgec.passes.quantize.histogram import BINS, ENOUGH, Histogram, merge, step_of
 from edgec.passes.quantize.qparams import affine
 from edgec.passes.quantize.ranges import choose
 
@@ -122,3 +124,32 @@ def test_a_constant_tensor_needs_no_search() -> None:
         low, high = choose(filled(np.full(10, 2.0)), method)
         assert low == 0.0
         assert high > 0.0
+
+
+@given(st.integers(1, 4_000_000), st.integers(1, 2000))
+def test_every_axis_is_counted_alike(size: int, samples: int) -> None:
+    step = step_of(size, samples)
+    assert math.gcd(step, size) == 1
+    assert step >= size * samples // ENOUGH
+    assert step == 1 or step <= 2 * size * samples / ENOUGH + 64
+
+
+@pytest.mark.parametrize("cut", [1, 3, 8])
+def test_some_values_of_each_sample_stand_for_all(cut: int) -> None:
+    """Ends are those of all values, the result does not depend on batches, and quantiles hardly on what is left out."""
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.standard_normal((8, 24, 56, 56)), 0).astype(np.float32) * rng.lognormal(
+        0, 1, (1, 24, 1, 1)
+    ).astype(np.float32)
+    x[5, 3, 7, 11] = 91.5
+    every, some, whole = Histogram(), Histogram(), Histogram()
+    every.add(x)
+    for start in range(0, len(x), cut):
+        some.add(x[start : start + cut], 13)
+    whole.add(x, 13)
+    np.testing.assert_array_equal(some.counts, whole.counts)
+    assert (some.low, some.high) == (every.low, every.high) == (0.0, 91.5)
+    assert some.total == 8 * -(-24 * 56 * 56 // 13)
+    for share in (0.5, 0.9, 0.99, 0.999):
+        assert some.quantile(share) == pytest.approx(every.quantile(share), rel=0.05)
+    assert some.zeros / some.total == pytest.approx(every.zeros / every.total, rel=0.02)

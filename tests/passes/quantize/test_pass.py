@@ -17,8 +17,9 @@ from edgec.graph.execute import Executor
 from edgec.graph.views import constant
 from edgec.passes.base import Context, Progress
 from edgec.passes.pipeline_string import parse_pipeline
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize import Quantize, compose
 from edgec.passes.quantize.dialects import DIALECTS
+from edgec.passes.quantize.fit import Student, fit
 from edgec.passes.quantize.layer import layers
 from edgec.targets import target
 
@@ -277,3 +278,24 @@ def test_options_round_trip() -> None:
     one = parse_pipeline(text)[0]
     assert isinstance(one, Quantize)
     assert (one.method, one.exclude, one.min_sqnr) == ("minmax", "a*|b", 20.0)
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_the_plainer_correction_is_tried_where_the_fuller_one_does_not_help(
+    net: ir.Model, noise: Noise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helps: bool
+) -> None:
+    tried = []
+
+    def fitted(student: Student, original: ir.Model, data: Dataset, context: Context) -> object:
+        tried.append(student.options.refit)
+        done = fit(student, original, data, context)
+        for layer in () if helps or not student.options.refit else layers(student.model, original):
+            codes, scales, bias = layer.quantised()
+            layer.store(0 * codes, scales, bias)
+        return done
+
+    monkeypatch.setattr(compose, "fit", fitted)
+    result = run(net, noise(net, 96), tmp_path, "reduce-range=yes")
+    levels = [note.level for note in result.notes if note.text.startswith("corrections")]  # type: ignore[attr-defined]
+    assert tried == ([True] if helps else [True, False])
+    assert levels == (["info"] if helps else ["reverted", "info"])

@@ -89,25 +89,24 @@ def measure(
 
 
 class _Sessions:
-    """From where the walk stands to the outputs ``names``: one session for all trials there that change the same weights, which
-    come with each run."""
+    """From where the walk stands to the outputs ``names``: one session for the trials there that change the same weights, which
+    come with each run. Only the last is held: each has memory for the maps of a batch."""
 
     def __init__(self, walk: IncrementalExecutor, names: Sequence[str]) -> None:
         self.walk, self.names = walk, names
-        self.position = -1
-        self.made: dict[tuple[str, ...], Executor] = {}
+        self.last: tuple[int, tuple[str, ...], Executor] | None = None
 
     def forget(self) -> None:
-        """Make them anew: other values have the names now."""
-        self.made = {}
+        """Make the next one anew: other values have the names now."""
+        self.last = None
 
     def of(self, weights: tuple[str, ...]) -> Executor:
         """The session to which ``weights`` are given."""
-        if self.position != self.walk.position:
-            self.position, self.made = self.walk.position, {}
-        if weights not in self.made:
-            self.made[weights] = self.walk.executor(self.names, weights=weights)
-        return self.made[weights]
+        position = self.walk.position
+        if self.last is None or self.last[:2] != (position, weights):
+            self.last = None
+            self.last = position, weights, self.walk.executor(self.names, weights=weights)
+        return self.last[2]
 
 
 def _tried(

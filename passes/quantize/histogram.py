@@ -41,12 +41,12 @@ class Histogram:
             return
         self.low, self.high = min(self.low, low), max(self.high, high)
         peak = max(-low, high)
+        if step > 1:
+            flat = values.reshape(len(values), -1)[:, ::step].reshape(-1)
         if peak == 0.0:
             self.zeros += flat.size
             return
         self._reach(peak)
-        if step > 1:
-            flat = values.reshape(len(values), -1)[:, ::step].reshape(-1)
         scale = np.float32(BINS / 2 / self.reach)
         places = flat * scale
         # intp is what bincount takes: any other type it would copy.

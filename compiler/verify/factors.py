@@ -32,8 +32,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 ALIKE = 0.1
 """Two factors whose logarithms differ by less are one; a map whose factors all differ from 1 by less is not rescaled."""
 Known = Literal["made", "undone", "biased"]
-KNOWN_BEFORE: tuple[Known, Known] = ("made", "biased")
-"""What says by which factors a layer reads its inputs: the first that is known."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,9 @@ class _Search:
 
     def forward(self, pair: LayerPair) -> None:
         """From what a layer reads to what it makes."""
-        before, told = (self.at(pair.source, pair.inputs, known) for known in KNOWN_BEFORE)
-        before = np.where(np.isnan(before), np.nan_to_num(told), before)
+        before = self.at(pair.source, pair.inputs, "made")
+        told = np.nan_to_num(self.at(pair.source, pair.inputs, "biased"))
+        before = np.where(np.isnan(before), told, before)
         self._learn("made", pair.result, pair.made_from(before))
         if pair.bias is not None:
             self._learn("biased", pair.result, pair.bias)

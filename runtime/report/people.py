@@ -10,7 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edgec.graph.preprocess import Preprocess
+from edgec.graph.errors import UsageError
+from edgec.graph.preprocess import READERS, Preprocess
 from edgec.runtime.report import accuracy, facts, words
 from edgec.runtime.report.drawings import Scene, drawn, overlay
 from edgec.runtime.report.schema import Answered, ClassRow, ModelInput, Quality, Report
@@ -185,9 +186,11 @@ def following(report: Report, run: str) -> tuple[Next, ...]:
     data = _path(report, folder, "eval") or _path(report, folder, "data")
     quality = facts.quality_of(report, artifact)
     off = quality is not None and quality.sqnr_db is not None and quality.sqnr_db < 60
-    if off and model and data and artifact.format == "onnx" and not _resized(report):
+    prepared = _preparation(report)
+    comparable = artifact.format == "onnx" and not _resized(report) and prepared is not None
+    if off and model and data and comparable:
         command = ["edgec", "verify", model, f"{folder}/{artifact.path}", "--data", data]
-        command += [*_preparation(report), "--samples", str(BISECTED), "--bisect"]
+        command += [*(prepared or ()), "--samples", str(BISECTED), "--bisect"]
         found.append(Next("Which layer the error comes from", shlex.join(command)))
     bundle = f"{folder}-bundle"
     if report.target in ("host", "") or (artifact.latency is not None and artifact.latency.measured):
@@ -208,10 +211,15 @@ def _resized(report: Report) -> bool:
     return any(run.name == "resize-input" for run in report.passes)
 
 
-def _preparation(report: Report) -> list[str]:
-    """The options by which the run prepared its inputs."""
-    section: Any = report.recipe.get("preprocess")
-    return Preprocess(**section).words() if isinstance(section, dict) else []
+def _preparation(report: Report) -> list[str] | None:
+    """The options by which the run prepared its inputs; None where a report from elsewhere holds what is none."""
+    section: Any = report.recipe.get("preprocess", {})
+    if not isinstance(section, dict) or not section.keys() <= READERS.keys():
+        return None
+    try:
+        return Preprocess(**section).words()
+    except UsageError:
+        return None
 
 
 def _path(report: Report, folder: str, key: str) -> str:

@@ -171,6 +171,13 @@ def test_a_source_of_another_input_size_is_not_to_be_compared(mobilenet: Report)
     assert not any("verify" in step.command for step in following(report, "run"))
 
 
+@pytest.mark.parametrize("section", [{"mean": "grey"}, {"brightness": 2}, [1.0]])
+def test_a_preparation_that_is_none_makes_no_command(mobilenet: Report, section: object) -> None:
+    recipe = {"model": {"path": "../nets/m.onnx"}, "data": {"path": "../data"}, "preprocess": section}
+    report = mobilenet.model_copy(update={"recipe": recipe})
+    assert not any("verify" in step.command for step in following(report, "run"))
+
+
 def test_memory_and_links(mobilenet: Report) -> None:
     html = page(mobilenet, "run")
     assert "96 MiB of memory while running" in html

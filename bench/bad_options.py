@@ -93,6 +93,8 @@ def _compile_cases() -> Iterator[Case]:
         ("--budget", "size=1B"): ("size=1B", "% of the model's"),
         ("--precision", "int4"): ("int4", "fp32, fp16, int8"),
         ("--format", "onnx,tfilte"): ("tfilte", "onnx, tflite", "Did you mean 'tflite'"),
+        ("--format", "onnx", "--format", "tflite"): ("--format", "2 times", "commas"),
+        ("--precision", "fp32", "--precision", "int8"): ("--precision", "2 times"),
         ("--target", "rpi44"): ("rpi44", "Did you mean 'rpi4'"),
         ("--seed", "-1"): ("'-1'", "from 0 to"),
         ("--threads", "100000"): ("100000", "from 1 to 1024"),

@@ -9,6 +9,7 @@ import click
 
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo
+from edgec.compiler.cli.group import Command
 from edgec.compiler.cli.options import loading, loading_options
 from edgec.graph import values as admitted
 from edgec.graph.errors import DataError, ModelError, UsageError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from edgec.runtime.measurement import Comparison, Measurement
 
 
-@click.command("bench")
+@click.command("bench", cls=Command)
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--target",

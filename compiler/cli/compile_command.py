@@ -11,6 +11,7 @@ import click
 
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo, echo_lines
+from edgec.compiler.cli.group import Command
 from edgec.compiler.cli.options import data_options, loading, loading_options, preprocessing
 from edgec.compiler.tasks.names import METRIC_NAMES, NAMES
 from edgec.graph import values as admitted
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from edgec.passes.base import Progress
 
 
-@click.command("compile")
+@click.command("compile", cls=Command)
 @click.argument("model", required=False)
 @click.option(
     "-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="The run's folder. [required]"

@@ -10,13 +10,14 @@ import click
 
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo
+from edgec.compiler.cli.group import Command
 
 if TYPE_CHECKING:
     from edgec.compiler.deploy.bundle import Bundle
     from edgec.compiler.deploy.device import Deployed
 
 
-@click.command("deploy")
+@click.command("deploy", cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The bundle folder."

@@ -11,6 +11,7 @@ from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo, echo_lines
 from edgec.compiler.cli.findings import as_json as findings_json
 from edgec.compiler.cli.findings import findings_of, is_refused, print_findings
+from edgec.compiler.cli.group import Command
 from edgec.compiler.cli.options import data_options, loading, loading_options, preprocessing
 from edgec.graph.errors import ModelError, UsageError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from edgec.graph.cost import ModelCost
 
 
-@click.command("inspect")
+@click.command("inspect", cls=Command)
 @click.argument("model")
 @click.option("--layers", is_flag=True, help="Every node with its cost.")
 @click.option(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from edgec.compiler.cli.echo import echo
+from edgec.compiler.cli.group import Command
 
 
-@click.command("plugins")
+@click.command("plugins", cls=Command)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(as_json: bool) -> int:
     """Passes, targets, channel rules and metrics that other packages bring. Exit code 1 when one cannot be used."""

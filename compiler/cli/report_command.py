@@ -8,10 +8,11 @@ import click
 
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo, echo_lines
+from edgec.compiler.cli.group import Command
 from edgec.graph.errors import UsageError
 
 
-@click.command("report")
+@click.command("report", cls=Command)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--md", "as_md", is_flag=True, help="Markdown, for a pull request.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV.")

@@ -9,6 +9,7 @@ import click
 
 from edgec.compiler.cli import params
 from edgec.compiler.cli.echo import echo
+from edgec.compiler.cli.group import Command
 from edgec.compiler.cli.options import SETTINGS, data_options, loading, loading_options, preprocessing
 from edgec.graph import values as admitted
 from edgec.graph.errors import UsageError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from edgec.graph.data import Dataset
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @click.argument("a")
 @click.argument("b")
 @data_options

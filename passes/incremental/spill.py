@@ -1,4 +1,4 @@
-"""Arrays that do not fit in memory, in a file: written whole or with an error, never cut short in silence."""
+"""An array that does not fit in memory, in a file: written whole or with an error, never cut short in silence."""
 
 from __future__ import annotations
 
@@ -17,44 +17,47 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Spill:
-    """Arrays in one file, one behind another. ``tofile`` and ``np.save`` lose a full disk's error; this does not."""
+    """One array in one file. ``tofile`` and ``np.save`` lose a full disk's error; this does not.
+
+    Another array may take its place: the system finds no new pages for bytes that are written over, which costs it several times
+    as much as to copy them.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._places: list[tuple[int, tuple[int, ...], np.dtype[Any]]] = []
-        self._end = 0
+        self.size = 0
+        """Bytes on the disk."""
+        self._shape: tuple[int, ...] = ()
+        self._dtype: np.dtype[Any] = np.dtype(np.uint8)
 
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def append(self, array: Array) -> None:
-        """Write one more. Raises EdgecError where the disk refuses it or took less than it was given."""
+    def write(self, array: Array) -> None:
+        """Hold this array from now on. Raises EdgecError where the disk refuses it or took less than it was given."""
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         with disk_errors(self.path, needed=flat.nbytes, hint=MORE_SPACE):
             try:
-                with self.path.open("ab") as stream:
+                # Of an earlier array what the new one does not write over goes.
+                with self.path.open("r+b" if self.size else "wb") as stream:
                     stream.write(flat.data)
-                    stream.flush()
+                    stream.truncate()
                     size = os.fstat(stream.fileno()).st_size
             except OSError:
                 self.remove()
                 raise
-        if size != self._end + flat.nbytes:
-            why = f"{size} bytes where {self._end + flat.nbytes} were written"
+        if size != flat.nbytes:
+            why = f"{size} bytes where {flat.nbytes} were written"
             raise EdgecError("a temporary file was cut short", where=str(self.path), why=why, hint=MORE_SPACE)
-        self._places.append((self._end, array.shape, array.dtype))
-        self._end = size
+        self.size, self._shape, self._dtype = size, array.shape, array.dtype
 
-    def read(self, index: int) -> Array:
-        """Array number ``index``. Raises EdgecError where the file is gone or no longer whole."""
-        offset, shape, dtype = self._places[index]
-        count = math.prod(shape)
+    def read(self) -> Array:
+        """The array. Raises EdgecError where the file is gone or no longer whole."""
+        count = math.prod(self._shape)
         with disk_errors(self.path, verb="read"):
-            flat = np.fromfile(self.path, dtype, count, offset=offset)
+            flat = np.fromfile(self.path, self._dtype, count)
         if flat.size != count:
             raise EdgecError("a temporary file was cut short", where=str(self.path), hint=MORE_SPACE)
-        return flat.reshape(shape)
+        return flat.reshape(self._shape)
 
     def remove(self) -> None:
         """Delete the file."""
         self.path.unlink(missing_ok=True)
+        self.size = 0

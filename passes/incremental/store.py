@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ _numbers = itertools.count()
 class ActivationStore:
     """Arrays by (name, batch). What exceeds ``limit`` bytes is written to ``folder`` and read back when asked for.
 
-    As a context it is empty at the end, whatever happened.
+    Files of arrays that were dropped take the next ones, until `clear`. As a context it is empty at the end, whatever happened.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -27,7 +26,11 @@ class ActivationStore:
         self.held = 0
         self.spilled = 0
         self._arrays: dict[tuple[str, int], Array | Spill] = {}
+        self._free: list[Spill] = []
         self._prefix = f"activations-{next(_numbers)}"
+
+    def __len__(self) -> int:
+        return len(self._arrays)
 
     def __enter__(self) -> ActivationStore:
         return self
@@ -42,30 +45,34 @@ class ActivationStore:
             self.held += array.nbytes
             self._arrays[name, batch] = array
             return
-        spill = Spill(self.folder / f"{self._prefix}-{next(_numbers)}.bin")
+        spill = self._file(array.nbytes)
         self._arrays[name, batch] = spill
-        spill.append(array)
+        spill.write(array)
         self.spilled += array.nbytes
 
     def get(self, name: str, batch: int) -> Array:
         """The batch; raises KeyError where it was never put."""
         found = self._arrays[name, batch]
-        return found.read(0) if isinstance(found, Spill) else found
+        return found.read() if isinstance(found, Spill) else found
 
     def drop_one(self, name: str, batch: int) -> None:
         found = self._arrays.pop((name, batch), None)
         if isinstance(found, Spill):
-            found.remove()
+            self._free.append(found)
         elif found is not None:
             self.held -= found.nbytes
 
-    def keep_only(self, names: Iterable[str]) -> None:
-        """Drop every tensor that is not named."""
-        wanted = set(names)
-        for name, batch in list(self._arrays):
-            if name not in wanted:
-                self.drop_one(name, batch)
-
     def clear(self) -> None:
-        """Drop everything."""
-        self.keep_only(())
+        """Drop everything, and the files with it."""
+        for name, batch in list(self._arrays):
+            self.drop_one(name, batch)
+        while self._free:
+            self._free.pop().remove()
+
+    def _file(self, size: int) -> Spill:
+        """For ``size`` bytes: of the free ones the smallest that is large enough, else the largest; where none is, a new one."""
+        if not self._free:
+            return Spill(self.folder / f"{self._prefix}-{next(_numbers)}.bin")
+        best = min(self._free, key=lambda one: (one.size < size, abs(one.size - size)))
+        self._free.remove(best)
+        return best

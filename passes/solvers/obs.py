@@ -78,45 +78,97 @@ def eliminate(consumers: Sequence[Consumer], lam: float) -> Curve:
 
 
 class _Elimination:
-    """The inverse and the weights of one consumer while units go.
+    """The inverse and the products of the weights of one consumer while units go.
 
-    The inverse is kept as ``inverse - left @ right`` with the last updates still apart; diagonal blocks and weights, which every
-    step needs, are kept up to date.
+    Costs ask for the products of a unit's rows of W, ``G = W W'``, and for nothing else of W. A removal changes both matrices
+    by products of as many columns as the unit has rows: those of the last removals are still apart (`_Pending`), the diagonal
+    blocks, which every step needs, are kept up to date. An entry depends on those of its own row and column only, so that rows
+    that nobody will ask for are left out when the columns are brought in.
     """
 
     def __init__(self, consumer: Consumer, lam: float) -> None:
-        self.inverse = factor(consumer.h, lam).inverse()
-        self.w = consumer.w if consumer.metric is None else consumer.w @ consumer.metric
-        self.w = self.w.astype(np.float64, copy=True)
-        energy = max(float(np.einsum("no,no->", self.w, consumer.h @ self.w)), 0.0)
-        self.noise = consumer.scale * amplitude(len(self.w)) ** 2 * energy
-        self.units, self.scale = consumer.units, consumer.scale
-        self.blocks = self.inverse[self.units[:, :, None], self.units[:, None, :]]
-        self.left: list[Array] = []
-        self.right: list[Array] = []
+        w = consumer.w if consumer.metric is None else consumer.w @ consumer.metric
+        w = w.astype(np.float64, copy=False)
+        energy = max(float(np.einsum("no,no->", w, consumer.h @ w)), 0.0)
+        self.noise = consumer.scale * amplitude(len(w)) ** 2 * energy
+        self.scale = consumer.scale
+        room = PENDING_COLUMNS + consumer.units.shape[1]
+        self.inverse = _Pending(factor(consumer.h, lam).inverse(), room)
+        self.products = _Pending(w @ w.T, room, twice=True)
+        self.units = consumer.units.copy()
+        """Rows of each unit in both matrices."""
+        self.blocks = _blocks(self.inverse.matrix, self.units)
+        self.squares = _blocks(self.products.matrix, self.units)
 
     def costs(self, alive: Array) -> Array:
         """Error that the removal of each unit would add."""
+        blocks, squares = self.blocks[alive], self.squares[alive]
         if self.units.shape[1] == 1:
-            squares = np.einsum("no,no->n", self.w, self.w)[self.units[alive, 0]]
-            return np.asarray(self.scale * squares / self.blocks[alive, 0, 0])
-        w = self.w[self.units[alive]]
-        # Of the outputs only their sums of products count: a matrix per unit, where a solution had a column per output.
-        inverses = np.linalg.inv(self.blocks[alive])
-        return np.asarray(self.scale * np.einsum("urs,urs->u", inverses, w @ w.transpose(0, 2, 1)))
+            found = squares[:, 0, 0] / blocks[:, 0, 0]
+        else:
+            found = np.einsum("urs,urs->u", np.linalg.inv(blocks), squares)
+        # A sum of squares, but for rounding.
+        return np.asarray(self.scale * np.maximum(found, 0.0))
 
     def remove(self, unit: int, alive: Array) -> None:
         """Remove ``unit``; ``alive`` are those that stay."""
-        rows = self.units[unit]
-        column = self.inverse[:, rows]
-        for left, right in zip(self.left, self.right, strict=True):
-            column = column - left @ right[:, rows]
-        scaled = np.linalg.solve(self.blocks[unit], column.T)
-        self.w -= column @ np.linalg.solve(self.blocks[unit], self.w[rows])
-        staying = self.units[alive]
-        self.blocks[alive] -= column[staying] @ scaled[:, staying].transpose(1, 0, 2)
-        self.left.append(column)
-        self.right.append(scaled)
-        if sum(part.shape[1] for part in self.left) >= PENDING_COLUMNS:
-            self.inverse -= np.concatenate(self.left, axis=1) @ np.concatenate(self.right, axis=0)
-            self.left, self.right = [], []
+        rows, staying = self.units[unit], self.units[alive]
+        column, product = self.inverse.columns(rows), self.products.columns(rows)
+        # W becomes W - column S W[rows], where S is the inverse of the unit's block.
+        scaled = np.linalg.solve(self.blocks[unit], column.T).T
+        half = product - 0.5 * scaled @ product[rows]
+        self.blocks[alive] -= _block_products(column, scaled, staying)
+        self.squares[alive] -= _block_products(scaled, half, staying) + _block_products(half, scaled, staying)
+        self.inverse.subtract(column, scaled)
+        self.products.subtract(scaled, half)
+        if self.inverse.pending >= PENDING_COLUMNS:
+            kept = np.sort(staying.ravel())
+            self.inverse.settle(kept)
+            self.products.settle(kept)
+            self.units[alive] = np.searchsorted(kept, staying)
+
+
+class _Pending:
+    """``matrix - left @ right.T``, where left and right, with ``room`` for so many columns, hold what was subtracted last.
+
+    ``twice``: the transpose of the product is subtracted too.
+    """
+
+    def __init__(self, matrix: Array, room: int, *, twice: bool = False) -> None:
+        self.matrix, self.twice = matrix, twice
+        self.pending = 0
+        self._left, self._right = np.empty((len(matrix), room)), np.empty((len(matrix), room))
+
+    def columns(self, rows: Array) -> Array:
+        """Some columns as they are now."""
+        left, right = self._left[:, : self.pending], self._right[:, : self.pending]
+        found = self.matrix[:, rows] - left @ right[rows].T
+        if self.twice:
+            found -= right @ left[rows].T
+        return np.asarray(found)
+
+    def subtract(self, left: Array, right: Array) -> None:
+        """``left @ right.T``."""
+        end = self.pending + left.shape[1]
+        self._left[:, self.pending : end], self._right[:, self.pending : end] = left, right
+        self.pending = end
+
+    def settle(self, rows: Array) -> None:
+        """Subtract what is pending, and keep ``rows`` and their columns only."""
+        change = self._left[rows, : self.pending] @ self._right[rows, : self.pending].T
+        self.matrix = self.matrix[np.ix_(rows, rows)]
+        self.matrix -= change
+        if self.twice:
+            self.matrix -= change.T
+        self.pending = 0
+        self._left, self._right = self._left[: len(rows)], self._right[: len(rows)]
+
+
+def _blocks(matrix: Array, units: Array) -> Array:
+    """The diagonal block of each unit, (units, rows, rows)."""
+    return np.asarray(matrix[units[:, :, None], units[:, None, :]])
+
+
+def _block_products(left: Array, right: Array, units: Array) -> Array:
+    """The diagonal blocks of ``left @ right.T``."""
+    return np.asarray(left[units] @ right[units].transpose(0, 2, 1))

@@ -37,16 +37,15 @@ def file_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_arrays_come_back(tmp_path: Path) -> None:
+def test_arrays_come_back_from_one_file(tmp_path: Path) -> None:
     spill = Spill(tmp_path / "f")
-    for array in ARRAYS:
-        spill.append(array)
-    assert len(spill) == len(ARRAYS)
-    for index in reversed(range(len(ARRAYS))):
-        found = spill.read(index)
-        assert found.dtype == ARRAYS[index].dtype
-        assert found.shape == ARRAYS[index].shape
-        np.testing.assert_array_equal(found, ARRAYS[index])
+    for array in [*ARRAYS, *reversed(ARRAYS)]:
+        spill.write(array)
+        found = spill.read()
+        assert found.dtype == array.dtype
+        assert found.shape == array.shape
+        np.testing.assert_array_equal(found, array)
+        assert (tmp_path / "f").stat().st_size == spill.size == array.nbytes
     spill.remove()
     assert not (tmp_path / "f").exists()
     spill.remove()
@@ -56,21 +55,46 @@ def test_arrays_come_back(tmp_path: Path) -> None:
 def test_a_write_that_does_not_fit_is_an_error(size: int, tmp_path: Path) -> None:
     spill = Spill(tmp_path / "f")
     with file_limit(size), pytest.raises(EdgecError, match=r"cannot write: the file is larger[\s\S]*TMPDIR"):
-        spill.append(np.ones(10_000, np.float32))
+        spill.write(np.ones(10_000, np.float32))
+    assert not (tmp_path / "f").exists()
+
+
+def test_what_takes_the_place_of_another_and_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    spill = Spill(tmp_path / "f")
+    spill.write(np.ones(1000, np.float32))
+    with file_limit(20_000), pytest.raises(EdgecError, match="cannot write"):
+        spill.write(np.ones(10_000, np.float32))
     assert not (tmp_path / "f").exists()
 
 
 def test_a_file_that_was_cut_or_removed_is_an_error(tmp_path: Path) -> None:
     spill = Spill(tmp_path / "f")
-    spill.append(np.ones(1000, np.float32))
+    spill.write(np.ones(1000, np.float32))
     os.truncate(tmp_path / "f", 3996)
     with pytest.raises(EdgecError, match="cut short"):
-        spill.read(0)
-    with pytest.raises(EdgecError, match="cut short"):
-        spill.append(np.ones(1000, np.float32))
+        spill.read()
     (tmp_path / "f").unlink()
     with pytest.raises(EdgecError, match="cannot read: no such"):
-        spill.read(0)
+        spill.read()
+    with pytest.raises(EdgecError, match="cannot write: no such"):
+        spill.write(np.ones(1000, np.float32))
+
+
+def test_files_of_dropped_arrays_take_the_next_ones(tmp_path: Path) -> None:
+    with ActivationStore(tmp_path, 0) as store:
+        for number, count in enumerate((100, 50, 10)):
+            store.put("a", number, np.full(count, number, np.float32))
+        for number in range(3):
+            store.put("b", number, np.full(40, number + 10, np.float32))
+            store.drop_one("a", number)
+        store.put("c", 0, np.full(70, 7.0, np.float32))
+        assert len(list(tmp_path.iterdir())) == 4
+        for number in range(3):
+            np.testing.assert_array_equal(store.get("b", number), np.full(40, number + 10, np.float32))
+        np.testing.assert_array_equal(store.get("c", 0), np.full(70, 7.0, np.float32))
+        with pytest.raises(KeyError):
+            store.get("a", 0)
+    assert not any(tmp_path.iterdir())
 
 
 NET = "net (float[N,4,16,16] x) => (float[N,4,16,16] y) <float[4,4,1,1] a, float[4,4,1,1] b> { t = Conv(x, a)  y = Conv(t, b) }"

@@ -97,3 +97,18 @@ def test_the_inverse_matches_the_factor() -> None:
     n = len(consumer.h)
     damped = consumer.h + LAM * np.trace(consumer.h) / n * np.eye(n)
     np.testing.assert_allclose(factor(consumer.h, LAM).inverse() @ damped, np.eye(n), atol=1e-8)
+
+
+def test_rounding_never_pays_for_a_removal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(obs, "PENDING_COLUMNS", 8)
+    whole = problem(7, 24, 3)
+    w = whole.w.copy()
+    w[whole.units[[4, 9]].ravel()] = 0.0
+    w[whole.units[12:].ravel()] *= 1e-9
+    # What no unit does the others need not make up for: independent inputs.
+    consumer = Consumer(np.diag(np.arange(1.0, len(whole.h) + 1)), w, whole.units)
+    curve = eliminate([consumer], LAM)
+    assert set(curve.order[:2]) <= {4, 9, *range(12, 24)}
+    assert set(curve.order[:14]) == {4, 9, *range(12, 24)}
+    assert (np.diff(curve.errors) >= 0).all()
+    assert curve.errors[-1] > 0

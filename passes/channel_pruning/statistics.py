@@ -23,6 +23,7 @@ from edgec.passes.refit.pooled import Pool, add_pixels, mixed
 from edgec.passes.solvers.gram import Gram
 from edgec.passes.solvers.obs import Consumer
 from edgec.passes.solvers.parallel import prefetch
+from edgec.passes.solvers.rectified import squared
 from edgec.passes.solvers.ridge import CARRIED, factor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -169,7 +170,7 @@ def _one(
     for index, found in enumerate(prefetch(walk.advance(following, [layer.x, behind, *front]), walk.threads)):
         x, wanted = layer.first(found[layer.x]), layer.first(found[behind])
         pixels += wanted.size / wanted.shape[1]
-        energy += float(np.square(wanted, dtype=np.float64).sum())
+        energy += squared(wanted)
         fraction = row_fraction(patches, layer.rows * batches.samples, options)
         picked = patches.sample(x, fraction, np.random.default_rng((options.seed, number, index)))
         for _, p in patches.tiles(x, picked):

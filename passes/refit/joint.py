@@ -84,6 +84,10 @@ def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: 
         after, _ = chain_errors(chain, judged, threads)
         return judge(before, after, energy, unknowns=unknowns, condition=condition)
 
+    def perfect(condition: float) -> bool:
+        best = judge(before, np.zeros_like(before), energy, unknowns=unknowns, condition=condition)
+        return best.gain <= best.noise
+
     # Margins moved by up to 2 from the first step to the last: what is worse by more than `CLEAR` is not made good.
     fitted = refine(
         links,
@@ -92,6 +96,7 @@ def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: 
         iterations,
         threads,
         hopeless=lambda chain, condition: verdict_of(chain, condition).margin < -CLEAR,
+        perfect=perfect,
     )
     verdict = verdict_of(fitted.links, fitted.condition)
     if not verdict.kept:

@@ -90,14 +90,18 @@ def refine(
     iterations: int,
     threads: int = 1,
     hopeless: Callable[[Sequence[Link], float], bool] = lambda links, condition: False,
+    perfect: Callable[[float], bool] = lambda condition: False,
 ) -> Refined:
     """The links after ``iterations`` joint steps, after the first that gains little (`LITTLE`), or after the first that is
-    ``hopeless``: a judge of links, solved at the worst condition so far, that knows other samples."""
+    ``hopeless``: a judge of links, solved at the worst condition so far, that knows other samples. None is taken where no links
+    solved at that condition can be told from the present ones, ``perfect`` as they are."""
     chain = _Chain(links, target, lam, threads)
     errors = [chain.error]
     for _ in range(iterations):
         before = chain.links
         chain.solve_last()
+        if perfect(chain.condition):
+            return Refined(before, errors, chain.condition)
         moved = chain.step()
         errors.append(chain.error)
         if errors[-1] > errors[-2]:
@@ -125,8 +129,7 @@ def chain_errors(links: Sequence[Link], target: Target, threads: int = 1) -> tup
         offset = None if target.offset is None else target.offset[part]
         wanted = behind(clipping, target.value[part], offset)
         made = behind(clipping, forward(links, target.x[part]), offset)
-        left = np.square(made - wanted, dtype=np.float64)
-        return left.reshape(len(left), -1).sum(axis=1), squared(wanted)
+        return np.array([squared(left) for left in made - wanted]), squared(wanted)
 
     errors, energies = zip(*in_order(part_of, _parts(links, target.x), threads), strict=True)
     return np.concatenate(errors), sum(energies)

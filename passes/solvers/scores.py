@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgec.passes.solvers.guard import Verdict, choose, judge, per_image
-from edgec.passes.solvers.rectified import Clipping, Tile
+from edgec.passes.solvers.rectified import Clipping, Tile, squared
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -39,7 +39,7 @@ class Scores:
         clipping, count = self.clipping, self.errors.shape[1]
         if clipping is not None:
             target = clipping.apply(target if offset is None else target + offset)
-        self.energy += float(np.square(target, dtype=np.float64).sum())
+        self.energy += squared(target)
         for errors, w in zip(self.errors, self.weights, strict=True):
             made = p @ w
             if clipping is not None:

@@ -144,6 +144,22 @@ def test_a_perfect_chain_stays() -> None:
     np.testing.assert_allclose(fitted[0].columns, links[0].columns, atol=1e-3)
 
 
+def test_no_step_is_taken_where_nothing_can_be_told_from_what_there_is() -> None:
+    links = CHAINS["two convolutions"]
+    seen: list[float] = []
+
+    def perfect(condition: float) -> bool:
+        seen.append(condition)
+        return True
+
+    fitted, errors, condition = refine(links, problem(links), 1e-3, 5, perfect=perfect)
+    assert seen == [condition]
+    assert condition > 1
+    assert len(errors) == 1
+    for new, old in zip(fitted, links, strict=True):
+        assert new is old
+
+
 def test_a_huge_ridge_keeps_the_weights() -> None:
     links = CHAINS["two convolutions"]
     fitted, *_ = refine(links, problem(links), 1e9, 4)

@@ -145,7 +145,7 @@ def _nearest(name: str, makers: dict[str, ir.Node], asked: set[str]) -> tuple[st
     return tuple(found)
 
 
-def batch_size(graph: ir.Graph, *, megabytes: float = 48, most: int = 100) -> int:
+def batch_size(graph: ir.Graph, *, megabytes: float = 24, most: int = 100) -> int:
     """Samples per batch such that the largest activation stays within ``megabytes``."""
     made = (value for node in graph for value in node.outputs if not is_constant(value))
     return samples_within(int(megabytes * 1e6), max(map(sample_bytes, made), default=1), most)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgec.graph.memory import give_back
 from edgec.passes.base import Choice, LayerReport
 from edgec.passes.refit.joint import Maps, fit_chain
 from edgec.passes.refit.layer_fits import LayerFit, Sample
@@ -24,6 +25,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 MIN_ROWS = 16384
 """Below this, rows are not worth saving."""
+MIN_NUMBERS = 32 << 20
+"""Nor are they where the patches of all groups hold fewer numbers: each row of a depthwise layer is one of every channel."""
 KEPT_BYTES = 400 << 20
 """Rows and targets that are read several times stay within this."""
 
@@ -83,10 +86,11 @@ def fit_site(site: LayerFit, options: FitOptions) -> LayerReport:
     if rows.maps is not None:
         # Nothing reads the rows again, and the maps need their room.
         rows.tiles.clear()
+        give_back()
         joint = fit_chain(site, rows.maps, options.ridge, options.joint, options.threads)
         choices.append(Choice.of("together", joint.verdict))
         together = joint.verdict.kept
-        # The joint fit is scored on whole maps of fewer images: its gain counts, not its level.
+        # The joint fit is scored on maps or strips of fewer images: its gain counts, not its level.
         now *= joint.ratio
     return LayerReport(
         node=layer.name,
@@ -123,9 +127,10 @@ def reverted(verdict: Verdict) -> str:
 
 def row_fraction(patches: Patches, total: int, options: FitOptions, *, kept: int = 0) -> float:
     """Share of the rows to use; with ``kept`` further numbers per row, all of them are to fit into `KEPT_BYTES`."""
-    wanted = max(MIN_ROWS, options.rows_per_unknown * patches.unknowns)
+    numbers = patches.unknowns * patches.group
+    wanted = max(min(MIN_ROWS, MIN_NUMBERS / numbers), options.rows_per_unknown * patches.unknowns)
     if kept:
-        wanted = min(wanted, KEPT_BYTES / (4 * (patches.unknowns * patches.group + kept)))
+        wanted = min(wanted, KEPT_BYTES / (4 * (numbers + kept)))
     return min(1.0, wanted / max(total, 1))
 
 

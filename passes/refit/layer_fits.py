@@ -32,7 +32,7 @@ from edgec.passes.solvers.parallel import prefetch
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = dict[str, Array]
 
-MEMORY = 256e6
+MEMORY = 128e6
 """Bytes of activations that a walk holds; what exceeds them goes to disk."""
 
 

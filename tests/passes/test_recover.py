@@ -20,9 +20,11 @@ from edgec.passes.recover_bias import RecoverBias
 from edgec.passes.recover_fskd import RecoverFskd, insert_after
 from edgec.passes.recover_lsq import RecoverLsq
 from edgec.passes.refit.channel_map import record_removal
+from edgec.passes.refit.fit import FitOptions, row_fraction
 from edgec.passes.refit.joint import Maps
 from edgec.passes.refit.layer_fits import Batches, Sample
 from edgec.passes.refit.layers import layers_of
+from edgec.passes.solvers.gram import Patches
 
 Canonical = Callable[..., ir.Model]
 Noise = Callable[..., Dataset]
@@ -238,6 +240,25 @@ def test_layers_fitted_together_reach_further(teacher: ir.Model, noise: Noise, c
         branch = next(layer for layer in result.layers if layer.node == "branch")
         assert ("fitted together with inner" in branch.note) == bool(joint)
     assert errors[1] < 0.95 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("patches", "rows"),
+    [
+        (Patches(24, (1, 1)), 16384),
+        (Patches(512, (3, 3)), 40 * 4609),
+        (Patches(48, (3, 3), group=48), 16384),
+        (Patches(960, (3, 3), group=960), (32 << 20) / 9600),
+        (Patches(1 << 17, (3, 3), group=1 << 17), 40 * 10),
+    ],
+    ids=["few channels", "many", "depthwise", "wide depthwise", "never fewer than its unknowns ask for"],
+)
+def test_rows_are_as_many_as_a_layer_needs(patches: Patches, rows: float) -> None:
+    total = 100_000_000
+    assert row_fraction(patches, total, FitOptions()) == pytest.approx(rows / total)
+    assert row_fraction(patches, 100, FitOptions()) == 1.0
+    room = (400 << 20) / (4 * (patches.unknowns * patches.group + 10))
+    assert row_fraction(patches, total, FitOptions(), kept=10) == pytest.approx(min(rows, room) / total)
 
 
 @pytest.mark.parametrize("share", [0.03, 0.25, 1.0])

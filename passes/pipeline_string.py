@@ -29,6 +29,9 @@ _OPTION = re.compile(
     rf"\s*(?P<key>[A-Za-z0-9_\-]+)\s*=\s*(?P<value>{_QUOTED}|{_PLAIN})(?=[\s,]|$)\s*,?", re.DOTALL
 )
 
+_SEPARATORS = ";|>+&"
+"""What other tools put between steps."""
+
 
 def parse_pipeline(text: str) -> tuple[Pass, ...]:
     """The passes that ``text`` names. Raises UsageError listing everything that is wrong with it."""
@@ -38,7 +41,9 @@ def parse_pipeline(text: str) -> tuple[Pass, ...]:
     while position < len(text) and text[position:].strip(" ,\n\t"):
         match = _ITEM.match(text, position)
         if match is None or match.end() == position:
-            problems.append(f"cannot read {text[position:].strip()[:40]!r}")
+            rest = text[position:].strip()
+            between = " (between two passes stands a space)" if rest[0] in _SEPARATORS else ""
+            problems.append(f"cannot read {rest[:40]!r}{between}")
             break
         position = match.end()
         try:

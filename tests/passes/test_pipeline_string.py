@@ -104,6 +104,7 @@ def test_order_and_separators() -> None:
         ("quantize{method=mse method=minmax}", "given twice"),
         ("fold{x=1}", "takes no options"),
         ("quantize{", "cannot read"),
+        ("equalize; quantize", "cannot read '; quantize' (between two passes stands a space)"),
     ],
 )
 def test_what_is_wrong_is_said(text: str, expected: str) -> None:

@@ -19,6 +19,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 ROWS_PER_UNKNOWN = 60
 FEWEST_IMAGES = 64
+FEWEST_STRIPS = 192
+"""Of images; whole maps of `FEWEST_IMAGES` hold more pixels."""
 MAP_BYTES = 160e6
 """Maps of one chain that are held in memory."""
 
@@ -44,7 +46,8 @@ class Maps:
         chain = tuple(one.patches for one in layers)
         strips = Strips.of(chain, layers[0].spatial)
         pixels = max(site.rows / max(images, 1), 1.0) if strips is None else strips.pixels
-        wanted = max(ROWS_PER_UNKNOWN * max(one.patches.unknowns for one in layers) / pixels, FEWEST_IMAGES)
+        fewest = FEWEST_IMAGES if strips is None else FEWEST_STRIPS
+        wanted = max(ROWS_PER_UNKNOWN * max(one.patches.unknowns for one in layers) / pixels, fewest)
         # A generous count of inputs, outputs, target and its bounds; which images take part depends on it.
         channels = (
             layers[0].patches.channels

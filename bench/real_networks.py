@@ -203,7 +203,7 @@ def row(name: str) -> dict[str, Any]:
     return {
         "name": name, "source": source_of(name), "bytes": plain["model"]["bytes"], "macs": plain["model"]["macs"],
         "int8": shipped(plain), "pruned": shipped(pruned), "seconds": round(seconds),
-        "said": [one["text"] for one in plain["doubts"]] + plain["warnings"], "latency": ratio(folder, NETWORKS[name].format),
+        "said": [*plain["doubts"], *plain["warnings"]], "latency": ratio(folder, NETWORKS[name].format),
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from edgec.compiler.evaluate.preparations import Change
 from edgec.compiler.tasks.boxes import matched
 from edgec.compiler.tasks.classification import Classification
 from edgec.compiler.tasks.detection import SAME, Detection, boxes_of
+from edgec.compiler.tasks.segmentation import Segmentation
 from edgec.compiler.tasks.task import Task
 from edgec.graph.compare import by_sample, probabilities
 from edgec.graph.execute import Executor
@@ -42,6 +43,8 @@ class Information:
     kind: Kind
     classes: Array | None = None
     kinds: int = 0
+    stands: float = 1.0
+    """Of a map: the share of the nats that is left where the mirrored picture's map is laid over it."""
 
     @property
     def mean(self) -> float:
@@ -67,7 +70,7 @@ class Judge:
     @property
     def runs(self) -> int:
         """How often the network runs for one look at a preparation, without changes."""
-        return 2 if isinstance(self.task, Detection) else 1
+        return 2 if isinstance(self.task, Detection | Segmentation) else 1
 
     @property
     def may_be_numbers(self) -> bool:
@@ -85,11 +88,13 @@ class Judge:
             return _of_classes([self._run(one)[self.task.output] for one in versions], self.task)
         if not self.scores:
             return None
+        if isinstance(self.task, Segmentation) and self.task.axis is not None:
+            return self._laid_over(feeds, self.task.output, -1 if self.task.axis == 1 else -2)
         p = np.mean([self._scores(self._run(one)) for one in versions], axis=0)
         moving = np.flatnonzero(p.std(axis=0) > 0)
         if p.shape[1] < 2 or len(moving) < 0.01 * p.shape[1]:
             return None
-        return Information(_bits(p[:, moving[:: max(1, len(moving) // MOST_SCORES)]]), "scores")
+        return Information(_bits(_some(p[:, moving])), "scores")
 
     def _standing(self, feeds: Mapping[str, Array], task: Detection) -> Array:
         """Of each picture's objects, those that are found in the mirrored picture too: 1 where both have the same, 0 for none.
@@ -106,6 +111,17 @@ class Judge:
             back = replace(other, corners=np.stack([width - right, top, width - left, bottom], axis=1))
             shares.append(2 * len(matched(one, back, SAME)) / max(len(one) + len(other), 1))
         return np.array(shares)
+
+    def _laid_over(self, feeds: Mapping[str, Array], output: int, wide: int) -> Information | None:
+        """Of a map, averaged with that of the mirrored picture, turned back: ``wide`` is the axis of its width."""
+        if output not in {part.output for part in self.scores}:
+            return None
+        across = -2 if self.spec.channels_last else -1
+        one = self._run(feeds)[output]
+        other = self._run(self._changed(feeds, lambda x: np.flip(x, across)))[output]
+        both = _bits(_some(by_sample(np.clip((one + np.flip(other, wide)) / 2, 0, 1))))
+        alone = _bits(_some(by_sample(np.clip(one, 0, 1))))
+        return Information(both, "scores", stands=float(both.sum() / max(alone.sum(), 1e-9)))
 
     def _scores(self, outputs: Sequence[Array]) -> Array:
         return np.clip(np.concatenate([part.of(outputs) for part in self.scores], axis=1), 0, 1)
@@ -140,6 +156,10 @@ def _of_classes(answers: Sequence[Array], task: Classification) -> Information:
     p = np.mean([probabilities(one) for one in answers], axis=0)
     each = (p * (np.log(p + 1e-12) - np.log(p.mean(axis=0) + 1e-12))).sum(axis=1)
     return Information(each, "classes", p.argmax(axis=1), p.shape[1])
+
+
+def _some(p: Array) -> Array:
+    return p[:, :: max(1, p.shape[1] // MOST_SCORES)]
 
 
 def _bits(p: Array) -> Array:

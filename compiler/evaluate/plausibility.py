@@ -6,7 +6,8 @@ each score of a map), where p is averaged over small changes of the picture that
 (mirrored, moved, blurred): a network fed 255 times too much is sure as well, but not twice of the same.
 
 A detector is asked otherwise: whether it finds the same objects in the mirrored picture (`Judge`). What its scores add up to says
-nothing: fed 255 times too much, it sees a hundred things that are not there, and others in every picture.
+nothing: fed 255 times too much, it sees a hundred things that are not there, and others in every picture. Maps are compared with
+those of the mirrored pictures for the same reason.
 
 The data as given is compared with the usual preparations (pixels as they are, 0 to 1, -1 to 1, ImageNet's mean and deviation;
 RGB and BGR). Each sample contributes ``KL(p || mean p)``, so the difference of two preparations has a paired standard error; only
@@ -59,6 +60,8 @@ PROMISING, CLEAR = 0.5, 3.5
 LEAST_NATS = 0.08
 """Of a classifier's answer. A map's scores add up to many nats: there it must be `TIMES` as much."""
 TIMES = 1.5
+LESS_ALIKE = 0.03
+"""By so much less of what a map holds may be in the mirrored one too: a network that is fed too much sees everything."""
 MORE_OBJECTS = 0.2
 """Of a detector: by so much the share of a picture's objects that stand must be higher, on average."""
 LABELLED = 200
@@ -274,8 +277,9 @@ def _is_hopeful(better: Information, given: Information) -> bool:
 
 def _is_clear(better: Information, given: Information) -> bool:
     more = better.mean - given.mean
+    sees = better.mean > TIMES * given.mean and better.stands > given.stands - LESS_ALIKE
     enough = {
-        "classes": more > LEAST_NATS, "scores": better.mean > TIMES * given.mean, "objects": more > MORE_OBJECTS,
+        "classes": more > LEAST_NATS, "scores": sees, "objects": more > MORE_OBJECTS,
     }  # fmt: skip
     return enough[given.kind] and better.ahead_of(given) > CLEAR
 

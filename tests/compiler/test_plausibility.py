@@ -119,6 +119,34 @@ def test_a_detector_is_asked_for_the_same_objects_in_a_mirrored_picture(given: s
         assert told.endswith("Try --scale 1/255")
 
 
+@pytest.mark.parametrize(("expected", "given"), [("unit", "unit"), ("raw", "unit")])
+def test_a_map_that_sees_more_must_see_it_in_the_mirrored_picture_too(
+    expected: str, given: str, tmp_path: Path
+) -> None:
+    """Fed 255 times too much this one is sure everywhere, of what its uneven kernel makes; fed too little it sees nothing."""
+    scale = 1.0 if expected == "unit" else 1 / 255
+    model = parse(
+        "net (float[N,3,16,16] x) => (float[N,1,16,16] y) { s = Mul(x, scale)  r = Conv(s, red)  c = Clip(r, zero, most) "
+        "m = Mul(c, gain)  u = Conv<pads=[1,1,1,1]>(s, uneven)  a = Add(m, u)  b = Sub(a, middle)  y = Sigmoid(b) }"
+    )
+    red, uneven = np.zeros((1, 3, 1, 1)), np.zeros((1, 3, 3, 3))
+    red[:, 0], uneven[:, 1, 1] = 1, (-3, 0, 3)
+    values = {
+        "red": red,
+        "uneven": uneven,
+        "scale": np.array(scale),
+        "zero": np.array(0.0),
+        "most": np.array(1.0),
+    }
+    values |= {"gain": np.array(20.0), "middle": np.array(10.0)}
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in values.items()
+    )
+    network = canonicalise(model)
+    told = " ".join(map(str, doubts_about(network, data(network, RIGHT[given][0], tmp_path), 1)))
+    assert told.endswith("Try --scale 1") if expected == "raw" else not told
+
+
 def test_two_classes_are_asked_for_one_answer_to_everything_alone(tmp_path: Path) -> None:
     text = (
         "net (float[N,3,16,16] x) => (float[N,2] y) <float[2,3,1,1] w = {9, 0, 0, -9, 0, 0}, float[2] b = {B, 0}> "

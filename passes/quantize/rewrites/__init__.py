@@ -6,7 +6,7 @@
 `affine`       BatchNormalization, and Mul and Add per channel -> the layer before, or a depthwise ``Conv``
 `gates`        HardSigmoid -> ``Clip`` behind the layer before, or behind a depthwise ``Conv``
 `pools`        global pools; paddings that are counted -> ``Pad``; dilated averages -> a depthwise ``Conv``
-`pads`         margins of some axes -> of all
+`pads`         zeros joined to a map -> ``Pad`` (`graph.zero_joins`); margins of some axes -> of all
 `resize`       Resize by sizes of some axes -> by scales of all
 `biases`       layers without a bias get one of zeros, into which corrections can write
 =============  ===========================================================================================
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgec.graph.zero_joins import pad_for_zeros
 from edgec.passes.quantize.dialects import Dialect
 from edgec.passes.quantize.rewrites.affine import use_affine_layers
 from edgec.passes.quantize.rewrites.biases import add_biases
@@ -32,11 +33,12 @@ _FOR_CODES = (
     use_affine_layers,
     use_clips,
     use_pools,
+    pad_for_zeros,
     pad_all_axes,
     use_scales,
     add_biases,
 )
-_FOR_INPUTS = (pad_all_axes, use_scales, add_biases)
+_FOR_INPUTS = (pad_for_zeros, pad_all_axes, use_scales, add_biases)
 """Where only layers run on codes, gates and norms are float work, and cheapest as they are."""
 
 

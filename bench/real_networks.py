@@ -47,6 +47,8 @@ class Network:
     shape: str = ""
     """Without the batch, where the file leaves it open or a module has none."""
     coco: bool = False
+    task: str = ""
+    """Where the outputs do not say it: vectors that are no classes."""
     make: str = ""
     """The function of `real_modules`, where there is no graph; ``file``: its weights, if it does not load them itself."""
 
@@ -56,7 +58,15 @@ class Network:
         model = [str(found)] if not self.make else [f"{MODULES}:{self.make}"]
         if self.make and found is not None:
             model += ["--weights", str(found)]
-        return [*model, *(["--input-shape", self.shape] if self.shape else []), *words(self.how)]
+        return [
+            *model,
+            *(["--input-shape", self.shape] if self.shape else []),
+            *words(self.how),
+            *self._told(),
+        ]
+
+    def _told(self) -> list[str]:
+        return ["--task", self.task] if self.task else []
 
     @property
     def format(self) -> str:
@@ -117,12 +127,12 @@ NETWORKS: Mapping[str, Network] = {
     "face_back": Network(_FACES, "face_detection_back.tflite", prepared("symmetric", (256, 256), **_BOX), coco=True),
     "face_landmark": Network(_PIPE, "face_landmark.tflite", prepared("unit", (192, 192))),
     "face_landmark_attention": Network(_PIPE, "face_landmark_with_attention.tflite", prepared("unit", (192, 192))),
-    "iris_landmark": Network(_PIPE, "iris_landmark.tflite", prepared("unit", (64, 64))),
+    "iris_landmark": Network(_PIPE, "iris_landmark.tflite", prepared("unit", (64, 64)), task="regression"),
     "palm_lite": Network(_PIPE, "palm_detection_lite.tflite", prepared("unit", (192, 192), **_BOX), coco=True),
     "palm_full": Network(_PIPE, "palm_detection_full.tflite", prepared("unit", (192, 192), **_BOX), coco=True),
     "hand_lite": Network(_PIPE, "hand_landmark_lite.tflite", prepared("unit", (224, 224))),
     "hand_full": Network(_PIPE, "hand_landmark_full.tflite", prepared("unit", (224, 224))),
-    "hand_recrop": Network(_PIPE, "hand_recrop.tflite", prepared("unit", (256, 256))),
+    "hand_recrop": Network(_PIPE, "hand_recrop.tflite", prepared("unit", (256, 256)), task="regression"),
     "pose_detection": Network(_PIPE, "pose_detection.tflite", prepared("symmetric", (224, 224), **_BOX), coco=True),
     "pose_landmark": Network(_PIPE, "pose_landmark_full.tflite", prepared("unit", (256, 256))),
     "selfie": Network(_PIPE, "selfie_segmentation.tflite", prepared("unit", (256, 256))),

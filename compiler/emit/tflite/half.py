@@ -42,8 +42,9 @@ def _fits(tensor: Tensor) -> bool:
 
 
 def _is_half(tensor: Tensor) -> bool:
-    half = None if tensor.data is None else halved(tensor.data)
-    return half is not None and np.array_equal(half.astype(np.float32), tensor.data)
+    data = tensor.data
+    half = None if data is None else halved(data)
+    return data is not None and half is not None and np.array_equal(half.astype(np.float32), data)
 
 
 def _stored(tensor: Tensor) -> Operator:

@@ -33,7 +33,7 @@ from edgec.runtime.devices import open_device
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".build" / "real_networks"
 MODULES = ROOT / "bench" / "real_modules.py"
-LIMIT, UNSEEN = 900, 100
+LIMIT, UNSEEN = 1800, 100
 QUICK = BenchOptions(threads=1, runs=10, seconds=0.5, warmup=0.3, warmup_most=2, restarts=2)
 
 

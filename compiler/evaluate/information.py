@@ -73,6 +73,11 @@ class Judge:
         return 2 if isinstance(self.task, Detection | Segmentation) else 1
 
     @property
+    def has_two_classes(self) -> bool:
+        """Whether no preparation can be told from another: the network runs once for each sample, and no more."""
+        return isinstance(self.task, Classification) and self.task.classes == 2
+
+    @property
     def may_be_numbers(self) -> bool:
         """Whether the vector that is taken for classes may be any other: no Softmax or Sigmoid makes it."""
         known = {part.output for part in self.scores}

@@ -73,7 +73,7 @@ COMPARED = 2000
 MANY = 0.1
 """Share of the samples that are flat, or copies of others, from which the data is in doubt."""
 ONE_ANSWER = 0.95
-"""Share of the samples that get the same class, from which agreement says little."""
+"""Share of the samples that get the same class, from which agreement says little; of two classes all of `FIRST`: one may be rare."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _about_preparation(model: ir.Model, data: Dataset, threads: int, task: Task 
         return
     judge = Judge(model, spec, threads, task)
     macs = max(cost(model).macs, 1) * judge.runs
-    count = int(np.clip(WORK / (9 * macs), FEWEST, FIRST))
+    count = FIRST if judge.has_two_classes else int(np.clip(WORK / (9 * macs), FEWEST, FIRST))
     first = data.take(count)
     feeds = read_all(first)
     given = judge.information(feeds, ())
@@ -285,11 +285,12 @@ def _is_clear(better: Information, given: Information) -> bool:
 
 
 def _about_answers(given: Information, may_be_numbers: bool) -> Iterator[Doubt]:
-    if given.classes is None or len(given.classes) < FEWEST:
+    few, share = (FIRST, 1.0) if given.kinds == 2 else (FEWEST, ONE_ANSWER)
+    if given.classes is None or len(given.classes) < few:
         return
     values, counts = np.unique(given.classes, return_counts=True)
     most = int(np.max(counts))
-    if most >= ONE_ANSWER * len(given.classes):
-        share = f"class {values[int(np.argmax(counts))]} to {most} of {len(given.classes)} inputs looked at"
+    if most >= share * len(given.classes):
+        what = f"class {values[int(np.argmax(counts))]} to {most} of {len(given.classes)} inputs looked at"
         other = " (if they are numbers and no classes: --task regression)" if may_be_numbers else ""
-        yield Doubt(f"the network answers {share}: agreement with it says little{other}")
+        yield Doubt(f"the network answers {what}: agreement with it says little{other}")

@@ -73,7 +73,7 @@ COMPARED = 2000
 MANY = 0.1
 """Share of the samples that are flat, or copies of others, from which the data is in doubt."""
 ONE_ANSWER = 0.95
-"""Share of the samples that get the same class, from which agreement says little; of two classes all of `FIRST`: one may be rare."""
+"""Share of the samples that get one class, from which agreement says little; of two classes all of `FIRST`: one may be rare."""
 
 
 @dataclass(frozen=True)

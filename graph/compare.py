@@ -134,9 +134,9 @@ def relative_error(reference: Array, value: Array) -> float:
 def kl_divergence(reference: Array, value: Array) -> float:
     """Mean KL(softmax(reference) || softmax(value)) over samples, in nats; arrays are (n > 0, classes) logits or probabilities.
 
-    Rows that already are probabilities (non-negative, summing to 1) are taken as they are.
+    Rows that already are probabilities (non-negative, summing to 1) are taken as they are: what ``reference`` is, both are.
     """
-    p, q = probabilities(np.asarray(reference, np.float64)), probabilities(np.asarray(value, np.float64))
+    p, q = paired_probabilities(np.asarray(reference, np.float64), np.asarray(value, np.float64))
     tiny = 1e-12
     return float(np.mean(np.sum(p * (np.log(p + tiny) - np.log(q + tiny)), axis=-1)))
 
@@ -144,9 +144,31 @@ def kl_divergence(reference: Array, value: Array) -> float:
 def probabilities(logits: Array) -> Array:
     """(n, classes) of logits; rows that already are probabilities as they are."""
     flat = by_sample(logits)
-    if (flat >= 0).all() and np.allclose(flat.sum(axis=1), 1.0, atol=1e-3):
+    if are_distributions(flat):
         return flat
-    shifted = np.exp(flat - flat.max(axis=1, keepdims=True))
+    return softmax(flat)
+
+
+def paired_probabilities(reference: Array, value: Array) -> tuple[Array, Array]:
+    """Both as probabilities, read as ``reference`` is: the codes of an int8 Softmax sum to 0.99, and are no logits for that."""
+    rows = by_sample(value)
+    if are_distributions(by_sample(reference)):
+        positive = np.maximum(rows, 0)
+        total = positive.sum(axis=1, keepdims=True)
+        return probabilities(reference), np.where(
+            total > 0, positive / np.maximum(total, 1e-12), 1 / rows.shape[1]
+        )
+    return probabilities(reference), softmax(rows)
+
+
+def are_distributions(rows: Array) -> bool:
+    """Whether rows (n, classes) are probabilities already, not logits."""
+    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1.0, atol=1e-3))
+
+
+def softmax(rows: Array) -> Array:
+    """Of each row (n, classes)."""
+    shifted = np.exp(rows - rows.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 

@@ -15,6 +15,7 @@ from edgec.graph.quiet import LIBRARIES, quiet_log
 from edgec.graph.spec import LAYERS
 from edgec.graph.split_heads import split_heads
 from edgec.graph.uniform import shrink_uniform
+from edgec.graph.zero_joins import pad_for_zeros
 
 NAME_KEY = "edgec.name"
 
@@ -48,6 +49,7 @@ def fuse(model: ir.Model) -> bool:
             + drop_expands(model)
             + drop_gathers_in_order(model)
             + shrink_uniform(model)
+            + pad_for_zeros(model)
             + write_gemms_plainly(model)
             + fold_affine(model)
             + write_out_pads(model)

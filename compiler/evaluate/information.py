@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from edgec.compiler.evaluate.preparations import Change
+from edgec.compiler.tasks.boxes import matched
+from edgec.compiler.tasks.classification import Classification
+from edgec.compiler.tasks.detection import SAME, Detection, boxes_of
+from edgec.compiler.tasks.segmentation import Segmentation
+from edgec.compiler.tasks.task import Task
 from edgec.graph.compare import by_sample, probabilities
 from edgec.graph.execute import Executor
 from edgec.graph.inputs import InputSpec
+from edgec.graph.parts import parts_of
 from edgec.passes.incremental.executor import batch_size
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -20,16 +26,25 @@ Array = np.ndarray[Any, np.dtype[Any]]
 BATCH = 8
 """Samples that run together, where their maps are small enough."""
 MOST_SCORES = 50_000
+_PROBABILITIES = ("Sigmoid", "HardSigmoid", "Softmax")
+
+
+Kind = Literal["classes", "scores", "objects"]
 
 
 @dataclass(frozen=True)
 class Information:
-    """Nats that each sample's answer holds about it; ``classes`` are the answers of a classifier of ``kinds`` classes."""
+    """What each sample's answer is worth: the nats that it holds about it, or, of a detector, how well its objects stand.
+
+    ``classes`` are the answers of a classifier of ``kinds`` classes. With two of them an answer holds too little to compare.
+    """
 
     each: Array
-    dense: bool
+    kind: Kind
     classes: Array | None = None
     kinds: int = 0
+    stands: float = 1.0
+    """Of a map: the share of the nats that is left where the mirrored picture's map is laid over it."""
 
     @property
     def mean(self) -> float:
@@ -44,30 +59,80 @@ class Information:
 
 
 class Judge:
-    """Runs the network and reads its answers."""
+    """Runs the network and reads its answers, as ``task`` says what they are."""
 
-    def __init__(self, model: ir.Model, spec: InputSpec, threads: int) -> None:
-        self.spec, self.executor = spec, Executor(model, threads=threads)
+    def __init__(self, model: ir.Model, spec: InputSpec, threads: int, task: Task | None) -> None:
+        self.spec, self.executor, self.task = spec, Executor(model, threads=threads), task
         self.size: int = batch_size(model.graph, most=BATCH)
+        ops = {node.name: node.op_type for node in model.graph}
+        self.scores = tuple(part for part in parts_of(model) if ops.get(part.source) in _PROBABILITIES)
+
+    @property
+    def runs(self) -> int:
+        """How often the network runs for one look at a preparation, without changes."""
+        return 2 if isinstance(self.task, Detection | Segmentation) else 1
+
+    @property
+    def has_two_classes(self) -> bool:
+        """Whether no preparation can be told from another: the network runs once for each sample, and no more."""
+        return isinstance(self.task, Classification) and self.task.classes == 2
+
+    @property
+    def may_be_numbers(self) -> bool:
+        """Whether the vector that is taken for classes may be any other: no Softmax or Sigmoid makes it."""
+        known = {part.output for part in self.scores}
+        return isinstance(self.task, Classification) and self.task.output not in known
 
     def information(self, x: Array | Mapping[str, Array], changes: tuple[Change, ...]) -> Information | None:
         """Of the answers to ``x`` (also changed by each of ``changes``); None where the outputs are no answers."""
         feeds = dict(x) if isinstance(x, Mapping) else {self.spec.name: x}
-        name = self.spec.name
-        versions = [feeds, *({**feeds, name: change(feeds[name])} for change in changes)]
-        runs = [self._run({**one, name: self._held(one[name])}) for one in versions]
-        classes = next((name for name, array in runs[0].items() if _is_classes(array)), None)
-        if classes is not None:
-            p = np.mean([probabilities(run[classes]) for run in runs], axis=0)
-            each = (p * (np.log(p + 1e-12) - np.log(p.mean(axis=0) + 1e-12))).sum(axis=1)
-            return Information(each, False, p.argmax(axis=1), p.shape[1])
-        p = np.mean(
-            [np.concatenate([by_sample(array) for array in run.values()], axis=1) for run in runs], axis=0
-        )
-        scores = np.flatnonzero(((p >= 0) & (p <= 1)).all(axis=0) & (p.std(axis=0) > 0))
-        if p.shape[1] < 2 or len(scores) < 0.01 * p.shape[1]:
+        if isinstance(self.task, Detection):
+            return Information(self._standing(feeds, self.task), "objects")
+        versions = [feeds, *(self._changed(feeds, change) for change in changes)]
+        if isinstance(self.task, Classification):
+            return _of_classes([self._run(one)[self.task.output] for one in versions], self.task)
+        if not self.scores:
             return None
-        return Information(_bits(p[:, scores[:: max(1, len(scores) // MOST_SCORES)]]), True)
+        if isinstance(self.task, Segmentation) and self.task.axis is not None:
+            return self._laid_over(feeds, self.task.output, -1 if self.task.axis == 1 else -2)
+        p = np.mean([self._scores(self._run(one)) for one in versions], axis=0)
+        moving = np.flatnonzero(p.std(axis=0) > 0)
+        if p.shape[1] < 2 or len(moving) < 0.01 * p.shape[1]:
+            return None
+        return Information(_bits(_some(p[:, moving])), "scores")
+
+    def _standing(self, feeds: Mapping[str, Array], task: Detection) -> Array:
+        """Of each picture's objects, those that are found in the mirrored picture too: 1 where both have the same, 0 for none.
+
+        The sum of scores says nothing here: a network fed 255 times too much sees a hundred things that are not there.
+        """
+        wide = -2 if self.spec.channels_last else -1
+        both = (feeds, self._changed(feeds, lambda x: np.flip(x, wide)))
+        found, mirrored = (boxes_of(task.head, self._run(one), task.head.threshold) for one in both)
+        width = task.head.size[1]
+        shares = []
+        for one, other in zip(found, mirrored, strict=True):
+            left, top, right, bottom = other.corners.T
+            back = replace(other, corners=np.stack([width - right, top, width - left, bottom], axis=1))
+            shares.append(2 * len(matched(one, back, SAME)) / max(len(one) + len(other), 1))
+        return np.array(shares)
+
+    def _laid_over(self, feeds: Mapping[str, Array], output: int, wide: int) -> Information | None:
+        """Of a map, averaged with that of the mirrored picture, turned back: ``wide`` is the axis of its width."""
+        if output not in {part.output for part in self.scores}:
+            return None
+        across = -2 if self.spec.channels_last else -1
+        one = self._run(feeds)[output]
+        other = self._run(self._changed(feeds, lambda x: np.flip(x, across)))[output]
+        both = _bits(_some(by_sample(np.clip((one + np.flip(other, wide)) / 2, 0, 1))))
+        alone = _bits(_some(by_sample(np.clip(one, 0, 1))))
+        return Information(both, "scores", stands=float(both.sum() / max(alone.sum(), 1e-9)))
+
+    def _scores(self, outputs: Sequence[Array]) -> Array:
+        return np.clip(np.concatenate([part.of(outputs) for part in self.scores], axis=1), 0, 1)
+
+    def _changed(self, feeds: Mapping[str, Array], change: Change) -> dict[str, Array]:
+        return {**feeds, self.spec.name: change(feeds[self.spec.name])}
 
     def _held(self, x: Array) -> Array:
         """Changed inputs in the input's own type: the nearest numbers that it has."""
@@ -76,13 +141,30 @@ class Judge:
             x = np.clip(np.rint(x), limits.min, limits.max)
         return np.ascontiguousarray(x, self.spec.dtype)
 
-    def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        starts = range(0, len(next(iter(feeds.values()))), self.size)
+    def _run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        feeds = {**feeds, self.spec.name: self._held(feeds[self.spec.name])}
+        starts = range(0, len(feeds[self.spec.name]), self.size)
         parts = [
-            self.executor.run({name: array[i : i + self.size] for name, array in feeds.items()})
+            list(
+                self.executor.run({name: array[i : i + self.size] for name, array in feeds.items()}).values()
+            )
             for i in starts
         ]
-        return {name: np.concatenate([part[name].astype(np.float64) for part in parts]) for name in parts[0]}
+        return [np.concatenate(one).astype(np.float64) for one in zip(*parts, strict=True)]
+
+
+def _of_classes(answers: Sequence[Array], task: Classification) -> Information:
+    if task.binary:
+        middle = 0.5 if task.binary == "probability" else 0.0
+        chosen = (np.mean([by_sample(one)[:, 0] for one in answers], axis=0) > middle).astype(np.int64)
+        return Information(np.zeros(len(chosen)), "classes", chosen, 2)
+    p = np.mean([probabilities(one) for one in answers], axis=0)
+    each = (p * (np.log(p + 1e-12) - np.log(p.mean(axis=0) + 1e-12))).sum(axis=1)
+    return Information(each, "classes", p.argmax(axis=1), p.shape[1])
+
+
+def _some(p: Array) -> Array:
+    return p[:, :: max(1, p.shape[1] // MOST_SCORES)]
 
 
 def _bits(p: Array) -> Array:
@@ -91,7 +173,3 @@ def _bits(p: Array) -> Array:
     yes = p * (np.log(p + tiny) - np.log(mean + tiny))
     no = (1 - p) * (np.log(1 - p + tiny) - np.log(1 - mean + tiny))
     return np.asarray((yes + no).sum(axis=1))
-
-
-def _is_classes(array: Array) -> bool:
-    return array.ndim >= 2 and array.shape[1] >= 3 and array[0].size == array.shape[1]

@@ -2,13 +2,17 @@
 
 A network that is fed as it was trained is sure of its answers and gives different answers to different inputs. The measure is
 the information that an answer holds about its input, ``H(mean p) - mean H(p)`` over the samples' class probabilities (or over
-each score between 0 and 1 of a detector), where p is averaged over small changes of the picture that should not matter
+each score of a map), where p is averaged over small changes of the picture that should not matter
 (mirrored, moved, blurred): a network fed 255 times too much is sure as well, but not twice of the same.
+
+A detector is asked otherwise: whether it finds the same objects in the mirrored picture (`Judge`). What its scores add up to says
+nothing: fed 255 times too much, it sees a hundred things that are not there, and others in every picture. Maps are compared with
+those of the mirrored pictures for the same reason.
 
 The data as given is compared with the usual preparations (pixels as they are, 0 to 1, -1 to 1, ImageNet's mean and deviation;
 RGB and BGR). Each sample contributes ``KL(p || mean p)``, so the difference of two preparations has a paired standard error; only
 a difference that is large and far above it is said. How that does on networks of which the right preparation is known:
-`bench/plausibility.py`. With two classes an answer holds too little to say anything; a detector's scores add up, and a wrong
+`bench/plausibility.py`. With two classes an answer holds too little to say anything; the scores of a map add up, and a wrong
 preparation can make more of them, so there the gain must be `TIMES`.
 """
 
@@ -33,6 +37,8 @@ from edgec.compiler.evaluate.preparations import (
     read_all,
     small_changes,
 )
+from edgec.compiler.tasks.find import find_task
+from edgec.compiler.tasks.task import Task
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset
 from edgec.graph.inputs import InputSpec
@@ -52,8 +58,12 @@ FEWEST = 8
 PROMISING, CLEAR = 0.5, 3.5
 """Standard errors above the data as given: to be looked at again; to be said."""
 LEAST_NATS = 0.08
-"""Of a classifier's answer. A detector's scores add up to many nats: there it must be `TIMES` as much."""
+"""Of a classifier's answer. A map's scores add up to many nats: there it must be `TIMES` as much."""
 TIMES = 1.5
+LESS_ALIKE = 0.03
+"""By so much less of what a map holds may be in the mirrored one too: a network that is fed too much sees everything."""
+MORE_OBJECTS = 0.2
+"""Of a detector: by so much the share of a picture's objects that stand must be higher, on average."""
 LABELLED = 200
 """Labelled samples that the source model's own answers are compared with."""
 UNLIKE, MORE_ALIKE = 0.6, 0.25
@@ -63,7 +73,7 @@ COMPARED = 2000
 MANY = 0.1
 """Share of the samples that are flat, or copies of others, from which the data is in doubt."""
 ONE_ANSWER = 0.95
-"""Share of the samples that get the same class, from which agreement says little."""
+"""Share of the samples that get one class, from which agreement says little; of two classes all of `FIRST`: one may be rare."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +90,9 @@ class Doubt:
 def doubts_of(plan: Plan) -> tuple[Doubt, ...]:
     """Doubts about the calibration data of a run, or else about what it is judged on, and about labels where there are some."""
     threads = plan.recipe.threads
-    found = doubts_about(plan.model, plan.data if plan.data is not None else plan.evaluation, threads)
-    labels = doubts_about_labels(plan.model, plan.evaluation, plan.label_offset, threads)
+    looked_at = plan.data if plan.data is not None else plan.evaluation
+    found = doubts_about(plan.model, looked_at, threads, plan.task)
+    labels = doubts_about_labels(plan.model, plan.evaluation, plan.label_offset, threads, plan.task)
     return (*found, *about_split(plan.data, plan.evaluation), *labels)
 
 
@@ -103,11 +114,17 @@ def _identity(data: Dataset, index: int) -> bytes:
     return digest.digest()
 
 
-def doubts_about(model: ir.Model, data: Dataset | None, threads: int) -> tuple[Doubt, ...]:
-    """What is doubtful about ``data`` as inputs of ``model``; nothing for noise, or where the outputs are no answers."""
+def doubts_about(
+    model: ir.Model, data: Dataset | None, threads: int, task: Task | None = None
+) -> tuple[Doubt, ...]:
+    """What is doubtful about ``data`` as inputs of ``model``; nothing for noise, or where the outputs are no answers.
+
+    ``task``: what the outputs mean; None: what they say themselves.
+    """
     if data is None or data.is_random or len(data) < 1:
         return ()
-    return (*_about_content(data), *about_layout(model, data), *_about_preparation(model, data, threads))
+    content = (*_about_content(data), *about_layout(model, data))
+    return (*content, *_about_preparation(model, data, threads, task or find_task(model)))
 
 
 def about_layout(model: ir.Model, data: Dataset) -> Iterator[Doubt]:
@@ -162,21 +179,21 @@ def _about_content(data: Dataset) -> Iterator[Doubt]:
         yield Doubt(f"{total - len(seen)} of {total} inputs looked at are copies of others")
 
 
-def _about_preparation(model: ir.Model, data: Dataset, threads: int) -> Iterator[Doubt]:
+def _about_preparation(model: ir.Model, data: Dataset, threads: int, task: Task | None) -> Iterator[Doubt]:
     spec = InputSpec.of(model)[0]
-    macs = max(cost(model).macs, 1)
-    count = int(np.clip(WORK / (9 * macs), FEWEST, FIRST))
     if len(data) < FEWEST:
         return
-    judge = Judge(model, spec, threads)
+    judge = Judge(model, spec, threads, task)
+    macs = max(cost(model).macs, 1) * judge.runs
+    count = FIRST if judge.has_two_classes else int(np.clip(WORK / (9 * macs), FEWEST, FIRST))
     first = data.take(count)
     feeds = read_all(first)
     given = judge.information(feeds, ())
     if given is None:
         return
-    yield from _about_answers(given)
+    yield from _about_answers(given, judge.may_be_numbers)
     pixels = pixels_of(first, spec)
-    if pixels is None or len(model.graph.inputs) != 1:
+    if pixels is None or len(model.graph.inputs) != 1 or given.kinds == 2:
         return
     same = channels_first(feeds[spec.name], spec)
     ways = [way for way in preparations(spec) if not np.allclose(way.prepare(pixels), same, atol=0.02)]
@@ -186,9 +203,9 @@ def _about_preparation(model: ir.Model, data: Dataset, threads: int) -> Iterator
     hopeful = [way for way in ways if way.options in chosen]
     if not hopeful:
         return
-    changes = small_changes(given.dense, spec)
+    changes = small_changes(given.kind, spec)
     runs = (len(hopeful) + 1) * (len(changes) + 1)
-    most = FIRST + FEWEST if given.dense else SECOND
+    most = FIRST + FEWEST if given.kind == "scores" else SECOND
     second = data.take(min(len(data), int(np.clip(MORE / (runs * macs), FIRST, most))))
     # Changed inputs tell most preparations apart on the few samples of the first look: only what is ahead there is worth more.
     as_given, found = _changed(judge, first, spec, hopeful, changes)
@@ -200,10 +217,16 @@ def _about_preparation(model: ir.Model, data: Dataset, threads: int) -> Iterator
     if as_given is None:
         return
     if best is not None and _is_clear(best[1], as_given):
-        nats = f"{best[1].mean:.2g} nats of information about the input in an answer, as given {as_given.mean:.2g}"
         what = "the inputs seem to be prepared otherwise than the network expects"
-        why = f"with {best[0].name} it is surer and its answers differ more ({nats}, over {len(as_given.each)} inputs)"
-        yield Doubt(f"{what}: {why}", best[0].options)
+        yield Doubt(f"{what}: with {best[0].name} {_better(best[1], as_given)}", best[0].options)
+
+
+def _better(best: Information, given: Information) -> str:
+    if given.kind == "objects":
+        shares = f"{best.mean:.0%} of its objects, as given {given.mean:.0%}"
+        return f"it finds more of the same objects in a mirrored picture ({shares}, over {len(given.each)} inputs)"
+    nats = f"{best.mean:.2g} nats of information about the input in an answer, as given {given.mean:.2g}"
+    return f"it is surer and its answers differ more ({nats}, over {len(given.each)} inputs)"
 
 
 def _changed(
@@ -217,14 +240,16 @@ def _changed(
     return judge.information(read_all(data), changes), [(way, one) for way, one in looks if one is not None]
 
 
-def doubts_about_labels(model: ir.Model, data: Dataset | None, offset: int, threads: int) -> Iterator[Doubt]:
+def doubts_about_labels(
+    model: ir.Model, data: Dataset | None, offset: int, threads: int, task: Task | None = None
+) -> Iterator[Doubt]:
     """Labels that fit the network's answers only when they are counted from another class, or not at all."""
     if data is None or data.labels is None or len(data) < FEWEST:
         return
     some = data.take(int(np.clip(WORK / max(cost(model).macs, 1), FEWEST, LABELLED)))
     spec = InputSpec.of(model)[0]
-    answers = Judge(model, spec, threads).information(read_all(some), ())
-    if answers is None or answers.classes is None or some.labels is None:
+    answers = Judge(model, spec, threads, task or find_task(model)).information(read_all(some), ())
+    if answers is None or answers.classes is None or answers.kinds < 3 or some.labels is None:
         return
     labels = some.labels.astype(np.int64)
     right = {
@@ -246,22 +271,26 @@ def _simplest(found: Sequence[tuple[Way, Information]]) -> tuple[Way, Informatio
 
 
 def _is_hopeful(better: Information, given: Information) -> bool:
-    enough = not given.dense or better.mean > TIMES * given.mean
+    enough = given.kind != "scores" or better.mean > TIMES * given.mean
     return enough and better.ahead_of(given) > PROMISING
 
 
 def _is_clear(better: Information, given: Information) -> bool:
-    enough = better.mean > TIMES * given.mean if given.dense else better.mean - given.mean > LEAST_NATS
-    return enough and better.ahead_of(given) > CLEAR
+    more = better.mean - given.mean
+    sees = better.mean > TIMES * given.mean and better.stands > given.stands - LESS_ALIKE
+    enough = {
+        "classes": more > LEAST_NATS, "scores": sees, "objects": more > MORE_OBJECTS,
+    }  # fmt: skip
+    return enough[given.kind] and better.ahead_of(given) > CLEAR
 
 
-def _about_answers(given: Information) -> Iterator[Doubt]:
-    if given.classes is None or len(given.classes) < FEWEST or given.kinds < 3:
+def _about_answers(given: Information, may_be_numbers: bool) -> Iterator[Doubt]:
+    few, share = (FIRST, 1.0) if given.kinds == 2 else (FEWEST, ONE_ANSWER)
+    if given.classes is None or len(given.classes) < few:
         return
     values, counts = np.unique(given.classes, return_counts=True)
     most = int(np.max(counts))
-    if most >= ONE_ANSWER * len(given.classes):
-        share = f"{most} of {len(given.classes)} inputs looked at"
-        yield Doubt(
-            f"the network answers class {values[int(np.argmax(counts))]} to {share}: agreement with it says little"
-        )
+    if most >= share * len(given.classes):
+        what = f"class {values[int(np.argmax(counts))]} to {most} of {len(given.classes)} inputs looked at"
+        other = " (if they are numbers and no classes: --task regression)" if may_be_numbers else ""
+        yield Doubt(f"the network answers {what}: agreement with it says little{other}")

@@ -74,10 +74,10 @@ def pixels_of(data: Dataset, spec: InputSpec) -> Array | None:
     return None
 
 
-def small_changes(dense: bool, spec: InputSpec) -> tuple[Change, ...]:
-    """Small changes that should not matter. A detector's scores have places: there nothing moves."""
+def small_changes(kind: str, spec: InputSpec) -> tuple[Change, ...]:
+    """Small changes that should not matter to classes. A map's scores have places: there nothing moves."""
     high, wide = (-3, -2) if spec.channels_last else (-2, -1)
-    if dense:
+    if kind != "classes":
         return (lambda x: (x + sum(np.roll(x, s, a) for a in (high, wide) for s in (1, -1))) / np.float32(5),)
     step = max(1, spec.picture[1] // 16)
     return (lambda x: np.flip(x, wide), lambda x: np.roll(x, step, wide), lambda x: np.roll(x, step, high))

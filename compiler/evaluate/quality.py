@@ -121,7 +121,7 @@ class Tally:
 def _read_by(task: Task) -> tuple[int, ...]:
     """Positions of the outputs that answers are read from."""
     if isinstance(task, Detection):
-        return task.head.outputs
+        return task.head.read
     if isinstance(task, Classification):
         return (task.output, *task.twins)
     return (task.output,)  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgec.compiler.tasks.measure import Measure, hits_change, rate
 from edgec.compiler.tasks.task import Truth
-from edgec.graph.compare import by_sample, kl_divergence, probabilities
+from edgec.graph.compare import by_sample, kl_divergence, paired_probabilities, probabilities
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -95,8 +95,8 @@ class ClassificationTally:
 
 def _moved(wanted: Array, made: Array) -> Array:
     """By sample, the probability that went to other classes."""
-    moved: Array = np.abs(probabilities(wanted) - probabilities(made)).sum(axis=1) / 2
-    return moved
+    theirs, ours = paired_probabilities(wanted, made)
+    return np.asarray(np.abs(theirs - ours).sum(axis=1) / 2)
 
 
 def _right(hits: Sequence[bool], source: Sequence[bool]) -> Measure:

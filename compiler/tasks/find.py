@@ -52,6 +52,8 @@ class _Output:
     final: ir.Node | None
     axis: int
     """Of the channels, counting the batch, where it is a map."""
+    is_spread: bool = False
+    """Its values lie at pixels of a convolution, one row for each place, and are no classes."""
     is_read: bool = False
     """Another node reads it, as a classifier reads the vector in front of it."""
 
@@ -61,7 +63,7 @@ class _Output:
 
     @property
     def is_vector(self) -> bool:
-        return sum(size > 1 for size in self.shape) == 1 and not self.whole
+        return sum(size > 1 for size in self.shape) == 1 and not self.whole and not self.is_spread
 
     @property
     def is_number(self) -> bool:
@@ -132,6 +134,7 @@ def _outputs(model: ir.Model) -> tuple[_Output, ...]:
                 whole,
                 final,
                 _channel_axis(model, value, shape),
+                any(shape[axis - 1] > 1 for axis in positions(value) or ()),
                 any(True for _ in value.uses()),
             )
         )
@@ -184,17 +187,23 @@ def _as(name: str, model: ir.Model, outputs: tuple[_Output, ...]) -> Task | None
 
 
 def _guessed(model: ir.Model, outputs: tuple[_Output, ...]) -> Task | None:
-    """What the outputs can be only. Of several, scores say more than vectors, and vectors more than maps."""
+    """What the outputs can be only. Of several, scores say more than vectors, and vectors more than maps.
+
+    A vector of any numbers beside a single one is taken for numbers: landmarks beside the score that there are any.
+    """
     head = find_head(model)
     if head is not None:
         return Detection(head)
     vectors = [one for one in outputs if one.is_vector]
     plain = [one for one in vectors if not _is_normalised(one.final)]
+    plain.sort(key=lambda one: one.op not in _DISTRIBUTIONS)
+    numbers = [one for one in outputs if one.is_number]
+    if plain and numbers and plain[0].op not in (*_DISTRIBUTIONS, "Sigmoid"):
+        return Regression(plain[0].index)
     if plain:
         return _labels(plain[0]) if plain[0].op == "Sigmoid" else _classes(plain[0], outputs)
     if vectors:
         return Embedding(vectors[0].index)
-    numbers = [one for one in outputs if one.is_number]
     if numbers:
         return _classes(numbers[0], outputs) if numbers[0].op == "Sigmoid" else Regression(numbers[0].index)
     return next((task for one in outputs if (task := _map(one, _picture(model))) is not None), None)

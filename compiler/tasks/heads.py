@@ -6,14 +6,15 @@ yolov5      (N, rows, 5 + classes): centre, size in pixels, objectness, scores o
 yolox       (N, rows, 5 + classes) raw: offsets in cells and logarithms of sizes, on grids of strides 8, 16, 32
 ssd         two outputs, (N, rows, 4) and (N, rows, classes), decoded with their priors inside
 nms         what a NonMaxSuppression of the file itself reads: (N, rows, 4) and (N, classes, rows) (`selected`)
-mediapipe   two outputs, (N, rows, 4 + 2 keypoints) and (N, rows, 1) raw: pixels from a cell's middle, logits (`fixed_anchors`)
+mediapipe   two outputs, (N, rows, 4 + 2 keypoints) and (N, rows, 1) raw: pixels from a cell's middle, logits (`fixed_anchors`);
+            or two for each level
 ==========  ===================================================================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +58,13 @@ class Head:
     """How two outputs give their boxes."""
     least: float = 0.0
     """The score below which the file's own suppression lets no box out."""
+    further: tuple[tuple[int, int], ...] = ()
+    """Where every level has outputs of its own: those of the levels behind the first, as ``outputs``."""
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """Positions of all outputs that boxes are read from."""
+        return (*self.outputs, *(one for level in self.further for one in level))
 
     @property
     def threshold(self) -> float:
@@ -72,7 +80,10 @@ class Head:
 
     def rows(self, outputs: Sequence[Array]) -> tuple[Array, Array]:
         """All rows as the network gives them: corners (N, rows, 4) in pixels of the input, scores (N, rows, classes)."""
-        boxes, scores = (np.asarray(outputs[one], np.float64) for one in self.outputs)
+        levels = zip(self.outputs, *self.further, strict=True)
+        boxes, scores = (
+            np.concatenate([np.asarray(outputs[i], np.float64) for i in one], 1) for one in levels
+        )
         if self.kind == "mediapipe":
             return self._fixed(boxes, scores)
         if self.kind in ("ssd", "nms"):
@@ -135,7 +146,7 @@ def find_head(model: ir.Model) -> Head | None:
         return _one_output(model, known[0], size)
     if len(known) == 2 and all(len(one) == 2 for one in known) and known[0][0] == known[1][0]:
         return _two_outputs(model, known, size)
-    return None
+    return _by_level(known, size)
 
 
 def _one_output(model: ir.Model, shape: tuple[int, ...], size: tuple[int, int]) -> Head | None:
@@ -195,6 +206,21 @@ def _mediapipe(shapes: Sequence[tuple[int, ...]], size: tuple[int, int]) -> Head
         return None
     at = columns.index(max(columns))
     return Head("mediapipe", size, outputs=(at, 1 - at), classes=1)
+
+
+def _by_level(shapes: Sequence[tuple[int, ...]], size: tuple[int, int]) -> Head | None:
+    """MediaPipe's rows where each level has outputs of its own, as converters leave them that drop the joins at the end."""
+    if len(shapes) < 4 or len(shapes) % 2 or any(len(shape) != 2 for shape in shapes):
+        return None
+    columns = max(shape[1] for shape in shapes)
+    boxes = [index for index, shape in enumerate(shapes) if shape[1] == columns]
+    scores = [index for index, shape in enumerate(shapes) if shape[1] == 1]
+    rows = [shapes[index][0] for index in boxes]
+    if rows != [shapes[index][0] for index in scores]:
+        return None
+    whole = _mediapipe([(sum(rows), columns), (sum(rows), 1)], size)
+    first, *others = zip(boxes, scores, strict=True)
+    return None if whole is None else replace(whole, outputs=first, further=tuple(others))
 
 
 def _grid(size: tuple[int, int], strides: Sequence[int]) -> tuple[Array, Array]:

@@ -26,6 +26,7 @@ from edgec.graph.parts import sample_shape
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _OFFSET = "Shift them with --label-offset if the model counts differently."
+_OTHERS = "They are of other classes. A folder of pictures is taken without labels where no CSV lies in it or beside it."
 
 
 def truth_of(task: Task | None, model: ir.Model, data: Dataset, offset: int) -> Truth | None:
@@ -98,7 +99,8 @@ def _classes(task: Classification, data: Dataset, array: Array, offset: int) -> 
     lowest, highest = int(np.min(labels)), int(np.max(labels))
     if lowest < 0 or highest >= task.classes:
         why = f"labels run from {lowest} to {highest}, the model has {task.classes} classes"
-        raise DataError("the labels do not fit the model", where=data.name, why=why, hint=_OFFSET)
+        hint = _OFFSET if highest - lowest < task.classes else _OTHERS
+        raise DataError("the labels do not fit the model", where=data.name, why=why, hint=hint)
     return labels
 
 

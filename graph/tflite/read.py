@@ -81,13 +81,15 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class OperatorInfo:
-    """One operator; tensors by index, -1 for an operand left out. ``options`` has the fields that edgec knows."""
+    """One operator; tensors by index, -1 for an operand left out. ``options`` has the fields that edgec knows, ``custom`` what a
+    custom operator's own code would read."""
 
     code: str
     version: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: Mapping[str, Any]
+    custom: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,8 @@ def _operator_name(code: dict[str, Any]) -> str:
 def _operator(op: dict[str, Any], codes: list[tuple[str, int]], count: int) -> OperatorInfo:
     name, version = codes[int(op["opcode_index"])]
     inputs, outputs = _indices(op["inputs"], count), _indices(op["outputs"], count)
-    return OperatorInfo(name, version, inputs, outputs, op["builtin_options"])
+    custom = b"" if op["custom_options"] is None else op["custom_options"].tobytes()
+    return OperatorInfo(name, version, inputs, outputs, op["builtin_options"], custom)
 
 
 def _tensor(table: dict[str, Any], buffers: list[Array | None]) -> TensorInfo:

@@ -143,6 +143,7 @@ TABLES: dict[str, dict[str, Field]] = {
         "inputs": (1, "[int32]", None),
         "outputs": (2, "[int32]", None),
         "builtin_options": (3, "options", None),
+        "custom_options": (5, "[uint8]", None),
     },
     "Buffer": {"data": (0, "[uint8]", None), "offset": (1, "uint64", 0), "size": (2, "uint64", 0)},
     "Metadata": {"name": (0, "string", None), "buffer": (1, "uint32", 0)},

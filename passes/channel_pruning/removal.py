@@ -63,4 +63,6 @@ def rows_gone(one: ConsumerStatistics, groups: Sequence[ChannelGroup], removals:
 
 def removed(channels: int, groups: int) -> str:
     """How much went, in words: ``9 channels of 1 group removed``."""
+    if not channels:
+        return "no channels removed"
     return f"{channels} channel{'' if channels == 1 else 's'} of {groups} group{'' if groups == 1 else 's'} removed"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import onnx_ir as ir
 
+from edgec.graph.cost import cost
 from edgec.graph.data import Dataset
 from edgec.graph.errors import DataError, PassError, UsageError
 from edgec.graph.provenance import place
@@ -45,6 +46,8 @@ Activation = Literal["auto", "uint8", "int8", "int16"]
 Scales = Literal["data", "source"]
 REDUCED = 63
 """The largest weight code of ``reduce_range=yes``: 7 bits."""
+MUCH = 0.25
+"""Share of the multiply-adds from which it is said that they stay in float."""
 WIDE = (
     "16-bit activations are TFLite's 16x8 mode, for accelerators that have it: LiteRT runs it with slow "
     "reference kernels on a CPU, and onnxruntime in float"
@@ -123,6 +126,7 @@ class Quantize(Pass):
             *own,
             *outcome.notes,
             *goal_notes,
+            *_left_note(outcome, teacher),
             *_float_notes(outcome, model),
         )
         return PassResult(outcome.model, True, notes, outcome.layers, self._figures(outcome, ranked, context))
@@ -287,6 +291,23 @@ def _kept_note(outcome: Outcome, codes: SourceCodes) -> Note:
     found = f"{len(names)} of {len(outcome.table.tensors)} activations keep the scales that the source had"
     return Note(
         found if len(names) == len(outcome.table.tensors) else f"{found}; the others' are from the data"
+    )
+
+
+def _left_note(outcome: Outcome, source: ir.Model) -> tuple[Note, ...]:
+    """Where much of the work stays in float: nothing else says why a file in int8 is hardly smaller, or no faster."""
+    layers = [node for node in cost(source).nodes if node.macs]
+    left = [node for node in layers if node.name in outcome.plan.floats]
+    share = sum(node.macs for node in left) / max(sum(node.macs for node in layers), 1)
+    if share < MUCH:
+        return ()
+    one = len(left) == 1
+    what = f"{len(left)} of {len(layers)} layers stay{'s' * one} in float, {share:.0%} of the multiply-adds"
+    return (
+        Note(
+            f"{what}: the file is larger and slower for {'it' if one else 'them'}; the report says why",
+            "warning",
+        ),
     )
 
 

@@ -83,6 +83,7 @@ def allocate(
     # The rest of the trade-off curve is for the report only.
     if search.cost.total(widths) <= limit:
         search.refine(limit)
+        search.widen_on_plateaus(limit)
         widths = dict(search.widths)
         best = search.point()
         trace += search.descend(-np.inf)
@@ -148,6 +149,24 @@ class _Search:
             if exchange is None:
                 return
             self.widths.update(exchange)
+
+    def widen_on_plateaus(self, limit: float) -> None:
+        """Of widths with one error the widest that the limit leaves room for.
+
+        Curves that were measured on few samples are level where fewer units happened to do as well; what costs nothing at all
+        (units that are always zero) stays out.
+        """
+        for name, width in list(self.widths.items()):
+            error = self.error(name, width)
+            alike = [
+                int(one)
+                for one in self.choices[name]
+                if one > width and error > 0 and self.error(name, int(one)) >= error * (1 - TIE)
+            ]
+            for wider in sorted(alike, reverse=True):
+                if self.cost.total({**self.widths, name: wider}) <= limit:
+                    self.widths[name] = wider
+                    break
 
     def _best_exchange(self, limit: float) -> Widths | None:
         total, error = self.point()

@@ -205,6 +205,11 @@ BAD = {
     ),
     "labels too short": (["compile", "net.onnx", "--eval", "short.npz", "-o", "out"], 3, "labels do not fit"),
     "labels out of range": (["compile", "net.onnx", "--eval", "range.npz", "-o", "out"], 3, "--label-offset"),
+    "labels of other classes": (
+        ["compile", "net.onnx", "--eval", "others.npz", "-o", "out"],
+        3,
+        "They are of other classes.",
+    ),
     "wrong data shape": (["compile", "net.onnx", "--data", "shape.npz", "-o", "out"], 3, "does not fit"),
     "nan": (["compile", "net.onnx", "--data", "nan.npz", "-o", "out"], 3, "NaN"),
     "corrupt picture": (["compile", "net.onnx", "--data", "pictures", "-o", "out"], 3, "bad.png"),
@@ -227,6 +232,7 @@ def bad(files: Path, monkeypatch) -> Path:
     x = rng.standard_normal((6, 3, 16, 16)).astype(np.float32)
     np.savez(files / "short.npz", x=x, y=np.arange(5))
     np.savez(files / "range.npz", x=x, y=np.arange(6) + 7)
+    np.savez(files / "others.npz", x=x, y=np.arange(6) * 100)
     np.savez(files / "shape.npz", x=x[:, :2])
     np.savez(files / "nan.npz", x=np.where(x > 2, np.nan, x).astype(np.float32))
     (files / "pictures").mkdir()

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_info
 
 from edgec.compiler.pipeline import cache as caching
 from edgec.compiler.pipeline.cache import KeyMaker, PassCache
+from edgec.compiler.pipeline.checks import _check_same_function
 from edgec.compiler.pipeline.run import run_pipeline
 from edgec.compiler.pipeline.sealed import SealedFolder, user_key
 from edgec.compiler.tasks.detection import Detection
@@ -125,6 +126,31 @@ def test_broken_promises_are_caught(one: Pass, why: str, canonical, context) -> 
     model = canonical(NET)
     with pytest.raises(EdgecError, match=why):
         run_pipeline([one], model, context(model))
+
+
+def test_a_promise_is_held_to_no_more_than_the_model_is_sure_of(canonical, monkeypatch) -> None:
+    """Answers around 1e-5 to noise: the last digits of the inputs decide a thousandth of their range."""
+    before, same, other = (
+        canonical(
+            "g (float[N,3,96,96] x) => (float[N,4,96,96] y) <float[4,3,1,1] w, float m = {MIDDLE}, float t = {0.3}> "
+            "{ BODY  y = Sigmoid(e) }".replace("BODY", body).replace("MIDDLE", middle)
+        )
+        for body, middle in (
+            ("c = Conv(x, w)  r = Relu(c)  d = Div(r, t)  e = Sub(d, m)", "21.0"),
+            (
+                "c = Conv(x, w)  r = Relu(c)  s = Sub(r, m)  q = Add(s, m)  d = Div(q, t)  e = Sub(d, m)",
+                "21.0",
+            ),
+            ("c = Conv(x, w)  r = Relu(c)  d = Div(r, t)  e = Sub(d, m)", "21.2"),
+        )
+    )
+    _check_same_function("pass fold", before, same)
+    with monkeypatch.context() as strict:
+        strict.setattr("edgec.compiler.pipeline.checks.noise_from", lambda apart: 0.0)
+        with pytest.raises(PassError, match="1e-05 is allowed"):
+            _check_same_function("pass fold", before, same)
+    with pytest.raises(PassError, match="promised to keep the function"):
+        _check_same_function("pass fold", before, other)
 
 
 def test_a_pass_without_its_data_is_refused_before_anything_runs(canonical, context) -> None:

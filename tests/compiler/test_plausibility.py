@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -71,6 +72,94 @@ def test_the_wrong_scale_is_said_and_the_right_one_is_not(expected: str, given: 
         ways = {"raw": "Try --scale 1", "unit": "Try --scale 1/255", "symmetric": "Try --"}
         assert ways[expected] in told
         assert "bgr" not in told
+
+
+def detector() -> ir.Model:
+    """MediaPipe's rows for a picture of 128: a box at each cell that is red. It was trained on 0 to 1.
+
+    What differs between the halves of a cell counts too, as nothing in a network is quite even: little there, all at 0 to 255.
+    """
+    red, uneven = np.zeros((2, 3, 8, 8), np.float32), np.zeros((2, 3, 8, 8), np.float32)
+    red[:, 0], uneven[:, :, :, :4], uneven[:, :, :, 4:] = 1 / 64, -20 / 96, 20 / 96
+    made = {
+        "red": red, "uneven": uneven, "none": np.zeros((6, 3, 16, 16), np.float32), "low": np.full(6, -50, np.float32),
+        "flat8": np.zeros((32, 3, 8, 8), np.float32), "flat16": np.zeros((96, 3, 16, 16), np.float32),
+        "box8": np.tile(np.float32([0, 0, 8, 8, *[0] * 12]), 2), "box16": np.tile(np.float32([0, 0, 8, 8, *[0] * 12]), 6),
+        "most": np.float32(0.95), "zero": np.float32(0), "gain": np.float32(40), "middle": np.float32(0.6),
+        **{name: np.array([0, -1, columns]) for name, columns in (("rows", 1), ("boxed", 16))},
+    }  # fmt: skip
+    model = parse(
+        "net (float[N,3,128,128] x) => (float[N,896,16] boxes, float[N,896,1] scores) { "
+        "p = Conv<strides=[8,8]>(x, red)  c = Clip(p, zero, most)  d = Sub(c, middle)  m = Mul(d, gain) "
+        "u = Conv<strides=[8,8]>(x, uneven)  l = Add(m, u)  k = Conv<strides=[16,16]>(x, none, low) "
+        "b = Conv<strides=[8,8]>(x, flat8, box8)  f = Conv<strides=[16,16]>(x, flat16, box16) "
+        "lt = Transpose<perm=[0,2,3,1]>(l)  lr = Reshape(lt, rows)  kt = Transpose<perm=[0,2,3,1]>(k)  kr = Reshape(kt, rows) "
+        "bt = Transpose<perm=[0,2,3,1]>(b)  br = Reshape(bt, boxed)  ft = Transpose<perm=[0,2,3,1]>(f)  fr = Reshape(ft, boxed) "
+        "scores = Concat<axis=1>(lr, kr)  boxes = Concat<axis=1>(br, fr) }"
+    )
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in made.items())
+    return canonicalise(model)
+
+
+@pytest.mark.parametrize("given", ["unit", "raw"])
+def test_a_detector_is_asked_for_the_same_objects_in_a_mirrored_picture(given: str, tmp_path: Path) -> None:
+    """At 0 to 255 it sees many more things in every picture, and others than in the mirrored one."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(40, 12, (24, 128, 128, 3))
+    for one in x:
+        for top, left in 8 * rng.integers(0, 16, (2, 2)):
+            one[top : top + 8, left : left + 8, 0] += 180
+    np.savez(tmp_path / "x.npz", x=np.clip(x, 0, 255).astype(np.uint8))
+    model = detector()
+    told = " ".join(map(str, doubts_about(model, open_data(tmp_path / "x.npz", model, RIGHT[given][0]), 1)))
+    if given == "unit":
+        assert not told
+    else:
+        assert "objects in a mirrored picture" in told
+        assert told.endswith("Try --scale 1/255")
+
+
+@pytest.mark.parametrize(("expected", "given"), [("unit", "unit"), ("raw", "unit")])
+def test_a_map_that_sees_more_must_see_it_in_the_mirrored_picture_too(
+    expected: str, given: str, tmp_path: Path
+) -> None:
+    """Fed 255 times too much this one is sure everywhere, of what its uneven kernel makes; fed too little it sees nothing."""
+    scale = 1.0 if expected == "unit" else 1 / 255
+    model = parse(
+        "net (float[N,3,16,16] x) => (float[N,1,16,16] y) { s = Mul(x, scale)  r = Conv(s, red)  c = Clip(r, zero, most) "
+        "m = Mul(c, gain)  u = Conv<pads=[1,1,1,1]>(s, uneven)  a = Add(m, u)  b = Sub(a, middle)  y = Sigmoid(b) }"
+    )
+    red, uneven = np.zeros((1, 3, 1, 1)), np.zeros((1, 3, 3, 3))
+    red[:, 0], uneven[:, 1, 1] = 1, (-3, 0, 3)
+    values = {
+        "red": red,
+        "uneven": uneven,
+        "scale": np.array(scale),
+        "zero": np.array(0.0),
+        "most": np.array(1.0),
+    }
+    values |= {"gain": np.array(20.0), "middle": np.array(10.0)}
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in values.items()
+    )
+    network = canonicalise(model)
+    told = " ".join(map(str, doubts_about(network, data(network, RIGHT[given][0], tmp_path), 1)))
+    assert told.endswith("Try --scale 1") if expected == "raw" else not told
+
+
+def test_two_classes_are_asked_for_one_answer_to_everything_alone(tmp_path: Path) -> None:
+    text = (
+        "net (float[N,3,16,16] x) => (float[N,2] y) <float[2,3,1,1] w = {9, 0, 0, -9, 0, 0}, float[2] b = {B, 0}> "
+        "{ c = Conv(x, w, b)  m = GlobalAveragePool(c)  f = Flatten(m)  y = Softmax(f) }"
+    )
+    for bias, said in (("-8.0", False), ("90.0", True)):
+        model = canonicalise(parse(text.replace("B,", f"{bias},")))
+        found = [str(one) for one in doubts_about(model, data(model, RIGHT["unit"][0], tmp_path), 1)]
+        assert found == (
+            ["the network answers class 0 to 24 of 24 inputs looked at: agreement with it says little"]
+            if said
+            else []
+        )
 
 
 def test_float_arrays_are_looked_at_too(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgec.graph.compare import Difference, cosine, kl_divergence, sqnr_db
+from edgec.graph.compare import Difference, cosine, kl_divergence, paired_probabilities, sqnr_db
 from edgec.graph.cost import cost
 from edgec.graph.errors import ModelError
 from edgec.graph.execute import Executor, stream
@@ -58,6 +58,22 @@ def test_figures_by_hand() -> None:
     q = np.array([[0.9, 0.1]])
     assert kl_divergence(p, q) == pytest.approx(0.5 * np.log(0.5 / 0.9) + 0.5 * np.log(0.5 / 0.1), rel=1e-6)
     assert kl_divergence(np.log(p), np.log(q)) == pytest.approx(kl_divergence(p, q), rel=1e-6)
+
+
+def test_codes_of_a_softmax_are_probabilities_as_the_source_says() -> None:
+    """255/256 alone sums to 0.996: read as logits it would be 0.73 and 0.27."""
+    p, codes = np.array([[0.999, 0.001], [0.5, 0.5]]), np.array([[255 / 256, 0.0], [0.5, 0.5]])
+    assert kl_divergence(p, codes) == pytest.approx(
+        0.5 * (0.999 * np.log(0.999) + 0.001 * np.log(1e9)), rel=1e-4
+    )
+    theirs, ours = paired_probabilities(p, codes)
+    assert np.array_equal(theirs, p)
+    assert np.array_equal(ours, [[1, 0], [0.5, 0.5]])
+    logits = np.log([[0.2, 0.3, 0.5]])
+    assert np.allclose(
+        paired_probabilities(logits, np.array([[0.2, 0.3, 0.5]]))[1],
+        np.exp([[0.2, 0.3, 0.5]]) / np.exp([0.2, 0.3, 0.5]).sum(),
+    )
 
 
 def test_difference_does_not_depend_on_the_batches() -> None:

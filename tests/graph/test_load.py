@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgec.graph.cost import cost
 from edgec.graph.data import open_data
-from edgec.graph.equivalence import worst_difference
+from edgec.graph.equivalence import ChangedError, Reference, worst_difference
 from edgec.graph.errors import EdgecError, ModelError, UnsupportedError, UsageError
 from edgec.graph.execute import Executor, session
 from edgec.graph.load import load
@@ -72,6 +72,44 @@ def test_batch_norm_affine_and_pads_fold() -> None:
 
     model = canonicalise(proto)
     assert [node.op_type for node in model.graph] == ["Conv"]
+
+
+def far_below(middle: float) -> onnx.ModelProto:
+    """A Sigmoid of logits around ``middle``, of which a part is folded into the layer."""
+    proto = parse(
+        "net (float[N,3,96,96] x) => (float[N,4,96,96] y) <float[4,3,1,1] w> "
+        "{ c = Conv(x, w)  d = Div(c, third)  e = Sub(d, m)  y = Sigmoid(e) }"
+    )
+    values = {"third": np.array(0.3), "m": np.array(-middle)}
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(v.astype(np.float32), n) for n, v in values.items()
+    )
+    return proto
+
+
+def test_a_graph_is_held_to_no_more_than_the_source_is_sure_of() -> None:
+    """Of answers around 1e-5 the last digits of the logits are a thousandth: no form of the network gives them twice."""
+    from edgec.graph.canonicalise import canonicalise
+
+    source = far_below(-21.0)
+    reference = Reference.of(source, fused=False)
+    assert reference.noise == 0
+    assert 1e-4 < reference.with_noise(source).noise < 1e-2
+    model = canonicalise(source)
+    assert [node.op_type for node in model.graph] == ["Conv", "Sigmoid"]
+    with pytest.raises(ChangedError):
+        reference.check(model, 1e-4)
+
+
+def test_what_differs_by_more_than_noise_is_refused_all_the_same() -> None:
+    from edgec.graph.canonicalise import canonicalise
+
+    source = far_below(-21.0)
+    other = canonicalise(far_below(-21.05))
+    with pytest.raises(ChangedError):
+        Reference.of(source, fused=False).with_noise(source).check(other, 1e-4)
+    sure = parse(CONV)
+    assert Reference.of(sure, fused=False).with_noise(sure).noise < 1e-5
 
 
 def test_a_baked_batch_of_one_is_freed(canonical) -> None:

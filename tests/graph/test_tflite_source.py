@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 
 from edgec.compiler.emit.tflite.program import Program
@@ -168,6 +170,37 @@ def test_custom_operators_are_refused_by_name() -> None:
     custom = OperatorInfo("CUSTOM:Landmarks2TransformMatrix", 1, (0,), file.operators[2].outputs, {})
     with pytest.raises(UnsupportedError, match="CUSTOM:Landmarks2TransformMatrix"):
         to_onnx(replace(file, operators=(custom,)))
+
+
+@pytest.mark.parametrize(
+    ("size", "out", "stride", "taps"), [(4, 8, 2, 2), (4, 8, 2, 3), (5, 5, 1, 3), (3, 7, 2, 3)]
+)
+def test_mediapipes_transposed_convolution_is_one(size: int, out: int, stride: int, taps: int) -> None:
+    """Every pixel scatters its kernel, what lies outside is cut off, half of it in front; the bias comes once."""
+    rng, program = np.random.default_rng(0), Program()
+    x, y = program.tensor("x", FLOAT, (1, size, size, 3)), program.tensor("y", FLOAT, (1, out, out, 2))
+    weight, bias = rng.standard_normal((2, taps, taps, 3)), rng.standard_normal(2)
+    operands = [program.constant(name, a.astype(np.float32)) for name, a in (("w", weight), ("b", bias))]
+    program.add("ADD", [x, *operands], [y], {})
+    program.inputs, program.outputs = [("x", x)], [("y", y)]
+    file = read(serialise(program, {}))
+    (stand_in,) = file.operators
+    options = struct.pack("<3i", 1, stride, stride)
+    name = "CUSTOM:Convolution2DTransposeBias"
+    op = replace(stand_in, code=name, options={}, custom=options)
+    picture = rng.standard_normal((1, size, size, 3)).astype(np.float32)
+    proto = to_onnx(replace(file, operators=(op,)))
+    (made,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": picture})
+    wide = np.zeros(((size - 1) * stride + taps, (size - 1) * stride + taps, 2))
+    for i in range(size):
+        for j in range(size):
+            patch = np.einsum("oabc,c->abo", weight, picture[0, i, j])
+            wide[i * stride : i * stride + taps, j * stride : j * stride + taps] += patch
+    cut = max(len(wide) - out, 0) // 2
+    assert np.allclose(made[0], wide[cut : cut + out, cut : cut + out] + bias, atol=1e-5)
+    for broken in (b"", struct.pack("<3i", 1, 0, 2)):
+        with pytest.raises(UnsupportedError, match=r"its options are missing|its strides are"):
+            to_onnx(replace(file, operators=(replace(op, custom=broken),)))
 
 
 def test_a_file_goes_through_the_child_process(tmp_path: Path) -> None:

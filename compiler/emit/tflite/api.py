@@ -18,7 +18,7 @@ from edgec.compiler.emit.tflite.emitter import (
     lower,
     runnable_nodes,
 )
-from edgec.compiler.emit.tflite.half import halve_constants
+from edgec.compiler.emit.tflite.half import halve_constants, keep_halves
 from edgec.compiler.emit.tflite.serialise import serialise
 from edgec.compiler.read.fields import IoType
 from edgec.graph.errors import UnsupportedError, UsageError
@@ -44,10 +44,10 @@ def emit(
 ) -> bytes:
     """The TFLite file of a canonical model.
 
-    ``precision`` ``"fp16"`` stores constants as float16; ``"int8"`` takes a model that carries QDQ pairs (8 or 16 bit
-    activations). ``io_layout`` ``"nchw"`` keeps the interface of the ONNX graph, at the cost of a TRANSPOSE per image
-    input; ``"nhwc"`` has images channels last. ``io_type`` ``"int8"`` or ``"uint8"``: quantised inputs and outputs are codes of
-    that type, where the codes have 8 bits.
+    ``precision`` ``"fp16"`` stores constants as float16, as weights that are float16 to the bit always are; ``"int8"`` takes a
+    model that carries QDQ pairs (8 or 16 bit activations). ``io_layout`` ``"nchw"`` keeps the interface of the ONNX graph, at
+    the cost of a TRANSPOSE per image input; ``"nhwc"`` has images channels last. ``io_type`` ``"int8"`` or ``"uint8"``:
+    quantised inputs and outputs are codes of that type, where the codes have 8 bits.
     ``batch`` fixes the batch axis; None leaves an open one open. ``metadata`` is stored in the file.
 
     Raises UnsupportedError naming the first node without a TFLite form, UsageError for a precision that does not fit.
@@ -62,6 +62,8 @@ def emit(
         raise _refusal(refused)
     if precision == "fp16":
         halve_constants(lowered.program)
+    else:
+        keep_halves(lowered.program)
     return serialise(
         lowered.program, {METADATA_NAME: _metadata(lowered, precision, io_layout, metadata or {})}
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,18 +46,35 @@ def _bias(call: Call, at: int) -> list[str]:
 
 def transpose_conv(call: Call) -> None:
     """TRANSPOSE_CONV: output shape, weight (out, kh, kw, in), picture, bias. It cuts as the convolution it turns round pads."""
+    _turned(call, 2, [int(call.option(f"stride_{side}", 1)) for side in "hw"])
+
+
+def transpose_conv_bias(call: Call) -> None:
+    """MediaPipe's Convolution2DTransposeBias: picture, weight (out, kh, kw, in), bias; its options are the kernel's own struct.
+
+    That is ``padding, stride_width, stride_height``, 32 bits each; what it cuts follows from the sizes, as there.
+    """
+    if len(call.op.custom) < 12:
+        raise call.unsupported("its options are missing")
+    _, wide, tall = struct.unpack_from("<3i", call.op.custom)
+    if min(tall, wide) < 1:
+        raise call.unsupported(f"its strides are {tall} and {wide}")
+    _turned(call, 0, [tall, wide])
+
+
+def _turned(call: Call, picture: int, strides: Sequence[int]) -> None:
+    """A transposed convolution of operand ``picture``, with weight 1; a bias stands behind both."""
     kernel = call.constant(1, "weight").shape[1:3]
-    sizes, outs = call.shape(2)[1:3], call.out_shape()[1:3]
-    strides = [int(call.option(f"stride_{side}", 1)) for side in "hw"]
+    sizes, outs = call.shape(picture)[1:3], call.out_shape()[1:3]
     begins, ends, extras = [], [], []
     for size, out, stride, taps in zip(sizes, outs, strides, kernel, strict=True):
         cut = (size - 1) * stride + taps - out
         begins.append(max(cut, 0) // 2)
         ends.append(max(cut, 0) - max(cut, 0) // 2)
         extras.append(max(-cut, 0))
-    inputs = [call.picture(2), call.weight((3, 0, 1, 2)), *_bias(call, 3)]
+    inputs = [call.picture(picture), call.weight((3, 0, 1, 2)), *_bias(call, max(picture, 1) + 1)]
     name = call.add(
-        "ConvTranspose", inputs, kernel_shape=list(kernel), strides=strides, pads=[*begins, *ends],
+        "ConvTranspose", inputs, kernel_shape=list(kernel), strides=list(strides), pads=[*begins, *ends],
         output_padding=extras if any(extras) else None,
     )  # fmt: skip
     call.finish(name, CHANNELS_FIRST)
@@ -133,7 +151,8 @@ def l2_normalization(call: Call) -> None:
 
 
 HANDLERS: Mapping[str, Handler] = {
-    "CONV_2D": conv, "DEPTHWISE_CONV_2D": depthwise, "TRANSPOSE_CONV": transpose_conv, "FULLY_CONNECTED": fully_connected,
+    "CONV_2D": conv, "DEPTHWISE_CONV_2D": depthwise, "TRANSPOSE_CONV": transpose_conv,
+    "CUSTOM:Convolution2DTransposeBias": transpose_conv_bias, "FULLY_CONNECTED": fully_connected,
     "BATCH_MATMUL": batch_matmul, "AVERAGE_POOL_2D": average_pool, "MAX_POOL_2D": max_pool,
     "L2_NORMALIZATION": l2_normalization,
 }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 import pytest
 
 from edgec.compiler.emit.tflite import emit, split_unsupported, unsupported
@@ -346,3 +347,21 @@ def test_damaged_files_are_errors_of_ours(build: Build) -> None:
             continue
     assert struct.unpack_from("<I", data)[0] < len(data)
     assert json.loads(read(data).metadata["edgec"])
+
+
+def test_weights_that_are_halves_to_the_bit_are_stored_as_such(build: Build, tflite: Any, feeds: Any) -> None:
+    """A source that stores float16 comes out no larger, and with the same numbers; others are left alone."""
+    model = build(NET)
+    plain = emit(model)
+    assert "DEQUANTIZE" not in [op.code for op in read(plain).operators]
+    weight = model.graph.initializers["w"]
+    halves = weight.const_value.numpy().astype(np.float16).astype(np.float32)
+    weight.const_value = ir.tensor(halves, name="w")
+    kept = emit(model)
+    stored = [t for t in read(kept).tensors if t.type.name == "FLOAT16"]
+    assert [t.elements for t in stored] == [halves.size]
+    assert len(kept) < len(plain) - halves.size
+    given = {name: array[:1] for name, array in feeds(model).items()}
+    for engine in ("litert", "litert-builtin"):
+        want = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString()).run(None, given)[0]
+        assert np.allclose(tflite(kept, given, engine)["logits"], want, atol=1e-5)

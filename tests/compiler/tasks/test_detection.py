@@ -176,6 +176,26 @@ def test_heads_of_mediapipe_are_found_in_pictures_channels_last(kind: str, turne
     assert head.outputs == ((1, 0) if turned else (0, 1))
 
 
+def test_outputs_for_each_level_are_the_same_boxes_as_joined_ones() -> None:
+    parts = "float[N,512,1] s8, float[N,384,1] s16, float[N,512,16] b8, float[N,384,16] b16"
+    model = ir.from_onnx_text(f"""<ir_version: 10, opset_import: ["" : 20]>
+    g (float[N,128,128,3] x) => ({parts}) {{
+      t = Transpose <perm=[0,3,1,2]> (x)
+      s8 = Identity (t)  s16 = Identity (t)  b8 = Identity (t)  b16 = Identity (t) }}""")
+    head = find_head(model)
+    assert head is not None
+    assert (head.kind, head.outputs, head.further, set(head.read)) == (
+        "mediapipe", (2, 0), ((3, 1),), {0, 1, 2, 3},
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    boxes, logits = rng.normal(0, 9, (2, 896, 16)), rng.normal(0, 3, (2, 896, 1))
+    split = [logits[:, :512], logits[:, 512:], boxes[:, :512], boxes[:, 512:]]
+    joined = Head("mediapipe", (128, 128), outputs=(0, 1), classes=1).decode([boxes, logits])
+    for one, other in zip(head.decode(split), joined, strict=True):
+        assert np.array_equal(one.corners, other.corners)
+        assert np.array_equal(one.scores, other.scores)
+
+
 def test_a_face_is_where_its_cell_and_its_offsets_say() -> None:
     """Row 2 * 17 + 1 is the second anchor of cell (1, 1) on stride 8, with its middle at 12; row 512 the first on stride 16."""
     boxes, logits = np.zeros((1, 896, 16), np.float32), np.full((1, 896, 1), -3e4, np.float32)

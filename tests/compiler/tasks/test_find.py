@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
+from edgec.compiler.tasks.classification import Classification
 from edgec.compiler.tasks.find import find_task
 from edgec.compiler.tasks.names import NAMES
 from edgec.graph.errors import UsageError
@@ -33,6 +34,10 @@ FOUND = {
     ),
     "one probability": (net("float[N,1] y", "y = Sigmoid (x)"), "classification"),
     "many probabilities": (net("float[N,20] y", "y = Sigmoid (x)"), "multi-label"),
+    "landmarks and the score that there are any": (
+        net("float[N,63] y, float[N,1] s", "y = Relu (x) s = Sigmoid (x)"),
+        "regression",
+    ),
     "one number": (net("float[N,1] y", "y = Relu (x)"), "regression"),
     "a number for every pixel": (net("float[N,1,64,64] y", "y = Relu (x)"), "regression"),
     "a probability for every pixel": (net("float[N,1,64,64] y", "y = Sigmoid (x)"), "segmentation"),
@@ -41,6 +46,14 @@ FOUND = {
     "scores for every pixel": (net("float[N,21,64,64] y", "y = Relu (x)"), "segmentation"),
     "a softmax at an eighth": (net("float[N,21,8,8] y", "y = Softmax <axis=1> (x)"), "segmentation"),
     "a larger picture": (net("float[N,3,128,128] y", "y = Relu (x)"), "super-resolution"),
+    "a vector that a convolution gives": (
+        net(
+            "float[N,10] y",
+            "c = Conv <strides=[64,64]> (x, w) y = Flatten (c)",
+            inner="float[10,3,1,1] w, float[N,10,1,1] c",
+        ),
+        "classification",
+    ),
     "a unit vector": (net("float[N,128] y", "n = ReduceL2 (x, a) y = Div (x, n)"), "embedding"),
     "a clipped unit vector": (
         net("float[N,128] y", "n = ReduceL2 (x, a) m = Max (n, k) y = Div (x, m)"),
@@ -54,6 +67,11 @@ OPEN = {
     "tokens": net("float[N,50,384] y", "y = Relu (x)"),
     "letters along a line, as many as a detector has rows": net(
         "float[N,84,12] y", "y = Softmax <axis=2> (x)"
+    ),
+    "one logit for each anchor of each place": net(
+        "float[N,512,1] y, float[N,512,4] b",
+        "c = Conv <strides=[4,4]> (x, w) t = Transpose <perm=[0,2,3,1]> (c) y = Reshape (t, r) b = Relu (y)",
+        inner="float[2,3,1,1] w, int64[3] r = {-1, 512, 1}, float[N,2,16,16] c, float[N,16,16,2] t",
     ),
     "their logarithms, classes first": net("float[N,7,84] y", "y = LogSoftmax <axis=1> (x)"),
 }
@@ -85,6 +103,12 @@ def test_what_the_metadata_says_stands_before_shapes_where_it_fits() -> None:
     found = find_task(FOUND["logits"][0], "segment")  # what it says is not so
     assert found is not None
     assert found.name == "classification"
+
+
+def test_classes_by_a_softmax_stand_before_numbers_beside_them() -> None:
+    """The refining networks of MTCNN: four offsets of a box, landmarks, and whether it is a face."""
+    outputs, body = "float[N,4] b, float[N,10] l, float[N,2] y", "b = Relu (x) l = Relu (x) y = Softmax (x)"
+    assert find_task(net(outputs, body)) == Classification(2, 2)
 
 
 def test_the_probability_of_the_second_output_is_the_one() -> None:

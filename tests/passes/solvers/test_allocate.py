@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -98,3 +98,19 @@ def test_the_trace_runs_from_full_to_narrowest() -> None:
     assert costs[0] == cost.total({})
     assert min(costs) == cost.total(dict.fromkeys(curves, 1))
     assert found.trace[0][1] == 0
+
+
+def test_of_widths_with_one_error_the_widest_is_kept_that_the_limit_has_room_for() -> None:
+    """A curve that few samples left level: 4 units cost what 8 do, and the limit has room for 8. What is free stays out."""
+    level = np.r_[0, np.linspace(1, 8, 8), [8.0] * 4, [20.0] * 3]
+    curves = {"g0": level, "dead": np.r_[np.zeros(4), 5.0, 9.0]}
+    cost = Chain({name: len(curve) for name, curve in curves.items()})
+
+    def choices(name: str, full: int) -> Sequence[int]:
+        return range(4, full + 1, 4) if name == "g0" else range(1, full + 1)
+
+    found = allocate(curves, cost, cost.total({"g0": 8, "dead": 4}), choices)
+    assert found.widths["g0"] == 8
+    assert found.widths["dead"] <= 4
+    assert found.error == 8
+    assert allocate(curves, cost, cost.total({"g0": 8, "dead": 2}) - 1, choices).widths["g0"] == 4

@@ -90,7 +90,7 @@ def fit_site(site: LayerFit, options: FitOptions) -> LayerReport:
         joint = fit_chain(site, rows.maps, options.ridge, options.joint, options.threads)
         choices.append(Choice.of("together", joint.verdict))
         together = joint.verdict.kept
-        # The joint fit is scored on maps or strips of fewer images: its gain counts, not its level.
+        # The joint fit is scored on whole maps of fewer images: its gain counts, not its level.
         now *= joint.ratio
     return LayerReport(
         node=layer.name,

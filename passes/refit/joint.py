@@ -10,30 +10,22 @@ from typing import Any
 import numpy as np
 
 from edgec.passes.refit.layer_fits import LayerFit, Sample
-from edgec.passes.refit.strips import Strips
 from edgec.passes.solvers.chain import Link, Target, chain_errors, refine
-from edgec.passes.solvers.gram import Patches
 from edgec.passes.solvers.guard import CLEAR, Verdict, judge
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ROWS_PER_UNKNOWN = 60
 FEWEST_IMAGES = 64
-FEWEST_STRIPS = 192
-"""Of images; whole maps of `FEWEST_IMAGES` hold more pixels."""
-MAP_BYTES = 160e6
+MAP_BYTES = 250e6
 """Maps of one chain that are held in memory."""
 
 
 @dataclass
 class Maps:
-    """Maps of some images, or strips of them (`strips`), for the fit and for its judge: a joint fit cannot take single pixels."""
+    """Whole maps of some images, for the fit and for its judge. A joint fit cannot take single pixels: kernels overlap."""
 
     share: float
-    chain: tuple[Patches, ...] = ()
-    """The layers that the maps are for."""
-    strips: Strips | None = None
-    """None: whole maps."""
     fit: list[Target] = field(default_factory=list)
     held: list[Target] = field(default_factory=list)
     seen: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
@@ -43,19 +35,15 @@ class Maps:
     def of(site: LayerFit, images: int) -> Maps:
         """Room for as many of ``images`` as the unknowns call for, and memory allows."""
         layers = [*(inner.layer for inner in site.chain), site.layer]
-        chain = tuple(one.patches for one in layers)
-        strips = Strips.of(chain, layers[0].spatial)
-        pixels = max(site.rows / max(images, 1), 1.0) if strips is None else strips.pixels
-        fewest = FEWEST_IMAGES if strips is None else FEWEST_STRIPS
-        wanted = max(ROWS_PER_UNKNOWN * max(one.patches.unknowns for one in layers) / pixels, fewest)
+        pixels = max(site.rows / max(images, 1), 1.0)
+        wanted = max(ROWS_PER_UNKNOWN * max(one.patches.unknowns for one in layers) / pixels, FEWEST_IMAGES)
         # A generous count of inputs, outputs, target and its bounds; which images take part depends on it.
         channels = (
             layers[0].patches.channels
             + 2 * sum(one.view.out_channels for one in layers)
             + layers[-1].view.out_channels
         )
-        share = min(1.0, wanted / max(images, 1), MAP_BYTES / (4 * pixels * channels * max(images, 1)))
-        return Maps(share, chain, strips)
+        return Maps(min(1.0, wanted / max(images, 1), MAP_BYTES / (4 * pixels * channels * max(images, 1))))
 
     def add(self, sample: Sample) -> None:
         """Keep the first of a batch, such that ``share`` of all images are kept; the very first always."""
@@ -64,27 +52,15 @@ class Maps:
         count = math.ceil(self.share * after) - math.ceil(self.share * before)
         if not count:
             return
-        assert sample.start is not None  # maps are gathered for chains
-        cuts = None if self.strips is None else [self.strips.cut(before + i) for i in range(count)]
 
-        def first(array: Array, outer: bool = True) -> Array:
+        def first(array: Array) -> Array:
             # Always a copy: a slice would keep the whole batch in memory.
-            if cuts is None:
-                return np.array(np.moveaxis(array[:count], 1, -1), np.float32, order="C")
-            rows = [one[:, cut.outer if outer else cut.inner] for one, cut in zip(array, cuts, strict=False)]
-            return np.array([np.moveaxis(one, 0, -1) for one in rows], np.float32, order="C")
+            return np.array(np.moveaxis(array[:count], 1, -1), np.float32, order="C")
 
+        assert sample.start is not None  # maps are gathered for chains
         offset = None if sample.offset is None else first(sample.offset)
-        kept = Target(first(sample.start, outer=False), first(sample.target), offset)
+        kept = Target(first(sample.start), first(sample.target), offset)
         (self.held if sample.held else self.fit).append(kept)
-
-    def links(self, site: LayerFit) -> list[Link]:
-        """The chain of ``site`` as these maps meet it."""
-        layers = [*((inner.layer, inner.clipping) for inner in site.chain), (site.layer, site.goal.clipping)]
-        return [
-            Link(patches if self.strips is None else Strips.inside(patches), layer.columns(), clipping)
-            for patches, (layer, clipping) in zip(self.chain, layers, strict=True)
-        ]
 
 
 @dataclass(frozen=True)
@@ -97,7 +73,8 @@ class Joint:
 
 def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: int = 1) -> Joint:
     """Refine the chain of ``site`` in place, where that helps on the judge's maps. ``maps`` are used up."""
-    links = maps.links(site)
+    links = [Link(inner.layer.patches, inner.layer.columns(), inner.clipping) for inner in site.chain]
+    links.append(Link(site.layer.patches, site.layer.columns(), site.goal.clipping))
     wanted = joined(maps.fit)
     judged = joined(maps.held) if maps.held else wanted
     before, energy = chain_errors(links, judged, threads)

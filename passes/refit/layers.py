@@ -94,13 +94,6 @@ class Layer:
         return np.moveaxis(array, -1, 1) if self.channels_last else array
 
     @property
-    def spatial(self) -> tuple[int, ...] | None:
-        """Size of the input without samples and channels; None where the graph leaves it open."""
-        size = shape_of(self.view.x)[1:-1] if self.channels_last else shape_of(self.view.x)[2:]
-        known = tuple(one for one in size if one is not None)
-        return known if len(known) == len(size) else None
-
-    @property
     def rows(self) -> int:
         """Rows of one sample: output pixels, or tokens."""
         return max(elements(self.y) // max(self.view.out_channels, 1), 1)

@@ -25,7 +25,7 @@ from typing import Any
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
-from tflite_networks import DATA, MODELS, NETWORKS, words
+from tflite_networks import DATA, MODELS, NETWORKS
 
 from edgec.graph.data import open_data
 from edgec.graph.load import load
@@ -78,7 +78,7 @@ def by_edgec(one: Small, samples: int, folder: Path) -> bytes:
     command = [sys.executable, "-m", "edgec", "compile", one.file, "--data", one.data, "--samples", samples]
     command += ["--precision", "int8", "--format", "onnx", "--no-bench", "-o", folder / "run"]
     done = subprocess.run(
-        [*map(str, command), *words(one.how)], cwd=ROOT, capture_output=True, text=True, check=False
+        [*map(str, command), *one.how.words()], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if done.returncode:
         sys.exit(done.stdout + done.stderr)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from packages import unpacked
 
-SAME = 0.5
+from edgec.compiler.tasks.boxes import Boxes, matched
+from edgec.compiler.tasks.detection import SAME
 
 
 def in_its_loader(cache: Path, pictures: Path) -> Iterator[str]:
@@ -26,7 +28,7 @@ def in_its_loader(cache: Path, pictures: Path) -> Iterator[str]:
         kept = total = 0
         made = found(module.NudeDetector(str(file)), pictures)
         for one, other in zip(wanted, made, strict=True):
-            kept, total = kept + matched(one, other), total + len(one)
+            kept, total = kept + len(matched(one, other, SAME)), total + len(one)
         words = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
         ours = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
         same = sum(ours.get(key) == value for key, value in words.items())
@@ -36,28 +38,16 @@ def in_its_loader(cache: Path, pictures: Path) -> Iterator[str]:
         )
 
 
-def found(detector: Any, pictures: Path) -> list[list[dict[str, Any]]]:
+def found(detector: Any, pictures: Path) -> list[Boxes]:
     """Its answers, picture by picture."""
-    return [detector.detect(str(file)) for file in sorted(pictures.iterdir())]
+    return [boxes_of(detector.detect(str(file))) for file in sorted(pictures.iterdir())]
 
 
-def matched(wanted: Sequence[dict[str, Any]], made: Sequence[dict[str, Any]]) -> int:
-    """How many boxes have one of their class over them, each used once, the surest first."""
-    left = list(made)
-    for one in sorted(wanted, key=lambda box: -box["score"]):
-        best = max(
-            (other for other in left if other["class"] == one["class"]),
-            key=lambda other: overlap(one["box"], other["box"]),
-            default=None,
-        )
-        if best is not None and overlap(one["box"], best["box"]) >= SAME:
-            left.remove(best)
-    return len(made) - len(left)
-
-
-def overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Of two boxes as left, top, width, height."""
-    wide = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    tall = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    both = max(wide, 0) * max(tall, 0)
-    return both / max(a[2] * a[3] + b[2] * b[3] - both, 1e-9)
+def boxes_of(answers: Sequence[Mapping[str, Any]]) -> Boxes:
+    """The loader's boxes are left, top, width, height; its classes are names."""
+    rectangles = np.array([one["box"] for one in answers], np.float64).reshape(-1, 4)
+    return Boxes(
+        np.concatenate([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]], axis=1),
+        np.array([one["score"] for one in answers], np.float64),
+        np.array([one["class"] for one in answers], np.str_),
+    )

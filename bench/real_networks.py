@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from packages import unpacked
-from tflite_networks import DATA, words
+from tflite_networks import DATA
 
 from edgec.graph.preprocess import Preprocess
 from edgec.runtime.bench import BenchOptions, compare
@@ -65,7 +65,7 @@ class Network:
         return [
             *model,
             *(["--input-shape", self.shape] if self.shape else []),
-            *words(self.how),
+            *self.how.words(),
             *self._told(),
         ]
 

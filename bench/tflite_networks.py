@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,24 +80,6 @@ NETWORKS = (
     ),
     Network("yolox_nano", Preprocess(channels="bgr", resize=(416, 416), letterbox=114), "detect/coco_val100"),
 )
-
-
-def words(how: Preprocess) -> Iterator[str]:
-    """Preprocessing as the command's options."""
-    for name, value in (("mean", how.mean), ("std", how.std), ("crop", how.crop), ("resize", how.resize)):
-        if value:
-            yield from (
-                f"--{name}",
-                ",".join(map(repr, value)) if name in ("mean", "std") else "x".join(map(str, value)),
-            )
-    if how.scale != 1:
-        yield from ("--scale", repr(how.scale))
-    if how.letterbox is not None:
-        yield from ("--letterbox", str(how.letterbox), "--letterbox-at", how.letterbox_at)
-    if how.layout:
-        yield from ("--layout", how.layout)
-    if how.channels != "rgb":
-        yield from ("--channels", how.channels)
 
 
 def by_name(name: str) -> Network:

@@ -295,7 +295,7 @@ def _kept_note(outcome: Outcome, codes: SourceCodes) -> Note:
 
 
 def _left_note(outcome: Outcome, source: ir.Model) -> tuple[Note, ...]:
-    """Where much of the work stays in float: nothing else says why a file in int8 is hardly smaller, or no faster."""
+    """Where much of the work stays in float: nothing else says why a file in int8 is hardly smaller."""
     layers = [node for node in cost(source).nodes if node.macs]
     left = [node for node in layers if node.name in outcome.plan.floats]
     share = sum(node.macs for node in left) / max(sum(node.macs for node in layers), 1)
@@ -305,7 +305,7 @@ def _left_note(outcome: Outcome, source: ir.Model) -> tuple[Note, ...]:
     what = f"{len(left)} of {len(layers)} layers stay{'s' * one} in float, {share:.0%} of the multiply-adds"
     return (
         Note(
-            f"{what}: the file is larger and slower for {'it' if one else 'them'}; the report says why",
+            f"{what}: the file is larger for {'it' if one else 'them'}; the report says why",
             "warning",
         ),
     )

@@ -19,6 +19,7 @@ from edgec.passes.base import Context
 from edgec.passes.budget import parse_budget
 from edgec.passes.channel_pruning.costs import cost_of
 from edgec.passes.channel_pruning.criteria import score_curve
+from edgec.passes.channel_pruning.removal import removed
 from edgec.passes.channel_pruning.statistics import consumers_of, gather, unit_rows
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
 from edgec.passes.prune_channels import PruneChannels
@@ -303,3 +304,15 @@ def test_damage_is_measured_on_samples_that_no_statistics_saw(
     assert len(seen["damage"]) == 12
     assert seen["statistics"] | seen["damage"] == set(range(60))
     assert not seen["statistics"] & seen["damage"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "count", "said"),
+    [
+        (0, 0, "no channels removed"),
+        (1, 1, "1 channel of 1 group removed"),
+        (9, 3, "9 channels of 3 groups removed"),
+    ],
+)
+def test_what_went_is_said_in_words(channels: int, count: int, said: str) -> None:
+    assert removed(channels, count) == said

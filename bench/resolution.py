@@ -49,7 +49,7 @@ CASES = {
     ),
     "efficientnet-lite0": Case(
         "", "imagenet/calib", "imagenet/eval", "imagenet/eval_labels.csv",
-        {**IMAGENET, "resize": (256,), "crop": (224, 224)}, True,
+        {"mean": (1.0,), "scale": 1 / 127.5, "resize": (256,), "crop": (224, 224)}, True,
     ),
     "resnet20": Case("models/resnet20_cifar10.onnx", "cifar10/calib.npz", "cifar10/eval.npz", None, IMAGENET),
     "resnet56": Case("models/resnet56_cifar10.onnx", "cifar10/calib.npz", "cifar10/eval.npz", None, IMAGENET),

@@ -25,7 +25,8 @@ def emit(
 ) -> bytes:
     """The file's bytes, checked by onnx.
 
-    ``metadata`` goes into the model's properties, sorted by key; ``opset`` is the newest that the runtime reads (None: any);
+    ``metadata`` goes into the model's properties, sorted by key; ``opset`` is the newest that the runtime reads, which then gets
+    its constants as they are (None: any, and weights that are float16 to the bit may stand behind a Cast);
     ``batch`` the size that a free batch axis gets (None: it stays free); ``half``: with float16 types in the file (`typed`).
 
     Raises ModelError where onnx's checker refuses the graph or it exceeds protobuf's 2 GB, UnsupportedError where the network
@@ -40,7 +41,7 @@ def emit(
         del node.metadata_props[:]
     if batch is not None:
         fix_batch(proto, batch)
-    shrink(proto)
+    shrink(proto, halves=opset is None and not half)
     if half:
         proto = typed(proto)
     elif opset is not None:

@@ -4,14 +4,20 @@
 2. What quantisation added gets short names. Inputs, outputs, nodes and tensors of the source keep theirs, so that a report
    and a profile name layers as before.
 3. A shape or type that inference finds again is left out; one that it does not find stays.
+4. Weights of layers that stay float, and are float16 to the bit (`passes.quantize.remaining`), are stored so behind a Cast, which
+   runtimes fold when they load the file.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 
 import numpy as np
 import onnx
+
+from edgec.graph.spec import LAYERS
+from edgec.passes.cast_fp16 import halved
 
 ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 _WORTH = 512
@@ -19,12 +25,14 @@ _WORTH = 512
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-def shrink(proto: onnx.ModelProto) -> None:
-    """In place, for a graph that holds QuantizeLinear or DequantizeLinear; any other is left as it is."""
+def shrink(proto: onnx.ModelProto, *, halves: bool = True) -> None:
+    """In place, for a graph that holds QuantizeLinear or DequantizeLinear; any other is left as it is. ``halves``: case 4 too."""
     if not any(node.op_type in ROUNDING for node in proto.graph.node):
         return
     _share_weights(proto.graph)
     _share_constants(proto.graph)
+    if halves:
+        _store_halves(proto.graph)
     _shorten_names(proto.graph)
     _drop_inferred(proto)
 
@@ -97,6 +105,30 @@ def _share_weights(graph: onnx.GraphProto) -> None:
     kept = [one for one in graph.initializer if one.name in read or one.name not in stored]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def _store_halves(graph: onnx.GraphProto) -> None:
+    weights = {node.input[1] for node in graph.node if node.op_type in LAYERS}
+    readers = Counter(name for node in _nodes(graph) for name in {*node.input})
+    readers.update(value.name for value in graph.output)
+    layers = Counter(node.input[1] for node in graph.node if node.op_type in LAYERS)
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.name not in weights or tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        whole = onnx.numpy_helper.to_array(tensor)
+        half = halved(whole)
+        alone = readers[tensor.name] == layers[tensor.name]  # only layers read it, as their weight
+        if half is None or not alone or 2 * half.nbytes < _WORTH or (half.astype(np.float32) != whole).any():
+            continue
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(
+            onnx.helper.make_node("Cast", [tensor.name], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT)
+        )
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _shorten_names(graph: onnx.GraphProto) -> None:

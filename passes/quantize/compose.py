@@ -21,6 +21,7 @@ from edgec.passes.quantize.fit import FitOptions, Student, fit
 from edgec.passes.quantize.insert import Form, insert
 from edgec.passes.quantize.plan import make_plan, parameters
 from edgec.passes.quantize.planned import Plan, Table
+from edgec.passes.quantize.remaining import round_remaining
 from edgec.passes.quantize.score import Reference, Score, nearer
 from edgec.passes.solvers.guard import Verdict
 
@@ -116,12 +117,19 @@ def _calibrated(
 
 
 def assemble(
-    prepared: Prepared, settings: Settings, excluded: Callable[[str], bool] | None = None
+    prepared: Prepared,
+    settings: Settings,
+    excluded: Callable[[str], bool] | None = None,
+    *,
+    shipped: bool = False,
 ) -> tuple[ir.Model, Plan, Table]:
-    """The plain quantised graph: ranges, nearest rounding, no corrections."""
+    """The plain quantised graph: ranges, nearest rounding, no corrections. ``shipped``: weights that stay float are as files
+    store them; what is made to be measured and thrown away has them exact."""
     model = prepared.original.clone()
     dialect = settings.form.dialect
     plan = make_plan(model, dialect, excluded or settings.excluded)
+    if shipped and plan.nodes and dialect.bits == 8:
+        round_remaining(model, plan.nodes)
     found = ranges(
         prepared.calibration,
         plan,
@@ -146,7 +154,7 @@ def build(
     excluded: Callable[[str], bool] | None = None,
 ) -> Outcome:
     """The quantised graph with its corrections, which stay only if they bring the outputs nearer to the ``reference``."""
-    model, plan, table = assemble(prepared, settings, excluded)
+    model, plan, table = assemble(prepared, settings, excluded, shipped=True)
     notes = [*prepared.calibration.notes, *outlier_notes(prepared.calibration, plan), *prepared.notes]
     choices = [] if prepared.equalised is None else [Choice.of("equalisation", prepared.equalised)]
     best = Outcome(model, prepared.original, plan, table, reference.score(model))

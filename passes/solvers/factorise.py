@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh, pinvh
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh, pinvh, svd
 
 from edgec.passes.solvers.signs import upright
 
@@ -79,17 +79,24 @@ class LowRank:
     @cached_property
     def basis(self) -> Array:
         """(out, ranks): directions of the output, the most important first."""
-        body = self.response.body
-        _, vectors = eigh(body.T @ self.response.directions)
-        return upright(vectors[:, ::-1][:, : min(body.shape)], self.response.mean @ body)
+        body, metric = self.response.body, self.response.metric
+        if len(body) < body.shape[1]:
+            # A head of 18,000 classes behind 120 channels: no more directions than inputs, and never a matrix of all outputs.
+            values, axes = eigh(metric)
+            root = np.sqrt(np.maximum(values, 0.0))[:, None] * axes.T
+            vectors = svd(root @ body, full_matrices=False)[2].T
+        else:
+            vectors = eigh(body.T @ self.response.directions)[1][:, ::-1]
+        return upright(vectors, self.response.mean @ body)
 
     @cached_property
     def errors(self) -> Array:
         """(ranks + 1,): the mean squared error per row at every rank."""
-        body = self.response.body
-        energy = body.T @ self.response.covariance @ body
-        explained = np.einsum("or,op,pr->r", self.basis, energy, self.basis, optimize=True)
-        return np.asarray(np.maximum(np.trace(energy) - np.concatenate([[0.0], np.cumsum(explained)]), 0.0))
+        covariance, body = self.response.covariance, self.response.body
+        shown = body @ self.basis
+        explained = np.einsum("nr,nr->r", shown, covariance @ shown)
+        energy = np.einsum("no,no->", body, covariance @ body)
+        return np.asarray(np.maximum(energy - np.concatenate([[0.0], np.cumsum(explained)]), 0.0))
 
     @property
     def full(self) -> int:

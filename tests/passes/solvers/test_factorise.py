@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,20 @@ def test_the_whitened_error_is_that_of_the_truncated_svd() -> None:
     values = np.linalg.svd(centred @ columns[:-1], compute_uv=False)
     tails = np.concatenate([np.cumsum(values[::-1] ** 2)[::-1], [0.0]])
     np.testing.assert_allclose(LowRank(Response.of(h, columns)).errors, tails, atol=1e-3 * tails[0])
+
+
+def test_a_head_of_many_classes_needs_no_matrix_of_all_outputs() -> None:
+    _, h, columns = problem(5, 12, 4000)
+    tracemalloc.start()
+    try:
+        found = LowRank(Response.of(h, columns))
+        errors = found.errors
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4000 * 4000 * 8 / 10
+    assert errors.shape == (13,)
+    np.testing.assert_allclose(found.basis.T @ found.basis, np.eye(12), atol=1e-9)
 
 
 @pytest.mark.parametrize("rank", [0, 6])

@@ -56,11 +56,9 @@ class _Seen:
     scored: Array
     rows: list[Array] = field(default_factory=list)
 
-    def add(self, wanted: Array, made: Array) -> None:
-        """Logits of both networks, (samples, channels, ...)."""
-        wanted, made = (
-            one[:, self.scored].reshape(len(one), -1).astype(np.float64) for one in (wanted, made)
-        )
+    def add(self, wanted: Array, made: Array, samples: int) -> None:
+        """Logits of both networks, channels on axis 1; a sample may take several entries of the first, its windows."""
+        wanted, made = (one[:, self.scored].reshape(samples, -1).astype(np.float64) for one in (wanted, made))
         score = 1 / (1 + np.exp(-np.clip(wanted, -500, 500)))
         weight = np.square(score * (1 - score))
         sums = (weight, np.square(weight), weight * (wanted - made))
@@ -88,7 +86,7 @@ def restore_scores(model: ir.Model, original: ir.Model, data: Dataset, context: 
 
     ``original`` is the float graph that the model was made from. Empty where no score comes from a layer.
     """
-    able = [one for one in layers(model, original) if one.b is not None]
+    able = [one for one in layers(model, original) if one.b is not None and not one.origin.channels_last]
     scored = scored_channels(original, [one.origin.y for one in able])
     found = [one for one in able if one.target_name in scored]
     if not found:
@@ -97,9 +95,10 @@ def restore_scores(model: ir.Model, original: ir.Model, data: Dataset, context: 
     student = Executor(model, outputs=[_made(one) for one in found], threads=context.threads)
     seen = [_Seen(scored[one.target_name]) for one in found]
     for feeds in data.batches(BATCH):
-        wanted, made = teacher.run(feeds), student.run(feeds)
+        wanted, made, samples = teacher.run(feeds), student.run(feeds), len(next(iter(feeds.values())))
         for layer, sums in zip(found, seen, strict=True):
-            sums.add(layer.targets(wanted[layer.target_name]), layer.targets(made[_made(layer)]))
+            theirs, ours = wanted[layer.target_name], made[_made(layer)]
+            sums.add(layer.targets(theirs), layer.targets(ours), samples)
     shifts = tuple(sums.shift(layer.name) for layer, sums in zip(found, seen, strict=True))
     for layer, sums, shift in zip(found, seen, shifts, strict=True):
         if shift.verdict.kept:

@@ -146,3 +146,21 @@ def test_quantise_says_what_it_put_back(canonical: Callable[..., ir.Model], tmp_
         note.text.startswith("scores of ")
         for note in Quantize(correct="none").run(model.clone(), context).notes
     )
+
+
+FIXED = """net (float[1,2,8,8] x) => (float[1,64,3] y)
+  <float[4,2,3,3] w, float[4] b, int64[2] rows = {64, 4}, float[3,4] v, float[3] c = {-1, -1, -1}, int64[3] whole = {1, 64, 3}>
+  { t = Conv<pads = [1, 1, 1, 1]>(x, w, b)  n = Transpose<perm = [0, 2, 3, 1]>(t)  r = Reshape(n, rows)
+    g = Gemm<transB = 1>(r, v, c)  s = Sigmoid(g)  y = Reshape(s, whole) }"""
+
+
+def test_a_sample_that_takes_many_rows_is_one_that_judges(
+    canonical: Callable[..., ir.Model], tmp_path: Path
+) -> None:
+    model = canonical(FIXED)
+    data = _data(model, tmp_path, rare=0.3)
+    context = Context(model, tmp_path, data)
+    made = Quantize(correct="none").run(model.clone(), context).model
+    found = restore_scores(made, model, data, context)
+    assert len(found) <= 1  # a Gemm by position; where the graph makes it a convolution it is one too
+    assert all(shift.verdict.images == len(data) for shift in found)

@@ -3,8 +3,8 @@
 Noise in the inputs of a layer attenuates what it makes of them (errors in variables: Fuller, "Measurement error models", 1987):
 the strongest answers become weaker, and a re-fit to noisy inputs keeps them so, since that is where its error is least. The
 correction of biases does not see it. It makes the mean over all positions right, and nearly all of them are background, where a
-Sigmoid is flat. YOLOv8n's logits of objects lay 0.1 below the float network's, at a spread of 0.15 to 0.25: it lost 34 boxes and
-found 4 new ones (docs/results.md).
+Sigmoid is flat. YOLOv8n's logits of objects lay 0.1 below the float network's, at a spread of 0.15 to 0.25: it lost 22 boxes and
+found 3 new ones; put back, 11 and 11 (docs/results.md).
 
 So of a layer whose outputs become scores s by a Sigmoid, with nothing but moves (`LAYOUT`) before and behind, the logits' mean
 error is taken with the weights w = (s (1 - s))^2, those of a Gauss-Newton step for the squared errors of the scores. It is one

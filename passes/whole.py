@@ -22,6 +22,7 @@ from edgec.graph.compare import difference_of
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.graph.parts import Part, parts_of
+from edgec.graph.picks import judged
 from edgec.passes.base import Answers, Choice, Context, Note, Partial, Pass, PassResult
 from edgec.passes.incremental.executor import batch_size
 from edgec.passes.refit.layers import layers_of
@@ -82,7 +83,7 @@ class Outputs:
     data: Dataset
     size: int
     measure: Measure
-    names: Callable[[ir.Graph], Sequence[str]]
+    names: Callable[[ir.Model], Sequence[str]]
     wanted: tuple[list[Array], ...]
     unknowns: float
     codes: bool
@@ -93,15 +94,15 @@ class Outputs:
         """Run ``reference`` over ``data``; behind ``quantize``, what is compared with it has codes."""
         unknowns = sum(layer.patches.unknowns for layer in layers_of(reference).values())
         answers, codes = context.answers, context.reference is not None
-        measure: Measure = Values(parts_of(reference)) if answers is None else Meaning(answers)
-        names = output_names if answers is None else _last_names
+        measure: Measure = Values(parts_of(judged(reference))) if answers is None else Meaning(answers)
+        names = _judged_names if answers is None else _last_names
         size = batch_size(reference.graph)
-        wanted = tuple(_outputs(reference, names(reference.graph), data.batches(size), context.threads))
+        wanted = tuple(_outputs(reference, names(reference), data.batches(size), context.threads))
         return Outputs(data, size, measure, names, wanted, float(max(unknowns, 1)), codes, context.threads)
 
     def errors(self, model: ir.Model) -> tuple[Errors, ...]:
         """Of every part, over all samples."""
-        made = _outputs(model, self.names(model.graph), self.data.batches(self.size), self.threads)
+        made = _outputs(model, self.names(model), self.data.batches(self.size), self.threads)
         found = [
             self.measure.errors(right, mine, min(self.size, len(self.data) - number * self.size))
             for number, (right, mine) in enumerate(zip(self.wanted, made, strict=True))
@@ -191,8 +192,12 @@ def _squares(values: Array) -> Array:
     return np.asarray(np.square(values, dtype=np.float64).sum(axis=1))
 
 
-def _last_names(graph: ir.Graph) -> list[str]:
-    return [value.name or "" for value in graph.outputs]
+def _last_names(model: ir.Model) -> list[str]:
+    return [value.name or "" for value in model.graph.outputs]
+
+
+def _judged_names(model: ir.Model) -> Sequence[str]:
+    return output_names(judged(model).graph)
 
 
 def _outputs(

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from edgec.graph.execute import Executor
 from edgec.graph.parts import parts_of
+from edgec.graph.picks import judged
 from edgec.passes.base import Context
 from edgec.passes.incremental.executor import IncrementalExecutor
 from edgec.passes.incremental.store import ActivationStore
@@ -64,8 +65,9 @@ class Reference:
 
     def __init__(self, original: ir.Model, data: Dataset, context: Context, *, batch: int = 8) -> None:
         self.data, self.context, self.batch = data, context, batch
-        self.names = [value.name or "" for value in original.graph.outputs]
-        self.parts = parts_of(original)
+        ends = original if context.answers is not None else judged(original)
+        self.names = [value.name or "" for value in ends.graph.outputs]
+        self.parts = parts_of(ends)
         self.amplitude: float = _amplitude(original)
         self.store: ActivationStore = ActivationStore(context.scratch, HELD_BYTES)
         try:

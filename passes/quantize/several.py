@@ -22,6 +22,7 @@ import onnx_ir as ir
 from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.graph.parts import parts_of
+from edgec.graph.picks import judged
 from edgec.passes.base import Context, Note
 from edgec.passes.quantize.compose import Prepared, Settings, assemble
 from edgec.passes.quantize.mixed import Bench, Sensitivity, without
@@ -46,7 +47,7 @@ Settled = tuple[Settings, tuple[Sensitivity, ...], tuple[Note, ...]]
 
 def has_several(model: ir.Model) -> bool:
     """Whether the outputs are of more than one kind."""
-    return len(parts_of(model)) > 1
+    return len(parts_of(judged(model))) > 1
 
 
 def settle(

@@ -19,6 +19,7 @@ from edgec.graph.compare import difference_of
 from edgec.graph.cost import cost
 from edgec.graph.execute import Executor
 from edgec.graph.parts import Part, parts_of
+from edgec.graph.picks import judged
 from edgec.graph.sharing import SharedWeights
 from edgec.passes.base import Context
 from edgec.passes.incremental.executor import IncrementalExecutor, batch_size
@@ -68,7 +69,8 @@ def measure(
     work = max(cost(model).macs, 1) * 0.55 * sum(len(subject.trials) for subject in subjects)
     data = context.data.take(int(np.clip(WORK / max(work, 1), LEAST_SAMPLES, MOST_SAMPLES)), context.seed)
     position = {node.name or "": number for number, node in enumerate(model.graph)}
-    names, parts = output_names(model.graph), parts_of(model)
+    ends = judged(model)
+    names, parts = output_names(ends.graph), parts_of(ends)
     shared = SharedWeights.of(model.graph)
     store = ActivationStore(context.scratch, int(MEMORY))
     found: dict[str, tuple[Sensitivity, ...]] = {}

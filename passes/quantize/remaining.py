@@ -24,6 +24,7 @@ import onnx_ir as ir
 from edgec.graph.spec import LAYERS
 from edgec.graph.views import constant, set_constant
 from edgec.passes.cast_fp16 import halved
+from edgec.passes.quantize.rules import weight_axis
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -40,16 +41,13 @@ def round_remaining(model: ir.Model, quantised: Container[str]) -> None:
         if weight is None or stored is None or stored.dtype != np.float32:
             continue
         half = halved(stored)
-        if half is not None and _near(stored, half.astype(np.float32)):
+        if half is not None and _near(stored, half.astype(np.float32), weight_axis(node)):
             set_constant(weight, half.astype(np.float32))
 
 
-def _near(weight: Array, rounded: Array) -> bool:
-    """For every output channel, wherever the op has these: on neither of the first two axes may one lose more."""
-    return all(
-        (_energy(weight - rounded, axis) <= MOST**2 * _energy(weight, axis)).all()
-        for axis in range(min(weight.ndim, 2))
-    )
+def _near(weight: Array, rounded: Array, outputs: int) -> bool:
+    lost, whole = (_energy(one, outputs) for one in (weight - rounded, weight))
+    return bool((lost <= MOST**2 * whole).all())
 
 
 def _energy(values: Array, axis: int) -> Array:

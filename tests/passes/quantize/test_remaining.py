@@ -76,6 +76,19 @@ def test_a_channel_that_float16_cannot_hold_keeps_its_layer_in_float32(
     assert np.abs(after - array).max() <= 2.0**-10 * np.abs(array).max()
 
 
+def test_an_input_that_nearly_nothing_reads_costs_no_output_its_digits(
+    canonical: Callable[..., ir.Model],
+) -> None:
+    model = canonical(NET)
+    weight = next(one for one in model.graph.initializers.values() if one.name == "stays")
+    array = np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(np.float32)
+    array[:, 5] *= 1e-8
+    weight.const_value = ir.tensor(array)
+    round_remaining(model, ())
+    after = np.asarray(constant(weight))
+    assert (after.astype(np.float16).astype(np.float32) == after).all()
+
+
 def test_sixteen_bits_keep_their_digits(
     canonical: Callable[..., ir.Model], noise: Callable[..., Any], tmp_path: Path
 ) -> None:

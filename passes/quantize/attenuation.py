@@ -6,19 +6,16 @@ correction of biases does not see it. It makes the mean over all positions right
 Sigmoid is flat. YOLOv8n's logits of objects lay 0.1 below the float network's, at a spread of 0.15 to 0.25: it lost 22 boxes and
 found 3 new ones; put back, 11 and 11 (docs/results.md).
 
-So of a layer whose outputs become scores s by a Sigmoid, with nothing but moves (`LAYOUT`) before and behind, the logits' mean
-error is taken with the weights w = (s (1 - s))^2, those of a Gauss-Newton step for the squared errors of the scores. It is one
-number for all channels, since objects are rare, shrunk by n / (n + `SHRINK`) for n = (sum w)^2 / sum w^2 values that have a say,
-and goes into the bias. Which channels become scores is asked of the graph: numbers that name them are sent through the moves.
-
-A shift d takes w (2 d e - d^2) off the squared error of a score whose logit lacks e. Each sample judges the shift that all others
-give, and the guard decides (`solvers.guard`): layer by layer, in sums, where samples with objects count for what they hold.
+So of a layer whose outputs become scores by a Sigmoid, with nothing but moves (`LAYOUT`) before and behind, what the logits lack
+where a score answers to them (`solvers.level`) goes into the bias: one number for all channels, since objects are rare. Which
+channels become scores is asked of the graph: numbers that name them are sent through the moves. Each sample judges what all others
+say, and the guard decides (`solvers.guard`): layer by layer, in sums, where samples with objects count for what they hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,13 +28,11 @@ from edgec.graph.views import is_constant
 from edgec.passes.base import Context
 from edgec.passes.quantize.layer import QuantisedLayer, layers
 from edgec.passes.solvers.guard import Verdict, weigh
+from edgec.passes.solvers.level import level, score_sums
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 BATCH = 8
-TINY = 1e-300
-SHRINK = 20.0
-"""Values whose say is as much as the belief that nothing is attenuated."""
 
 
 @dataclass(frozen=True)
@@ -47,38 +42,6 @@ class Shift:
     layer: str
     logits: float
     verdict: Verdict
-
-
-@dataclass
-class _Seen:
-    """Sums over each sample, in rows: of the weights, of their squares, and of the weighted errors. ``scored``: by channel."""
-
-    scored: Array
-    rows: list[Array] = field(default_factory=list)
-
-    def add(self, wanted: Array, made: Array, samples: int) -> None:
-        """Logits of both networks, channels on axis 1; a sample may take several entries of the first, its windows."""
-        wanted, made = (one[:, self.scored].reshape(samples, -1).astype(np.float64) for one in (wanted, made))
-        score = 1 / (1 + np.exp(-np.clip(wanted, -500, 500)))
-        weight = np.square(score * (1 - score))
-        sums = (weight, np.square(weight), weight * (wanted - made))
-        self.rows.append(np.stack([one.sum(axis=1) for one in sums], axis=1))
-
-    def shift(self, layer: str) -> Shift:
-        """From all samples, judged by each with what the others say."""
-        rows = np.concatenate(self.rows)
-        weight, _, error = rows.T
-        others = _shift(rows.sum(axis=0) - rows)
-        gains = others * (2 * error - others * weight)
-        return Shift(layer, float(_shift(rows.sum(axis=0))), weigh(gains, 0.0, alone=np.inf, drawn=True))
-
-
-def _shift(sums: Array) -> Array:
-    """Of sums as in `_Seen`, along the last axis."""
-    weight, square, error = np.moveaxis(sums, -1, 0)
-    say = weight**2 / np.maximum(square, TINY)
-    found: Array = error / np.maximum(weight, TINY) * say / (say + SHRINK)
-    return found
 
 
 def restore_scores(model: ir.Model, original: ir.Model, data: Dataset, context: Context) -> tuple[Shift, ...]:
@@ -93,18 +56,25 @@ def restore_scores(model: ir.Model, original: ir.Model, data: Dataset, context: 
         return ()
     teacher = Executor(original, outputs=[one.target_name for one in found], threads=context.threads)
     student = Executor(model, outputs=[_made(one) for one in found], threads=context.threads)
-    seen = [_Seen(scored[one.target_name]) for one in found]
+    seen: list[list[Array]] = [[] for _ in found]
     for feeds in data.batches(BATCH):
         wanted, made, samples = teacher.run(feeds), student.run(feeds), len(next(iter(feeds.values())))
         for layer, sums in zip(found, seen, strict=True):
-            theirs, ours = wanted[layer.target_name], made[_made(layer)]
-            sums.add(layer.targets(theirs), layer.targets(ours), samples)
-    shifts = tuple(sums.shift(layer.name) for layer, sums in zip(found, seen, strict=True))
-    for layer, sums, shift in zip(found, seen, shifts, strict=True):
+            logits = (wanted[layer.target_name], made[_made(layer)])
+            # A sample may take several entries of the first axis, its windows.
+            scores = (layer.targets(one)[:, scored[layer.target_name]].reshape(samples, -1) for one in logits)
+            sums.append(score_sums(*scores))
+    shifts = tuple(_judged(layer.name, np.concatenate(sums)) for layer, sums in zip(found, seen, strict=True))
+    for layer, shift in zip(found, shifts, strict=True):
         if shift.verdict.kept:
-            lacking = np.where(sums.scored, shift.logits, 0.0).reshape(layer.outputs)
+            lacking = np.where(scored[layer.target_name], shift.logits, 0.0).reshape(layer.outputs)
             layer.store(None, None, layer.quantised()[2] + lacking)
     return shifts
+
+
+def _judged(layer: str, sums: Array) -> Shift:
+    lacking, gains = level(sums)
+    return Shift(layer, lacking, weigh(gains, 0.0, alone=np.inf, drawn=True))
 
 
 def _made(layer: QuantisedLayer) -> str:

@@ -5,7 +5,8 @@ M-LSD). Real numbers are equal to the last bit or not at all, so another roundin
 layer looks ruinous, and M-LSD stayed float as a whole. What is picked from is a value like any other.
 
 1. behind is everything that depends on an Equal of two real numbers, both of which depend on the inputs;
-2. an output behind is judged by the real numbers that what lies behind reads; the other outputs are judged as they are.
+2. an output behind is judged by the real numbers that what lies behind reads and the network makes; the other outputs, and those
+   that the inputs alone decide, are judged as they are.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ def judged(model: ir.Model) -> ir.Model:
     behind = _behind(model)
     if not any(value.producer() in behind for value in model.graph.outputs):
         return model
-    copy = model.clone()
-    named = {value.name: value for node in copy.graph for value in node.outputs}
     ends: dict[str, None] = {}
     for value in model.graph.outputs:
-        ends.update(
-            dict.fromkeys([value.name or ""] if value.producer() not in behind else _read(value, behind))
-        )
+        read = _read(value, behind) if value.producer() in behind else []
+        ends.update(dict.fromkeys(read or [value.name or ""]))
+    copy = model.clone()
+    named = {value.name: value for node in copy.graph for value in node.outputs}
+    named.update({value.name: value for value in copy.graph.inputs})
     copy.graph.outputs[:] = [named[name] for name in ends]
     return copy
 

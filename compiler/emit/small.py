@@ -16,6 +16,7 @@ from collections.abc import Container, Iterator, Mapping
 import numpy as np
 import onnx
 
+from edgec.graph.names import free_name
 from edgec.graph.spec import LAYERS
 from edgec.passes.cast_fp16 import halved
 
@@ -108,24 +109,24 @@ def _share_weights(graph: onnx.GraphProto) -> None:
 
 
 def _store_halves(graph: onnx.GraphProto) -> None:
-    weights = {node.input[1] for node in graph.node if node.op_type in LAYERS}
-    readers = Counter(name for node in _nodes(graph) for name in {*node.input})
+    readers = Counter(name for node in _nodes(graph) for name in node.input)
     readers.update(value.name for value in graph.output)
     layers = Counter(node.input[1] for node in graph.node if node.op_type in LAYERS)
+    taken = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
+    taken.update(name for node in _nodes(graph) for name in (node.name, *node.output))
     casts = []
     for tensor in graph.initializer:
-        if tensor.name not in weights or tensor.data_type != onnx.TensorProto.FLOAT:
+        name = tensor.name
+        alone = readers[name] == layers[name] > 0  # only layers read it, as their weight
+        if not alone or tensor.data_type != onnx.TensorProto.FLOAT:
             continue
         whole = onnx.numpy_helper.to_array(tensor)
         half = halved(whole)
-        alone = readers[tensor.name] == layers[tensor.name]  # only layers read it, as their weight
-        if half is None or not alone or 2 * half.nbytes < _WORTH or (half.astype(np.float32) != whole).any():
+        if half is None or whole.nbytes < _WORTH or (half.astype(np.float32) != whole).any():
             continue
-        name = tensor.name
-        tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}_half"))
-        casts.append(
-            onnx.helper.make_node("Cast", [tensor.name], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT)
-        )
+        stored, cast = free_name(f"{name}_half", taken), free_name(f"{name}_cast", taken)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(half, stored))
+        casts.append(onnx.helper.make_node("Cast", [stored], [name], cast, to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)

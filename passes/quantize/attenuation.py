@@ -8,8 +8,8 @@ found 3 new ones; put back, 11 and 11 (docs/results.md).
 
 So of a layer whose outputs become scores by a Sigmoid, with nothing but moves (`LAYOUT`) before and behind, what the logits lack
 where a score answers to them (`solvers.level`) goes into the bias: one number for all channels, since objects are rare. Which
-channels become scores is asked of the graph: numbers that name them are sent through the moves. Each sample judges what all others
-say, and the guard decides (`solvers.guard`): layer by layer, in sums, where samples with objects count for what they hold.
+channels become scores is asked of the graph: numbers that name them are sent through the moves. Each sample judges what the
+others say, and the guard decides (`solvers.guard`): layer by layer, in sums, where samples with objects count for what they hold.
 """
 
 from __future__ import annotations
@@ -90,10 +90,12 @@ def scored_channels(model: ir.Model, values: Sequence[ir.Value]) -> dict[str, Ar
             numbers = np.arange(first, first + shape[1], dtype=np.float32)
             names[value.name or ""] = numbers.reshape(1, -1, *[1] * (len(shape) - 2))
             first += shape[1]
+    last = {source for output in model.graph.outputs for source in _sources(output)}
     behind = {
         node.outputs[0].name or "": named
         for node in model.graph
-        if node.op_type == "Sigmoid" and (named := _moved(model, node.inputs[0], names)) is not None
+        if node.op_type == "Sigmoid" and node.outputs[0] in last  # not the many of SiLU
+        if (named := _moved(model, node.inputs[0], names)) is not None
     }
     given = [_moved(model, output, behind) for output in model.graph.outputs]
     arrived = np.unique(np.concatenate([np.zeros(1), *(one.ravel() for one in given if one is not None)]))

@@ -1,8 +1,8 @@
 """What scores lack on the whole: one number to add to their logits, and what each sample says of it.
 
-For scores s = sigmoid(z) whose logits lack e, adding d takes ``w (2 d e - d^2)`` off the squared error, with w = (s (1 - s))^2 (a
-Gauss-Newton step): the best d is the mean of e weighted by w. It is shrunk by n / (n + `SHRINK`) for n = (sum w)^2 / sum w^2 values
-that have a say.
+For scores s = sigmoid(z) whose logits lack e, adding d takes ``w (2 d e - d^2)`` off the squared error, with w = (s (1 - s))^2
+(a Gauss-Newton step): the best d is the mean of e weighted by w. It is shrunk by n / (n + `SHRINK`) for n = (sum w)^2 / sum w^2
+values that have a say.
 """
 
 from __future__ import annotations

@@ -10,14 +10,19 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from edgec.graph import picks
+from edgec.graph.execute import Executor
 from edgec.graph.views import constant
 from edgec.passes.base import Context, LayerReport, Pass, PassResult
-from edgec.passes.whole import guarded
+from edgec.passes.whole import Outputs, guarded
 
 NET = """g (float[N,4] x) => (float[N,4] y) <float[4,4] a, float[4,4] b, float[4,4] c> {
     p = MatMul(x, a)  q = MatMul(p, b)  y = MatMul(q, c) }"""
 JOINED = """g (float[N,4] x) => (float[N,8] y) <float[4,4] a, float[4,4] b> {
     p = MatMul(x, a)  q = MatMul(x, b)  y = Concat<axis=1>(p, q) }"""
+PICKED = """g (float[N,1,6,6] x) => (float[N,2,6,6] y) <float[2,1,3,3] a> {
+    h = Conv<pads = [1, 1, 1, 1]>(x, a)  m = MaxPool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(h)
+    e = Equal(h, m)  k = Cast<to = 1>(e)  y = Mul(h, k) }"""
 LAYERS = ("a", "b", "c")
 
 
@@ -150,3 +155,13 @@ def test_a_pass_that_claims_nothing_is_not_judged(source, context, noise) -> Non
     after = changed(source, a=9.0)
     result = PassResult(after, True)
     assert guarded(Silent(), source, result, context(source, noise(source, 64))) is result
+
+
+def test_what_an_exact_comparison_picks_is_judged_in_front_of_it(canonical, context, noise) -> None:
+    model = canonical(PICKED)
+    found = Outputs.of(model, noise(model), context(model))
+    names = [value.name or "" for value in picks.judged(model).graph.outputs]
+    assert {*names} == {"h", "m"}
+    wanted = [Executor(model, outputs=names).run(feeds) for feeds in noise(model).batches(found.size)]
+    for mine, right in zip(found.wanted, wanted, strict=True):
+        assert all((a == right[name]).all() for a, name in zip(mine, names, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,7 +28,7 @@ def test_every_sample_is_judged_by_the_others(seed: int, samples: int, values: i
         assert gains[one] == pytest.approx(lost.sum(), rel=1e-6, abs=1e-12)
 
 
-def _alone(weight: np.ndarray, error: np.ndarray) -> float:
+def _alone(weight: np.ndarray[Any, Any], error: np.ndarray[Any, Any]) -> float:
     say = weight.sum() ** 2 / (weight**2).sum()
     return float((weight * error).sum() / weight.sum() * say / (say + SHRINK))
 

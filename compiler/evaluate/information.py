@@ -44,7 +44,8 @@ class Information:
     classes: Array | None = None
     kinds: int = 0
     stands: float = 1.0
-    """Of a map: the share of the nats that is left where the mirrored picture's map is laid over it."""
+    """Of a map: the share of the nats that is left where the mirrored picture's map is laid over it. Of a detector: of all
+    objects together, the share that is found in the mirrored picture too, 0 where there is none."""
 
     @property
     def mean(self) -> float:
@@ -87,7 +88,8 @@ class Judge:
         """Of the answers to ``x`` (also changed by each of ``changes``); None where the outputs are no answers."""
         feeds = dict(x) if isinstance(x, Mapping) else {self.spec.name: x}
         if isinstance(self.task, Detection):
-            return Information(self._standing(feeds, self.task), "objects")
+            each, stands = self._standing(feeds, self.task)
+            return Information(each, "objects", stands=stands)
         versions = [feeds, *(self._changed(feeds, change) for change in changes)]
         if isinstance(self.task, Classification):
             return _of_classes([self._run(one)[self.task.output] for one in versions], self.task)
@@ -101,8 +103,9 @@ class Judge:
             return None
         return Information(_bits(_some(p[:, moving])), "scores")
 
-    def _standing(self, feeds: Mapping[str, Array], task: Detection) -> Array:
-        """Of each picture's objects, those that are found in the mirrored picture too: 1 where both have the same, 0 for none.
+    def _standing(self, feeds: Mapping[str, Array], task: Detection) -> tuple[Array, float]:
+        """Of each picture's objects, those that are found in the mirrored picture too: 1 where both have the same, 0 for none;
+        and of all objects together.
 
         The sum of scores says nothing here: a network fed 255 times too much sees a hundred things that are not there.
         """
@@ -110,12 +113,13 @@ class Judge:
         both = (feeds, self._changed(feeds, lambda x: np.flip(x, wide)))
         found, mirrored = (boxes_of(task.head, self._run(one), task.head.threshold) for one in both)
         width = task.head.size[1]
-        shares = []
+        twice, all_ = [], []
         for one, other in zip(found, mirrored, strict=True):
             left, top, right, bottom = other.corners.T
             back = replace(other, corners=np.stack([width - right, top, width - left, bottom], axis=1))
-            shares.append(2 * len(matched(one, back, SAME)) / max(len(one) + len(other), 1))
-        return np.array(shares)
+            twice.append(2 * len(matched(one, back, SAME)))
+            all_.append(len(one) + len(other))
+        return np.array(twice) / np.maximum(all_, 1), sum(twice) / max(sum(all_), 1)
 
     def _laid_over(self, feeds: Mapping[str, Array], output: int, wide: int) -> Information | None:
         """Of a map, averaged with that of the mirrored picture, turned back: ``wide`` is the axis of its width."""

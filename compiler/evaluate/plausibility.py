@@ -61,7 +61,8 @@ LEAST_NATS = 0.08
 """Of a classifier's answer. A map's scores add up to many nats: there it must be `TIMES` as much."""
 TIMES = 1.5
 LESS_ALIKE = 0.03
-"""By so much less of what a map holds may be in the mirrored one too: a network that is fed too much sees everything."""
+"""By so much less of what a map holds, or of a detector's objects, may be in the mirrored picture too: a network that is fed too
+much sees everything, and where the right preparation shows it little, that little stands."""
 MORE_OBJECTS = 0.2
 """Of a detector: by so much the share of a picture's objects that stand must be higher, on average."""
 LABELLED = 200
@@ -277,9 +278,10 @@ def _is_hopeful(better: Information, given: Information) -> bool:
 
 def _is_clear(better: Information, given: Information) -> bool:
     more = better.mean - given.mean
-    sees = better.mean > TIMES * given.mean and better.stands > given.stands - LESS_ALIKE
+    stands = better.stands > given.stands - LESS_ALIKE
     enough = {
-        "classes": more > LEAST_NATS, "scores": sees, "objects": more > MORE_OBJECTS,
+        "classes": more > LEAST_NATS, "scores": stands and better.mean > TIMES * given.mean,
+        "objects": stands and more > MORE_OBJECTS,
     }  # fmt: skip
     return enough[given.kind] and better.ahead_of(given) > CLEAR
 

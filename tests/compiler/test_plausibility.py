@@ -12,7 +12,10 @@ import pytest
 
 import edgec
 from edgec.compiler.emit.onnx import emit
+from edgec.compiler.evaluate.information import Judge
 from edgec.compiler.evaluate.plausibility import about_layout, about_split, doubts_about, doubts_about_labels
+from edgec.compiler.evaluate.preparations import read_all
+from edgec.compiler.tasks.find import find_task
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.data import Dataset, open_data
 from edgec.graph.execute import Executor
@@ -117,6 +120,23 @@ def test_a_detector_is_asked_for_the_same_objects_in_a_mirrored_picture(given: s
     else:
         assert "objects in a mirrored picture" in told
         assert told.endswith("Try --scale 1/255")
+
+
+def test_where_few_pictures_hold_an_object_others_see_no_better(tmp_path: Path) -> None:
+    """Two of 24 hold one, which stands. At 0 to 255 things are seen in all of them, of which half stand."""
+    x = np.random.default_rng(0).normal(40, 12, (24, 128, 128, 3))
+    for one in x[:2]:
+        one[8:16, 40:48, 0] += 180
+    np.savez(tmp_path / "x.npz", x=np.clip(x, 0, 255).astype(np.uint8))
+    model = detector()
+    given = open_data(tmp_path / "x.npz", model, RIGHT["unit"][0])
+    judge = Judge(model, InputSpec.of(model)[0], 1, find_task(model))
+    right, wrong = (judge.information(by * read_all(given)["x"], ()) for by in (1, 255))
+    assert right is not None
+    assert wrong is not None
+    assert wrong.mean > right.mean + 0.2
+    assert wrong.stands < right.stands - 0.2
+    assert not doubts_about(model, given, 1)
 
 
 @pytest.mark.parametrize(("expected", "given"), [("unit", "unit"), ("raw", "unit")])

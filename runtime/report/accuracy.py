@@ -159,7 +159,7 @@ def _compared(measure: Accuracy, own: Measure, quality: Quality) -> Change:
     """A measure of agreement with the original."""
     value, on = own.value or 0.0, _on(own.samples)
     text = measure.text(value)
-    between = interval(measure, own)
+    between = aside = interval(measure, own)
     basis = f"{on}inputs"
     phrase = f"{measure.label[:1].lower()}{measure.label[1:]} {text}"
     if measure is AGREEMENT:
@@ -167,15 +167,17 @@ def _compared(measure: Accuracy, own: Measure, quality: Quality) -> Change:
     elif own.lost is not None and own.count:
         phrase = words.LOST.format(lost=own.lost, count=own.count, things=own.of)
         basis = _boxes_basis(quality, on, phrase) if measure is BOXES else f"{basis}: {phrase}"
-        if not own.lost and not between:
-            between = words.TOO_FEW_TO_TELL
-    if own.samples < FEW_TO_JUDGE:
-        verdict = words.TOO_FEW_TO_JUDGE + (f": {_within(between)}" if between else "")
-        few = words.TOO_FEW_INPUTS.format(count=own.samples)
-        return Change(measure.label, "", text, verdict, None, _bar(measure, value), basis, phrase=few)
+        if between:
+            aside = words.KEPT.format(interval=between)
+        elif not own.lost:
+            aside = words.TOO_FEW_TO_TELL
     verdict = _within(between) if between else ""
-    shown = f" ({between})" if between else ""
-    return Change(measure.label, "", text, verdict, None, _bar(measure, value), basis, phrase=phrase + shown)
+    if own.samples < FEW_TO_JUDGE:
+        verdict = words.TOO_FEW_TO_JUDGE + (f": {verdict}" if verdict else "")
+        phrase = words.TOO_FEW_INPUTS.format(count=own.samples)
+    elif aside:
+        phrase += f" ({aside})"
+    return Change(measure.label, "", text, verdict, None, _bar(measure, value), basis, phrase=phrase)
 
 
 def _labelled(measure: Accuracy, own: Measure, teacher: Quality | None) -> Change:

@@ -16,6 +16,7 @@ WORST_PART = ": {part}, the worst of {count} parts"
 # Of answers, compared with the original's.
 SAME_ANSWER = "same answer on {figure}"
 LOST = "{lost} of {count} {things} lost"
+KEPT = "kept {interval}"
 ONLY_LOST = "lost {lost} of {count}"
 LOST_AND_WON = "lost {lost} of {count}, won {won}"
 NOTHING_CHANGED = "Nothing changed"

@@ -112,6 +112,10 @@ CASES: dict[str, tuple[Make, Make]] = {
     ),
     "SAME_ANSWER": (SAME, judged(images=12, agreement=1.0)),
     "LOST": (boxes(3), judged(images=100, sqnr_db=43.0)),
+    "KEPT": (
+        measured(0.97, of="boxes", count=400, lost=12, low=0.95, high=0.98),
+        measured(0.97, of="boxes", count=400, lost=12),
+    ),
     "ONLY_LOST": (
         lambda r: measured(0.9, of="boxes", count=250, lost=25)(with_second(r)),
         measured(0.9),

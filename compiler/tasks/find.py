@@ -22,6 +22,7 @@ from edgec.compiler.tasks.regression import Regression
 from edgec.compiler.tasks.restoration import Restoration
 from edgec.compiler.tasks.segmentation import Segmentation
 from edgec.compiler.tasks.task import Task
+from edgec.compiler.tasks.text_recognition import TextRecognition
 from edgec.graph.data import InputSpec
 from edgec.graph.errors import UsageError
 from edgec.graph.parts import positions, sample_shape
@@ -32,7 +33,7 @@ _WORDS: Mapping[str, Name] = {
     "pose": "keypoints", "keypoint": "keypoints", "multilabel": "multi-label", "multi-label": "multi-label",
     "classif": "classification", "segment": "segmentation", "detect": "detection", "ssd": "detection", "yolo": "detection",
     "depth": "regression", "regress": "regression", "super": "super-resolution", "embed": "embedding", "retrieval": "embedding",
-    "reid": "embedding",
+    "reid": "embedding", "recognise": "text-recognition", "ocr": "text-recognition",
 }  # fmt: skip
 """What metadata call a task, by a part of the word."""
 _DISTRIBUTIONS = ("Softmax", "LogSoftmax")
@@ -72,6 +73,11 @@ class _Output:
     @property
     def is_map(self) -> bool:
         return len(self.shape) == 3 and not self.whole and min(self.pixels) > 1
+
+    @property
+    def is_sequence(self) -> bool:
+        """Scores at steps along a line, classes last."""
+        return len(self.shape) == 2 and min(self.shape) > 1 and not self.whole
 
     @property
     def size(self) -> int:
@@ -114,6 +120,7 @@ _TAKES: Mapping[str, str] = {
     "regression": "numbers",
     "super-resolution": "a picture",
     "embedding": "a vector",
+    "text-recognition": "scores of characters, step by step: (steps, classes)",
 }
 
 
@@ -181,6 +188,9 @@ def _as(name: str, model: ir.Model, outputs: tuple[_Output, ...]) -> Task | None
         "regression": lambda: next((Regression(one.index) for one in outputs if not one.whole), None),
         "super-resolution": lambda: None if maps is None else Restoration(maps.index),
         "embedding": lambda: None if vector is None else Embedding(vector.index),
+        "text-recognition": lambda: next(
+            (TextRecognition(one.index) for one in outputs if one.is_sequence), None
+        ),
     }
     assert set(makers) == set(NAMES)
     return makers[name]()

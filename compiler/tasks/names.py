@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 Name = Literal[
     "classification", "multi-label", "detection", "segmentation", "keypoints", "regression", "super-resolution", "embedding",
+    "text-recognition",
 ]  # fmt: skip
 NAMES: tuple[Name, ...] = get_args(Name)
 

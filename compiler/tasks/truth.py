@@ -17,6 +17,7 @@ from edgec.compiler.tasks.multi_label import MultiLabel
 from edgec.compiler.tasks.restoration import Restoration
 from edgec.compiler.tasks.segmentation import Segmentation
 from edgec.compiler.tasks.task import Task, Truth
+from edgec.compiler.tasks.text_recognition import TextRecognition
 from edgec.graph.annotations.boxes import TrueBoxes
 from edgec.graph.annotations.pairs import Pair
 from edgec.graph.data import Dataset
@@ -49,6 +50,14 @@ def truth_of(task: Task | None, model: ir.Model, data: Dataset, offset: int) -> 
         and isinstance(task, (Segmentation, Restoration))
     ):
         return _Files(found, Pair.mask if isinstance(task, Segmentation) else Pair.picture)
+    if isinstance(task, TextRecognition):
+        hint = "Compare with a function of yours: --metric file.py:func."
+        raise DataError(
+            "labels, and a network that reads text",
+            where=data.name,
+            why="lines are compared with the original's alone",
+            hint=hint,
+        )
     array = _array(task, data, found)
     if isinstance(task, Classification):
         return _classes(task, data, array, offset)

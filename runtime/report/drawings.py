@@ -17,6 +17,8 @@ Answer = Mapping[str, Any]
 NOTHING = Markup("")
 SHOWN = 3
 """Boxes, labels or numbers of one answer that are named in words."""
+LONGEST_LINE = 40
+"""Characters of a line of text that are shown."""
 MOST_PIXELS = 1 << 16
 """Of a mask: it is drawn row by row."""
 COLOURS = 6
@@ -127,6 +129,17 @@ def numbers(answer: Answer, scene: Scene) -> Drawn:
     return Drawn(_listed(found[:SHOWN], len(found)))
 
 
+def text(answer: Answer, scene: Scene) -> Drawn:
+    """``{"text": [17, 4, 4, 31]}``: characters by their number; a number behind the alphabet is a space, as PaddleOCR has it."""
+    letters = [int(one) for one in answer["text"]]
+    if any(one < 0 for one in letters):
+        raise ValueError("not a character")
+    if not scene.names:
+        return Drawn(f"{len(letters)} characters")
+    read = "".join(scene.names[one] if one < len(scene.names) else " " for one in letters)
+    return Drawn(f"“{read[:LONGEST_LINE]}{'…' * (len(read) > LONGEST_LINE)}”" if letters else "no text")
+
+
 def _rows(place: int, length: int, columns: int, rows: int) -> list[tuple[int, int, int]]:
     """A run, cut at the ends of rows: (row, first column, column behind the last)."""
     found, stop = [], min(place + length, columns * rows)
@@ -169,6 +182,7 @@ KINDS: Mapping[str, Callable[[Answer, Scene], Drawn]] = {
     "keypoints": keypoints,
     "labels": labels,
     "numbers": numbers,
+    "text": text,
 }
 """By the key that only this kind of answer has."""
 

@@ -100,6 +100,9 @@ def test_what_the_metadata_says_stands_before_shapes_where_it_fits() -> None:
         found = find_task(maps, told)
         assert found is not None
         assert found.name == wanted
+    line = find_task(OPEN["letters along a line, as many as a detector has rows"], "recognise")
+    assert line is not None
+    assert line.name == "text-recognition"
     found = find_task(FOUND["logits"][0], "segment")  # what it says is not so
     assert found is not None
     assert found.name == "classification"
@@ -143,6 +146,7 @@ FITS = {
     },
     "super-resolution": {"scores for every pixel", "a larger picture"},
     "embedding": {"logits", "many probabilities", "a unit vector"},
+    "text-recognition": {"boxes"},
 }
 
 

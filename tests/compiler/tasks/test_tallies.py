@@ -18,6 +18,7 @@ from edgec.compiler.tasks.multi_label import MultiLabel
 from edgec.compiler.tasks.regression import Regression
 from edgec.compiler.tasks.restoration import Restoration
 from edgec.compiler.tasks.segmentation import Segmentation, nearest, runs_of
+from edgec.compiler.tasks.text_recognition import TextRecognition
 from tests.conftest import parse
 
 N = 40
@@ -282,14 +283,18 @@ def test_embeddings_with_labels() -> None:
         Segmentation(classes=4),
         Keypoints((8, 8)),
         Restoration(),
+        TextRecognition(),
     ],
     ids=lambda task: task.name,
 )
 def test_answers_are_json(task, rng) -> None:
     import json
 
-    maps = task.name in ("segmentation", "keypoints", "super-resolution")
-    outputs = [rng.random((2, 4, 8, 8) if maps else (2, 4)).astype(np.float32)]
+    shapes = {
+        **dict.fromkeys(("segmentation", "keypoints", "super-resolution"), (2, 4, 8, 8)),
+        "text-recognition": (2, 6, 4),
+    }
+    outputs = [rng.random(shapes.get(task.name, (2, 4))).astype(np.float32)]
     answers = task.answers(outputs)
     assert len(answers) == 2
     assert json.loads(json.dumps(answers)) == answers

@@ -34,6 +34,7 @@ ANSWERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "keypoints": ({"keypoints": [[10, 12, 0.9], [40, 60, 0.8]]}, {"keypoints": [[12, 12, 0.9], [40, 61, 0.7]]}),
     "regression": ({"numbers": [1.25, 7.0]}, {"numbers": [1.3, 6.9]}),
+    "text-recognition": ({"text": [0, 2, 4]}, {"text": []}),
     "unknown": ({}, {}),
 }  # fmt: skip
 

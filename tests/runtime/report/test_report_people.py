@@ -23,6 +23,7 @@ WORDS = {
     "segmentation": ("dog 38%, horse 31%, cat 31%", "cat 44%, horse 31%, dog 25%"),
     "keypoints": ("2 points", "2 points"),
     "regression": ("1.25, 7", "1.3, 6.9"),
+    "text-recognition": ("“cathorse ”", "no text"),
     "unknown": ("", ""),
 }
 
@@ -68,7 +69,13 @@ DAMAGED: list[dict[str, Any]] = [
     {"keypoints": [[1]]},
     {"numbers": ["one"]},
     {"labels": [1], "scores": None},
+    {"text": [-1]},
+    {"text": "cat"},
 ]
+
+
+def test_characters_without_an_alphabet_are_counted() -> None:
+    assert drawn({"text": [3, 3, 9]}, Scene(48, 320)).words == "3 characters"
 
 
 @pytest.mark.parametrize("answer", DAMAGED, ids=[json.dumps(one) for one in DAMAGED])

@@ -131,6 +131,24 @@ def test_own_settings_stand() -> None:
     assert (resized.resize, resized.letterbox, resized.scale) == ((64, 64), None, 1 / 255)
 
 
+def test_a_formula_of_ones_own_is_not_mixed_with_the_models() -> None:
+    """PP-OCR divides by 0.5 at the end; pixels that were brought to -1 to 1 already came out as -2 to 2."""
+    told = told_by({"character": "a\nb"})
+
+    def after(**given: Any) -> tuple[Preprocessing, str]:
+        recipe, (line,) = with_told(make_recipe({"model": {"path": "m.onnx"}, "preprocess": given}), told)
+        return recipe.preprocess, line
+
+    own, line = after(scale=1 / 127.5, mean=(1.0,))
+    assert (own.scale, own.mean, own.channels) == (1 / 127.5, (1.0,), "bgr")
+    assert own.build().std == (1.0,)
+    assert line.endswith("; your own settings stand: mean, scale; left aside beside them: std")
+    for same in ({"scale": 0.003922}, {"mean": (0.5, 0.5, 0.5)}, {"std": (0.5,)}, {"resize": (48, 320)}):
+        agreed, line = after(**same)
+        assert agreed.build().std[0] == agreed.build().mean[0] == 0.5
+        assert "left aside" not in line
+
+
 def test_a_compiled_network_keeps_its_words_and_a_bundle_its_labels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

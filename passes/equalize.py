@@ -21,7 +21,7 @@ A program before and after::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -55,6 +55,8 @@ LARGEST = 64.0
 """No factor leaves [1/LARGEST, LARGEST]."""
 BOUND_MARGIN = 0.7
 """A channel grows to this share of a Clip's bound at most: other data may bring larger values."""
+GROWN = 1.001
+"""By so much a range may grow and be the same."""
 
 
 @dataclass
@@ -70,7 +72,18 @@ class Segment:
     pinned: bool = False
     dense_readers: bool = False
 
-    def factors(self, peaks: dict[str, Array], strength: float) -> Array:
+    def is_costless(self, peaks: Mapping[str, Array], strength: float) -> bool:
+        """Whether nothing is coarser for it: all readers are depthwise, whose weights have a scale for each channel, and no map's
+        range grows, as it may where maps of several ranges share factors."""
+        factors = self.factors(peaks, strength)
+        if self.dense_readers or np.allclose(factors, 1.0):
+            return False
+        shown = [
+            unit_peaks(peaks[one.value], one) for one in self.activations if one.value not in self.hidden
+        ]
+        return all(float((factors * peak).max()) <= GROWN * float(peak.max()) for peak in shown)
+
+    def factors(self, peaks: Mapping[str, Array], strength: float) -> Array:
         """One factor per unit, 1 on the geometric mean of what the map can use."""
         peak = np.zeros(self.group.size)
         for member in self.activations:
@@ -220,7 +233,7 @@ class Equalize(Pass):
         return PassResult(model, count > 0, (Note(f"{count} of {len(cut)} feature map segments equalised"),))
 
 
-def equalise(model: ir.Model, cut: list[Segment], peaks: dict[str, Array], strength: float) -> int:
+def equalise(model: ir.Model, cut: Sequence[Segment], peaks: Mapping[str, Array], strength: float) -> int:
     """Scale weights in place; the number of segments that changed."""
     maps: dict[str, Array] = {}
     count = 0

@@ -84,7 +84,12 @@ def split_data(data: Dataset, samples: int, seed: int) -> tuple[Dataset, Dataset
 
 
 def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context) -> Prepared:
-    """Calibrate ``model``, and its equalised form where that may pay; the better one of the two."""
+    """Calibrate ``model``, and its equalised form where that may pay; the better one of the two.
+
+    Where the samples do not say that all of it pays, maps that are read by depthwise layers alone are equalised still: nothing
+    is coarser for it, and what one layer gains may not show behind the errors of all others. There the samples would have to
+    say that it harms.
+    """
     if settings.equalise == "no":
         return _calibrated(model, data, settings, context)
     equal = model.clone()
@@ -99,12 +104,24 @@ def prepare(model: ir.Model, data: Dataset, settings: Settings, context: Context
     judged = replace(settings, form=replace(settings.form, float_weights=bool(settings.fits)))
     with Reference(model, check, context) as reference:
         before, after = (reference.score(assemble(one, judged)[0]) for one in (plain, equalised))
-    text = f"equalisation: SQNR per sample {before.typical_db:.1f} -> {after.typical_db:.1f} dB"
-    # Both are rounded, with ranges that a search chose: weights solved for that differ by 1e-5 give either another draw.
-    verdict = nearer(before, after, drawn=True)
-    if settings.equalise == "auto" and not verdict.kept:
-        return Prepared(plain.original, plain.calibration, (Note(text + verdict.doubt, "reverted"),), verdict)
-    return Prepared(equalised.original, equalised.calibration, (Note(text),), verdict)
+        text = f"equalisation: SQNR per sample {before.typical_db:.1f} -> {after.typical_db:.1f} dB"
+        # Both are rounded, with ranges that a search chose: weights solved for that differ by 1e-5 give either another draw.
+        verdict = nearer(before, after, drawn=True)
+        if settings.equalise == "yes" or verdict.kept:
+            return Prepared(equalised.original, equalised.calibration, (Note(text),), verdict)
+        note = Note(text + verdict.doubt, "reverted")
+        costless = [one for one in cut if one.is_costless(peaks.found, settings.strength)]
+        if not costless or not settings.form.per_channel:
+            return Prepared(plain.original, plain.calibration, (note,), verdict)
+        part = model.clone()
+        equalise(part, costless, peaks.found, settings.strength)
+        equalised = _calibrated(part, data, settings, context)
+        after = reference.score(assemble(equalised, judged)[0])
+    text = f"equalisation in front of depthwise layers: SQNR per sample {before.typical_db:.1f} -> {after.typical_db:.1f} dB"
+    harm = nearer(after, before, drawn=True)
+    better = plain if harm.kept else equalised
+    told = Note(text, "reverted" if harm.kept else "info")
+    return Prepared(better.original, better.calibration, (note, told), verdict)
 
 
 def _calibrated(

@@ -15,7 +15,7 @@ from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.graph.views import constant
 from edgec.passes.base import Context
-from edgec.passes.equalize import Equalize, channel_peaks, segments
+from edgec.passes.equalize import Equalize, channel_peaks, equalise, segments
 
 Canonical = Callable[..., ir.Model]
 Noise = Callable[..., Dataset]
@@ -100,7 +100,6 @@ def test_the_function_stays(
 @given(seed=st.integers(0, 1000))
 def test_the_function_stays_for_any_spread(seed: int) -> None:
     from edgec.graph.canonicalise import canonicalise
-    from edgec.passes.equalize import equalise
     from tests.conftest import parse
 
     model = canonicalise(parse(RESIDUAL, seed=seed))
@@ -142,6 +141,44 @@ def test_residual_streams_come_together(canonical: Canonical, noise: Noise, cont
     around = context(model, noise(model, 16))
     result = Equalize(strength=1.0).run(model.clone(), around)
     assert ratio(result.model, "r1", around) < 0.5 * ratio(model, "r1", around)
+
+
+@pytest.mark.parametrize("bare", [True, False], ids=["nothing between", "a Relu between"])
+def test_maps_that_depthwise_layers_alone_read_cost_nothing(
+    bare: bool, canonical: Canonical, noise: Noise, context: MakeContext
+) -> None:
+    """No step is coarser in any channel: the widest one keeps its range, and a depthwise weight has its own scale."""
+    model = canonical(DEPTHWISE.replace("r1 = Relu(c1)", "r1 = Identity(c1)") if bare else DEPTHWISE)
+    spread(model)
+    around = context(model, noise(model, 16))
+    cut = segments(model, groups(model))
+    peaks = channel_peaks(model, {m.value: m.axis for one in cut for m in one.activations}, around)
+    found = [one for one in cut if one.is_costless(peaks, 0.5)]
+    (read,) = found
+    name = "c1" if bare else "r1"
+    assert name in {member.value for member in read.activations}
+    result = model.clone()
+    equalise(result, found, peaks, 0.5)
+    after = channel_peaks(result, {name: 1}, around)[name]
+    assert after.max() == pytest.approx(peaks[name].max(), rel=1e-5)
+    assert after[peaks[name] > 0].min() > 0.9 * after.max()
+
+
+def test_maps_of_other_ranges_that_share_factors_are_not_free(
+    canonical: Canonical, noise: Noise, context: MakeContext
+) -> None:
+    """A quiet branch that is added to a loud one would get the loud one's range in a channel where only it is quiet."""
+    model = canonical(
+        "g (float[N,3,8,8] x) => (float[N,4] y) <float[4,3,3,3] w1, float[4,3,3,3] w2, float[4,1,3,3] w3, float[4,4] f> {"
+        "  a = Conv<pads=[1,1,1,1]>(x, w1)  b = Conv<pads=[1,1,1,1]>(x, w2)  s = Add(a, b)"
+        "  d = Conv<group=4, pads=[1,1,1,1]>(s, w3)  r = Relu(d)  p = GlobalAveragePool(r)  q = Flatten(p)  y = Gemm(q, f) }"
+    )
+    around = context(model, noise(model, 16))
+    (shared,) = [one for one in segments(model, groups(model)) if "a" in {m.value for m in one.activations}]
+    loud, quiet = np.array([10.0, 0.1, 10, 10]), np.array([0.1, 0.05, 0.1, 0.1])
+    assert not shared.is_costless({"a": loud, "b": quiet, "s": loud}, 0.5)
+    assert shared.is_costless({"a": loud, "b": loud, "s": loud}, 0.5)
+    assert around.data is not None
 
 
 def test_a_clip_is_never_reached_by_scaling(canonical: Canonical, noise: Noise, context: MakeContext) -> None:

@@ -5,8 +5,8 @@ The steps, each a library's work where one does it well:
 2. name every node, inline functions, take initialisers off the input list, fix open dimensions;
 3. the oldest opset from 18 on in which the model means the same (onnx.version_converter where it must change), constants and
    shape arithmetic folded (onnxsim);
-4. BatchNorm, affine and pad chains fused into convolutions (onnxscript's rewrite rules); Einsum written out (`einsum`);
-   queries, keys and values that one layer makes are parted (`split_heads`);
+4. BatchNorm, affine and pad chains fused into convolutions (onnxscript's rewrite rules; `affine`, `affine_ahead`); Einsum written
+   out (`einsum`); queries, keys and values that one layer makes are parted (`split_heads`);
 5. free a batch axis fixed at 1 where the graph allows it (`batch.free_batch`);
 6. names, order, shapes, and a numeric check against the source model on random input;
 7. every node is marked with the node of the source model that it stands for (`provenance`).

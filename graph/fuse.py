@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgec.graph.affine import fold_affine
+from edgec.graph.affine_ahead import carry_ahead
 from edgec.graph.einsum import lower_einsums
 from edgec.graph.expand import drop_expands
 from edgec.graph.gemms import write_gemms_plainly
@@ -52,6 +53,7 @@ def fuse(model: ir.Model) -> bool:
             + pad_for_zeros(model)
             + write_gemms_plainly(model)
             + fold_affine(model)
+            + carry_ahead(model)
             + write_out_pads(model)
             + split_heads(model)
         )

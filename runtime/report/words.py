@@ -49,4 +49,5 @@ OTHER_DATA = "Quality was judged on different data: the figures do not compare."
 # The strip of inputs.
 OTHER_ANSWERS = "These answers are others than the original's, the furthest off first."
 SAME_BUT_FURTHEST = "The answer is the same one, and these are furthest off."
+NEXT_FURTHEST = "Of all others these are furthest off; the answer of some is another one."
 FROM_THE_MIDDLE = "From the middle of all inputs."

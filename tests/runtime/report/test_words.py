@@ -80,9 +80,9 @@ def passes(images: int, *top1: float) -> Make:
     return made
 
 
-def strip(why: str) -> Make:
+def strip(why: str, *, changed: bool = False) -> Make:
     def made(report: Report) -> Report:
-        one = Answered(name="a.png", why=why, before={"class": 1}, after={"class": 2})
+        one = Answered(name="a.png", why=why, before={"class": 1}, after={"class": 2}, changed=changed)
         found = Strip(artifact="model.onnx", samples=1, changed=1, error="", inputs=(one,))
         return report.model_copy(update={"strip": found})
 
@@ -151,7 +151,8 @@ CASES: dict[str, tuple[Make, Make]] = {
     "NOISE": (data(random=True), data(random=False)),
     "OTHER_DATA": (data(eval_fingerprint="other"), data(eval_fingerprint="first")),
     "OTHER_ANSWERS": (strip("changed"), strip("largest")),
-    "SAME_BUT_FURTHEST": (strip("largest"), strip("changed")),
+    "SAME_BUT_FURTHEST": (strip("largest"), strip("largest", changed=True)),
+    "NEXT_FURTHEST": (strip("largest", changed=True), strip("largest")),
     "FROM_THE_MIDDLE": (strip("typical"), strip("changed")),
 }
 

@@ -55,12 +55,12 @@ def _carry_scale(graph: ir.Graph, node: ir.Node, x: ir.Value, operand: Array) ->
         readers = None if shifted is not result else _convolutions(shift.outputs[0])
         if readers is None:
             return False
-    scale = _per_channel(operand, readers[0])
+    scale = _per_channel(operand, x, readers[0])
     if scale is None or float(np.abs(scale).min()) < LEAST:
         return False
     scale = scale if node.op_type == "Mul" else 1 / scale
     if shift is not None:
-        offset = _per_channel(by, readers[0])
+        offset = _per_channel(by, x, readers[0])
         left = None if offset is None else offset / scale
         if left is None or not np.isfinite(left).all():
             return False
@@ -80,7 +80,7 @@ def _carry_shift(graph: ir.Graph, node: ir.Node, x: ir.Value, operand: Array) ->
     readers = _convolutions(node.outputs[0])
     if readers is None or any(_pads(view) for view in readers):
         return False
-    shift = _per_channel(operand, readers[0])
+    shift = _per_channel(operand, x, readers[0])
     if shift is None or (node.op_type == "Sub" and node.inputs[0] is not x):
         return False
     shift = shift if node.op_type == "Add" else -shift
@@ -122,8 +122,8 @@ def _convolutions(value: ir.Value) -> list[ConvView] | None:
     return found or None
 
 
-def _per_channel(operand: Array, view: ConvView) -> Array | None:
-    """The constant as one value for each of the layer's input channels, or None where it is something else."""
+def _per_channel(operand: Array, x: ir.Value, view: ConvView) -> Array | None:
+    """The constant as one value for each of the layer's input channels, or None where it is something else, or widens ``x``."""
     rank = len(view.kernel) + 2
     if operand.ndim > rank:
         return None
@@ -132,6 +132,10 @@ def _per_channel(operand: Array, view: ConvView) -> Array | None:
         1,
         view.in_channels,
     ):
+        return None
+    known = () if x.shape is None else tuple(x.shape)
+    as_wide = len(known) == rank and (shape[1] == 1 or known[1] == view.in_channels)
+    if not as_wide and (operand.ndim == rank or shape[1] > 1):
         return None
     return np.broadcast_to(operand.reshape(shape[1]).astype(np.float64), (view.in_channels,)).copy()
 

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx.shape_inference import infer_shapes
 
 from edgec.graph.affine_ahead import carry_ahead
 from edgec.graph.canonicalise import canonicalise
@@ -91,11 +92,12 @@ def test_every_group_gets_the_factors_of_its_own_channels(
 ) -> None:
     out = group * multiple
     text = (
-        f"net (float[N,6,7,7] x) => (float[N,C,H,W] y) <float[6,1,1] c, float[{out},{6 // group},{kernel},{kernel}] v>"
+        f"net (float[N,6,7,7] x) => (float[N,C,H,W] y) "
+        f"<float[6,1,1] c, float[{out},{6 // group},{kernel},{kernel}] v>"
         f"{{ h = Sigmoid(x)  s = Mul(h, c)  y = Conv<group={group}>(s, v) }}"
     )
     proto = parse(text, seed=seed)
-    model = ir.from_proto(proto)
+    model = ir.from_proto(infer_shapes(proto))
     assert carry_ahead(model) == 1
     x = np.random.default_rng(seed).standard_normal((2, 6, 7, 7)).astype(np.float32)
     np.testing.assert_allclose(outputs(model, x), outputs(ir.from_proto(proto), x), rtol=0, atol=1e-5)
@@ -105,6 +107,7 @@ STAYS = {
     "another reader": "s = Mul(h, c)  z = Relu(s)  o = Conv(s, v)  y = Add(o, z)",
     "an output": "y = Mul(h, c)  o = Conv(y, v)",
     "a constant over the constant": "s = Div(c, h)  y = Conv(s, v)",
+    "a map that the constant widens": "q = ReduceMean<keepdims=1>(h, one)  s = Mul(q, many)  y = Conv(s, v)",
     "values of the map": "s = Mul(h, m)  y = Conv(s, v)",
     "pixels made ready": "s = Mul(x, c)  y = Conv(s, v)",
     "pixels moved and made ready": "t = Transpose<perm=[0,1,3,2]>(x)  u = Sub(t, c)  s = Mul(u, c)  y = Conv(s, v)",
@@ -118,10 +121,10 @@ STAYS = {
 def test_what_stays(case: str) -> None:
     text = (
         "net (float[N,6,8,8] x) => (float[N,6,8,8] y) "
-        "<float[1] c = {2}, float[1] n = {0}, float[1,6,8,8] m, float[6,6,1,1] v, float[1] three = {3}, float low = {0}, float six = {6}>"
+        "<float[1] c = {2}, float[1] n = {0}, float[1,6,8,8] m, float[6,1,1] many, int64[1] one = {1}, float[6,6,1,1] v, float[1] three = {3}, float low = {0}, float six = {6}>"
         f"{{ h = Sigmoid(x)  {STAYS[case]} }}"
     )
-    model = ir.from_proto(parse(text))
+    model = ir.from_proto(infer_shapes(parse(text)))
     before = [node.op_type for node in model.graph]
     assert carry_ahead(model) == 0
     assert [node.op_type for node in model.graph] == before

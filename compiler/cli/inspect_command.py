@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -100,7 +101,7 @@ def command(
     if found is not None:
         facts["findings"] = findings_json(found)
     if given["data"] is not None:
-        facts["data"] = _looked_at(graph, given)
+        facts["data"] = _looked_at(graph, model, given)
     groups = find_groups(graph) if show_groups else ()
     blocks = _blocks(graph, spent) if show_blocks else []
     if as_json:
@@ -127,19 +128,30 @@ def command(
     return int(is_refused(found))
 
 
-def _looked_at(graph: ir.Model, given: dict[str, Any]) -> dict[str, Any]:
-    """The data's name and number, and what is doubtful about it."""
+def _looked_at(graph: ir.Model, model: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The data's name and number, prepared as a compile would, and what is doubtful about it."""
     from edgec.compiler.evaluate.plausibility import doubts_about
+    from edgec.compiler.read.recipe import ModelSource, Preprocessing, Recipe
+    from edgec.compiler.read.told import with_told
+    from edgec.compiler.tasks.find import find_task
     from edgec.graph.data import open_data
-    from edgec.graph.preprocess import Preprocess
+    from edgec.graph.inputs import picture_size
+    from edgec.graph.read.metadata import source_metadata
+    from edgec.graph.read.told import told_by
 
-    how = Preprocess(**preprocessing(given))
+    file = Path(model)
+    told = told_by(source_metadata(graph), file if file.is_file() else None, picture_size(graph))
+    own = Recipe(model=ModelSource(path=model), preprocess=Preprocessing(**preprocessing(given)))
+    recipe, remarks = with_told(own, told)
+    how = recipe.preprocess.build()
     data = open_data(given["data"], graph, how, samples=given["samples"], skip_bad=given["skip_bad"])
-    doubts = [str(one) for one in doubts_about(graph, data, 1)]
-    return {"name": data.name, "samples": len(data), "doubts": doubts}
+    doubts = [str(one) for one in doubts_about(graph, data, 1, find_task(graph, told.task))]
+    return {"name": data.name, "samples": len(data), "remarks": list(remarks), "doubts": doubts}
 
 
 def _print_data(looked_at: dict[str, Any]) -> None:
+    for line in looked_at["remarks"]:
+        echo(line)
     told = looked_at["doubts"] or ["nothing doubtful found"]
     echo(f"inputs   {looked_at['samples']} of {looked_at['name']}: {'; '.join(told)}")
 

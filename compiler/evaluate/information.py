@@ -15,6 +15,7 @@ from edgec.compiler.tasks.classification import Classification
 from edgec.compiler.tasks.detection import SAME, Detection, boxes_of
 from edgec.compiler.tasks.segmentation import Segmentation
 from edgec.compiler.tasks.task import Task
+from edgec.compiler.tasks.text_recognition import TextRecognition, distance
 from edgec.graph.compare import by_sample, probabilities
 from edgec.graph.execute import Executor
 from edgec.graph.inputs import InputSpec
@@ -29,12 +30,13 @@ MOST_SCORES = 50_000
 _PROBABILITIES = ("Sigmoid", "HardSigmoid", "Softmax")
 
 
-Kind = Literal["classes", "scores", "objects"]
+Kind = Literal["classes", "scores", "objects", "characters"]
 
 
 @dataclass(frozen=True)
 class Information:
-    """What each sample's answer is worth: the nats that it holds about it, or, of a detector, how well its objects stand.
+    """What each sample's answer is worth: the nats that it holds about it, or, of a detector, how well its objects stand, or,
+    of a reader of text, its characters.
 
     ``classes`` are the answers of a classifier of ``kinds`` classes. With two of them an answer holds too little to compare.
     """
@@ -45,7 +47,8 @@ class Information:
     kinds: int = 0
     stands: float = 1.0
     """Of a map: the share of the nats that is left where the mirrored picture's map is laid over it. Of a detector: of all
-    objects together, the share that is found in the mirrored picture too, 0 where there is none."""
+    objects together, the share that is found in the mirrored picture too, 0 where there is none. Of a reader of text: of all
+    characters, the share that is read in the moved picture too."""
 
     @property
     def mean(self) -> float:
@@ -71,7 +74,7 @@ class Judge:
     @property
     def runs(self) -> int:
         """How often the network runs for one look at a preparation, without changes."""
-        return 2 if isinstance(self.task, Detection | Segmentation) else 1
+        return 2 if isinstance(self.task, Detection | Segmentation | TextRecognition) else 1
 
     @property
     def has_two_classes(self) -> bool:
@@ -90,6 +93,9 @@ class Judge:
         if isinstance(self.task, Detection):
             each, stands = self._standing(feeds, self.task)
             return Information(each, "objects", stands=stands)
+        if isinstance(self.task, TextRecognition):
+            each, stands = self._read_twice(feeds, self.task)
+            return Information(each, "characters", stands=stands)
         versions = [feeds, *(self._changed(feeds, change) for change in changes)]
         if isinstance(self.task, Classification):
             return _of_classes([self._run(one)[self.task.output] for one in versions], self.task)
@@ -120,6 +126,19 @@ class Judge:
             twice.append(2 * len(matched(one, back, SAME)))
             all_.append(len(one) + len(other))
         return np.array(twice) / np.maximum(all_, 1), sum(twice) / max(sum(all_), 1)
+
+    def _read_twice(self, feeds: Mapping[str, Array], task: TextRecognition) -> tuple[Array, float]:
+        """Of each line's characters, those that are read in a picture that is moved a little too: 1 where all are, 0 for none;
+        and of all lines together. Mirrored, nothing can be read."""
+        wide = -2 if self.spec.channels_last else -1
+        moved = self._changed(feeds, lambda x: _to_the_right(x, wide))
+        first, second = self._run(feeds), self._run(moved)
+        blank = task.blank(first)
+        lines = list(zip(task.lines(first, blank), task.lines(second, blank), strict=True))
+        apart = np.array([distance(one, other) for one, other in lines])
+        longest = np.array([max(len(one), len(other)) for one, other in lines])
+        each = np.where(longest > 0, 1 - apart / np.maximum(longest, 1), 0.0)
+        return each, float(1 - apart.sum() / longest.sum()) if longest.any() else 0.0
 
     def _laid_over(self, feeds: Mapping[str, Array], output: int, wide: int) -> Information | None:
         """Of a map, averaged with that of the mirrored picture, turned back: ``wide`` is the axis of its width."""
@@ -155,6 +174,13 @@ class Judge:
             for i in starts
         ]
         return [np.concatenate(one).astype(np.float64) for one in zip(*parts, strict=True)]
+
+
+def _to_the_right(x: Array, wide: int) -> Array:
+    """A picture moved by an eightieth of its width; the first column fills what comes free."""
+    step = max(1, x.shape[wide] // 80)
+    at = np.maximum(np.arange(x.shape[wide]) - step, 0)
+    return np.take(x, at, axis=wide)
 
 
 def _of_classes(answers: Sequence[Array], task: Classification) -> Information:

@@ -7,7 +7,8 @@ each score of a map), where p is averaged over small changes of the picture that
 
 A detector is asked otherwise: whether it finds the same objects in the mirrored picture (`Judge`). What its scores add up to says
 nothing: fed 255 times too much, it sees a hundred things that are not there, and others in every picture. Maps are compared with
-those of the mirrored pictures for the same reason.
+those of the mirrored pictures for the same reason. A reader of text is asked for the same characters in a picture that is moved
+by a few pixels.
 
 The data as given is compared with the usual preparations (pixels as they are, 0 to 1, -1 to 1, ImageNet's mean and deviation;
 RGB and BGR). Each sample contributes ``KL(p || mean p)``, so the difference of two preparations has a paired standard error; only
@@ -64,7 +65,8 @@ LESS_ALIKE = 0.03
 """By so much less of what a map holds, or of a detector's objects, may be in the mirrored picture too: a network that is fed too
 much sees everything, and where the right preparation shows it little, that little stands."""
 MORE_OBJECTS = 0.2
-"""Of a detector: by so much the share of a picture's objects that stand must be higher, on average."""
+"""Of a detector: by so much the share of a picture's objects that stand must be higher, on average; of a reader of text, that of
+its characters."""
 LABELLED = 200
 """Labelled samples that the source model's own answers are compared with."""
 UNLIKE, MORE_ALIKE = 0.6, 0.25
@@ -226,6 +228,9 @@ def _better(best: Information, given: Information) -> str:
     if given.kind == "objects":
         shares = f"{best.mean:.0%} of its objects, as given {given.mean:.0%}"
         return f"it finds more of the same objects in a mirrored picture ({shares}, over {len(given.each)} inputs)"
+    if given.kind == "characters":
+        shares = f"{best.mean:.0%} of them, as given {given.mean:.0%}"
+        return f"it reads more of the same characters in a picture moved a little ({shares}, over {len(given.each)} inputs)"
     nats = f"{best.mean:.2g} nats of information about the input in an answer, as given {given.mean:.2g}"
     return f"it is surer and its answers differ more ({nats}, over {len(given.each)} inputs)"
 
@@ -281,7 +286,7 @@ def _is_clear(better: Information, given: Information) -> bool:
     stands = better.stands > given.stands - LESS_ALIKE
     enough = {
         "classes": more > LEAST_NATS, "scores": stands and better.mean > TIMES * given.mean,
-        "objects": stands and more > MORE_OBJECTS,
+        "objects": stands and more > MORE_OBJECTS, "characters": stands and more > MORE_OBJECTS,
     }  # fmt: skip
     return enough[given.kind] and better.ahead_of(given) > CLEAR
 

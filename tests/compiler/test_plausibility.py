@@ -325,3 +325,75 @@ def test_numbers_channels_last_under_a_shape_that_says_first_are_said(tmp_path) 
         np.savez(tmp_path / f"{name}.npz", x=array)
         found = [str(one) for one in about_layout(model, open_data(tmp_path / f"{name}.npz", model))]
         assert bool(found) == said, (name, found)
+
+
+def reader() -> ir.Model:
+    """Reads a line of coloured bars, a character for each colour, step by step. It knows 0 to 1; of more it makes anything."""
+    return canonicalise(
+        parse(
+            "net (float[N,3,16,80] x) => (float[N,20,4] y) "
+            "<float[3,4] w = {0,6,-3,-3, 0,-3,6,-3, 0,-3,-3,6}, float[4] b = {2.2,0,0,0}, int64[1] row = {2}> "
+            "{ s = Sin(x)  p = AveragePool<kernel_shape=[16,4], strides=[16,4]>(s)  q = Squeeze(p, row) "
+            "t = Transpose<perm=[0,2,1]>(q)  m = MatMul(t, w)  a = Add(m, b)  y = Softmax<axis=2>(a) }"
+        )
+    )
+
+
+def bars(folder: Path, count: int = 64) -> Path:
+    """Two to four bars of a colour each on grey noise."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(40, 8, (count, 16, 80, 3))
+    for line in x:
+        for place in range(rng.integers(2, 5)):
+            line[:, 16 * place + 2 : 16 * place + 14, rng.integers(3)] += 180
+    np.savez(folder / "bars.npz", x=np.clip(x, 0, 255).astype(np.uint8))
+    return folder / "bars.npz"
+
+
+@pytest.mark.parametrize("given", RIGHT)
+def test_a_reader_of_text_is_asked_for_the_same_characters_in_a_moved_picture(
+    given: str, tmp_path: Path
+) -> None:
+    """Its scores alone said that PP-OCR's recogniser, which was rightly fed, should get pixels from 0 to 255."""
+    model = reader()
+    found = doubts_about(
+        model, open_data(bars(tmp_path), model, RIGHT[given][0]), 1, find_task(model, "recognise")
+    )
+    told = " ".join(map(str, found))
+    if given == "unit":
+        assert not found
+    else:
+        assert "reads more of the same characters" in told
+        assert told.endswith("Try --scale 1/255")
+
+
+def test_pictures_in_which_nothing_is_read_raise_no_doubt(tmp_path: Path) -> None:
+    model = reader()
+    np.savez(
+        tmp_path / "grey.npz", x=np.random.default_rng(0).integers(30, 50, (64, 16, 80, 3)).astype(np.uint8)
+    )
+    grey = open_data(tmp_path / "grey.npz", model, RIGHT["unit"][0])
+    assert not doubts_about(model, grey, 1, find_task(model, "recognise"))
+
+
+def test_inspect_prepares_pictures_as_the_model_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgec.compiler.cli import cli
+
+    model = reader()
+    emitted = ir.to_proto(model)
+    onnx.helper.set_model_props(emitted, {"character": "r\ng\nb"})
+    onnx.save(emitted, tmp_path / "reader.onnx")
+
+    def said(*options: str) -> str:
+        asked = ["inspect", str(tmp_path / "reader.onnx"), "--data", str(bars(tmp_path)), *options]
+        assert not cli.main(asked, standalone_mode=False)
+        return capsys.readouterr().out
+
+    own = said("--scale", "1/255", "--mean", "0", "--std", "1", "--channels", "rgb")
+    assert "nothing doubtful" in own
+    assert "your own settings stand: channels, mean, scale, std" in own
+    assert (
+        "reads more of the same characters" in said()
+    )  # what PP-OCR's networks expect is not what this one was made for

@@ -59,6 +59,10 @@ def _carry_scale(graph: ir.Graph, node: ir.Node, x: ir.Value, operand: Array) ->
     if scale is None or float(np.abs(scale).min()) < LEAST:
         return False
     scale = scale if node.op_type == "Mul" else 1 / scale
+    with np.errstate(over="ignore"):
+        weights = [(view.weight * _on_inputs(scale, view)).astype(np.float32) for view in readers]
+    if not all(np.isfinite(weight).all() for weight in weights):
+        return False
     if shift is not None:
         offset = _per_channel(by, x, readers[0])
         left = None if offset is None else offset / scale
@@ -69,8 +73,8 @@ def _carry_scale(graph: ir.Graph, node: ir.Node, x: ir.Value, operand: Array) ->
             left[:1].reshape(()) if np.ptp(left) == 0 else left.reshape(-1, *[1] * len(readers[0].kernel))
         )
         own_constant(graph, shift, place, spread.astype(np.float32), "_scaled")
-    for view in readers:
-        view.set(weight=(view.weight * _on_inputs(scale, view)).astype(np.float32))
+    for view, weight in zip(readers, weights, strict=True):
+        view.set(weight=weight)
     _drop(graph, node, x)
     return True
 

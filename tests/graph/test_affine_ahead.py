@@ -108,6 +108,7 @@ STAYS = {
     "an output": "y = Mul(h, c)  o = Conv(y, v)",
     "a constant over the constant": "s = Div(c, h)  y = Conv(s, v)",
     "a map that the constant widens": "q = ReduceMean<keepdims=1>(h, one)  s = Mul(q, many)  y = Conv(s, v)",
+    "a scale beyond float32": "s = Mul(h, huge)  y = Conv<group=6>(s, tens)",
     "values of the map": "s = Mul(h, m)  y = Conv(s, v)",
     "pixels made ready": "s = Mul(x, c)  y = Conv(s, v)",
     "pixels moved and made ready": "t = Transpose<perm=[0,1,3,2]>(x)  u = Sub(t, c)  s = Mul(u, c)  y = Conv(s, v)",
@@ -121,7 +122,7 @@ STAYS = {
 def test_what_stays(case: str) -> None:
     text = (
         "net (float[N,6,8,8] x) => (float[N,6,8,8] y) "
-        "<float[1] c = {2}, float[1] n = {0}, float[1,6,8,8] m, float[6,1,1] many, int64[1] one = {1}, float[6,6,1,1] v, float[1] three = {3}, float low = {0}, float six = {6}>"
+        "<float[1] c = {2}, float[1] n = {0}, float[1] huge = {3e38}, float[6,1,1,1] tens = {10,10,10,10,10,10}, float[1,6,8,8] m, float[6,1,1] many, int64[1] one = {1}, float[6,6,1,1] v, float[1] three = {3}, float low = {0}, float six = {6}>"
         f"{{ h = Sigmoid(x)  {STAYS[case]} }}"
     )
     model = ir.from_proto(infer_shapes(parse(text)))

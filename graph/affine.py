@@ -60,14 +60,18 @@ def _per_channel(operand: ir.Value | None, view: ConvView | None) -> Array | Non
     array = constant(operand)
     if array is None or view is None or array.dtype != np.float32:
         return None
-    rank = len(view.kernel) + 2
+    return channel_values(array, len(view.kernel) + 2, view.out_channels)
+
+
+def channel_values(array: Array, rank: int, channels: int) -> Array | None:
+    """A constant beside a map of ``rank`` axes as one float64 for each of its ``channels``; None where it is something else."""
     if array.ndim > rank:
         return None
     shape = (1,) * (rank - array.ndim) + array.shape
     others = [size for axis, size in enumerate(shape) if axis != 1]
-    if any(size != 1 for size in others) or shape[1] not in (1, view.out_channels):
+    if any(size != 1 for size in others) or shape[1] not in (1, channels):
         return None
-    return np.broadcast_to(array.reshape(shape[1]).astype(np.float64), (view.out_channels,)).copy()
+    return np.broadcast_to(array.reshape(shape[1]).astype(np.float64), (channels,)).copy()
 
 
 def _take_over(node: ir.Node, value: ir.Value) -> None:

@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.views import ConvView, attribute, constant, own_constant, sole_consumer
+from edgec.graph.affine import channel_values
+from edgec.graph.views import ConvView, attribute, constant, own_constant, per_input, sole_consumer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 LEAST = 1e-6
 """Smaller scales are no scales: what is left of a shift divided by them would be no number of use."""
+_PREPARING = ("Mul", "Div", "Add", "Sub", "Transpose", "Reshape", "Cast", "Pad", "Gather", "Concat")
 
 
 def carry_ahead(model: ir.Model) -> int:
@@ -128,27 +130,15 @@ def _convolutions(value: ir.Value) -> list[ConvView] | None:
 
 def _per_channel(operand: Array, x: ir.Value, view: ConvView) -> Array | None:
     """The constant as one value for each of the layer's input channels, or None where it is something else, or widens ``x``."""
-    rank = len(view.kernel) + 2
-    if operand.ndim > rank:
+    rank, known = len(view.kernel) + 2, () if x.shape is None else tuple(x.shape)
+    as_wide = len(known) == rank and (operand.size == 1 or known[1] == view.in_channels)
+    if not as_wide and (operand.ndim == rank or operand.size > 1):
         return None
-    shape = (1,) * (rank - operand.ndim) + operand.shape
-    if any(size != 1 for axis, size in enumerate(shape) if axis != 1) or shape[1] not in (
-        1,
-        view.in_channels,
-    ):
-        return None
-    known = () if x.shape is None else tuple(x.shape)
-    as_wide = len(known) == rank and (shape[1] == 1 or known[1] == view.in_channels)
-    if not as_wide and (operand.ndim == rank or shape[1] > 1):
-        return None
-    return np.broadcast_to(operand.reshape(shape[1]).astype(np.float64), (view.in_channels,)).copy()
+    return channel_values(operand, rank, view.in_channels)
 
 
 def _on_inputs(factors: Array, view: ConvView) -> Array:
-    """Factors of input channels laid out for the weight, (out, in/group, *kernel)."""
-    inside = view.in_channels // view.group
-    table = np.repeat(factors.reshape(view.group, 1, inside), view.out_channels // view.group, axis=1)
-    return table.reshape(view.out_channels, inside, *[1] * len(view.kernel))
+    return per_input(factors, view.group, view.weight.shape)
 
 
 def _pads(view: ConvView) -> bool:
@@ -170,18 +160,7 @@ def _is_gate(x: ir.Value) -> bool:
 def _is_prepared(x: ir.Value) -> bool:
     """Whether nothing but such arithmetic, and moving, lies between a network's input and ``x``."""
     node = x.producer()
-    while node is not None and node.op_type in (
-        "Mul",
-        "Div",
-        "Add",
-        "Sub",
-        "Transpose",
-        "Reshape",
-        "Cast",
-        "Pad",
-        "Gather",
-        "Concat",
-    ):
+    while node is not None and node.op_type in _PREPARING:
         sources = [value for value in node.inputs if value is not None and constant(value) is None]
         if len(sources) != 1:
             return False

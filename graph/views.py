@@ -131,6 +131,12 @@ def sole_consumer(value: ir.Value) -> ir.Node | None:
     return uses[0].node
 
 
+def per_input(factors: Array, group: int, shape: tuple[int, ...]) -> Array:
+    """Factors of input channels laid out for a convolution's weight, (out, in/group, *kernel) of this ``shape``."""
+    table = np.broadcast_to(factors.reshape(group, 1, shape[1]), (group, shape[0] // group, shape[1]))
+    return table.reshape(shape[0], shape[1], *[1] * (len(shape) - 2))
+
+
 @dataclass(frozen=True)
 class KernelView:
     """What a Conv and a ConvTranspose with constant weights have in common."""

@@ -36,7 +36,7 @@ from edgec.graph.read.codes import spread
 from edgec.graph.sharing import shares_weight
 from edgec.graph.spec import LAYERS
 from edgec.graph.values import SHARE
-from edgec.graph.views import attribute, constant, own_constant, sole_consumer
+from edgec.graph.views import attribute, constant, own_constant, per_input, sole_consumer
 from edgec.passes.base import NUMBER_FORMATS, Context, Need, Note, Pass, PassResult, option
 from edgec.passes.joined import Joined
 
@@ -285,18 +285,10 @@ def _scale_inputs(graph: ir.Graph, node: ir.Node, factors: Array) -> None:
         return
     if node.op_type == "Conv":
         group = attribute(node, "group", 1)
-        scaled = weight * _per_group(factors, group, weight.shape)
+        scaled = weight * per_input(factors, group, weight.shape)
     elif node.op_type == "ConvTranspose":
         scaled = weight * factors.reshape(-1, *[1] * (weight.ndim - 1))
     else:
         transposed = node.op_type == "Gemm" and attribute(node, "transB", 0)
         scaled = weight * (factors[None, :] if transposed else factors[:, None])
     own_constant(graph, node, 1, scaled.astype(np.float32))
-
-
-def _per_group(factors: Array, group: int, shape: tuple[int, ...]) -> Array:
-    """Factors of input channels laid out for a (out, in/group, ...) weight."""
-    table = factors.reshape(group, 1, shape[1])
-    return np.broadcast_to(table, (group, shape[0] // group, shape[1])).reshape(
-        shape[0], shape[1], *[1] * (len(shape) - 2)
-    )

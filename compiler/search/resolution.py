@@ -4,8 +4,10 @@
    weights as they are. That is a few forward passes.
 2. The budget's passes run once at the source's size. Their own curve (modelled error against cost) says what they would lose for
    less: so each size has an expected loss, that of its pixels and that of the rest of the budget.
-3. The passes run at the sizes that expect least, at most `TRIALS`. Losses are compared on calibration samples that these runs did
-   not see, paired by sample; keeping the size wins ties.
+3. The passes run at the sizes that expect least, at most `TRIALS`, and at the first that meets the budget with its weights as
+   they are. Losses are compared on calibration samples that these runs did not see, paired by sample. What cannot be told apart
+   is a tie (the rule of one standard error: Breiman and others, Classification and Regression Trees, 1984, section 3.4.3):
+   keeping the size wins it, then the weights as they are, which no pass has fitted to anything.
 
 What wins is compiled afterwards with all samples, as if it had been named.
 """
@@ -111,6 +113,8 @@ class _Search:
     prices: LatencyModel | None
     trials: Trials[Size]
     points: dict[Size, Point] = field(default_factory=dict)
+    untouched: Size | None = None
+    """The size that meets the budget without any pass."""
 
     @staticmethod
     def of(
@@ -127,6 +131,7 @@ class _Search:
         self._note(refusals, whole)
         for one in found:
             self.points[one.size] = Point(one.size, one.cost / whole, self._alone(one))
+            self.untouched = one.size if one.cost <= limit else None
         self.points[source] = Point(source, 1.0, 0.0)
         if found and limit < whole:
             curve, keep = self._try(source)
@@ -137,26 +142,28 @@ class _Search:
                 point = self.points[one.size]
                 self.points[one.size] = replace(point, expected=max(point.alone or 0.0, 0.0) + rest)
             for size in self._worth_trying(found, keep):
-                if (self.points[size].expected or 0.0) < min(map(self.trials.mean, self.trials.losses)):
+                least = min(map(self.trials.mean, self.trials.losses))
+                if size == self.untouched or (self.points[size].expected or 0.0) < least:
                     self._try(size)
         chosen = self._best(source)
         ordered = sorted(self.points.values(), key=lambda one: -one.size[0] * one.size[1])
         return Compared(chosen, self.trials.reference.measure, tuple(ordered))
 
     def _worth_trying(self, found: Sequence[Candidate], keep: float) -> list[Size]:
-        """Those that expect least, and less than keeping the size loses."""
+        """Those that expect less than keeping the size loses: the best few, and the untouched one, which costs no passes."""
         hopeful = [self.points[one.size] for one in found]
         ranked = sorted(hopeful, key=lambda one: one.expected or 0.0)
-        return [one.size for one in ranked if (one.expected or 0.0) < keep][:TRIALS]
+        better = [one.size for one in ranked if (one.expected or 0.0) < keep]
+        return [*better[:TRIALS], *(one for one in better[TRIALS:] if one == self.untouched)]
 
     def _best(self, source: Size) -> Size:
-        """The least loss; another size than the source's must be clearly better."""
+        """The least loss; another size than the source's must be clearly better, and any than the untouched one."""
         tried = tuple(self.trials.losses)
         if source not in tried:
             return source
         for size in tried:
             self.points[size] = replace(self.points[size], error=self.trials.error(size, source))
-        return self.trials.best(source, tried)
+        return self.trials.simplest(source, self.untouched, tried)
 
     def _alone(self, one: Candidate) -> float:
         return float(self.trials.reference.losses(one.model).mean())

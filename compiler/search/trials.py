@@ -77,3 +77,10 @@ class Trials(Generic[Key]):
             if gain > CLEARLY * self.error(key, usual) and self.mean(key) < self.mean(best):
                 best = key
         return best
+
+    def simplest(self, usual: Key, untouched: Key | None, among: Sequence[Key]) -> Key:
+        """`best`; but where it is not clearly better than ``untouched``, a way to which no pass was fitted, that one."""
+        best = self.best(usual, among)
+        if untouched is None or untouched not in among or self.best(usual, (untouched,)) == usual:
+            return best
+        return self.best(untouched, (best,))

@@ -194,7 +194,7 @@ def test_a_latency_budget_is_priced_by_the_targets_own_model(here: Path, tmp_pat
 def test_kept_it_is_the_same_file_as_without(
     here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgec.compiler.search.resolution.CLEARLY", 1e9)
+    monkeypatch.setattr("edgec.compiler.search.trials.CLEARLY", 1e9)
     compiled(here, tmp_path / "auto", resolution="auto", budget="macs=70%")
     compiled(here, tmp_path / "keep", budget="macs=70%")
     assert (tmp_path / "auto" / "model.onnx").read_bytes() == (tmp_path / "keep" / "model.onnx").read_bytes()

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgec.compiler.tasks.measure import Measure, over_samples, with_labels
 from edgec.compiler.tasks.task import Truth
+from edgec.graph.compare import paired_probabilities
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -53,7 +54,7 @@ class Segmentation:
         the pixels that the source gives it, or by a `SMALLEST` share of all.
         """
         pairs = zip(np.asarray(source[self.output]), np.asarray(ours[self.output]), strict=True)
-        found = np.array([self._energies(self._chances(a), self._chances(b)) for a, b in pairs])
+        found = np.array([self._energies(*self._chances(a, b)) for a, b in pairs])
         return found[:, 0], found[:, 1]
 
     def _energies(self, wanted: Array, made: Array) -> tuple[float, float]:
@@ -62,20 +63,28 @@ class Segmentation:
         right, wrong = (np.square(one, dtype=np.float32).sum(axis=1) for one in (wanted, wanted - made))
         return float(weights @ right), float(weights @ wrong)
 
-    def _chances(self, found: Array) -> Array:
-        """(classes, pixels) of one sample: the probability of every class; 0 and 1 where the output holds class ids."""
+    def _chances(self, source: Array, ours: Array) -> tuple[Array, Array]:
+        """(classes, pixels) of one sample, of both networks: the probability of every class; 0 and 1 where outputs are class ids.
+
+        What the source's output holds, both hold: the codes of an int8 Softmax do not sum to 1, and are no logits for that.
+        """
         if self.axis is None:
-            return np.asarray(found.reshape(1, -1) == np.arange(self.classes)[:, None], np.float32)
-        scores = (
-            np.moveaxis(found, self.axis - 1, 0).reshape(found.shape[self.axis - 1], -1).astype(np.float32)
+            ids = np.arange(self.classes)[:, None]
+            wanted, made = (np.asarray(one.reshape(1, -1) == ids, np.float32) for one in (source, ours))
+            return wanted, made
+        axis = self.axis - 1
+        rows = [
+            np.moveaxis(one, axis, -1).reshape(-1, one.shape[axis]).astype(np.float32)
+            for one in (source, ours)
+        ]
+        if self.threshold is None:
+            wanted, made = paired_probabilities(*rows)
+            return wanted.T, made.T
+        wanted, made = (
+            one[:, 0] if self.threshold > 0 else 1 / (1 + np.exp(-np.clip(one[:, 0], -60, 60)))
+            for one in rows
         )
-        if self.threshold is not None:
-            yes = scores[0] if self.threshold > 0 else 1 / (1 + np.exp(-np.clip(scores[0], -60, 60)))
-            return np.stack([1 - yes, yes])
-        if np.min(scores) >= 0 and np.allclose(scores.sum(axis=0), 1, atol=1e-2):
-            return scores  # of a Softmax
-        raised = np.exp(scores - scores.max(axis=0))
-        return np.asarray(raised / raised.sum(axis=0))
+        return np.stack([1 - wanted, wanted]), np.stack([1 - made, made])
 
     def kept(self, source: Sequence[Array], ours: Sequence[Array]) -> tuple[int, int]:
         """(pixels of the source's classes that ``ours`` gives the same, all pixels)."""

@@ -158,6 +158,17 @@ def test_a_class_weighs_the_same_whatever_it_covers(form, rng) -> None:
     assert task.kept([written(sure)], [written(moved)]) == (800 - 8, 800)
 
 
+@pytest.mark.parametrize("axis", [1, 3])
+def test_codes_of_an_int8_softmax_are_no_logits(axis: int, rng) -> None:
+    """Twenty classes whose codes sum to anything from 0.96 to 1.04, as 256 steps leave them."""
+    chances = rng.dirichlet(np.full(20, 1.0), (2, 16, 16)).transpose(0, 3, 1, 2).astype(np.float32)
+    codes = np.round(chances * 256) / 256
+    assert np.abs(codes.sum(axis=1) - 1).max() > 0.01
+    task = Segmentation(classes=20, axis=axis)
+    counts, wrong = task.energies(*([np.moveaxis(one, 1, axis)] for one in (chances, codes)))
+    assert (wrong < counts / 100).all()
+
+
 def test_class_ids_that_differ_are_wrong(rng) -> None:
     task = Segmentation(classes=3, axis=None)
     ids = np.zeros((1, 10, 10), np.int64)

@@ -6,8 +6,7 @@
    less: so each size has an expected loss, that of its pixels and that of the rest of the budget.
 3. The passes run at the sizes that expect least, at most `TRIALS`, and at the first that meets the budget with its weights as
    they are. Losses are compared on calibration samples that these runs did not see, paired by sample. What cannot be told apart
-   is a tie (the rule of one standard error: Breiman and others, Classification and Regression Trees, 1984, section 3.4.3):
-   keeping the size wins it, then the weights as they are, which no pass has fitted to anything.
+   is a tie: keeping the size wins it by one standard error, weights as they are win it from fitted ones by two.
 
 What wins is compiled afterwards with all samples, as if it had been named.
 """

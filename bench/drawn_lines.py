@@ -1,11 +1,12 @@
-"""Pictures of lines of text, drawn: what recognisers are calibrated and judged on where no set of them is at hand."""
+"""Pictures of text, drawn: what networks that find or read text are calibrated and judged on where no set of them is at hand."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 HEIGHT, WIDTH = 48, 320
 _TEXT = (
@@ -25,6 +26,39 @@ def draw_lines(place: Path, count: int, seed: int) -> Path:
         if not file.exists():
             _line(rng).save(file)
     return place
+
+
+def draw_pages(place: Path, behind: Sequence[Path], size: int, seed: int) -> Path:
+    """Each photograph of ``behind`` cut to ``size`` x ``size``, with three to ten lines of text on it, half of them on signs."""
+    place.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for photograph in behind:
+        file = place / f"{photograph.stem}.png"
+        if not file.exists():
+            with Image.open(photograph) as picture:
+                _page(ImageOps.fit(picture.convert("RGB"), (size, size)), rng).save(file)
+    return place
+
+
+def _page(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    for _ in range(int(rng.integers(3, 11))):
+        font, text = ImageFont.load_default(size=float(rng.uniform(12, 44))), _text(rng)
+        left, top, right, bottom = (int(one) for one in font.getbbox(text))
+        ink, paper = ((20, 240), (240, 20))[int(rng.random() < 0.5)]
+        sign = Image.new(
+            "RGBA",
+            (right - left + 16, bottom - top + 12),
+            (paper, paper, paper, 255 * int(rng.random() < 0.5)),
+        )
+        tint = tuple(int(np.clip(ink + rng.integers(-60, 61), 0, 255)) for _ in range(3))
+        ImageDraw.Draw(sign).text((8 - left, 6 - top), text, fill=tint, font=font)
+        turned = sign.rotate(float(rng.uniform(-8, 8)), Image.Resampling.BICUBIC, expand=True)
+        place = tuple(
+            int(rng.integers(0, max(1, whole - part)))
+            for whole, part in zip(picture.size, turned.size, strict=True)
+        )
+        picture.paste(turned, place, turned)
+    return picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 1.0))))
 
 
 def _line(rng: np.random.Generator) -> Image.Image:

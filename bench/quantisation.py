@@ -158,7 +158,7 @@ def published(network: Network) -> Run:
     def run(feeds: dict[str, Array]) -> list[Array]:
         (x,) = feeds.values()
         x = np.moveaxis(x, 1, -1).reshape(source["shape"])
-        made.set_tensor(source["index"], _codes(x, source))
+        made.set_tensor(source["index"], codes(x, source))
         made.invoke()
         scale, zero = result["quantization"]
         return [scale * (made.get_tensor(result["index"]).astype(np.float32) - zero)]
@@ -166,7 +166,8 @@ def published(network: Network) -> Run:
     return run
 
 
-def _codes(x: Array, detail: dict[str, Any]) -> Array:
+def codes(x: Array, detail: dict[str, Any]) -> Array:
+    """``x`` as an interpreter's input takes it."""
     scale, zero = detail["quantization"]
     info = np.iinfo(detail["dtype"])
     return np.clip(np.round(x / scale) + zero, info.min, info.max).astype(detail["dtype"])

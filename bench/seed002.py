@@ -33,17 +33,22 @@ HEADER = """\
 def pipelines(steps: int) -> dict[str, str]:
     """By name: the seed's three methods and their pairs, in both orders."""
     learn = f"steps={steps}"
+
+    def low_rank(first: str, share: str) -> str:
+        """Tucker splits the k x k layers alone, which hold four fifths of the weights; then SVD, whatever is left."""
+        return f"decompose-tucker{{params={first}}} decompose-svd{{params={share}}} recover-lsq"
+
     return {
         "source": "",
         "prune": "prune-channels{params=25%} recover-lsq",
-        "low-rank": "decompose-tucker{params=25%} recover-lsq",
+        "low-rank": low_rank("40%", "25%"),
         "distil": f"distil{{narrow=0.5 {learn}}}",
-        "prune+low-rank": "prune-channels{params=25%} recover-lsq decompose-tucker{params=12.5%} recover-lsq",
-        "low-rank+prune": "decompose-tucker{params=25%} recover-lsq prune-channels{params=12.5%} recover-lsq",
+        "prune+low-rank": f"prune-channels{{params=25%}} recover-lsq {low_rank('16%', '12.5%')}",
+        "low-rank+prune": f"{low_rank('40%', '25%')} prune-channels{{params=12.5%}} recover-lsq",
         "prune+distil": f"prune-channels{{params=25%}} recover-lsq distil{{narrow=0.7 {learn}}}",
         "distil+prune": f"distil{{narrow=0.5 {learn}}} prune-channels{{params=12.5%}} recover-lsq",
-        "low-rank+distil": f"decompose-tucker{{params=25%}} recover-lsq distil{{narrow=0.7 {learn}}}",
-        "distil+low-rank": f"distil{{narrow=0.5 {learn}}} decompose-tucker{{params=12.5%}} recover-lsq",
+        "low-rank+distil": f"{low_rank('40%', '25%')} distil{{narrow=0.7 {learn}}}",
+        "distil+low-rank": f"distil{{narrow=0.5 {learn}}} {low_rank('16%', '12.5%')}",
         "prune+refine": f"prune-channels{{params=12.5%}} recover-lsq refine{{{learn}}}",
     }
 

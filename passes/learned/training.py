@@ -35,6 +35,10 @@ TIMED = 6
 """Steps that say how long one takes, behind one that warms up."""
 LOOKS = 10
 """How often the judge is asked."""
+WORSE = 1.5
+"""Times the best loss from which steps are too long for the place: they go back there, and shorter ones on."""
+SHORTER = 0.25
+"""What is left of their length then."""
 WARM_UP = 0.05
 """Share of the steps in which the rate grows to its full size."""
 CACHE = 600e6
@@ -82,6 +86,8 @@ class _State:
     steps: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     at: int = 0
+    share: float = 1.0
+    """Of the rate that was asked for."""
     history: list[tuple[int, float, float]] = field(default_factory=list)
 
 
@@ -150,11 +156,24 @@ class Training:
         return Training(student, self.teacher, self.goals, self.views, self.judge, self.settings)
 
     def _look(self, start: Score) -> str:
-        """Ask the judge, and keep what it likes best; what is to be told."""
+        """Ask the judge, and keep what it likes best; what is to be told.
+
+        A network that is near its teacher is thrown far from it by steps that bring another one nearer, and may not be back
+        before the end. So where the loss grew beyond `WORSE`, it goes on from the best state, by shorter steps.
+        """
         score = self._judged()
+        told = f"{described(score)} (before: {described(start)})"
         if score.loss < self.best.loss:
             self._take(score)
-        return f"{described(score)} (before: {described(start)})"
+        elif score.loss > WORSE * self.best.loss and self.state.step < self.state.steps:
+            self._go_back()
+            told += f"; back to step {self.state.at}, rate {self.settings.rate * self.state.share:.2g}"
+        return told
+
+    def _go_back(self) -> None:
+        self.student.load_state_dict(self.state.best)
+        self.adam.state.clear()
+        self.state.share *= SHORTER
 
     def _judged(self) -> Score:
         score, state = self.judge.score(self.network), self.state
@@ -202,7 +221,7 @@ class Training:
             weight.grad = sum(known[1:], known[0]) if known else None
         if kept is None:
             self._keep(number, [taught for _, _, taught in found])
-        rate = self.settings.rate * schedule(step, self.state.steps)
+        rate = self.settings.rate * self.state.share * schedule(step, self.state.steps)
         for group in self.adam.param_groups:
             group["lr"] = rate * group["scale"]
         self.adam.step()

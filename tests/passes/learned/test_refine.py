@@ -81,15 +81,19 @@ def test_threads_change_no_byte_and_seeds_do(teacher, context, noise) -> None:
     assert one != other
 
 
-def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(teacher, context, noise, monkeypatch) -> None:
+@pytest.mark.parametrize(("rate", "by"), [(0.006, 0.3), (0.5, 0.02)], ids=["forward", "back and forward"])
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
+    teacher, context, noise, monkeypatch, rate: float, by: float
+) -> None:
     monkeypatch.setattr("edgec.passes.learned.training.SAVED_EVERY", 0.0)
     made = replace(context(teacher, noise(teacher, 48)), task="classification")
-    whole = Refine(steps=12, batch=16, views=64).run(harmed(teacher), made).model
+    refine = Refine(steps=12, batch=16, views=64, rate=rate)
+    whole = refine.run(harmed(teacher, by), made).model
     kept = Kept(cut=8)
     with pytest.raises(KeyboardInterrupt):
-        Refine(steps=12, batch=16, views=64).run(harmed(teacher), replace(made, checkpoint=kept))
+        refine.run(harmed(teacher, by), replace(made, checkpoint=kept))
     before = kept.writes
-    again = Refine(steps=12, batch=16, views=64).run(harmed(teacher), replace(made, checkpoint=kept)).model
+    again = refine.run(harmed(teacher, by), replace(made, checkpoint=kept)).model
     assert weights(again) == weights(whole)
     assert kept.writes - before < 8
 
@@ -124,6 +128,20 @@ def test_what_makes_it_worse_is_taken_back(teacher, context, noise) -> None:
     assert not result.modified
     assert result.notes[0].level == "reverted"
     assert weights(result.model) == weights(student)
+
+
+def test_steps_that_are_too_long_become_shorter(teacher, context, noise, monkeypatch) -> None:
+    """A network next to its teacher, which full steps throw far from it."""
+    made = replace(context(teacher, noise(teacher, 96)), task="classification")
+    student = harmed(teacher, 0.02)
+    refine = Refine(steps=60, batch=16, rate=0.1)
+    heard = Heard()
+    found = refine.run(student.clone(), replace(made, progress=heard))
+    assert any("back to step 0, rate 0.025" in line for line in heard.lines)
+    assert found.modified
+    assert error(found.model, teacher, X) < error(student, teacher, X)
+    monkeypatch.setattr("edgec.passes.learned.training.WORSE", float("inf"))
+    assert not refine.run(student.clone(), made).modified
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 Codes are followed through the graph: each value of codes stands for a real one, and ops on codes become the float ops that they
 stand for. Forms: QuantizeLinear and DequantizeLinear pairs, QLinear ops and onnxruntime's, dynamic quantisation (ConvInteger,
-MatMulInteger and what onnxruntime fuses them to), weights alone behind DequantizeLinear. Cases worth knowing:
+MatMulInteger and what onnxruntime fuses them to), weights alone behind DequantizeLinear or in a MatMulNBits. Cases worth knowing:
 1. an activation that the quantiser swallowed (its zero point is the lowest code) is written out as Relu, or Clip at 6;
 2. codes at an input stay there, behind a Cast; codes at an output become real numbers;
 3. what reads codes and is none of these ops is refused by name: a network is dequantised whole or not at all.
@@ -21,6 +21,7 @@ from edgec.graph.errors import UnsupportedError
 from edgec.graph.names import free_name
 from edgec.graph.read.codes import Array, Params, dequantised, params_of, swallowed
 from edgec.graph.read.own_codes import SourceCodes, activation_codes, weight_scales
+from edgec.graph.read.packed import BIAS, packed_weight
 from edgec.graph.views import attribute, constant
 
 PAIRS = ("QuantizeLinear", "DequantizeLinear")
@@ -42,7 +43,7 @@ _PASSED = frozenset(
 """Ops that move codes and compute nothing from them."""
 QUANTISED = (
     {*PAIRS, *_INTEGER, *_BINARY, *_UNARY, *_DYNAMIC}
-    | {"QLinearConv", "QLinearConcat", "QGemm"}
+    | {"QLinearConv", "QLinearConcat", "QGemm", "MatMulNBits"}
 )  # fmt: skip
 
 
@@ -193,6 +194,10 @@ class _Walk:
             raise self._unknown("its operand was not quantised here")
         weight = Params(self._number(node, 3), self._number(node, 5, np.zeros((), np.uint8)))
         self._sum(node, [left, self._operand(node, 1, weight.along(-1))], 6)
+
+    def _MatMulNBits(self, node: ir.Node) -> None:  # noqa: N802
+        weight = self._stored(packed_weight(node), f"{node.name}_weight")
+        self._sum(node, [self._given(node, 0), weight], BIAS)
 
     def _sum(self, node: ir.Node, product: list[ir.Value], bias: int) -> None:
         result = self._op("MatMul", product, f"{node.outputs[0].name}_product", name=node.name)

@@ -47,6 +47,7 @@ from edgec.passes.pipeline_string import parse_pipeline
 from edgec.passes.quantize import several
 
 CACHE = Path(__file__).resolve().parent.parent / ".build" / "text"
+JPEG = (".jpg", ".jpeg")
 LEFT = 0.9
 """Of the working threshold: below it a box is gone, not merely on the other side of it."""
 
@@ -121,7 +122,7 @@ def _with_text(model: ir.Model, one: Network, fit: int, pictures: int) -> tuple[
     """Photographs with text on them, which no two sets share, and as they are."""
     drawn = []
     for name, count, seed in (("calib", fit, 0), ("eval", pictures, 1)):
-        files = sorted((DATA / "imagenet" / name).glob("*.jpg"))
+        files = sorted(file for file in (DATA / "imagenet" / name).iterdir() if file.suffix.lower() in JPEG)
         place = draw_pages(CACHE / f"{name}-{one.text}", files[:count], one.text, seed)
         drawn.append(open_data(place, model, one.how))
     plain = open_data(DATA / "imagenet" / "eval", model, one.how).take(pictures, 0)

@@ -5,8 +5,8 @@
 2. The budget's passes run once at the source's size. Their own curve (modelled error against cost) says what they would lose for
    less: so each size has an expected loss, that of its pixels and that of the rest of the budget.
 3. The passes run at the sizes that expect least, at most `TRIALS`, and at the first that meets the budget with its weights as
-   they are. Losses are compared on calibration samples that these runs did not see, paired by sample. What cannot be told apart
-   is a tie: keeping the size wins it by one standard error, weights as they are win it from fitted ones by two.
+   they are. Losses are compared on calibration samples that these runs did not see, paired by sample. What is not better by a
+   standard error is a tie: keeping the size wins it, then weights as they are, to which no pass was fitted.
 
 What wins is compiled afterwards with all samples, as if it had been named.
 """

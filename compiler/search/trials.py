@@ -25,10 +25,6 @@ APART, MOST_APART = 0.4, 256
 CLEARLY = 1.0
 """Standard errors, paired by sample, by which another way must lose less than the one that would be taken without a search."""
 
-SURELY = 2.0
-"""The same for a network that passes were fitted to, against one that is as it came: what was fitted is known to be good on
-pictures like these only."""
-
 
 def float_passes(plan: Plan) -> tuple[Pass, ...]:
     """The plan's passes in front of the number formats, but for learning: it makes up for any form, and takes long."""
@@ -75,20 +71,16 @@ class Trials(Generic[Key]):
 
     def best(self, usual: Key, among: Sequence[Key]) -> Key:
         """The least loss of ``among``; another way than ``usual`` must be clearly better than it."""
-        return self._better(usual, among, CLEARLY)
-
-    def _better(self, usual: Key, among: Sequence[Key], errors: float) -> Key:
-        """The least loss of those that are better than ``usual`` by so many standard errors, else ``usual``."""
         best = usual
         for key in among:
             gain = self.mean(usual) - self.mean(key)
-            if gain > errors * self.error(key, usual) and self.mean(key) < self.mean(best):
+            if gain > CLEARLY * self.error(key, usual) and self.mean(key) < self.mean(best):
                 best = key
         return best
 
     def simplest(self, usual: Key, untouched: Key | None, among: Sequence[Key]) -> Key:
-        """`best`; but where it is not surely better than ``untouched``, a way to which no pass was fitted, that one."""
+        """`best`; but where it is not clearly better than ``untouched``, a way to which no pass was fitted, that one."""
         best = self.best(usual, among)
         if untouched is None or untouched not in among or self.best(usual, (untouched,)) == usual:
             return best
-        return self._better(untouched, (best,), SURELY)
+        return self.best(untouched, (best,))

@@ -18,7 +18,7 @@ import numpy as np
 Rows = list[dict[str, Any]]
 
 
-def edgec(source: str, data: str, made: str, passes: str = "quantize") -> None:
+def edgec(source: str, data: str, made: str, passes: str = "quantize{reduce-range=no}") -> None:
     """The pass, on codes for this machine, and both formats; no figure, no report."""
     import tempfile
 

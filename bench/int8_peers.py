@@ -2,8 +2,9 @@
 
 Every quantiser gets the float graph that edgec loads (BatchNorm folded) and the same prepared calibration images, in a process
 of its own (`int8_peer`), one thread. Seconds are user and system time of that process, the import of its packages included;
-memory is its peak. edgec's is the pass alone, as theirs is: no evaluation, no report. Runs of all alternate over ``--repeats``,
-and the median counts. Files are judged on onnxruntime, with exact products of int8 codes, and on LiteRT.
+memory is its peak. edgec's is the pass alone, as theirs is: no evaluation, no report; weights of 8 bits, as theirs. Runs of all
+alternate over ``--repeats``, and the median counts. Files are judged on onnxruntime, with exact products of int8 codes, and on
+LiteRT.
 
 ``--time 3``: each peer's file and edgec's run in turns on one engine for so many seconds (`edgec bench`), batch 1, one thread;
 those for LiteRT with int8 codes at both ends. Of the float network edgec's file runs beside the source's.
@@ -42,10 +43,13 @@ from edgec.runtime.bench import BenchOptions, compare
 from edgec.runtime.devices import open_device
 
 Array = np.ndarray[Any, np.dtype[Any]]
-NAMES = ("mobilenet_v1_0.75_224", "resnet56_cifar10", "resnet20_cifar10", "nin_cifar10")
+NAMES = (
+    "resnet8_cifar10", "resnet20_cifar10", "resnet56_cifar10", "nin_cifar10", "mobilenet_v1_0.75_224",
+    "mobilenet_v2_1.0_224_dequantised",
+)  # fmt: skip
 WORKER = Path(__file__).with_name("int8_peer.py")
 LABELS = {
-    "edgec": "edgec, `quantize`",
+    "edgec": "**edgec**",
     "onnxruntime": "onnxruntime, per channel",
     "nncf": "NNCF, defaults",
     "nncf_accurate": "NNCF, mixed preset, bias correction",
@@ -93,15 +97,20 @@ def prepared(network: Network, images: int, folder: Path) -> Dataset:
     batches = list(calibration.batches(1))
     arrays = {name: np.concatenate([one[name] for one in batches]) for name in batches[0]}
     np.savez(folder / "data.onnx.npz", **arrays)
-    np.savez(folder / "data.tflite.npz", **{name: last(array) for name, array in arrays.items()})
+    (taken,) = interpreter((folder / "float.tflite").read_bytes(), "litert").get_input_details()
+    np.savez(folder / "data.tflite.npz", **{name: laid_out(array, taken) for name, array in arrays.items()})
     place = DATA / str(network.evaluation)
     labels = place.parent / "eval_labels.csv" if place.is_dir() else None
     return open_data(place, model, network.preprocess, labels=labels)
 
 
-def last(array: Array) -> Array:
-    """Pictures with their channels behind the pixels, as TFLite has them."""
-    return np.ascontiguousarray(np.moveaxis(array, 1, -1)) if array.ndim == 4 else array
+def laid_out(array: Array, taken: dict[str, Any]) -> Array:
+    """Samples as an interpreter takes them: channels behind the pixels, where the network has them in front."""
+    return (
+        array
+        if array.shape[1:] == tuple(taken["shape"][1:])
+        else np.ascontiguousarray(np.moveaxis(array, 1, -1))
+    )
 
 
 def answers(file: Path, data: Dataset) -> Array:
@@ -120,7 +129,7 @@ def _tflite(file: Path) -> Callable[[dict[str, Array]], Array]:
     (source,), (result,) = made.get_input_details(), made.get_output_details()
 
     def ask(feeds: dict[str, Array]) -> Array:
-        (x,) = map(last, feeds.values())
+        (x,) = (laid_out(one, source) for one in feeds.values())
         made.set_tensor(source["index"], codes(x, source) if source["dtype"] == np.int8 else x)
         made.invoke()
         scale, zero = result["quantization"]
@@ -132,8 +141,9 @@ def _tflite(file: Path) -> Callable[[dict[str, Array]], Array]:
 
 def rows(name: str, pythons: dict[str, str], given: argparse.Namespace, folder: Path) -> Iterator[str]:
     """One network's lines."""
-    data = prepared(by_name(name), given.images, folder)
-    source, labels = answers(folder / "float.onnx", data), np.asarray(data.labels)
+    network = by_name(name)
+    data = prepared(network, given.images, folder)
+    source, labels = answers(folder / "float.onnx", data), np.asarray(data.labels) + network.class_offset
     yield f"| float | | | | {100 * (source.argmax(1) == labels).mean():.1f} | | |"
     costs: dict[str, list[Cost]] = {}
     failed: dict[str, str] = {}

@@ -6,6 +6,7 @@ without zero points the middle code is zero; zero points are packed like codes, 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,45 +16,46 @@ from edgec.graph.errors import UnsupportedError
 from edgec.graph.views import attribute, constant
 
 Array = np.ndarray[Any, np.dtype[Any]]
-ORDER = 4
-"""Operand that says to which block each row of the product belongs, where blocks are not rows in order."""
-BIAS = 5
+ZEROS, ORDER, BIAS = 3, 4, 5
+"""Operands; the second says to which block each row of the product belongs, where blocks are not rows in order."""
+WIDTHS = (2, 4, 8)
 
 
 def packed_weight(node: ir.Node) -> Array:
     """(K, N) float32: what the codes of a MatMulNBits stand for.
 
-    Raises UnsupportedError where they are computed, reordered, or of a width that does not divide a byte.
+    Raises UnsupportedError where they are computed, reordered, of a width that does not divide a byte, or not as many as it says.
     """
-    rows, columns, bits = (int(attribute(node, name, 4)) for name in ("K", "N", "bits"))
-    size = int(attribute(node, "block_size", 32))
-    if 8 % bits:
+    rows, columns, size = (int(attribute(node, name, 0)) for name in ("K", "N", "block_size"))
+    bits = int(attribute(node, "bits", 4))
+    if bits not in WIDTHS:
         raise _unknown(node, f"its weights have {bits} bits")
+    if min(rows, columns, size) < 1:
+        raise _unknown(node, f"its weight is {rows} x {columns} in blocks of {size}")
     if _operand(node, ORDER) is not None:
         raise _unknown(node, "the rows of its weight are reordered")
-    codes, scales = (_stored(node, index) for index in (1, 2))
     blocks = -(-rows // size)
-    numbers = _codes(codes.reshape(columns, blocks, -1), bits).reshape(columns, blocks, -1)[..., :size]
-    real = (numbers - _zeros(node, columns, blocks, bits)) * scales.astype(np.float32).reshape(
-        columns, blocks, 1
-    )
+    codes = _stored(node, 1, (columns, blocks, -(-size * bits // 8)))
+    scales = _stored(node, 2, (columns, blocks, 1)).astype(np.float32)
+    real = (_codes(codes, bits)[..., :size] - _zeros(node, columns, blocks, bits)) * scales
     return np.ascontiguousarray(real.reshape(columns, -1)[:, :rows].T, np.float32)
 
 
 def _zeros(node: ir.Node, columns: int, blocks: int, bits: int) -> Array:
     """(columns, blocks, 1): the code of zero in each block."""
-    if _operand(node, 3) is None:
+    given = _operand(node, ZEROS)
+    if given is None:
         return np.full((columns, blocks, 1), 2.0 ** (bits - 1), np.float32)
-    found = _stored(node, 3)
-    if found.dtype == np.uint8:
-        found = _codes(found.reshape(columns, -1), bits)[:, :blocks]
-    return found.astype(np.float32).reshape(columns, blocks, 1)
+    if given.dtype == ir.DataType.UINT8:
+        packed = _stored(node, ZEROS, (columns, -(-blocks * bits // 8)))
+        return _codes(packed, bits)[:, :blocks, None]
+    return _stored(node, ZEROS, (columns, blocks, 1)).astype(np.float32)
 
 
 def _codes(packed: Array, bits: int) -> Array:
     """The last axis spread into single codes."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    single = (packed[..., None] >> shifts) & np.uint8(2**bits - 1)
+    single = (packed.astype(np.uint8)[..., None] >> shifts) & np.uint8(2**bits - 1)
     return single.reshape(*packed.shape[:-1], -1).astype(np.float32)
 
 
@@ -61,12 +63,14 @@ def _operand(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
-def _stored(node: ir.Node, index: int) -> Array:
+def _stored(node: ir.Node, index: int, shape: tuple[int, ...]) -> Array:
     value = _operand(node, index)
     found = None if value is None else constant(value)
     if found is None:
         raise _unknown(node, "its weight is computed")
-    return found
+    if found.size != math.prod(shape):
+        raise _unknown(node, f"operand {index} has {found.size} numbers where {math.prod(shape)} are said")
+    return found.reshape(shape)
 
 
 def _unknown(node: ir.Node, why: str) -> UnsupportedError:

@@ -20,7 +20,7 @@ from onnxruntime.quantization import (
 
 from edgec.graph.canonicalise import canonicalise
 from edgec.graph.compare import sqnr_db
-from edgec.graph.errors import UnsupportedError
+from edgec.graph.errors import EdgecError, UnsupportedError
 from edgec.graph.execute import Executor, session
 from edgec.graph.read.dequantise import QUANTISED
 from edgec.graph.read.metadata import notes_of
@@ -233,9 +233,31 @@ def test_several_codes_in_a_byte_beside_half_precision() -> None:
     assert sqnr_db(one, other) > 50
 
 
-def test_rows_in_another_order_are_refused() -> None:
-    proto = packed_product(4, "")
+def reordered(proto: onnx.ModelProto) -> None:
     proto.graph.initializer.append(numpy_helper.from_array(np.zeros(ROWS, np.int32), "order"))
     proto.graph.node[0].input[4] = "order"
-    with pytest.raises(UnsupportedError, match="the rows of its weight are reordered"):
+
+
+def told(name: str, value: int) -> Callable[[onnx.ModelProto], None]:
+    def change(proto: onnx.ModelProto) -> None:
+        next(one for one in proto.graph.node[0].attribute if one.name == name).i = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (reordered, "the rows of its weight are reordered"),
+        (told("bits", 0), "its weights have 0 bits"),
+        (told("bits", 3), "its weights have 3 bits"),
+        (told("block_size", 0), "block_size = 0 is impossible"),
+        (told("K", 100), "operand 1 has 144 numbers where 336 are said"),
+        (told("N", -1), "its weight is 40 x -1"),
+    ],
+)
+def test_what_is_not_as_it_says_is_refused(change: Callable[[onnx.ModelProto], None], why: str) -> None:
+    proto = packed_product(4, "")
+    change(proto)
+    with pytest.raises(EdgecError, match=why):
         canonicalise(proto)

@@ -234,7 +234,7 @@ def _bad_times(report: Report) -> list[str]:
     return said
 
 
-def put_back(report: Report) -> list[str]:
+def undone(report: Report) -> list[str]:
     """What passes tried and took back, one line for each reason: of the whole network, or of the layers that it names."""
     return [
         f"{run.name}{_where(run, nodes)}: {text}"

@@ -152,7 +152,7 @@ def _tally(run: PassRun) -> str:
         return ""
     back = sum(not layer.kept for layer in run.layers)
     total = f"{len(run.layers)} layer{'s' if len(run.layers) != 1 else ''} fitted"
-    return f"{total}, {back} put back" if back else f"{total}, all kept"
+    return f"{total}, {back} undone" if back else f"{total}, all kept"
 
 
 def _scalars(data: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ def summary_lines(report: Report) -> list[str]:
 
 
 def render_terminal(report: Report, console: Console) -> None:
-    """Print the run in colour: headline, table of artifacts, what was put back, gates, and problems."""
+    """Print the run in colour: headline, table of artifacts, what was undone, gates, and problems."""
     from rich.table import Table
 
     console.print(_text(facts.sentence(report), style="bold"))
@@ -57,8 +57,8 @@ def render_terminal(report: Report, console: Console) -> None:
         console.print(_text(facts.metric_text(metric)))
     for text in facts.details(report):
         console.print(_text(text))
-    for line in facts.put_back(report):
-        console.print(_text(f"put back  {line}", style="yellow"))
+    for line in facts.undone(report):
+        console.print(_text(f"undone  {line}", style="yellow"))
     for gate in report.gates:
         style = "green" if gate.passed else "bold red"
         verdict = _text("ok    " if gate.passed else "FAILED", style)

@@ -18,7 +18,7 @@ class Size(Part):
 
 
 class PassNote(Part):
-    """One thing that a pass said; ``reverted`` notes say what was put back and why."""
+    """One thing that a pass said; ``reverted`` notes say what was undone and why."""
 
     text: str
     level: Literal["info", "warning", "reverted"] = "info"

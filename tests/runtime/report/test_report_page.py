@@ -91,7 +91,7 @@ def test_full_page(mobilenet: Report) -> None:
         "1.8 points less accurate",
         "all 3 gates passed",
         "output SQNR fell from 21.3 to 20.8 dB",
-        "10 layers fitted, 1 put back",
+        "10 layers fitted, 1 undone",
         "12 more layers",
         "edgec compile mobilenet_v1_0.75_224.onnx --recipe",
         "versions.onnxruntime",

@@ -131,7 +131,7 @@ def test_terminal_shows_what_went_back_and_every_gate(estimated: Report) -> None
     console = Console(width=120, record=True, file=io.StringIO())
     render_terminal(estimated, console)
     text = console.export_text()
-    assert "put back  equalise: output SQNR fell" in text
+    assert "undone  equalise: output SQNR fell" in text
     assert text.count("ok    ") == 3
     assert "FAILED  latency 20 ms (limit 18 ms)" in text
     assert "random noise" in text
@@ -146,7 +146,7 @@ def test_what_went_back_names_its_layers(minimal: Report) -> None:
     kept = PassNote(text=worse, node="g")
     run = PassRun(name="recover-lsq", notes=(*notes, one, kept), layers=layers)
     report = minimal.model_copy(update={"passes": (run,)})
-    assert facts.put_back(report) == [
+    assert facts.undone(report) == [
         "recover-lsq, 5 of 7 layers (a, b, c and 2 more): no better on held-out rows",
         "recover-lsq, 1 of 7 layers (f): fewer rows than unknowns",
     ]

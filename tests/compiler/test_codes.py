@@ -60,8 +60,15 @@ def loaded(report: Any, form: str) -> LoadedArtifact:
     return report.load(f"model.int8.{form}")
 
 
-@pytest.mark.parametrize("board", ["host", "rpi4"])
-@pytest.mark.parametrize("kind", ["int8", "uint8"])
+@pytest.mark.parametrize(
+    ("kind", "board"),
+    [
+        ("int8", "rpi4"),
+        ("uint8", "host"),
+        pytest.param("int8", "host", marks=pytest.mark.slow),
+        pytest.param("uint8", "rpi4", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", NETS)
 def test_codes_at_the_ends_change_no_answer(compiled, name: str, kind: str, board: str) -> None:
     pytest.importorskip("ai_edge_litert")
@@ -110,7 +117,7 @@ def test_the_quality_of_the_file_is_judged_as_it_is(compiled) -> None:
     assert second.sqnr_db == pytest.approx(first.sqnr_db, abs=0.2)
 
 
-@pytest.mark.parametrize("kind", ["int8", "uint8"])
+@pytest.mark.parametrize("kind", ["int8", pytest.param("uint8", marks=pytest.mark.slow)])
 def test_such_a_file_is_compared_with_its_source(compiled, kind: str, edgec: Callable[..., Any]) -> None:
     pytest.importorskip("ai_edge_litert")
     report, x = compiled(NETS["two outputs"], kind)
@@ -145,7 +152,7 @@ def test_such_a_file_is_compared_with_its_source(compiled, kind: str, edgec: Cal
         assert stated == pytest.approx(-10 * np.log10(lost), abs=0.01)
 
 
-@pytest.mark.parametrize("kind", ["int8", "uint8"])
+@pytest.mark.parametrize("kind", [pytest.param("int8", marks=pytest.mark.slow), "uint8"])
 def test_a_bundle_feeds_and_reads_codes(compiled, kind: str, tmp_path: Path) -> None:
     report, x = compiled(NETS["classes"], kind)
     bundle = make_bundle(report.folder, tmp_path / "bundle", DeployOptions())

@@ -14,7 +14,7 @@ from edgec.compiler.emit.tflite.file_cost import read_cost
 from edgec.graph.load import load
 from edgec.graph.tflite.read import read
 
-SMALL = ["kws_dscnn", "resnet8_cifar10", "vww_mobilenet_v1_0.25_96"]
+SMALL = ["kws_dscnn", "resnet8_cifar10", pytest.param("vww_mobilenet_v1_0.25_96", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -19,6 +19,7 @@ import onnx
 import onnx_ir as ir
 from remove_blocks import IMAGENET, accuracy, shared
 
+from edgec.compiler.pipeline.run import run_pipeline
 from edgec.graph.cost import cost
 from edgec.graph.data import Dataset, open_data
 from edgec.graph.load import load
@@ -58,9 +59,12 @@ def row(
 ) -> str:
     """One line of the table."""
     context = Context(teacher=teacher, scratch=folder, data=data, task="classification")
-    model, start = teacher.clone(), time.process_time()
-    for one in parse_pipeline(text):
-        model = one.run(model, context).model
+    start = time.process_time()
+    passes = parse_pipeline(text) if text else ()
+    steps = run_pipeline(
+        passes, teacher, context
+    )  # which tells passes behind `distil` whose layers they re-fit
+    model = steps[-1].model if steps else teacher
     spent = time.process_time() - start
     size, top1 = written(model, folder), accuracy(model, judge)
     codes = [" ", " "]

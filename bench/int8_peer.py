@@ -1,9 +1,9 @@
-"""One quantiser on one float network, as a process of its own: called by bench/int8_peers.py.
+"""One quantiser on one float network, as a process of its own: called by bench/int8_peers.py and bench/tensorrt.py.
 
-usage: PYTHON int8_peer.py WHO FLOAT DATA.npz MADE
+usage: PYTHON int8_peer.py WHO FLOAT DATA.npz MADE [OPTION]
 
 WHO's packages are imported here and nowhere else; of edgec's, only where WHO is edgec. FLOAT is ONNX, for ai-edge-quantizer
-TFLite; DATA has the prepared samples by input.
+TFLite; DATA has the prepared samples by input. OPTION: edgec's passes, ModelOpt's way of calibrating (max, entropy).
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def nncf_accurate(source: str, data: str, made: str) -> None:
     nncf(source, data, made, preset=package.QuantizationPreset.MIXED, fast_bias_correction=False)
 
 
-def modelopt(source: str, data: str, made: str) -> None:
+def modelopt(source: str, data: str, made: str, method: str = "entropy") -> None:
     """Its defaults, but for the type of what is not int8: float32, so that quantisation alone is compared."""
     from modelopt.onnx.quantization import quantize
 
     quantize(
-        source, quantize_mode="int8", calibration_data=dict(np.load(data)), calibration_method="entropy",
+        source, quantize_mode="int8", calibration_data=dict(np.load(data)), calibration_method=method,
         calibration_eps=["cpu"], output_path=made, high_precision_dtype="fp32", log_level="ERROR",
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ def _rows(data: str) -> Rows:
     return [{name: array[index : index + 1] for name, array in arrays.items()} for index in range(count)]
 
 
-WHO: dict[str, Callable[[str, str, str], None]] = {
+WHO: dict[str, Callable[..., None]] = {
     one.__name__: one for one in (edgec, onnxruntime, nncf, nncf_accurate, modelopt, ai_edge)
 }
 

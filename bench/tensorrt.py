@@ -296,8 +296,16 @@ def _modelopt(python: str, folder: Path, name: str, calibration: Dataset, method
         data, made = Path(scratch) / "data.npz", Path(scratch) / "made.onnx"
         rows = list(calibration.batches(1))
         np.savez(data, **{key: np.concatenate([row[key] for row in rows]) for key in rows[0]})
-        script = Path(__file__).with_name("tensorrt_modelopt.py")
-        command = [python, str(script), str(folder / f"{name}.fp32.onnx"), str(data), str(made), method]
+        script = Path(__file__).with_name("int8_peer.py")
+        command = [
+            python,
+            str(script),
+            "modelopt",
+            str(folder / f"{name}.fp32.onnx"),
+            str(data),
+            str(made),
+            method,
+        ]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode or not made.is_file():
             print(f"ModelOpt, {method}: {(run.stderr.strip().splitlines() or ['no file'])[-1][:200]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -20,10 +20,12 @@ from edgec.passes.equalize import Peaks
 from edgec.passes.quantize.histogram import Histogram, merge, step_of
 from edgec.passes.quantize.planned import Group, Plan
 from edgec.passes.quantize.ranges import choose
+from edgec.passes.solvers.parallel import in_order, prefetch
 
 if TYPE_CHECKING:
     from edgec.graph.data import Dataset
 
+Array = np.ndarray[Any, np.dtype[Any]]
 Ends = tuple[float, float]
 
 BATCH_BYTES, MOST = 64 << 20, 32
@@ -83,12 +85,17 @@ def observe(
     seen: set[bytes] = set()
     samples = constant = duplicates = 0
     size = batch_size(model, executor.outputs)
-    for feeds in context.progress.over("calibrate", data.batches(size), -(-len(data) // size)):
-        found = executor.run(feeds)
+    batches = context.progress.over("calibrate", data.batches(size), -(-len(data) // size))
+    for feeds, found in prefetch(((feeds, executor.run(feeds)) for feeds in batches), context.threads):
         count = len(next(iter(feeds.values())))
-        for name, histogram in histograms.items():
+
+        def counted(name: str, found: Mapping[str, Array] = found, count: int = count) -> None:
             values = np.atleast_1d(found[name])
-            histogram.add(values, step_of(values.size // len(values), len(data) * len(values) // count))
+            step = step_of(values.size // len(values), len(data) * len(values) // count)
+            histograms[name].add(values, step)
+
+        for _ in in_order(counted, histograms, context.threads):
+            pass
         if peaks is not None:
             peaks.add(found, count)
         for rows in zip(*feeds.values(), strict=True):

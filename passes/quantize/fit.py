@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +27,7 @@ from edgec.passes.quantize.layer import QuantisedLayer, layers
 from edgec.passes.solvers import gptq as rounding
 from edgec.passes.solvers.gram import Gram, targets_at
 from edgec.passes.solvers.guard import held_count
+from edgec.passes.solvers.parallel import in_order, prefetch
 from edgec.passes.solvers.rectified import Tile
 from edgec.passes.solvers.ridge import CARRIED, ridge
 from edgec.passes.solvers.scores import Scores
@@ -78,6 +79,10 @@ class Candidate:
     condition: float = 1.0
 
 
+Judging = tuple[list[tuple[slice, Array]], Array, Array]
+"""What `Held.add` takes."""
+
+
 @dataclass
 class Held:
     """Rows that judge, with the sample that each is of; ``samples`` of them in all."""
@@ -92,11 +97,10 @@ class Held:
             self.tiles.append(((p, t[:, part], None), images[part] + self.samples))
         self.samples += len(known)
 
-    def scores(self, candidates: Sequence[Array]) -> Scores:
+    def scores(self, candidates: Sequence[Array], threads: int) -> Scores:
         """Their errors under every one of ``candidates``, (g, d+1, o)."""
         found = Scores(candidates, self.samples, codes=True)
-        for tile, images in self.tiles:
-            found.add(tile, images)
+        found.add_all(self.tiles, threads)
         return found
 
 
@@ -124,10 +128,12 @@ def fit(student: Student, original: ir.Model, data: Dataset, context: Context) -
         walk = _Visits(student.model, [one.codes_name for one in found], data, batch, context, stack)
         teacher = _Visits(original, [one.target_name for one in found], data, batch, context, stack)
         for layer in context.progress.over("fit quantised layers", found, len(found)):
-            limits = student.limits.get(layer.target_name)
+            rows = _Rows(layer, walk, teacher, student.limits.get(layer.target_name))
             # No name for the moments: those of one layer are gone before the next are gathered.
             done.append(
-                _fit_layer(layer, *_moments(layer, walk, teacher, context.seed, limits), student.options)
+                _fit_layer(
+                    layer, *rows.moments(context.seed, context.threads), student.options, context.threads
+                )
             )
     return tuple(done)
 
@@ -156,57 +162,88 @@ class _Visits:
             yield found[name]
 
 
-def _moments(
-    layer: QuantisedLayer,
-    student: _Visits,
-    teacher: _Visits,
-    seed: int,
-    limits: tuple[float, float] | None = None,
-) -> tuple[Gram, Held]:
-    """Statistics of the samples to fit on, and the rows of those to judge on."""
-    samples, patches = sum(student.sizes), layer.patches
-    (groups, outputs), inputs = layer.outputs, patches.unknowns - 1
-    seen, held = Gram.zeros(groups, inputs + 1, outputs), Held()
-    affordable = ROW_FLOPS / (groups * (inputs + 1) ** 2)
-    wanted = max(min(ENOUGH_ROWS[0] + ENOUGH_ROWS[1] * inputs, affordable), FEWEST_PER_UNKNOWN * inputs)
-    stride = samples // max(held_count(samples, HELD_OUT), 1)
-    most = HELD_BYTES / (4 * groups * (inputs + 1 + outputs)) * stride
-    rng = np.random.default_rng(seed)
-    first = 0
-    for codes, targets, size in zip(student.next(), teacher.next(), student.sizes, strict=True):
-        x, y = layer.inputs(codes), layer.targets(targets)
-        lead = len(x) // size  # entries of one sample: 1, or its tokens or windows
-        pixels = lead * math.prod(patches.out_shape(x.shape[2:]))
-        drawn: tuple[list[Array], list[Array]] = [], []
-        for index in range(size):
-            judge = samples > 1 and (first + index) % stride == stride - 1
-            share = (min(wanted, most) if judge else wanted) / (samples * pixels)
-            drawn[judge].append(patches.sample(x[:lead], share, rng) + index * pixels)
-        for judging, picked in enumerate(drawn):
-            if not picked:
-                continue
-            rows = np.concatenate(picked)
-            t = targets_at(y, rows, groups)
-            if limits is not None:
-                # A sample of which all saturates neither teaches nor judges.
-                within = ((t >= limits[0]) & (t <= limits[1])).all(axis=(0, 2))
-                rows, t = rows[within], t[:, within]
-            if judging:
-                held.add(patches.tiles(x, rows), t, rows // pixels)
-                continue
-            for part, p in patches.tiles(x, rows):
-                seen.add(p, t[:, part])
-        first += size
-    return seen, held
+class _Drawn(NamedTuple):
+    """Of one batch: the layer's inputs (n, channels, *spatial) and targets, and rows of them, in their order, to fit on and to
+    judge on (None: none)."""
+
+    x: Array
+    y: Array
+    pixels: int
+    rows: tuple[Array | None, Array | None]
 
 
-def _fit_layer(layer: QuantisedLayer, seen: Gram, held: Held, options: FitOptions) -> LayerReport:
+class _Rows:
+    """What one layer reads, and what it should make of that: ``limits`` are those between which it can."""
+
+    def __init__(
+        self, layer: QuantisedLayer, student: _Visits, teacher: _Visits, limits: tuple[float, float] | None
+    ) -> None:
+        self.layer, self.student, self.teacher, self.limits = layer, student, teacher, limits
+
+    def moments(self, seed: int, threads: int) -> tuple[Gram, Held]:
+        """Statistics of the samples to fit on, and the rows of those to judge on; ``threads`` change neither."""
+        (groups, outputs), unknowns = self.layer.outputs, self.layer.patches.unknowns
+        seen, held = Gram.zeros(groups, unknowns, outputs), Held()
+        for fit, judge in in_order(self._gathered, self._drawn(seed, threads), threads):
+            if judge is not None:
+                held.add(*judge)
+            for p, t in fit:
+                seen.add(p, t)
+        return seen, held
+
+    def _drawn(self, seed: int, threads: int) -> Iterator[_Drawn]:
+        """Batch by batch, in order: it is drawn by one generator."""
+        layer, patches, sizes = self.layer, self.layer.patches, self.student.sizes
+        samples, (groups, outputs), inputs = sum(sizes), layer.outputs, patches.unknowns - 1
+        affordable = ROW_FLOPS / (groups * (inputs + 1) ** 2)
+        wanted = max(min(ENOUGH_ROWS[0] + ENOUGH_ROWS[1] * inputs, affordable), FEWEST_PER_UNKNOWN * inputs)
+        stride = samples // max(held_count(samples, HELD_OUT), 1)
+        most = HELD_BYTES / (4 * groups * (inputs + 1 + outputs)) * stride
+        rng, first = np.random.default_rng(seed), 0
+        both = zip(self.student.next(), self.teacher.next(), sizes, strict=True)
+        for codes, targets, size in prefetch(both, threads):
+            x, y = layer.inputs(codes), layer.targets(targets)
+            lead = len(x) // size  # entries of one sample: 1, or its tokens or windows
+            pixels = lead * math.prod(patches.out_shape(x.shape[2:]))
+            drawn: tuple[list[Array], list[Array]] = [], []
+            for index in range(size):
+                judge = samples > 1 and (first + index) % stride == stride - 1
+                share = (min(wanted, most) if judge else wanted) / (samples * pixels)
+                drawn[judge].append(patches.sample(x[:lead], share, rng) + index * pixels)
+            fit, judging = (np.concatenate(rows) if rows else None for rows in drawn)
+            yield _Drawn(x, y, pixels, (fit, judging))
+            first += size
+
+    def _gathered(self, drawn: _Drawn) -> tuple[list[tuple[Array, Array]], Judging | None]:
+        """Patches and targets of the rows to fit on, tile by tile, and what `Held.add` takes."""
+        fit, judge = (None if rows is None else self._within(drawn, rows) for rows in drawn.rows)
+        tiles = [] if fit is None else [(p, fit[1][:, part]) for part, p in self._tiles(drawn, fit[0])]
+        if judge is None:
+            return tiles, None
+        rows, t = judge
+        return tiles, (list(self._tiles(drawn, rows)), t, rows // drawn.pixels)
+
+    def _within(self, drawn: _Drawn, rows: Array) -> tuple[Array, Array]:
+        """Rows and their targets; a sample of which all saturates neither teaches nor judges."""
+        t = targets_at(drawn.y, rows, self.layer.outputs[0])
+        if self.limits is None:
+            return rows, t
+        within = ((t >= self.limits[0]) & (t <= self.limits[1])).all(axis=(0, 2))
+        return rows[within], t[:, within]
+
+    def _tiles(self, drawn: _Drawn, rows: Array) -> Iterator[tuple[slice, Array]]:
+        return self.layer.patches.tiles(drawn.x, rows)
+
+
+def _fit_layer(
+    layer: QuantisedLayer, seen: Gram, held: Held, options: FitOptions, threads: int
+) -> LayerReport:
     codes, scales, bias = layer.quantised()
     before = _joined(codes * scales[..., None], bias)
     tried = _Tried([], 1.0, ())
     if seen.rows and held.samples:
-        tried = _candidates(layer, seen, held, options)
-    scores = held.scores([before, *(one.columns for one in tried.candidates)])
+        tried = _candidates(layer, seen, held, options, threads)
+    scores = held.scores([before, *(one.columns for one in tried.candidates)], threads)
     number, verdicts = scores.choose([one.condition for one in tried.candidates])
     best = tried.candidates[number - 1] if number else None
     if best is not None:
@@ -234,30 +271,41 @@ class _Tried:
     choices: tuple[Choice, ...]
 
 
-def _candidates(layer: QuantisedLayer, seen: Gram, held: Held, options: FitOptions) -> _Tried:
+def _candidates(layer: QuantisedLayer, seen: Gram, held: Held, options: FitOptions, threads: int) -> _Tried:
     """All that is tried for one layer, the simplest first."""
     codes, scales, _ = layer.quantised()
     covariance, means = _centred(seen)
     found = [_with_bias("bias", layer, None, scales, codes, means)]
     if not options.weights:
         return _Tried(found, 1.0, ())
-    wishes = [("", layer.weight, 1.0)]
-    refitted = _refit(layer, seen, held) if options.refit else _Refitted(None, None, 1.0, ())
+    wishes = [_Wish("", layer.weight, 1.0)]
+    refitted = _refit(layer, seen, held, threads) if options.refit else _Refitted(None, None, 1.0, ())
     if refitted.weight is not None:
-        wishes.append((f"re-fitted ({refitted.strength:g}), ", refitted.weight, refitted.condition))
+        wishes.append(_Wish(f"re-fitted ({refitted.strength:g}), ", refitted.weight, refitted.condition))
     H = rounding.damped(covariance, options.damping)
     feedback = rounding.Feedback.of(covariance, options.damping) if options.gptq else None
-    for label, weight, condition in wishes:
-        grid = _scales(layer, H, weight, options)
+
+    def rounded(wish: _Wish) -> Candidate:
+        grid = _scales(layer, H, wish.weight, options)
         if feedback is not None:
-            rounded = rounding.gptq(feedback, weight, grid, options.limit)
-            rounded = rounding.descend(H, weight, grid, rounded, options.limit)
+            codes = rounding.gptq(feedback, wish.weight, grid, options.limit)
+            codes = rounding.descend(H, wish.weight, grid, codes, options.limit)
         else:
-            rounded = rounding.round_to_nearest(weight, grid, options.limit)
-        name = label + ("gptq" if options.gptq else "nearest")
-        made = _with_bias(name, layer, rounded, grid, rounded, means)
-        found.append(replace(made, condition=condition))
+            codes = rounding.round_to_nearest(wish.weight, grid, options.limit)
+        name = wish.label + ("gptq" if options.gptq else "nearest")
+        made = _with_bias(name, layer, codes, grid, codes, means)
+        return replace(made, condition=wish.condition)
+
+    found += in_order(rounded, wishes, threads)
     return _Tried(found, refitted.condition, refitted.choices)
+
+
+class _Wish(NamedTuple):
+    """Weights (g, o, d) to be rounded."""
+
+    label: str
+    weight: Array
+    condition: float
 
 
 def _centred(seen: Gram) -> tuple[Array, tuple[Array, Array]]:
@@ -289,11 +337,13 @@ class _Refitted:
     choices: tuple[Choice, ...]
 
 
-def _refit(layer: QuantisedLayer, seen: Gram, held: Held) -> _Refitted:
+def _refit(layer: QuantisedLayer, seen: Gram, held: Held, threads: int) -> _Refitted:
     """From the strongest pull towards the old weights to the weakest, as long as held-out samples gain."""
     start = _joined(layer.weight, layer.bias)
-    solved = [ridge(seen.h, seen.s, start, strength, carried=CARRIED) for strength in STRENGTHS]
-    scores = held.scores([start, *(one.columns for one in solved)])
+    solved = list(
+        in_order(lambda one: ridge(seen.h, seen.s, start, one, carried=CARRIED), STRENGTHS, threads)
+    )
+    scores = held.scores([start, *(one.columns for one in solved)], threads)
     number, verdicts = scores.choose([one.condition for one in solved])
     labels = [f"ridge {strength:g}" for strength in STRENGTHS]
     choices = tuple(map(Choice.of, labels, verdicts))

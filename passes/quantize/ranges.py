@@ -9,7 +9,6 @@ form: Migacz, GTC 2017).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,47 +32,73 @@ def choose(
     if method == "percentile":
         share = percentile / 100.0
         return min(histogram.quantile(1.0 - share), 0.0), max(histogram.quantile(share), 0.0)
-    cost = _square_error(histogram, bits) if method == "mse" else partial(_divergence, histogram, bits)
+    cost = _square_error(histogram, bits) if method == "mse" else _divergences(histogram, bits)
     return _search_both(max(-low, high), cost) if symmetric else _search(low, high, cost)
 
 
-def _search(low: float, high: float, cost: Callable[[float, float], float]) -> tuple[float, float]:
+Costs = Callable[[Array, Array], Array]
+"""From lower ends and upper ends to what each of these ranges costs."""
+
+
+def _search(low: float, high: float, cost: Costs) -> tuple[float, float]:
     """Shrink both ends together, then each by itself, along a geometric grid, keeping what lowers the cost."""
     factors = np.geomspace(1.0, FINEST, STEPS)
-    best, least = (low, high), cost(low, high)
-    for sides in ((0, 1), (0,), (1,), (0,), (1,)):
-        for factor in factors if any((low, high)[side] for side in sides) else ():
-            ends = list(best)
-            for side in sides:
-                ends[side] = (low, high)[side] * factor
-            value = cost(ends[0], ends[1])
-            if value < least:
-                least, best = value, (ends[0], ends[1])
-    return best
+    best, least = np.array([low, high]), float(cost(np.array([low]), np.array([high]))[0])
+    for sides in ([0, 1], [0], [1], [0], [1]):
+        ends = np.tile(best, (STEPS, 1))
+        ends[:, sides] = np.outer(factors, np.array([low, high])[sides])
+        values = cost(ends[:, 0], ends[:, 1])
+        number = int(np.argmin(values))
+        if values[number] < least:
+            least, best = float(values[number]), ends[number]
+    return float(best[0]), float(best[1])
 
 
-def _search_both(reach: float, cost: Callable[[float, float], float]) -> tuple[float, float]:
-    """The best range with equal ends, along the same grid."""
-    factors = np.geomspace(1.0, FINEST, STEPS)
-    best = min((cost(-reach * factor, reach * factor), -factor) for factor in factors)
-    return best[1] * reach, -best[1] * reach
+def _search_both(reach: float, cost: Costs) -> tuple[float, float]:
+    """The best range with equal ends, along the same grid; of equals the widest."""
+    ends = reach * np.geomspace(1.0, FINEST, STEPS)
+    best = float(ends[np.argmin(cost(-ends, ends))])
+    return -best, best
 
 
-def _square_error(histogram: Histogram, bits: int) -> Callable[[float, float], float]:
-    """The sum of squared errors of the histogram's values, quantised to a range from low to high, as a function of these."""
+def _square_error(histogram: Histogram, bits: int) -> Costs:
+    """The sum of squared errors of the histogram's values, quantised to a range from low to high, as a function of these.
+
+    Values ascend, so those outside a range are the first and the last ones, and running sums of them and of their squares, from
+    either end, give all ranges at once. Within it the error is uniform: evaluating the rounding at bin centres would alias.
+    """
     used = np.flatnonzero(histogram.counts)
     values, counts = histogram.centres[used], histogram.counts[used].astype(np.float64)
+    below, above = _Running(values, counts), _Running(-values[::-1], counts[::-1])
+    total = counts.sum()
 
-    def cost(low: float, high: float) -> float:
+    def cost(low: Array, high: Array) -> Array:
         step = (high - low) / ((1 << bits) - 1)
-        # Values ascend: those within the range lie in one piece.
-        first, last = np.searchsorted(values, low, "left"), np.searchsorted(values, high, "right")
-        errors = np.empty_like(values)
-        errors[:first] = np.square(low - values[:first])
-        # Uniform error within the range: evaluating the rounding at bin centres would alias.
-        errors[first:last] = step * step / 12.0
-        errors[last:] = np.square(values[last:] - high)
-        return float(np.sum(counts * errors))
+        first = np.searchsorted(values, low, "left")
+        last = len(values) - np.searchsorted(values, high, "right")
+        inside = total - below.counts[first] - above.counts[last]
+        found: Array = below.squares(first, low) + above.squares(last, -high) + inside * step * step / 12.0
+        return found
+
+    return cost
+
+
+class _Running:
+    """Sums over the first of ascending values (0, 1, ... of them) that occur ``counts`` times."""
+
+    def __init__(self, values: Array, counts: Array) -> None:
+        weights = [counts, counts * values, counts * np.square(values)]
+        self.counts, self.sums, self.powers = (np.concatenate([[0.0], np.cumsum(one)]) for one in weights)
+
+    def squares(self, first: Array, end: Array) -> Array:
+        """Of the distances of the ``first`` values from ``end``."""
+        found: Array = self.powers[first] + end * (end * self.counts[first] - 2 * self.sums[first])
+        return np.maximum(found, 0.0)
+
+
+def _divergences(histogram: Histogram, bits: int) -> Costs:
+    def cost(low: Array, high: Array) -> Array:
+        return np.array([_divergence(histogram, bits, *ends) for ends in zip(low, high, strict=True)])
 
     return cost
 

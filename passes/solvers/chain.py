@@ -41,6 +41,8 @@ LITTLE = 0.01
 """A step that lowers the error by less than this share of it is the last: the next gain half as much, and cost the same."""
 PART_BYTES = 4 << 20
 """The largest map of the images that are taken together."""
+PARTS = 8
+"""Images are taken in so many parts at least: something to do for every core. Sums depend on it, so it depends on no core."""
 OPEN_ROWS = 8192
 """Pixels that say how often channels are open together."""
 FEWEST_TANGENTS = 16
@@ -346,7 +348,7 @@ def _parts(links: Sequence[Link], x: Array) -> Iterator[slice]:
     for link in links:
         spatial = link.patches.out_shape(spatial)
         largest = max(largest, math.prod(spatial) * link.outputs)
-    step = max(1, PART_BYTES // (4 * largest))
+    step = max(1, min(PART_BYTES // (4 * largest), math.ceil(len(x) / PARTS)))
     for start in range(0, len(x), step):
         yield slice(start, min(start + step, len(x)))
 

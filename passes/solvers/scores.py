@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from edgec.passes.solvers.guard import Verdict, choose, judge, per_image
+from edgec.passes.solvers.parallel import in_order
 from edgec.passes.solvers.rectified import Clipping, Tile, squared
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -35,16 +36,26 @@ class Scores:
 
     def add(self, tile: Tile, images: Array) -> None:
         """Rows of one tile, and the image that each belongs to."""
+        self.add_all([(tile, images)])
+
+    def add_all(self, tiles: Iterable[tuple[Tile, Array]], threads: int = 1) -> None:
+        """`add` each of them; ``threads`` change no result."""
+        for errors, energy in in_order(lambda one: self._of(*one), tiles, threads):
+            self.errors += errors
+            self.energy += energy
+
+    def _of(self, tile: Tile, images: Array) -> tuple[Array, float]:
         p, target, offset = tile
         clipping, count = self.clipping, self.errors.shape[1]
         if clipping is not None:
             target = clipping.apply(target if offset is None else target + offset)
-        self.energy += squared(target)
-        for errors, w in zip(self.errors, self.weights, strict=True):
+        errors = np.empty_like(self.errors)
+        for room, w in zip(errors, self.weights, strict=True):
             made = p @ w
             if clipping is not None:
                 made = clipping.apply(made if offset is None else made + offset)
-            errors += per_image(made - target, images, count)
+            room[:] = per_image(made - target, images, count)
+        return errors, squared(target)
 
     @property
     def unknowns(self) -> int:

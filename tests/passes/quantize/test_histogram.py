@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgec.passes.quantize.histogram import BINS, ENOUGH, Histogram, merge, step_of
 from edgec.passes.quantize.qparams import affine
-from edgec.passes.quantize.ranges import choose
+from edgec.passes.quantize.ranges import FINEST, STEPS, choose
 
 
 def filled(*parts: np.ndarray) -> Histogram:
@@ -110,6 +110,31 @@ def test_mse_is_near_the_best_range() -> None:
     best = min(error(top) for top in np.linspace(0.2, 1, 81) * values.max())
     assert low == 0
     assert error(high) <= 1.05 * best
+
+
+@given(st.integers(0, 10_000), st.sampled_from([(4, False), (8, False), (8, True)]))
+def test_the_mse_range_is_the_best_of_its_grid(seed: int, kind: tuple[int, bool]) -> None:
+    """Against the sum over all bins, end by end: one side of tails, both, a few far values, none at all on one side."""
+    bits, symmetric = kind
+    rng = np.random.default_rng(seed)
+    values = rng.standard_t(rng.uniform(1.5, 20), 400) * rng.uniform(0.1, 10) + rng.uniform(-2, 2)
+    histogram = filled(np.abs(values) if rng.random() < 0.3 else values)
+    centres, counts = histogram.centres, histogram.counts
+
+    def error(low: float, high: float) -> float:
+        outside = np.where(centres < low, low - centres, np.where(centres > high, centres - high, 0.0))
+        inside = (centres >= low) & (centres <= high)
+        step = (high - low) / (2**bits - 1)
+        return float((counts * (outside**2 + inside * step**2 / 12)).sum())
+
+    low, high = choose(histogram, "mse", bits=bits, symmetric=symmetric)
+    ends = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    grid = np.geomspace(1.0, FINEST, STEPS)
+    if symmetric:
+        tried = [(-max(-ends[0], ends[1]) * f, max(-ends[0], ends[1]) * f) for f in grid]
+    else:
+        tried = [(ends[0] * f, ends[1] * f) for f in grid] + [(low, ends[1] * f) for f in grid]
+    assert error(low, high) <= min(error(*one) for one in tried) * (1 + 1e-9)
 
 
 def test_percentile_covers_its_share() -> None:

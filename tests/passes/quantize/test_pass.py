@@ -297,6 +297,14 @@ def test_corrections_help_and_are_reported(net: ir.Model, noise: Noise, tmp_path
     assert not list(tmp_path.glob("*.bin"))
 
 
+def test_threads_change_no_byte(net: ir.Model, noise: Noise, tmp_path: Path) -> None:
+    data = noise(net, 64)
+    one, three = (run(net, data, tmp_path, threads=threads) for threads in (1, 3))
+    assert one.layers == three.layers  # type: ignore[attr-defined]
+    first, second = (ir.to_proto(result.model).SerializeToString() for result in (one, three))  # type: ignore[attr-defined]
+    assert first == second
+
+
 def test_a_transposed_convolution_keeps_its_nearest_codes(
     canonical: Canonical, noise: Noise, tmp_path: Path
 ) -> None:

@@ -5,7 +5,9 @@ from its teacher (`refine`) on all unlabelled images that are there (calib.npz a
 for scoring only, on 500 evaluation images: one image is 0.2 points, the standard error 1.3 to 1.5 points. Seconds are CPU seconds
 of this process.
 
-    python bench/learned.py [resnet20:35] [--forms compress widths] [--steps 300] [--structure 300] [--seeds 0]
+    python bench/learned.py [resnet20:35 nin:params=20] [--forms compress widths] [--steps 300] [--structure 300] [--seeds 0]
+
+A case is a network and its budget: percent of its multiply-adds, or what stands there.
 """
 
 from __future__ import annotations
@@ -32,15 +34,15 @@ from edgec.passes.base import Context, Progress
 from edgec.passes.pipeline_string import parse_pipeline
 
 HEADER = """\
-| network | MACs | seed | images | steps | CPU s | top-1 | divergence, agreement (held out) |
+| network | MACs, parameters | seed | images | steps | CPU s | top-1 | divergence, agreement (held out) |
 |---|---|---|---|---|---|---|---|"""
 FORMS = {
-    "compress": ("closed form", "compress{{macs={macs}%}} recover-lsq"),
-    "channels": ("channels alone", "prune-channels{{macs={macs}%}} recover-lsq"),
-    "widths": ("learned widths", "learn-structure{{macs={macs}% steps={steps} weights=source {options}}}"),
+    "compress": ("closed form", "compress{{{budget}}} recover-lsq"),
+    "channels": ("channels alone", "prune-channels{{{budget}}} recover-lsq"),
+    "widths": ("learned widths", "learn-structure{{{budget} steps={steps} weights=source {options}}}"),
     "weights": (
         "learned widths and weights",
-        "learn-structure{{macs={macs}% steps={steps} {options}}}",
+        "learn-structure{{{budget} steps={steps} {options}}}",
     ),
     "usual": ("what a compile makes for this machine", ""),
     "portfolio": ("the portfolio's choice", ""),
@@ -65,16 +67,18 @@ def unlabelled(teacher: ir.Model, prepared: Preprocess, folder: Path) -> Dataset
 
 
 def cut(
-    teacher: ir.Model, name: str, macs: str, form: str, arguments: argparse.Namespace, context: Context
+    teacher: ir.Model, name: str, budget: str, form: str, arguments: argparse.Namespace, context: Context
 ) -> tuple[ir.Model, float, list[str]]:
-    """The network at ``macs`` percent, the CPU seconds that it took, and what the passes said; read from the folder ``--kept``
+    """The network within ``budget``, the CPU seconds that it took, and what the passes said; read from the folder ``--kept``
     where it lies there."""
-    file = None if arguments.kept is None else arguments.kept / f"{name}_{macs}_{form}.onnx"
+    file = None if arguments.kept is None else arguments.kept / f"{name}_{budget.strip('%')}_{form}.onnx"
     if file is not None and file.is_file():
         return ir.from_proto(onnx.load(file)), float("nan"), []
     if not FORMS[form][1]:
-        return compiled(name, macs, form, context.scratch / form)
-    text = FORMS[form][1].format(macs=macs, steps=arguments.structure, options=arguments.structure_options)
+        return compiled(name, budget, form, context.scratch / form)
+    text = FORMS[form][1].format(
+        budget=budget, steps=arguments.structure, options=arguments.structure_options
+    )
     few = open_data(shared() / "cifar10" / "calib.npz", teacher, Preprocess(**PREPARED[name]), samples=500)
     start, model, said = time.process_time(), teacher.clone(), []
     for one in parse_pipeline(text):
@@ -88,12 +92,12 @@ def cut(
     return model, spent, said
 
 
-def compiled(name: str, macs: str, form: str, out: Path) -> tuple[ir.Model, float, list[str]]:
+def compiled(name: str, budget: str, form: str, out: Path) -> tuple[ir.Model, float, list[str]]:
     """As `cut`, by a whole compile for this machine, with or without `--portfolio`."""
     start = time.process_time()
     report = edgec.compile(
         shared() / "models" / f"{name}_cifar10.onnx", out, data=shared() / "cifar10" / "calib.npz", samples=500,
-        preprocess=PREPARED[name], budget=f"macs={macs}%", precision="fp32", formats="onnx", portfolio=form == "portfolio",
+        preprocess=PREPARED[name], budget=budget, precision="fp32", formats="onnx", portfolio=form == "portfolio",
         measure=False, threads=1, quiet=True, force=True,
     )  # fmt: skip
     points = report.portfolio.points if report.portfolio else ()
@@ -102,18 +106,22 @@ def compiled(name: str, macs: str, form: str, out: Path) -> tuple[ir.Model, floa
     return load(out / report.artifacts[0].path), time.process_time() - start, said
 
 
-def rows(name: str, macs: str, arguments: argparse.Namespace, folder: Path) -> Iterator[str]:
+def rows(name: str, amount: str, arguments: argparse.Namespace, folder: Path) -> Iterator[str]:
     """For each form one, and one for each seed behind it."""
+    budget = f"{amount if '=' in amount else f'macs={amount}'}%"
     teacher = load(shared() / "models" / f"{name}_cifar10.onnx")
     prepared = Preprocess(**PREPARED[name])
     judge = open_data(shared() / "cifar10" / "eval.npz", teacher, prepared)
     data = unlabelled(teacher, prepared, folder)
     context = Context(teacher, folder, data, progress=Lines(), task="classification")
-    yield f"| {name} | 100% | | | | | {accuracy(teacher, judge):.1f} | |"
+    yield f"| {name} | | | | | | {accuracy(teacher, judge):.1f} | |"
     for form in arguments.forms:
-        closed, spent, said = cut(teacher, name, macs, form, arguments, context)
+        closed, spent, said = cut(teacher, name, budget, form, arguments, context)
         yield from (f"<!-- {line} -->" for line in said)
-        share = f"{100 * cost(closed).macs / cost(teacher).macs:.1f}%"
+        (macs, params), (all_macs, all_params) = (
+            (cost(one).macs, cost(one).params) for one in (closed, teacher)
+        )
+        share = f"{macs / all_macs:.1%}, {params / all_params:.1%}"
         images, steps = (len(data), arguments.structure) if form in LEARNED else (500, "")
         top1 = accuracy(closed, judge)
         stays = " (the closed form stays)" if any("the closed form stays" in line for line in said) else ""
@@ -143,7 +151,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("cases", nargs="*", default=["resnet20:35", "resnet56:15"], metavar="NETWORK:PERCENT")
+    parser.add_argument("cases", nargs="*", default=["resnet20:35", "resnet56:15"], metavar="NETWORK:BUDGET")
     parser.add_argument("--forms", nargs="+", default=["compress"], choices=tuple(FORMS))
     parser.add_argument("--steps", type=int, default=300, help="of refine; 0: leave it out")
     parser.add_argument("--structure", type=int, default=300, help="steps of learn-structure")

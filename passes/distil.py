@@ -4,7 +4,8 @@
 Where layers of both have the same form they start from the source's weights, and these and the last ones are fitted to what the
 source makes there (`distillation.start`), where that comes nearer to the source than the file's own weights. ``narrow=0.5``
 narrows the network that comes in: every group of channels to that share, those that go chosen as `prune-channels` chooses, then
-re-fitted as by `recover-lsq`.
+re-fitted as by `recover-lsq`. ``template=depthwise`` and ``template=bottleneck`` put its k x k convolutions in the form that
+small networks are built of (`distillation.template`), solved for in closed form and re-fitted too.
 
 Then it learns as in `refine`, on the same views, judged by the same guard. Inner maps of other channels and sizes are matched
 through 1x1 adapters (FitNets, arXiv 1412.6550), which are no part of the network. A student that learning makes no better is
@@ -30,6 +31,7 @@ from edgec.passes.base import NUMBER_FORMATS, Context, LayerReport, Note, PassRe
 from edgec.passes.distillation.adopt import adopted
 from edgec.passes.distillation.narrow import fixed, narrow
 from edgec.passes.distillation.start import closed_form
+from edgec.passes.distillation.template import TEMPLATES, Name, shape_by
 from edgec.passes.learning import EQUAL, Learning, how_often, score_figures
 from edgec.passes.options import path_option
 from edgec.passes.quantize.quantiser import refuse_quantised
@@ -76,14 +78,18 @@ class Distil(Learning):
         "share of every group's channels that stays; the rest goes before it learns",
         Range(0, 1, below=True),
     )
+    template: Name = option("none", "form that every k x k convolution takes before it learns")
     sha256: str = option("", "of the student's file: another one is refused", reads=_sha256)
 
     def check(self) -> None:
         """Raise UsageError for no student, or two."""
         super().check()
-        if bool(self.student) == bool(self.narrow):
-            why = "both are given" if self.student else "none is given"
-            raise UsageError("distil needs student= or narrow=", why=why, hint="Write distil{narrow=0.5}.")
+        given = sum((bool(self.student), bool(self.narrow), self.template != "none"))
+        if given != 1:
+            why = f"{given} of them are given" if given else "none is given"
+            raise UsageError(
+                "distil needs student=, narrow= or template=", why=why, hint="Write distil{narrow=0.5}."
+            )
         if self.sha256 and not self.student:
             raise UsageError("distil: sha256= is of the student's file, and there is none")
 
@@ -157,7 +163,9 @@ class Distil(Learning):
         return PassResult(chosen, True, tuple(notes), layers, figures)
 
     def _begun(self, model: ir.Model, context: Context) -> _Begun:
-        return self._from_file(model, context) if self.student else self._narrowed(model, context)
+        if self.student:
+            return self._from_file(model, context)
+        return self._narrowed(model, context) if self.narrow else self._shaped(model, context)
 
     def _from_file(self, model: ir.Model, context: Context) -> _Begun:
         network = context.networks.get(self.student)
@@ -181,6 +189,17 @@ class Distil(Learning):
         before, after = (sum(pair[place] for pair in widths.values()) for place in (0, 1))
         head = Note(f"{len(widths)} groups of channels narrowed, from {before} to {after} channels in all")
         return _Begun(result.model, None, result.layers, (head, *notes))
+
+    def _shaped(self, model: ir.Model, context: Context) -> _Begun:
+        reports, notes = shape_by(TEMPLATES[self.template], model, context, self.hflip, self.name)
+        if not reports:
+            why = "; ".join(dict.fromkeys(note.text for note in notes)) or "it has no layers"
+            raise PassError(
+                f"no layer takes the form {self.template!r}", why=why, hint="Narrow it: narrow=0.5."
+            )
+        result = RecoverLsq(hflip=self.hflip, held_out=self.held_out).run(model, context)
+        head = Note(f"{len(reports)} layers in the form {self.template!r}")
+        return _Begun(result.model, None, (*reports, *result.layers), (head, *notes))
 
     def _training(self, begun: _Begun, context: Context) -> tuple[Training, Score, Score]:
         """The loop, the score of the student as given, and that of the one that the loop begins with: the same one, or what the

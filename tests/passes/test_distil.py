@@ -96,7 +96,11 @@ def test_layers_of_the_same_form_start_from_the_source(source, canonical, made) 
     assert len(result.layers) == 3
 
 
-@pytest.mark.parametrize("options", [{"student": FILE}, {"narrow": 0.5}], ids=["file", "narrow"])
+@pytest.mark.parametrize(
+    "options",
+    [{"student": FILE}, {"narrow": 0.5}, {"template": "depthwise"}],
+    ids=["file", "narrow", "template"],
+)
 def test_threads_change_no_byte_and_seeds_do(source, made, options) -> None:
     one, two, other = (
         weights(
@@ -108,7 +112,11 @@ def test_threads_change_no_byte_and_seeds_do(source, made, options) -> None:
     assert one != other
 
 
-@pytest.mark.parametrize("options", [{"student": FILE}, {"narrow": 0.5}], ids=["file", "narrow"])
+@pytest.mark.parametrize(
+    "options",
+    [{"student": FILE}, {"narrow": 0.5}, {"template": "depthwise"}],
+    ids=["file", "narrow", "template"],
+)
 def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(source, made, options, monkeypatch) -> None:
     monkeypatch.setattr("edgec.passes.learned.training.SAVED_EVERY", 0.0)
     one = Distil(steps=12, batch=16, **options)
@@ -127,6 +135,52 @@ def test_narrow_leaves_that_share_of_every_group(source, made, share: float, wan
     result = Distil(narrow=share, steps=4, batch=16).run(source.clone(), made())
     assert widths(result.model) == wanted
     assert result.model.graph.initializers["w1"].shape[0] == wanted[0]
+
+
+WIDE = (  # a stem, a layer with a stride, one in groups, a 1x1
+    "net (float[N,3,8,8] x) => (float[N,6] y) <float[16,3,3,3] w1, float[16] b1, float[24,16,3,3] w2, float[24,12,3,3] w3,"
+    " float[24] b3, float[16,24,1,1] w4, float[6,16] g, float[6] c>"
+    "{ n = Mul(x, two)  t = Conv<pads=[1,1,1,1]>(n, w1, b1)  r = Relu(t)  u = Conv<pads=[1,1,1,1], strides=[2,2]>(r, w2)  s = Relu(u)"
+    "  v = Conv<pads=[1,1,1,1], group=2>(s, w3, b3)  q = Relu(v)  z = Conv(q, w4)"
+    "  p = GlobalAveragePool(z)  f = Flatten(p)  y = Gemm<transB=1>(f, g, c) }"
+).replace("float[6] c>", "float[6] c, float[1] two = {2}>")
+
+
+@pytest.mark.parametrize(
+    ("template", "pieces"),
+    [
+        ("depthwise", [(16, [16, 1, 3, 3], [2, 2]), (1, [24, 16, 1, 1], [1, 1])]),
+        ("bottleneck", [(1, [4, 16, 1, 1], [1, 1]), (1, [6, 4, 3, 3], [2, 2]), (1, [24, 6, 1, 1], [1, 1])]),
+    ],
+)
+def test_a_template_gives_its_form_to_the_layers_that_have_it(
+    canonical, context, noise, template: str, pieces: list[tuple[int, list[int], list[int]]]
+) -> None:
+    """The stem, the layer in groups and the 1x1 stay as they are; what is cut is near what it was."""
+    source = canonical(WIDE)
+    begun = replace(context(source, noise(source, 96)), task="classification")
+    result = Distil(template=template, steps=10, batch=16).run(source.clone(), begun)
+    convs = [view for node in result.model.graph if (view := ConvView.of(node)) is not None]
+    found = [(view.group, list(view.weight.shape), list(view.strides)) for view in convs]
+    whole = [(v.group, list(v.weight.shape), list(v.strides)) for n in source.graph if (v := ConvView.of(n))]
+    assert found == [whole[0], *pieces, *whole[2:]]
+    assert cost(result.model).macs < cost(source).macs
+    stays = {note.node: note.text for note in result.notes if note.node and note.text.startswith("stays")}
+    assert len(stays) == 4
+    assert any("reads the network's input" in text for text in stays.values())
+    x = np.random.default_rng(9).standard_normal((64, 3, 8, 8)).astype(np.float32)
+    a, b = (Executor(one).run({"x": x})["y"] for one in (result.model, source))
+    random = canonical(WIDE, seed=5)
+    far = Executor(random).run({"x": x})["y"]
+    assert np.square(a - b).mean() < 0.2 * np.square(far - b).mean()
+
+
+def test_a_network_without_the_form_is_refused(canonical, context, noise) -> None:
+    lone = canonical(
+        "net (float[N,3,8,8] x) => (float[N,4,8,8] y) <float[4,3,3,3] w> { y = Conv<pads=[1,1,1,1]>(x, w) }"
+    )
+    with pytest.raises(PassError, match=r"'depthwise'.*reads the network's input"):
+        Distil(template="depthwise", steps=2).run(lone.clone(), context(lone, noise(lone, 32)))
 
 
 def test_what_learning_makes_worse_is_given_back_as_it_came(source, made, monkeypatch) -> None:
@@ -209,7 +263,8 @@ def test_without_torch_one_clear_message(source, monkeypatch) -> None:
 def test_options_are_read_where_they_are_made() -> None:
     assert print_pass(parse_pipeline("distil{narrow=0.5 time=90s}")[0]) == "distil{time=90s narrow=0.5}"
     for wrong in ("", "student=a.onnx narrow=0.5", "narrow=1", "narrow=-1", "narrow=half", "sha256=abc student=a.onnx",
-                  f"narrow=0.5 sha256={64 * 'a'}", "narrow=0.5 time=soon", "narrow=0.5 held-out=0"):  # fmt: skip
+                  f"narrow=0.5 sha256={64 * 'a'}", "narrow=0.5 time=soon", "narrow=0.5 held-out=0", "template=wide",
+                  "narrow=0.5 template=depthwise", "student=a.onnx template=bottleneck"):  # fmt: skip
         with pytest.raises(UsageError, match="distil"):
             parse_pipeline(f"distil{{{wrong}}}")
 

@@ -252,21 +252,23 @@ def doubts_about_labels(
     """Labels that fit the network's answers only when they are counted from another class, or not at all."""
     if data is None or data.labels is None or len(data) < FEWEST:
         return
-    some = data.take(int(np.clip(WORK / max(cost(model).macs, 1), FEWEST, LABELLED)))
-    spec = InputSpec.of(model)[0]
-    answers = Judge(model, spec, threads, task or find_task(model)).information(read_all(some), ())
-    if answers is None or answers.classes is None or answers.kinds < 3 or some.labels is None:
-        return
-    labels = some.labels.astype(np.int64)
-    right = {
-        shift: int((answers.classes == labels + shift).sum()) for shift in (offset, offset - 1, offset + 1)
-    }
+    most = int(np.clip(WORK / max(cost(model).macs, 1), FEWEST, LABELLED))
+    judge = Judge(model, InputSpec.of(model)[0], threads, task or find_task(model))
+    for some in (data.take(min(FIRST, most)), data.take(most)):
+        answers = judge.information(read_all(some), ())
+        if answers is None or answers.classes is None or answers.kinds < 3 or some.labels is None:
+            return
+        labels, kinds = some.labels.astype(np.int64), answers.kinds
+        shifts = (offset, offset - 1, offset + 1)
+        right = {shift: int((answers.classes == labels + shift).sum()) for shift in shifts}
+        if 3 * right[offset] > len(labels):
+            return  # no other count can fit twice as many: most networks are fed their own labels
     best = max(right, key=lambda shift: right[shift])
     told = f"{right[offset]} of {len(labels)}"
     if right[best] > 2 * right[offset] + 3:
         what = f"the source model's answers fit {told} labels, and {right[best]} with {best:+d} added to each"
         yield Doubt(what, f"--label-offset {best}")
-    elif right[offset] < 2 * len(labels) / answers.kinds and len(labels) >= 5 * answers.kinds:
+    elif right[offset] < 2 * len(labels) / kinds and len(labels) >= 5 * kinds:
         yield Doubt(f"the source model's answers fit {told} labels, hardly more than by chance")
 
 

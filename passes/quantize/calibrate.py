@@ -20,7 +20,7 @@ from edgec.passes.equalize import Peaks
 from edgec.passes.quantize.histogram import Histogram, merge, step_of
 from edgec.passes.quantize.planned import Group, Plan
 from edgec.passes.quantize.ranges import choose
-from edgec.passes.solvers.parallel import in_order, prefetch
+from edgec.passes.solvers.parallel import prefetch, run_all
 
 if TYPE_CHECKING:
     from edgec.graph.data import Dataset
@@ -85,8 +85,8 @@ def observe(
     seen: set[bytes] = set()
     samples = constant = duplicates = 0
     size = batch_size(model, executor.outputs)
-    batches = context.progress.over("calibrate", data.batches(size), -(-len(data) // size))
-    for feeds, found in prefetch(((feeds, executor.run(feeds)) for feeds in batches), context.threads):
+    made = prefetch(((feeds, executor.run(feeds)) for feeds in data.batches(size)), context.threads)
+    for feeds, found in context.progress.over("calibrate", made, -(-len(data) // size)):
         count = len(next(iter(feeds.values())))
 
         def counted(name: str, found: Mapping[str, Array] = found, count: int = count) -> None:
@@ -94,8 +94,7 @@ def observe(
             step = step_of(values.size // len(values), len(data) * len(values) // count)
             histograms[name].add(values, step)
 
-        for _ in in_order(counted, histograms, context.threads):
-            pass
+        run_all(counted, histograms, context.threads)
         if peaks is not None:
             peaks.add(found, count)
         for rows in zip(*feeds.values(), strict=True):

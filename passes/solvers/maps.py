@@ -14,7 +14,7 @@ Maps are (n, *spatial, channels), float32; ``columns`` (group, unknowns, out/gro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from edgec.passes.solvers import depthwise
 from edgec.passes.solvers.gram import TILE_ROWS, Patches
-from edgec.passes.solvers.parallel import in_order
+from edgec.passes.solvers.parallel import in_order, run_all
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -98,7 +98,7 @@ def apply(patches: Patches, columns: Array, x: Array, threads: int = 1) -> Array
     def make(part: slice) -> None:
         kernel.apply(x[part], out[part])
 
-    _run(make, _chunks(patches, x.shape), threads)
+    run_all(make, _chunks(patches, x.shape), threads)
     return out
 
 
@@ -112,7 +112,7 @@ def pull_back(
     def spread(part: slice) -> None:
         found[part] = kernel.pull_back(gradient[part], spatial)
 
-    _run(spread, _chunks(patches, found.shape), threads)
+    run_all(spread, _chunks(patches, found.shape), threads)
     return found
 
 
@@ -164,11 +164,6 @@ def normal(patches: Patches, x: Array, threads: int = 1) -> Array:
         found[:, -1, -1] = len(x) * math.prod(patches.out_shape(x.shape[1:-1]))
         found[:, :n, -1] = found[:, -1, :n]
     return found
-
-
-def _run(work: Callable[[slice], None], parts: Iterable[slice], threads: int) -> None:
-    for _ in in_order(work, parts, threads):
-        pass
 
 
 def _is_pointwise(patches: Patches) -> bool:

@@ -30,6 +30,12 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int
             yield pending.popleft().result()
 
 
+def run_all(work: Callable[[Item], None], items: Iterable[Item], threads: int) -> None:
+    """``work`` of every item, for what it does; `in_order` where it gives something."""
+    for _ in in_order(work, items, threads):
+        pass
+
+
 def prefetch(items: Iterator[Item], threads: int) -> Iterator[Item]:
     """``items``, the next one made in a second thread while one is looked at."""
     if threads <= 1:

@@ -254,7 +254,8 @@ def doubts_about_labels(
         return
     most = int(np.clip(WORK / max(cost(model).macs, 1), FEWEST, LABELLED))
     judge = Judge(model, InputSpec.of(model)[0], threads, task or find_task(model))
-    for some in (data.take(min(FIRST, most)), data.take(most)):
+    for count in dict.fromkeys(min(count, len(data)) for count in (min(FIRST, most), most)):
+        some = data.take(count)
         answers = judge.information(read_all(some), ())
         if answers is None or answers.classes is None or answers.kinds < 3 or some.labels is None:
             return

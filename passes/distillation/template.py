@@ -61,8 +61,8 @@ def shape_by(
     template: Template, model: ir.Model, context: Context, hflip: str, label: str
 ) -> tuple[list[LayerReport], list[Note]]:
     """Put every layer of ``model`` that has the form in it, in place; what became of these, and why the others stay."""
-    layers = layers_of(model)
-    reasons = {name: _why_not(layer, template.form) for name, layer in layers.items()}
+    layers, behind = layers_of(model), _behind_layers(model)
+    reasons = {name: _why_not(layer, template.form, behind) for name, layer in layers.items()}
     notes = [Note(f"stays: {why}", node=name) for name, why in reasons.items() if why]
     eligible = [layer for name, layer in layers.items() if not reasons[name]]
     if not eligible:
@@ -86,23 +86,17 @@ def shape_by(
     return reports, notes
 
 
-def _why_not(layer: Layer, form: Form) -> str | None:
-    return refusal(layer, [form]) or (None if _layers_before(layer) else "it reads the network's input")
+def _why_not(layer: Layer, form: Form, behind: set[ir.Value]) -> str | None:
+    return refusal(layer, [form]) or (None if layer.view.x in behind else "it reads the network's input")
 
 
-def _layers_before(layer: Layer) -> bool:
-    """Is any layer in front of it?"""
-    pending, seen = [layer.view.x], set[ir.Value]()
-    while pending:
-        value = pending.pop()
-        node = value.producer()
-        if value in seen or node is None:
-            continue
-        seen.add(value)
-        if Layer.of(node) is not None:
-            return True
-        pending += [one for one in node.inputs if one is not None]
-    return False
+def _behind_layers(model: ir.Model) -> set[ir.Value]:
+    """Values that some layer is in front of."""
+    found: set[ir.Value] = set()
+    for node in model.graph:
+        if Layer.of(node) is not None or found.intersection(one for one in node.inputs if one is not None):
+            found.update(node.outputs)
+    return found
 
 
 def _saved(layer: Layer, geometry: Geometry, pieces: Sequence[Piece]) -> float:

@@ -12,13 +12,12 @@ BatchNorms learn along.
 from __future__ import annotations
 
 import argparse
-import copy
 import time
 
 import numpy as np
 import torch
 import torch_pruning
-from peer_torch_pruning import Block, ResNet, pictures, re_estimate, top1
+from peer_torch_pruning import ResNet, cut, pictures, re_estimate, top1
 from portfolio import shared
 from torch import nn
 from torch.nn import functional
@@ -63,16 +62,7 @@ def pruned(teacher: nn.Module, place: int, share: float) -> nn.Module:
     low, high, best = 0.0, 0.98, None
     for _ in range(9):
         ratio = (low + high) / 2
-        model = copy.deepcopy(teacher)
-        convs = [one for one in model.modules() if isinstance(one, nn.Conv2d)]
-        kept: list[nn.Module] = [convs[-1]]
-        if isinstance(model, ResNet):
-            kept = [model.conv1, model.linear, *(m.conv2 for m in model.modules() if isinstance(m, Block))]
-        importance = torch_pruning.importance.GroupMagnitudeImportance(p=1)
-        pruner = torch_pruning.pruner.BasePruner(
-            model, torch.zeros(1, 3, 32, 32), importance, global_pruning=True, pruning_ratio=ratio, ignored_layers=kept
-        )  # fmt: skip
-        pruner.step()
+        model = cut(teacher, ratio)
         if costs(model)[place] <= share * costs(teacher)[place]:
             best, high = model, ratio
         else:

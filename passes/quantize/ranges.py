@@ -43,10 +43,13 @@ Costs = Callable[[Array, Array], Array]
 def _search(low: float, high: float, cost: Costs) -> tuple[float, float]:
     """Shrink both ends together, then each by itself, along a geometric grid, keeping what lowers the cost."""
     factors = np.geomspace(1.0, FINEST, STEPS)
-    best, least = np.array([low, high]), float(cost(np.array([low]), np.array([high]))[0])
+    whole = np.array([low, high])
+    best, least = whole, float(cost(whole[:1], whole[1:])[0])
     for sides in ([0, 1], [0], [1], [0], [1]):
+        if not whole[sides].any():
+            continue  # an end at zero stays there
         ends = np.tile(best, (STEPS, 1))
-        ends[:, sides] = np.outer(factors, np.array([low, high])[sides])
+        ends[:, sides] = np.outer(factors, whole[sides])
         values = cost(ends[:, 0], ends[:, 1])
         number = int(np.argmin(values))
         if values[number] < least:

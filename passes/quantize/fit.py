@@ -46,6 +46,8 @@ FEWEST_PER_UNKNOWN = 4
 """...but not below this many rows per unknown."""
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3)
 BATCH_BYTES, MOST = 32 << 20, 32
+AT_ONCE = 4
+"""Batches whose patches are held at the same time, on however many threads."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,8 @@ class _Rows:
         """Statistics of the samples to fit on, and the rows of those to judge on; ``threads`` change neither."""
         (groups, outputs), unknowns = self.layer.outputs, self.layer.patches.unknowns
         seen, held = Gram.zeros(groups, unknowns, outputs), Held()
-        for fit, judge in in_order(self._gathered, self._drawn(seed, threads), threads):
+        gathered = in_order(self._gathered, self._drawn(seed, threads), min(threads, AT_ONCE))
+        for fit, judge in gathered:
             if judge is not None:
                 held.add(*judge)
             for p, t in fit:

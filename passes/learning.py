@@ -6,6 +6,7 @@ The work itself is in `passes.learned`, which needs torch; this page does not.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -75,7 +76,7 @@ class Learning(Pass):
     )
     mixup: bool = option(True, "mix half of the samples with another one")
     held_out: float = option(0.1, "share of the samples that only judge", HELD_OUT)
-    arithmetic: Literal["auto", "fp32", "bf16"] = option("auto", "bf16: faster where the processor has it")
+    arithmetic: Literal["fp32", "bf16"] = option("fp32", "of the steps; what judges them is fp32 always")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU where torch sees one")
 
     def check(self) -> None:
@@ -97,16 +98,17 @@ class Learning(Pass):
 
         return device_of(self.device, self.name)
 
-    def bf16(self, device: torch.device) -> bool:
-        """Whether it multiplies in bfloat16."""
-        from edgec.passes.learned.hardware import gains_by_bf16
-
-        return self.arithmetic == "bf16" or (self.arithmetic == "auto" and gains_by_bf16(device))
-
     def training(
-        self, context: Context, student: GraphModule, teacher: Teacher, goals: Goals, model: ir.Model
+        self,
+        context: Context,
+        student: GraphModule,
+        teacher: Teacher,
+        goals: Goals,
+        model: ir.Model,
+        sizes: Mapping[str, float] | None = None,
     ) -> Training:
-        """The loop in which ``student``, of the graph ``model``, learns from ``teacher``; both lie on the device."""
+        """The loop in which ``student``, of the graph ``model``, learns from ``teacher``; both lie on the device. ``sizes`` as
+        for `Training`."""
         from edgec.passes.learned.judge import Judge
         from edgec.passes.learned.training import Settings, Training
         from edgec.passes.learned.views import Kinds, Views
@@ -134,10 +136,10 @@ class Learning(Pass):
             self.views,
             context.threads,
             device,
-            self.bf16(device),
+            self.arithmetic == "bf16",
             self.name,
         )
-        return Training(student, teacher, goals, views, judge, settings)
+        return Training(student, teacher, goals, views, judge, settings, sizes)
 
     def figures(self, learned: Learned, training: Training, verdict: Verdict) -> dict[str, Any]:
         """What happened, for the report."""

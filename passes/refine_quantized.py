@@ -38,8 +38,6 @@ from edgec.passes.quantize.pairs import pair_weights, unpair_weights
 from edgec.passes.sensitivity.measure import output_names
 
 if TYPE_CHECKING:
-    import torch
-
     from edgec.passes.learned.goals import Goals
     from edgec.passes.learned.judge import Network
 
@@ -67,10 +65,6 @@ class RefineQuantized(Learning):
 
         GraphModule(model)
 
-    def bf16(self, device: torch.device) -> bool:
-        """Only where it is asked for: eight bits of a product are too few to find codes by."""
-        return self.arithmetic == "bf16"
-
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Raises UnsupportedError, with the node's name, for an op that the executor has not; DataError without data."""
         from edgec.passes.learned.executor import GraphModule
@@ -88,7 +82,8 @@ class RefineQuantized(Learning):
             device = self.on_device()
             goals = _goals(model, context, maps=self.maps, weight=self.weight)
             student = placed(GraphModule(latent), device)
-            training = self.training(context, student, Teacher(context.teacher, device), goals, model)
+            sizes = {student.homes[one.name]: one.size for one in latents}
+            training = self.training(context, student, Teacher(context.teacher, device), goals, model, sizes)
             wanted = [goal.value for goal in goals.outputs]
             before = training.judge.score(_engine(model, wanted, context.threads))
             if (nothing := nothing_to_learn(given, before, self.above)) is not None:

@@ -102,11 +102,18 @@ class Training:
         views: Views,
         judge: Judge,
         settings: Settings,
+        sizes: Mapping[str, float] | None = None,
     ) -> None:
+        """``sizes``: of parameters by name, of what their steps are a share; their root mean square where none is given."""
+        self.sizes = dict(sizes or {})
         self.student, self.teacher, self.goals = student, teacher, goals
         self.views, self.judge, self.settings = views, judge, settings
         self.weights = [one for one in student.parameters() if one.requires_grad]
-        groups = [{"params": [one], "scale": self._scale(one)} for one in self.weights]
+        groups = [
+            {"params": [one], "scale": self.sizes.get(name) or self._scale(one)}
+            for name, one in student.named_parameters()
+            if one.requires_grad
+        ]
         self.adam = torch.optim.Adam(groups, lr=settings.rate)
         self.shards = 1 if settings.device.type == "cuda" else min(SHARDS, views.size)
         self.state = _State(steps=settings.steps)
@@ -153,7 +160,7 @@ class Training:
 
     def of(self, student: GraphModule) -> Training:
         """The same loop for another student."""
-        return Training(student, self.teacher, self.goals, self.views, self.judge, self.settings)
+        return Training(student, self.teacher, self.goals, self.views, self.judge, self.settings, self.sizes)
 
     def _look(self, start: Score) -> str:
         """Ask the judge, and keep what it likes best; what is to be told.
@@ -192,7 +199,8 @@ class Training:
         return self._run(self.student, feeds, [goal.value for goal in self.goals.outputs])
 
     def _run(self, module: GraphModule, feeds: Feeds, wanted: Sequence[str]) -> Values:
-        with torch.no_grad(), self._arithmetic():
+        """In float32 whatever the steps take: it is what users run, and rounding to eight bits would be seen as a loss."""
+        with torch.no_grad():
             return module.samples(tensors(feeds, self.settings.device), list(dict.fromkeys(wanted)))
 
     def _arithmetic(self) -> torch.autocast:

@@ -17,7 +17,9 @@ from edgec.graph.errors import PassError, UsageError
 from edgec.graph.execute import Executor
 from edgec.graph.views import constant
 from edgec.passes.learned.executor import GraphModule
+from edgec.passes.learned.judge import Score
 from edgec.passes.learned.latent import latent_form, write_codes
+from edgec.passes.learned.training import Training
 from edgec.passes.order import check_order
 from edgec.passes.pipeline_string import parse_pipeline
 from edgec.passes.quantize import Quantize
@@ -46,8 +48,12 @@ NETS = {"depthwise": NET, "squeeze-excite": GATES, "transposed": UP}
 def quantised(canonical, context, noise):
     """(the source, its int8 network, the context behind quantize)."""
 
-    def build(text: str, board: str | None = None, coarse: bool = False, **options):
+    def build(text: str, board: str | None = None, coarse: bool = False, small: float = 1.0, **options):
         source = canonical(text)
+        first = source.graph.initializers["w1"]
+        shares = np.ones((8, 1, 1, 1), np.float32)
+        shares[0] = small  # of one channel's weights, as folding a norm may leave them
+        first.const_value = ir.tensor(shares * constant(first), name="w1")
         if coarse:  # the largest weight far from the others: codes of the rest are few
             for name in ("w1", "w2"):
                 array = constant(source.graph.initializers[name]).copy()
@@ -180,3 +186,41 @@ def test_both_emitters_take_what_it_made(tmp_path: Path) -> None:
         passes="quantize{correct=none equalize=no per-channel=false} refine-quantized{steps=30 batch=16 rate=0.005}",
     )  # fmt: skip
     assert {"model.int8.onnx", "model.int8.tflite"} <= {one.path for one in report.artifacts}
+
+
+def test_a_step_is_a_share_of_codes_whatever_the_size_of_a_channel(quantised, monkeypatch) -> None:
+    """In three steps of 0.2% no weight moves by half a code: none in a channel of a thousandth of the others' size either."""
+    seen: list[dict[str, np.ndarray]] = []
+
+    def look(training: Training, start: Score) -> str:
+        seen.append({name: one.detach().numpy().copy() for name, one in training.student.named_parameters()})
+        return ""
+
+    monkeypatch.setattr(Training, "_look", look)
+    _, model, begun = quantised(NET, small=1e-3)
+    RefineQuantized(steps=3, batch=16, rate=0.002).run(model, begun)
+    made, latents = latent_form(model)
+    homes = GraphModule(made).homes
+    for one in latents:
+        moved = np.abs(seen[-1][homes[one.name]] - one.codes)
+        assert 0 < moved.max() < 0.0065 * one.size
+        if one.codes.dtype == np.int8:
+            assert moved.max() < 0.5
+
+
+def test_a_bias_moves_by_a_share_of_the_sums_that_it_is_added_to(quantised) -> None:
+    """Within a factor of three of those sums, also where a channel of no weights leaves its bias millions of codes."""
+    for small in (1.0, 1e-6):
+        _, model, _ = quantised(NET, small=small)
+        latents = {one.name: one for one in latent_form(model)[1]}
+        rng = np.random.default_rng(0)
+        compared = 0
+        for node in model.graph:
+            if node.op_type != "Conv" or len(node.inputs) < 3 or node.inputs[2] is None:
+                continue
+            weight, bias = (node.inputs[place].producer().inputs[0] for place in (1, 2))
+            codes = constant(weight).astype(np.float64).reshape(len(constant(bias)), -1)
+            sums = np.abs(rng.normal(0, 32, (4096, codes.shape[1]))) @ codes.T
+            assert 1 / 3 < latents[bias.name].size / sums.std() < 3
+            compared += 1
+        assert compared

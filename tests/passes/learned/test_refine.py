@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -107,9 +108,13 @@ def test_a_time_decides_the_steps_once(teacher, context, noise) -> None:
     assert weights(again.model) == weights(result.model)
 
 
-def test_the_same_network_is_left_as_it_is(teacher, context, noise) -> None:
+@pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
+def test_the_same_network_is_left_as_it_is(
+    teacher, context, noise, arithmetic: Literal["fp32", "bf16"]
+) -> None:
+    """Whatever steps are computed in: the judge is not to see its rounding."""
     made = replace(context(teacher, noise(teacher, 32)), task="classification")
-    result = Refine(steps=5).run(teacher.clone(), made)
+    result = Refine(steps=5, arithmetic=arithmetic).run(teacher.clone(), made)
     assert not result.modified
     assert "nothing to learn" in result.notes[0].text
 

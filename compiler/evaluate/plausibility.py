@@ -152,10 +152,10 @@ def about_layout(model: ir.Model, data: Dataset) -> Iterator[Doubt]:
 
 def _alike(pictures: Array) -> float:
     """Mean correlation of neighbouring colours over places, of pictures (samples, height, width, 3)."""
-    flat = pictures.reshape(len(pictures), -1, 3)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    size = np.sqrt((flat**2).sum(axis=1))
-    product = (flat[:, :, :2] * flat[:, :, 1:]).sum(axis=1)
+    flat = np.array(np.moveaxis(pictures.reshape(len(pictures), -1, 3), 2, 1), order="C")
+    flat -= flat.mean(axis=2, keepdims=True)
+    size = np.sqrt(np.einsum("ncp,ncp->nc", flat, flat))
+    product = np.einsum("ncp,ncp->nc", flat[:, :2], flat[:, 1:])
     return float((product / np.maximum(size[:, :2] * size[:, 1:], 1e-12)).mean())
 
 

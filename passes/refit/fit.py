@@ -67,9 +67,15 @@ def fit_site(site: LayerFit, options: FitOptions) -> LayerReport:
     solved = ridge(rows.gram.h, rows.gram.s, before, options.ridge, carried=CARRIED)
     columns = solved.columns
     if reader.clipping is not None:
-        tiles = [tile for tile, _ in rows.tiles]
+        # No name for the list: it would hold the rows for as long as the chain holds its maps.
         columns = fit_clipped(
-            tiles, solved.factors, columns, before, reader.clipping, options.clipped, options.threads
+            [tile for tile, _ in rows.tiles],
+            solved.factors,
+            columns,
+            before,
+            reader.clipping,
+            options.clipped,
+            options.threads,
         )
     scores = Scores((before, columns), site.held or site.images, reader.clipping)
     judged = reader.score(held, scores, rows)

@@ -16,15 +16,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class BoundedTarget:
-    """What is made should lie between ``least`` and ``most``: they are the same where nothing hides it.
+    """What is made should be ``value``, or anything else that the activation makes the same of.
 
     ``offset`` is added before the activation (None: nothing); ``energy`` is that of the target behind it. All arrays are
-    (n, *spatial, channels); the methods take what is made of some of the images.
+    (n, *spatial, channels); the methods take what is made of some of the images. Bounds are found anew each time: kept, they
+    would be two more maps of all images, half as much again as the chain holds.
     """
 
     clipping: Clipping | None
-    least: Array
-    most: Array
+    value: Array
     offset: Array | None
     energy: float
 
@@ -33,29 +33,26 @@ class BoundedTarget:
         value: Array, offset: Array | None, clipping: Clipping | None, parts: Sequence[slice], threads: int
     ) -> BoundedTarget:
         """Of a target ``value``, some images at a time."""
-        least, most = value, value
-        if clipping is not None:
-            least, most = np.empty_like(value), np.empty_like(value)
 
-        def fill(part: slice) -> float:
+        def energy(part: slice) -> float:
             there = None if offset is None else offset[part]
-            if clipping is not None:
-                least[part], most[part] = clipping.between(value[part], there)
             return squared(behind(clipping, value[part], there))
 
-        return BoundedTarget(clipping, least, most, offset, sum(in_order(fill, parts, threads)))
+        return BoundedTarget(clipping, value, offset, sum(in_order(energy, parts, threads)))
 
     def nearest(self, made: Array, part: slice) -> Array:
         """The nearest that would do, a new array."""
-        found = np.maximum(made, self.least[part])
-        return np.minimum(found, self.most[part], out=found)
+        value, offset = self._of(part)
+        found = value if self.clipping is None else self.clipping.nearest(made, value, offset)
+        return found.copy() if found is value else found
 
     def error(self, made: Array, part: slice) -> float:
         """Squared, behind the activation."""
-        offset = None if self.offset is None else self.offset[part]
-        # Where the target is hidden one of the bounds is the activation's own, the other infinite.
-        inside = np.minimum(self.most[part], np.float32(np.finfo(np.float32).max))
-        return squared(behind(self.clipping, made, offset) - behind(self.clipping, inside, offset))
+        value, offset = self._of(part)
+        return squared(behind(self.clipping, made, offset) - behind(self.clipping, value, offset))
+
+    def _of(self, part: slice) -> tuple[Array, Array | None]:
+        return self.value[part], None if self.offset is None else self.offset[part]
 
     def relative(self, error: float) -> float:
         """A sum of errors over the energy."""

@@ -50,18 +50,6 @@ class Clipping:
             found = np.where(target < bound, found, np.maximum(prediction, bound))
         return found
 
-    def between(self, target: Array, offset: Array | None) -> tuple[Array, Array]:
-        """Bounds for a prediction: cut to them it is `nearest`. Made once they save all its comparisons."""
-        rest = np.float32(0) if offset is None else offset
-        least, most = target, target
-        if self.low is not None:
-            bound = np.float32(self.low) - rest
-            least, most = np.where(target > bound, least, np.float32(-np.inf)), np.maximum(most, bound)
-        if self.high is not None:
-            bound = np.float32(self.high) - rest
-            most, least = np.where(target < bound, most, np.float32(np.inf)), np.minimum(least, bound)
-        return least, most
-
     def apply(self, value: Array, out: Array | None = None) -> Array:
         """The activation itself, in ``out`` where that is given (``value``, say)."""
         if self.low is not None:

@@ -89,14 +89,18 @@ class StructureTraining(Training):
             return self.structure.rate / self.settings.rate
         return super()._scale(weight)
 
-    def _step(self, step: int) -> None:
+    def _step(self, step: int) -> float:
         if step == self.fixed_at:
             self.decide()
         if step >= self.fixed_at:
             self.student.fix()
         else:
             self._draw(step, step / self.fixed_at)
-        super()._step(step)
+        return super()._step(step)
+
+    def _thrown_far(self, loss: float) -> bool:
+        """Never: closing gates raise the loss, and that is what is asked for."""
+        return False
 
     def decide(self) -> None:
         """Fix the gates by the gains as they are."""

@@ -39,6 +39,9 @@ WORSE = 1.5
 """Times the best loss from which steps are too long for the place: they go back there, and shorter ones on."""
 SHORTER = 0.25
 """What is left of their length then."""
+FAR = 3.0
+"""Times the loss of the first step, on average over the last `RECENT` ones, behind which no judge has to be asked."""
+RECENT = 4
 WARM_UP = 0.05
 """Share of the steps in which the rate grows to its full size."""
 CACHE = 600e6
@@ -88,6 +91,10 @@ class _State:
     at: int = 0
     share: float = 1.0
     """Of the rate that was asked for."""
+    first: float = 0.0
+    """The loss of the first step, before anything moved."""
+    recent: list[float] = field(default_factory=list)
+    """Losses of the last steps from the best state on."""
     history: list[tuple[int, float, float]] = field(default_factory=list)
 
 
@@ -143,8 +150,12 @@ class Training:
         with progress.counting(label, state.steps) as count:
             count(state.step, state.steps)
             while state.step < state.steps:
-                self._step(state.step)
+                loss = self._step(state.step)
                 state.step += 1
+                if self._thrown_far(loss):
+                    progress.say(
+                        f"{label}: step {state.step}: {loss / state.first:.0f} times the first loss; {self._go_back()}"
+                    )
                 if state.step % max(1, state.steps // LOOKS) == 0 or state.step == state.steps:
                     progress.say(f"{label}: step {state.step}: {self._look(start)}")
                 count(state.step, state.steps)
@@ -173,14 +184,23 @@ class Training:
         if score.loss < self.best.loss:
             self._take(score)
         elif score.loss > WORSE * self.best.loss and self.state.step < self.state.steps:
-            self._go_back()
-            told += f"; back to step {self.state.at}, rate {self.settings.rate * self.state.share:.2g}"
+            told += f"; {self._go_back()}"
         return told
 
-    def _go_back(self) -> None:
+    def _go_back(self) -> str:
+        """To the best state, and on by shorter steps; what is to be told."""
         self.student.load_state_dict(self.state.best)
         self.adam.state.clear()
         self.state.share *= SHORTER
+        self.state.recent.clear()
+        return f"back to step {self.state.at}, rate {self.settings.rate * self.state.share:.2g}"
+
+    def _thrown_far(self, loss: float) -> bool:
+        """Whether the last steps led so far away that most of those up to the next look would be lost on the way."""
+        state = self.state
+        state.first = state.first or loss
+        state.recent = [*state.recent, loss][-RECENT:]
+        return len(state.recent) == RECENT and sum(state.recent) > FAR * RECENT * state.first
 
     def _judged(self) -> Score:
         score, state = self.judge.score(self.network), self.state
@@ -207,7 +227,8 @@ class Training:
         kind = self.settings.device.type
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.settings.bf16)
 
-    def _step(self, step: int) -> None:
+    def _step(self, step: int) -> float:
+        """One step; the loss before it."""
         number = self._batch_of(step)
         feeds = self.views.batch(number)
         kept = self._said.get(number)
@@ -233,6 +254,7 @@ class Training:
         for group in self.adam.param_groups:
             group["lr"] = rate * group["scale"]
         self.adam.step()
+        return float(sum(loss for loss, _, _ in found))
 
     def _taught(self, feeds: Feeds) -> list[Tensor]:
         values = self.teacher.samples(feeds, self.goals.values)

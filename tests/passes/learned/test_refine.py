@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -135,18 +136,36 @@ def test_what_makes_it_worse_is_taken_back(teacher, context, noise) -> None:
     assert weights(result.model) == weights(student)
 
 
-def test_steps_that_are_too_long_become_shorter(teacher, context, noise, monkeypatch) -> None:
-    """A network next to its teacher, which full steps throw far from it."""
+@pytest.mark.parametrize(
+    ("off", "told"),
+    [("FAR", "back to step 0, rate 0.025"), ("WORSE", "times the first loss; back to step 0, rate 0.025")],
+    ids=["seen by the judge", "seen by the losses"],
+)
+def test_steps_that_are_too_long_become_shorter(
+    teacher, context, noise, monkeypatch, off: str, told: str
+) -> None:
+    """A network next to its teacher, which full steps throw far from it; either way to see that is enough."""
     made = replace(context(teacher, noise(teacher, 96)), task="classification")
     student = harmed(teacher, 0.02)
     refine = Refine(steps=60, batch=16, rate=0.1)
+    monkeypatch.setattr(f"edgec.passes.learned.training.{off}", float("inf"))
     heard = Heard()
     found = refine.run(student.clone(), replace(made, progress=heard))
-    assert any("back to step 0, rate 0.025" in line for line in heard.lines)
+    assert any(told in line for line in heard.lines)
     assert found.modified
     assert error(found.model, teacher, X) < error(student, teacher, X)
+    monkeypatch.setattr("edgec.passes.learned.training.FAR", float("inf"))
     monkeypatch.setattr("edgec.passes.learned.training.WORSE", float("inf"))
     assert not refine.run(student.clone(), made).modified
+
+
+def test_losses_tell_within_steps_what_the_judge_would_see_much_later(teacher, context, noise) -> None:
+    made = replace(context(teacher, noise(teacher, 96)), task="classification")
+    heard = Heard()
+    Refine(steps=200, batch=16, rate=0.5).run(harmed(teacher, 0.02), replace(made, progress=heard))
+    first = next(line for line in heard.lines if "back to step 0" in line)
+    assert "times the first loss" in first
+    assert int(re.search(r"step (\d+):", first)[1]) < 20
 
 
 @dataclass

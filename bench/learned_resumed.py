@@ -1,6 +1,6 @@
 """Learning on one thread, on two, and cut off: the same bytes, and how long each takes (ResNet-20 at 35% of its MACs, CIFAR-10).
 
-    python bench/learned_resumed.py [--steps 100] [--images 500] [--kills 2]
+    python bench/learned_resumed.py [--steps 200] [--images 500] [--kills 2]
 
 Each row is a process of its own, `edgec compile ... --passes 'prune-channels{macs=35%} recover-lsq refine{steps=...}'`. What is
 cut off gets SIGKILL a while after `refine` has begun to count its steps, and is started again with ``--resume``. Closed forms are
@@ -89,7 +89,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--kills", type=int, default=2)
     parser.add_argument("--after", type=float, default=15.0, help="seconds")

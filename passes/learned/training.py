@@ -154,7 +154,7 @@ class Training:
                 state.step += 1
                 if self._thrown_far(loss):
                     progress.say(
-                        f"{label}: step {state.step}: {loss / state.first:.0f} times the first loss; {self._go_back()}"
+                        f"{label}: step {state.step}: {loss / state.first:.0f} times the loss before; {self._go_back()}"
                     )
                 if state.step % max(1, state.steps // LOOKS) == 0 or state.step == state.steps:
                     progress.say(f"{label}: step {state.step}: {self._look(start)}")
@@ -196,11 +196,29 @@ class Training:
         return f"back to step {self.state.at}, rate {self.settings.rate * self.state.share:.2g}"
 
     def _thrown_far(self, loss: float) -> bool:
-        """Whether the last steps led so far away that most of those up to the next look would be lost on the way."""
+        """Whether the last steps led so far away that most of those up to the next look would be lost on the way.
+
+        Near its teacher a network's loss is that of a few samples: one batch may have three times another's. So what looks like
+        it is compared with the best state on the same views.
+        """
         state = self.state
         state.first = state.first or loss
         state.recent = [*state.recent, loss][-RECENT:]
-        return len(state.recent) == RECENT and sum(state.recent) > FAR * RECENT * state.first
+        if len(state.recent) < RECENT or sum(state.recent) <= FAR * RECENT * state.first:
+            return False
+        before = self._best_on(self._batch_of(state.step - 1))
+        state.first = max(state.first, before)
+        return loss > FAR * before
+
+    def _best_on(self, number: int) -> float:
+        """The loss of the best state on a batch."""
+        now = self._copied()
+        self.student.load_state_dict(self.state.best)
+        with torch.no_grad():
+            parts = _cut(self.views.batch(number), self.shards)
+            found = [self._loss(part, self._taught(part)) for part in parts]
+        self.student.load_state_dict(now)
+        return float(sum(found))
 
     def _judged(self) -> Score:
         score, state = self.judge.score(self.network), self.state
@@ -236,9 +254,7 @@ class Training:
 
         def gradients(index: int) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
             taught = kept[index] if kept is not None else self._taught(parts[index])
-            with self._arithmetic():
-                said = self.student.samples(tensors(parts[index], self.settings.device), self.goals.values)
-            loss = self.goals.loss(said, [his.to(self.settings.device) for his in taught]) / self.views.size
+            loss = self._loss(parts[index], taught)
             return loss.detach(), list(torch.autograd.grad(loss, self.weights, allow_unused=True)), taught
 
         found = list(in_order(gradients, range(len(parts)), self.settings.threads))
@@ -255,6 +271,12 @@ class Training:
             group["lr"] = rate * group["scale"]
         self.adam.step()
         return float(sum(loss for loss, _, _ in found))
+
+    def _loss(self, feeds: Feeds, taught: Sequence[Tensor]) -> Tensor:
+        """Of some samples, as a share of a batch's mean."""
+        with self._arithmetic():
+            said = self.student.samples(tensors(feeds, self.settings.device), self.goals.values)
+        return self.goals.loss(said, [his.to(self.settings.device) for his in taught]) / self.views.size
 
     def _taught(self, feeds: Feeds) -> list[Tensor]:
         values = self.teacher.samples(feeds, self.goals.values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgec.graph.errors import UnsupportedError, UsageError
 from edgec.graph.execute import Executor
 from edgec.graph.views import ConvView, constant
 from edgec.passes.base import Progress
+from edgec.passes.learned.training import _State
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
 from edgec.passes.refine import Refine
 from tests.passes.kept import Kept
@@ -138,7 +140,7 @@ def test_what_makes_it_worse_is_taken_back(teacher, context, noise) -> None:
 
 @pytest.mark.parametrize(
     ("off", "told"),
-    [("FAR", "back to step 0, rate 0.025"), ("WORSE", "times the first loss; back to step 0, rate 0.025")],
+    [("FAR", "back to step 0, rate 0.025"), ("WORSE", "times the loss before; back to step 0, rate 0.025")],
     ids=["seen by the judge", "seen by the losses"],
 )
 def test_steps_that_are_too_long_become_shorter(
@@ -164,8 +166,18 @@ def test_losses_tell_within_steps_what_the_judge_would_see_much_later(teacher, c
     heard = Heard()
     Refine(steps=200, batch=16, rate=0.5).run(harmed(teacher, 0.02), replace(made, progress=heard))
     first = next(line for line in heard.lines if "back to step 0" in line)
-    assert "times the first loss" in first
+    assert "times the loss before" in first
     assert int(re.search(r"step (\d+):", first)[1]) < 20
+
+
+def test_a_first_batch_that_was_easy_is_no_reason_to_go_back(teacher, context, noise, monkeypatch) -> None:
+    made = replace(context(teacher, noise(teacher, 96)), task="classification")
+    refine, heard = Refine(steps=40, batch=16, rate=0.002), Heard()
+    usual = refine.run(harmed(teacher), made).model
+    monkeypatch.setattr("edgec.passes.learned.training._State", partial(_State, first=1e-9))
+    found = refine.run(harmed(teacher), replace(made, progress=heard)).model
+    assert not any("back to step" in line for line in heard.lines)
+    assert weights(found) == weights(usual)
 
 
 @dataclass

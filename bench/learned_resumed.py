@@ -92,5 +92,5 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--kills", type=int, default=2)
-    parser.add_argument("--after", type=float, default=15.0, help="seconds")
+    parser.add_argument("--after", type=float, default=6.0, help="seconds")
     main(parser.parse_args())

@@ -20,7 +20,7 @@ class BoundedTarget:
 
     ``offset`` is added before the activation (None: nothing); ``energy`` is that of the target behind it. All arrays are
     (n, *spatial, channels); the methods take what is made of some of the images. Bounds are found anew each time: kept, they
-    would be two more maps of all images, half as much again as the chain holds.
+    would be two more maps of all images.
     """
 
     clipping: Clipping | None

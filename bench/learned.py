@@ -7,7 +7,8 @@ of this process.
 
     python bench/learned.py [resnet20:35 nin:params=20] [--forms compress widths] [--steps 300] [--structure 300] [--seeds 0]
 
-A case is a network and its budget: percent of its multiply-adds, or what stands there.
+A case is a network and its budget: percent of its multiply-adds, or what stands there. `--whole`: each seed draws the calibration
+images and what a form learns too; without it only what `refine` does.
 """
 
 from __future__ import annotations
@@ -69,17 +70,19 @@ def unlabelled(teacher: ir.Model, prepared: Preprocess, folder: Path) -> Dataset
 def cut(
     teacher: ir.Model, name: str, budget: str, form: str, arguments: argparse.Namespace, context: Context
 ) -> tuple[ir.Model, float, list[str]]:
-    """The network within ``budget``, the CPU seconds that it took, and what the passes said; read from the folder ``--kept``
-    where it lies there."""
-    file = None if arguments.kept is None else arguments.kept / f"{name}_{budget.strip('%')}_{form}.onnx"
+    """The network within ``budget`` by the seed of ``context``, the CPU seconds that it took, and what the passes said; read from
+    the folder ``--kept`` where it lies there."""
+    kept = f"{name}_{budget.strip('%')}_{form}_{context.seed}.onnx"
+    file = None if arguments.kept is None else arguments.kept / kept
     if file is not None and file.is_file():
         return ir.from_proto(onnx.load(file)), float("nan"), []
     if not FORMS[form][1]:
-        return compiled(name, budget, form, context.scratch / form)
+        return compiled(name, budget, form, context)
     text = FORMS[form][1].format(
         budget=budget, steps=arguments.structure, options=arguments.structure_options
     )
-    few = open_data(shared() / "cifar10" / "calib.npz", teacher, Preprocess(**PREPARED[name]), samples=500)
+    prepared = Preprocess(**PREPARED[name])
+    few = open_data(shared() / "cifar10" / "calib.npz", teacher, prepared, samples=500, seed=context.seed)
     start, model, said = time.process_time(), teacher.clone(), []
     for one in parse_pipeline(text):
         data = context.data if one.name == "learn-structure" else few
@@ -92,13 +95,13 @@ def cut(
     return model, spent, said
 
 
-def compiled(name: str, budget: str, form: str, out: Path) -> tuple[ir.Model, float, list[str]]:
+def compiled(name: str, budget: str, form: str, context: Context) -> tuple[ir.Model, float, list[str]]:
     """As `cut`, by a whole compile for this machine, with or without `--portfolio`."""
-    start = time.process_time()
+    start, out = time.process_time(), context.scratch / form
     report = edgec.compile(
         shared() / "models" / f"{name}_cifar10.onnx", out, data=shared() / "cifar10" / "calib.npz", samples=500,
         preprocess=PREPARED[name], budget=budget, precision="fp32", formats="onnx", portfolio=form == "portfolio",
-        measure=False, threads=1, quiet=True, force=True,
+        measure=False, threads=1, quiet=True, force=True, seed=context.seed,
     )  # fmt: skip
     points = report.portfolio.points if report.portfolio else ()
     said = [f"{one.title}: {one.loss if one.loss is not None else one.why}" for one in points]
@@ -115,29 +118,46 @@ def rows(name: str, amount: str, arguments: argparse.Namespace, folder: Path) ->
     data = unlabelled(teacher, prepared, folder)
     context = Context(teacher, folder, data, progress=Lines(), task="classification")
     yield f"| {name} | | | | | | {accuracy(teacher, judge):.1f} | |"
+    draws = {seed: [seed] for seed in arguments.seeds} if arguments.whole else {0: arguments.seeds}
     for form in arguments.forms:
-        closed, spent, said = cut(teacher, name, budget, form, arguments, context)
-        yield from (f"<!-- {line} -->" for line in said)
-        (macs, params), (all_macs, all_params) = (
-            (cost(one).macs, cost(one).params) for one in (closed, teacher)
-        )
-        share = f"{macs / all_macs:.1%}, {params / all_params:.1%}"
-        images, steps = (len(data), arguments.structure) if form in LEARNED else (500, "")
-        top1 = accuracy(closed, judge)
-        stays = " (the closed form stays)" if any("the closed form stays" in line for line in said) else ""
-        yield f"| {FORMS[form][0]}{stays} | {share} | | {images} | {steps} | {spent:.0f} | {top1:.1f} | |"
-        for seed in arguments.seeds if arguments.steps else ():
-            (refine,) = parse_pipeline(f"refine{{steps={arguments.steps} {arguments.options}}}")
-            start = time.process_time()
-            result = refine.run(closed.clone(), replace(context, seed=seed))
-            spent = time.process_time() - start
-            figures = [result.data[when] for when in ("before", "after")]
-            moved = " → ".join(f"{one['loss']:.3f}, {one['agreement']:.1%}" for one in figures)
-            kept = "" if result.modified else " (taken back)"
-            yield (
-                f"| + refine | {share} | {seed} | {len(data)} | {arguments.steps} | {spent:.0f} "
-                f"| {accuracy(result.model, judge):.1f} | {moved}{kept} |"
+        for draw, seeds in draws.items():
+            drawn = replace(context, seed=draw)
+            closed, spent, said = cut(teacher, name, budget, form, arguments, drawn)
+            yield from (f"<!-- {line} -->" for line in said)
+            share = shares(closed, teacher)
+            images, steps = (len(data), arguments.structure) if form in LEARNED else (500, "")
+            stays = (
+                " (the closed form stays)" if any("the closed form stays" in line for line in said) else ""
             )
+            yield (
+                f"| {FORMS[form][0]}{stays} | {share} | {draw} | {images} | {steps} | {spent:.0f} "
+                f"| {accuracy(closed, judge):.1f} | |"
+            )
+            for seed in seeds if arguments.steps else ():
+                yield refined(closed, share, replace(context, seed=seed), judge, arguments)
+
+
+def shares(model: ir.Model, teacher: ir.Model) -> str:
+    """Multiply-adds and parameters that are left."""
+    now, full = cost(model), cost(teacher)
+    return f"{now.macs / full.macs:.1%}, {now.params / full.params:.1%}"
+
+
+def refined(
+    closed: ir.Model, share: str, context: Context, judge: Dataset, arguments: argparse.Namespace
+) -> str:
+    """The row of `refine` behind a form, by the seed of ``context``."""
+    (refine,) = parse_pipeline(f"refine{{steps={arguments.steps} {arguments.options}}}")
+    start = time.process_time()
+    result = refine.run(closed.clone(), context)
+    spent = time.process_time() - start
+    figures = [result.data[when] for when in ("before", "after")]
+    moved = " → ".join(f"{one['loss']:.3f}, {one['agreement']:.1%}" for one in figures)
+    kept = "" if result.modified else " (taken back)"
+    return (
+        f"| + refine | {share} | {context.seed} | {len(context.data or ())} | {arguments.steps} | {spent:.0f} "
+        f"| {accuracy(result.model, judge):.1f} | {moved}{kept} |"
+    )
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -157,6 +177,7 @@ def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--structure", type=int, default=300, help="steps of learn-structure")
     parser.add_argument("--structure-options", default="", help="further options of learn-structure")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--whole", action="store_true", help="seeds draw calibration images and forms too")
     parser.add_argument("--options", default="", help="further options of refine")
     parser.add_argument("--kept", type=Path, help="folder of networks that the forms made, read and written")
     return parser.parse_args(given)

@@ -6,12 +6,13 @@ labels but for scoring. ResNet-56 keeps its stream (its shortcuts fill up with z
 BatchNorms learn along.
 
     pip install torch-pruning
-    python bench/peer_structure.py [resnet56:macs=50] [nin:params=20] [--steps 150]
+    python bench/peer_structure.py [resnet56:macs=50] [nin:params=20] [--steps 150] [--seeds 0]
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 
 import numpy as np
@@ -72,9 +73,11 @@ def pruned(teacher: nn.Module, place: int, share: float) -> nn.Module:
     return best
 
 
-def distilled(model: nn.Module, teacher: nn.Module, x: torch.Tensor, steps: int, rate: float) -> None:
+def distilled(
+    model: nn.Module, teacher: nn.Module, x: torch.Tensor, steps: int, rate: float, seed: int
+) -> None:
     """Learn the teacher's probabilities, in place."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     optimiser = torch.optim.Adam(model.parameters(), rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     model.train()
@@ -99,36 +102,41 @@ def main(arguments: argparse.Namespace) -> None:
     """Two rows per case."""
     torch.set_num_threads(1)
     folder = shared() / "cifar10"
-    few = pictures(folder / "calib.npz")[0][:500]
+    calibration = pictures(folder / "calib.npz")[0]
     x = torch.cat([pictures(folder / name)[0] for name in ("calib.npz", "unlabelled_extra.npz")])
     judged, found = pictures(folder / "eval.npz")
     y = torch.from_numpy(found["y"].astype(np.int64))
-    print("| network | MACs, parameters | steps | CPU s | top-1 |\n" + "|---" * 5 + "|")
+    print("| network | MACs, parameters | seed | steps | CPU s | top-1 |\n" + "|---" * 6 + "|")
     for case in arguments.cases:
         name, budget = case.split(":")
         kind, percent = budget.split("=")
         teacher = teacher_of(name)
         place = ("macs", "params").index(kind)
         start = time.process_time()
-        model = pruned(teacher, place, float(percent) / 100)
-        with torch.no_grad():
-            re_estimate(model, few)
+        narrow = pruned(teacher, place, float(percent) / 100)
+        pruning = time.process_time() - start
         share = ", ".join(
-            f"{mine / full:.1%}" for mine, full in zip(costs(model), costs(teacher), strict=True)
+            f"{mine / full:.1%}" for mine, full in zip(costs(narrow), costs(teacher), strict=True)
         )
-        for steps in (0, arguments.steps):
-            if steps:
-                distilled(model, teacher, x, steps, RATES[name])
+        for seed in arguments.seeds:
+            start, model = time.process_time() - pruning, copy.deepcopy(narrow)
             with torch.no_grad():
-                score = top1(model, judged, y)
-            print(
-                f"| {name} | {share} | {steps} | {time.process_time() - start:.0f} | {score:.1f} |",
-                flush=True,
-            )
+                drawn = np.random.default_rng(seed).permutation(len(calibration))[:500]
+                re_estimate(model, calibration[drawn])
+            for steps in (0, arguments.steps):
+                if steps:
+                    distilled(model, teacher, x, steps, RATES[name], seed)
+                with torch.no_grad():
+                    score = top1(model, judged, y)
+                print(
+                    f"| {name} | {share} | {seed} | {steps} | {time.process_time() - start:.0f} | {score:.1f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("cases", nargs="*", default=["resnet56:macs=50", "nin:macs=50"])
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     main(parser.parse_args())

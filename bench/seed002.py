@@ -4,7 +4,9 @@ Every row is one pipeline on the same images (calib.npz). Each single method lea
 about an eighth. Bytes are those of the ONNX file, with --int8 also of the same network in int8. Labels are used for scoring only,
 on 500 images: one image is 0.2 points, the standard error 1.3 to 1.5. Seconds are CPU seconds of this process.
 
-    python bench/seed002.py [prune distil+prune ...] [--steps 150] [--images 500]
+    python bench/seed002.py [prune distil+prune ...] [--steps 150] [--images 500] [--seeds 0]
+
+A seed draws the images and what learning does.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import onnx
@@ -27,8 +30,8 @@ from edgec.passes.base import Context
 from edgec.passes.pipeline_string import parse_pipeline
 
 HEADER = """\
-| passes | MACs | parameters | bytes | top-1 | int8: bytes | top-1 | CPU s |
-|---|---|---|---|---|---|---|---|"""
+| passes | seed | MACs | parameters | bytes | top-1 | int8: bytes | top-1 | CPU s |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 def pipelines(steps: int) -> dict[str, str]:
@@ -54,16 +57,13 @@ def pipelines(steps: int) -> dict[str, str]:
     }
 
 
-def row(
-    name: str, text: str, teacher: ir.Model, data: Dataset, judge: Dataset, folder: Path, *, int8: bool
-) -> str:
+def row(name: str, text: str, judge: Dataset, context: Context, *, int8: bool) -> str:
     """One line of the table."""
-    context = Context(teacher=teacher, scratch=folder, data=data, task="classification")
+    teacher, folder = context.teacher, context.scratch
     start = time.process_time()
     passes = parse_pipeline(text) if text else ()
-    steps = run_pipeline(
-        passes, teacher, context
-    )  # which tells passes behind `distil` whose layers they re-fit
+    # By the pipeline, which tells passes behind `distil` whose layers they re-fit.
+    steps = run_pipeline(passes, teacher, context)
     model = steps[-1].model if steps else teacher
     spent = time.process_time() - start
     size, top1 = written(model, folder), accuracy(model, judge)
@@ -81,7 +81,7 @@ def row(
         *codes,
         f"{spent:.0f}",
     ]
-    return f"| {name} | {' | '.join(figures)} |"
+    return f"| {name} | {context.seed} | {' | '.join(figures)} |"
 
 
 def written(model: ir.Model, folder: Path) -> int:
@@ -93,14 +93,15 @@ def written(model: ir.Model, folder: Path) -> int:
 def main(arguments: argparse.Namespace) -> None:
     """Print the table, a row as soon as it is known."""
     teacher = load(shared() / "models" / "nin_cifar10.onnx")
-    data = open_data(shared() / "cifar10" / "calib.npz", teacher, IMAGENET, samples=arguments.images)
     judge = open_data(shared() / "cifar10" / "eval.npz", teacher, IMAGENET)
     print(HEADER)
     known = pipelines(arguments.steps)
-    for name in arguments.rows or known:
+    for name, seed in product(arguments.rows or known, arguments.seeds):
+        calibration = shared() / "cifar10" / "calib.npz"
+        data = open_data(calibration, teacher, IMAGENET, samples=arguments.images, seed=seed)
         with tempfile.TemporaryDirectory() as folder:
-            found = row(name, known[name], teacher, data, judge, Path(folder), int8=arguments.int8)
-            print(found, flush=True)
+            context = Context(teacher, Path(folder), data, seed=seed, task="classification")
+            print(row(name, known[name], judge, context, int8=arguments.int8), flush=True)
 
 
 def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -109,6 +110,7 @@ def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--int8", action="store_true", help="quantise each network too")
     parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     return parser.parse_args(given)
 
 

@@ -33,8 +33,8 @@ from edgec.graph.load import load
 from edgec.graph.preprocess import Preprocess
 from edgec.passes.base import Context
 from edgec.passes.pipeline_string import parse_pipeline
+from edgec.passes.refit.batches import Batches
 from edgec.passes.refit.fit import FitOptions
-from edgec.passes.refit.layer_fits import Batches
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -36,7 +36,7 @@ from edgec.passes.learning import EQUAL, Learning, how_often, score_figures
 from edgec.passes.options import path_option
 from edgec.passes.quantize.quantiser import refuse_quantised
 from edgec.passes.recover_lsq import RecoverLsq
-from edgec.passes.refit.layer_fits import Batches, wants_flips
+from edgec.passes.refit.batches import Batches, wants_flips
 
 if TYPE_CHECKING:
     from edgec.passes.learned.judge import Score

@@ -56,7 +56,7 @@ from edgec.passes.learning import duration
 from edgec.passes.options import HELD_OUT, ROUNDS
 from edgec.passes.quantize.quantiser import refuse_quantised
 from edgec.passes.refine import Refine
-from edgec.passes.refit.layer_fits import split, wants_flips
+from edgec.passes.refit.batches import split, wants_flips
 
 
 @dataclass(frozen=True)

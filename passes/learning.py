@@ -18,7 +18,7 @@ from edgec.graph.errors import PassError, UsageError
 from edgec.graph.values import COUNT, COUNT_OR_NONE, TIME, Range, seconds, share
 from edgec.passes.base import Choice, Context, Need, Note, Pass, PassResult, Switch, option
 from edgec.passes.options import HELD_OUT
-from edgec.passes.refit.layer_fits import channels_last, split, wants_flips
+from edgec.passes.refit.batches import channels_last, split, wants_flips
 from edgec.passes.solvers.guard import Verdict
 
 if TYPE_CHECKING:

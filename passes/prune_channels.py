@@ -43,8 +43,8 @@ from edgec.passes.channel_pruning.removal import removals_of, removed, take_out
 from edgec.passes.channel_pruning.statistics import ConsumerStatistics, consumers_of, gather
 from edgec.passes.channel_pruning.trials import of_group
 from edgec.passes.options import BYTES, MULTIPLE, RIDGE, ROWS
+from edgec.passes.refit.batches import Batches, wants_flips
 from edgec.passes.refit.fit import FitOptions
-from edgec.passes.refit.layer_fits import Batches, wants_flips
 from edgec.passes.sensitivity.measure import measure, scaled_errors
 from edgec.passes.sensitivity.validation_split import validation_split
 from edgec.passes.solvers.allocate import Allocation, allocate, allowed_widths

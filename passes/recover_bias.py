@@ -31,15 +31,9 @@ from edgec.passes.base import (
 )
 from edgec.passes.options import HELD_OUT
 from edgec.passes.recover_lsq import finish
+from edgec.passes.refit.batches import Batches, held_or_all, wants_flips
 from edgec.passes.refit.fit import FitOptions, reverted, row_fraction, tiles_of
-from edgec.passes.refit.layer_fits import (
-    Batches,
-    LayerFit,
-    LayerFits,
-    held_or_all,
-    touched_layers,
-    wants_flips,
-)
+from edgec.passes.refit.layer_fits import LayerFit, LayerFits, touched_layers
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.refit.steps import Steps
 from edgec.passes.solvers.guard import judge, per_image

@@ -41,8 +41,9 @@ from edgec.passes.base import (
 )
 from edgec.passes.options import HELD_OUT, RIDGE, ROWS
 from edgec.passes.recover_lsq import finish
+from edgec.passes.refit.batches import Batches, held_or_all, wants_flips
 from edgec.passes.refit.fit import FitOptions, fit_site
-from edgec.passes.refit.layer_fits import Batches, LayerFits, held_or_all, touched_layers, wants_flips
+from edgec.passes.refit.layer_fits import LayerFits, touched_layers
 from edgec.passes.refit.steps import Steps
 
 

@@ -33,8 +33,9 @@ from edgec.passes.base import (
     option,
 )
 from edgec.passes.options import HELD_OUT, RIDGE, ROUNDS, ROWS
-from edgec.passes.refit.fit import FitOptions, fit_site
-from edgec.passes.refit.layer_fits import Batches, LayerFits, held_or_all, touched_layers, wants_flips
+from edgec.passes.refit.batches import Batches, held_or_all, wants_flips
+from edgec.passes.refit.fit import FitOptions, enough_samples, fit_site
+from edgec.passes.refit.layer_fits import LayerFits, touched_layers
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.refit.steps import Steps
 
@@ -78,7 +79,10 @@ class RecoverLsq(Pass):
             mixup=self.mixup,
         )
         options = FitOptions(self.ridge, self.rows, self.clipped, self.joint, context.seed, context.threads)
-        sites = LayerFits(model, context, names, batches, self.depth if self.joint else 0)
+        depth = self.depth if self.joint else 0
+        sites = LayerFits(
+            model, context, names, batches, depth, lambda layers: enough_samples(layers, options)
+        )
         steps, reports = Steps(model), list[LayerReport]()
         for site in context.progress.over(self.name, sites, len(sites)):
             reports.append(fit_site(site, options))

@@ -17,7 +17,7 @@ from edgec.graph.errors import EdgecError
 from edgec.graph.scratch import temporary_folder
 from edgec.graph.text import size
 from edgec.passes.base import Need, Pass
-from edgec.passes.refit.layer_fits import MEMORY
+from edgec.passes.refit.batches import MEMORY
 
 if TYPE_CHECKING:
     from edgec.compiler.plan.plan import Plan

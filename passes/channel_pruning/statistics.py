@@ -15,9 +15,9 @@ from edgec.graph.views import sole_consumer
 from edgec.passes.base import Context
 from edgec.passes.incremental.executor import IncrementalExecutor
 from edgec.passes.incremental.store import ActivationStore
-from edgec.passes.refit.fit import FitOptions, row_fraction
+from edgec.passes.refit.batches import Batches
+from edgec.passes.refit.fit import FitOptions, enough_samples, row_fraction
 from edgec.passes.refit.fit_target import clipping_of, fit_target_of
-from edgec.passes.refit.layer_fits import Batches
 from edgec.passes.refit.layers import Layer, layers_of
 from edgec.passes.refit.pooled import Pool, add_pixels, mixed
 from edgec.passes.solvers.gram import Gram
@@ -114,19 +114,23 @@ def gather(
     context: Context,
     label: str,
 ) -> dict[str, ConsumerStatistics]:
-    """Run ``model`` once, front to back, and collect the statistics of ``layers``, by node name."""
+    """Run ``model`` once, front to back, and collect the statistics of ``layers``, by node name, each from as many of ``batches``
+    as a fit of it needs."""
     position = {node: number for number, node in enumerate(model.graph)}
     places = [_stop(layer, position) for layer in layers]
     stops = [*(min(places[i:]) for i in range(1, len(places))), *places[-1:]]
     store = ActivationStore(context.scratch, int(batches.memory))
     found: dict[str, ConsumerStatistics] = {}
     try:
-        walk = IncrementalExecutor(model, iter(batches), store, context.threads)
-        if layers:
-            walk.go(min(places))
+        walk, most = IncrementalExecutor(model, (), store, context.threads), 0.0
         ways = context.progress.over(label, zip(layers, stops, strict=True), len(layers))
         for number, (layer, following) in enumerate(ways):
-            found[layer.name] = _one(walk, layer, following, position, batches, options, number)
+            most = max(most, enough_samples([layer], options))
+            if not number:
+                walk.join(batches.numbered(batches.enough(most)))
+                walk.go(min(places))
+            walk.join(batches.numbered(set(batches.enough(most)) - set(walk.sizes)))
+            found[layer.name] = _one(walk, layer, following, position, options, number)
     finally:
         store.clear()
     return _pooled(model, found)
@@ -153,7 +157,6 @@ def _one(
     layer: Layer,
     following: int,
     position: dict[ir.Node, int],
-    batches: Batches,
     options: FitOptions,
     number: int,
 ) -> ConsumerStatistics:
@@ -171,7 +174,7 @@ def _one(
         x, wanted = layer.first(found[layer.x]), layer.first(found[behind])
         pixels += wanted.size / wanted.shape[1]
         energy += squared(wanted)
-        fraction = row_fraction(patches, layer.rows * batches.samples, options)
+        fraction = row_fraction(patches, layer.rows * sum(walk.sizes.values()), options)
         picked = patches.sample(x, fraction, np.random.default_rng((options.seed, number, index)))
         for _, p in patches.tiles(x, picked):
             gram.add(p, p[:, :, :0])

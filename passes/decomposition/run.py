@@ -31,8 +31,8 @@ from edgec.passes.decomposition.ranks import Candidate, Way, candidate, choose, 
 from edgec.passes.decomposition.surgery import split
 from edgec.passes.options import BYTES, MULTIPLE, RIDGE, ROWS
 from edgec.passes.pricing import Price, price_of
+from edgec.passes.refit.batches import Batches, wants_flips
 from edgec.passes.refit.fit import FitOptions
-from edgec.passes.refit.layer_fits import Batches, wants_flips
 from edgec.passes.refit.layers import Layer, layers_of
 from edgec.passes.sensitivity.measure import measure
 from edgec.passes.sensitivity.validation_split import validation_split

@@ -12,8 +12,8 @@ from edgec.passes.channel_pruning.criteria import obs_curves
 from edgec.passes.channel_pruning.products import product_curves
 from edgec.passes.channel_pruning.removal import removals_of, take_out
 from edgec.passes.channel_pruning.statistics import consumers_of, gather
+from edgec.passes.refit.batches import Batches, wants_flips
 from edgec.passes.refit.fit import FitOptions
-from edgec.passes.refit.layer_fits import Batches, wants_flips
 from edgec.passes.solvers.allocate import allowed_widths
 
 RIDGE = 1e-3

@@ -17,8 +17,9 @@ import onnx_ir as ir
 from edgec.graph.sharing import shares_weight
 from edgec.graph.views import shape_of, sole_consumer
 from edgec.passes.base import Context, LayerReport
+from edgec.passes.refit.batches import Batches
 from edgec.passes.refit.fit import FitOptions, fit_site
-from edgec.passes.refit.layer_fits import Batches, LayerFits
+from edgec.passes.refit.layer_fits import LayerFits
 from edgec.passes.refit.layers import Layer, layers_of
 from edgec.passes.sensitivity.measure import output_names
 

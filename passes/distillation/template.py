@@ -22,8 +22,8 @@ from edgec.passes.decomposition.cuts import SEPARABLE, TUCKER, Cut, Form, Rank
 from edgec.passes.decomposition.pieces import Geometry, Piece, costs
 from edgec.passes.decomposition.ranks import Candidate, Way
 from edgec.passes.decomposition.run import cut, refusal
+from edgec.passes.refit.batches import Batches, wants_flips
 from edgec.passes.refit.fit import FitOptions
-from edgec.passes.refit.layer_fits import Batches, wants_flips
 from edgec.passes.refit.layers import Layer, layers_of
 from edgec.passes.solvers.factorise import Response
 

@@ -2,7 +2,8 @@
 
 At every stop the walk holds some values of all samples, and a stop further on is reached from them by running only the nodes in
 between: a whole walk executes every node once, however many stops it makes, and its time grows linearly with depth. Weights
-behind the stop may change between two steps; that is how a student is corrected layer by layer.
+behind the stop may change between two steps; that is how a student is corrected layer by layer. Samples that are not needed near
+the input, where maps are large, may `join` later.
 
 What is held is either all that is live between two nodes (`go`, `advance`), or what a list of values to be visited needs
 (`visits`): the second cuts the graph only at values that were asked for.
@@ -10,7 +11,7 @@ What is held is either all that is live between two nodes (`go`, `advance`), or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,18 +32,26 @@ class IncrementalExecutor:
     def __init__(
         self,
         model: ir.Model,
-        batches: Iterator[Feeds] | Sequence[Feeds],
+        batches: Iterable[Feeds],
         store: ActivationStore,
         threads: int,
     ) -> None:
         self.model, self.store, self.threads = model, store, threads
         self.position = 0
         self.live = tuple(value.name or "" for value in model.graph.inputs)
-        self.sizes: list[int] = []
-        for number, feeds in enumerate(batches):
-            self.sizes.append(len(next(iter(feeds.values()))))
-            for name in self.live:
-                store.put(name, number, feeds[name])
+        self.sizes: dict[int, int] = {}
+        """Samples by the number of their batch, in the order of numbers."""
+        self.join(enumerate(batches))
+
+    def join(self, batches: Iterable[tuple[int, Feeds]]) -> None:
+        """Take in further batches, by their numbers: run from the inputs to the stop, by the weights of this moment."""
+        executor: Executor | None = None
+        for number, feeds in batches:
+            executor = executor or Executor(self.model, outputs=self.live, threads=self.threads)
+            self.sizes[number] = len(next(iter(feeds.values())))
+            for name, array in executor.run(feeds).items():
+                self.store.put(name, number, array)
+        self.sizes = dict(sorted(self.sizes.items()))
 
     def executor(
         self, names: Sequence[str], model: ir.Model | None = None, weights: Sequence[str] = ()
@@ -61,7 +70,7 @@ class IncrementalExecutor:
     def values(self, names: Sequence[str]) -> Iterator[Feeds]:
         """Values of ``names`` behind or at the stop, batch by batch; the walk stays where it is."""
         executor = self.executor(names)
-        for batch in range(len(self.sizes)):
+        for batch in self.sizes:
             yield self.run(executor, batch)
 
     def move(self, live: Sequence[str], also: Sequence[str] = ()) -> Iterator[Feeds]:
@@ -72,7 +81,7 @@ class IncrementalExecutor:
         new = [name for name in live if name not in self.live]
         old = [name for name in self.live if name not in live]
         executor = self.executor([*also, *new])
-        for batch in range(len(self.sizes)):
+        for batch in self.sizes:
             found = self.run(executor, batch)
             for name in new:
                 self.store.put(name, batch, found[name])
@@ -95,7 +104,7 @@ class IncrementalExecutor:
     def forget(self, name: str) -> None:
         """Drop a held value because weights before the stop changed: it is computed again from others that are held."""
         self.live = tuple(other for other in self.live if other != name)
-        for batch in range(len(self.sizes)):
+        for batch in self.sizes:
             self.store.drop_one(name, batch)
 
 

@@ -154,7 +154,7 @@ class _Visits:
     ) -> None:
         store = stack.enter_context(ActivationStore(context.scratch, 0))
         self.walk = IncrementalExecutor(model, data.batches(batch), store, context.threads)
-        self.sizes = self.walk.sizes
+        self.sizes = list(self.walk.sizes.values())
         self.plan = iter(list(zip(wanted, visits(model, wanted), strict=True)))
 
     def next(self) -> Iterator[Array]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgec.passes.refit.layer_fits import LayerFit, Sample
+from edgec.passes.refit.layers import Layer
 from edgec.passes.solvers.chain import Link, Target, chain_errors, refine
 from edgec.passes.solvers.guard import CLEAR, Verdict, judge
 
@@ -36,7 +37,7 @@ class Maps:
         """Room for as many of ``images`` as the unknowns call for, and memory allows."""
         layers = [*(inner.layer for inner in site.chain), site.layer]
         pixels = max(site.rows / max(images, 1), 1.0)
-        wanted = max(ROWS_PER_UNKNOWN * max(one.patches.unknowns for one in layers) / pixels, FEWEST_IMAGES)
+        wanted = maps_wanted(layers)
         # A generous count of inputs, outputs, target and its bounds; which images take part depends on it.
         channels = (
             layers[0].patches.channels
@@ -61,6 +62,12 @@ class Maps:
         offset = None if sample.offset is None else first(sample.offset)
         kept = Target(first(sample.start), first(sample.target), offset)
         (self.held if sample.held else self.fit).append(kept)
+
+
+def maps_wanted(layers: Sequence[Layer]) -> float:
+    """Images whose whole maps a joint fit of ``layers`` calls for."""
+    unknowns = max(one.patches.unknowns for one in layers)
+    return max(ROWS_PER_UNKNOWN * unknowns / max(layers[-1].rows, 1), FEWEST_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -88,14 +95,18 @@ def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: 
         best = judge(before, np.zeros_like(before), energy, unknowns=unknowns, condition=condition)
         return best.gain <= best.noise
 
-    # Margins moved by up to 2 from the first step to the last: what is worse by more than `CLEAR` is not made good.
+    def hopeless(chain: Sequence[Link], condition: float, steps: int) -> bool:
+        return verdict_of(chain, condition).margin < (-CLEAR if steps == 1 else 0.0)
+
+    # Margins moved by up to 2 from the first step to the last: what is worse by more than `CLEAR` is not made good; nor is what
+    # is worse at all after two steps, for each gains about half as much as the one before it.
     fitted = refine(
         links,
         wanted,
         lam,
         iterations,
         threads,
-        hopeless=lambda chain, condition: verdict_of(chain, condition).margin < -CLEAR,
+        hopeless=hopeless,
         perfect=perfect,
     )
     verdict = verdict_of(fitted.links, fitted.condition)

@@ -6,34 +6,28 @@ block coordinate descent, arXiv 1812.01839). Both networks are walked through on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.data import Dataset
-from edgec.graph.errors import PassError
-from edgec.graph.inputs import is_channels_last
 from edgec.graph.sharing import shares_weight
 from edgec.graph.views import constant
 from edgec.passes.base import Context
-from edgec.passes.incremental.executor import IncrementalExecutor, batch_size
+from edgec.passes.incremental.executor import IncrementalExecutor
 from edgec.passes.incremental.store import ActivationStore
+from edgec.passes.refit.batches import Batches, Feeds
 from edgec.passes.refit.channel_map import ChannelMap, channel_maps
 from edgec.passes.refit.fit_target import FitTarget, Inner, chain_before, fit_target_of
 from edgec.passes.refit.layers import Layer, layers_of
 from edgec.passes.refit.order import skips_first
 from edgec.passes.refit.pooled import Pool, applied
-from edgec.passes.solvers.guard import held_count
 from edgec.passes.solvers.parallel import prefetch
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Feeds = dict[str, Array]
-
-MEMORY = 128e6
-"""Bytes of activations that a walk holds; what exceeds them goes to disk."""
 
 
 @dataclass(frozen=True)
@@ -54,109 +48,6 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Batches:
-    """Calibration batches, those that score the fits last. With ``hflip``, every batch that is fitted comes mirrored too,
-    and with ``mixup`` each mirrored picture is mixed with another one of its batch;
-    ``mirror`` shows all of them mirrored. Activations above ``memory`` bytes go to disk."""
-
-    feeds: Dataset
-    held: Dataset
-    size: int
-    hflip: bool = False
-    mirror: bool = False
-    memory: float = MEMORY
-    mixup: bool = False
-    channels_last: frozenset[str] = frozenset()
-    """Inputs of (N, height, width, channels), which mirroring must know."""
-
-    @staticmethod
-    def of(
-        context: Context, graph: ir.Graph, *, held_out: float, hflip: bool, mixup: bool = False
-    ) -> Batches:
-        """Split the context's data by its seed."""
-        if context.data is None or not len(context.data):
-            raise PassError("needs calibration data")
-        size = batch_size(graph)
-        fit, held = split(context.data, held_out, context.seed)
-        return Batches(fit, held, size, hflip, mixup=mixup, channels_last=channels_last(graph))
-
-    def __iter__(self) -> Iterator[Feeds]:
-        for number, feeds in enumerate(self.feeds.batches(self.size)):
-            turned = mirrored(feeds, self.channels_last)
-            yield turned if self.mirror else feeds
-            if self.hflip:
-                yield blended(turned, number) if self.mixup else turned
-        if len(self.held):
-            yield from self.held.batches(self.size)
-
-    @property
-    def first_held(self) -> int:
-        """Number of the first batch that is held out."""
-        return -(-len(self.feeds) // self.size) * (1 + self.hflip)
-
-    @property
-    def samples(self) -> int:
-        """Samples that are fitted, mirrored ones included."""
-        return len(self.feeds) * (1 + self.hflip)
-
-
-def split(data: Dataset, held_out: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Samples to fit on and samples that judge; none of the latter where ``held_out`` is 0, or where there is but one."""
-    count = held_count(len(data), held_out)
-    return data.split(count / len(data), seed) if count else (data, data.take(0))
-
-
-def held_or_all(context: Context, held_out: float) -> Dataset | None:
-    """The samples that judge; all of them where none are held out."""
-    if context.data is None or not len(context.data):
-        return context.data
-    fit, held = split(context.data, held_out, context.seed)
-    return held if len(held) else fit
-
-
-def mirrored(feeds: Feeds, last: frozenset[str]) -> Feeds:
-    """Pictures left to right; anything that is no picture as it is. ``last``: inputs of (N, height, width, channels)."""
-    return {
-        name: np.ascontiguousarray(np.flip(array, 2 if name in last else 3)) if array.ndim == 4 else array
-        for name, array in feeds.items()
-    }
-
-
-def blended(feeds: Feeds, seed: int) -> Feeds:
-    """Every picture with its neighbour in the batch, in random proportions (mixup, arXiv 1710.09412).
-
-    Calibration pictures are often training pictures, of which the teacher is certain. What lies between two of them is what
-    it has to weigh, as with pictures that it never saw.
-    """
-    rng = np.random.default_rng(seed)
-    count = max((len(array) for array in feeds.values()), default=0)
-    shares = rng.uniform(0.3, 0.7, count).astype(np.float32)
-    found = {}
-    for name, array in feeds.items():
-        share = shares.reshape(-1, *(1,) * (array.ndim - 1))
-        if array.ndim != 4:
-            found[name] = array
-            continue
-        mixed = share * array + (1 - share) * np.roll(array, 1, axis=0)
-        found[name] = mixed if array.dtype.kind == "f" else np.rint(mixed)
-    return {name: array.astype(feeds[name].dtype, copy=False) for name, array in found.items()}
-
-
-def wants_flips(choice: str, model: ir.Model) -> bool:
-    """``auto``: where every input is a picture with three channels, mirroring shows the network something plausible."""
-    if choice != "auto":
-        return choice == "yes"
-    last = channels_last(model.graph)
-    shapes = [(value.shape, 3 if value.name in last else 1) for value in model.graph.inputs]
-    return all(shape is not None and len(shape) == 4 and shape[axis] == 3 for shape, axis in shapes)
-
-
-def channels_last(graph: ir.Graph) -> frozenset[str]:
-    """Inputs that hold pictures of (N, height, width, channels)."""
-    return frozenset(value.name or "" for value in graph.inputs if is_channels_last(value))
-
-
-@dataclass(frozen=True)
 class LayerFit:
     """One layer, ready to be fitted: ``samples`` may be read once."""
 
@@ -174,10 +65,20 @@ class LayerFit:
 
 
 class LayerFits:
-    """A walk through ``student`` and the context's teacher; iterate once. ``depth``: how many layers a chain has in front."""
+    """A walk through ``student`` and the context's teacher; iterate once. ``depth``: how many layers a chain has in front.
+
+    ``enough``: how many samples the fit of a layer, the last of these, needs; None: all. Samples join the walk where a layer
+    needs them first: near the input, where maps are large and unknowns few, most are not there yet.
+    """
 
     def __init__(
-        self, student: ir.Model, context: Context, names: Sequence[str], batches: Batches, depth: int = 0
+        self,
+        student: ir.Model,
+        context: Context,
+        names: Sequence[str],
+        batches: Batches,
+        depth: int = 0,
+        enough: Callable[[Sequence[Layer]], float] | None = None,
     ) -> None:
         self.student, self.context, self.batches = student, context, batches
         self.kept: dict[str, ChannelMap] = channel_maps(student)
@@ -205,6 +106,7 @@ class LayerFits:
             self.chains.append(chain_before(layer, depth))
             self.pools.append(self._pool(layer, goal, made))
         self.holds: list[tuple[str, ...]] = self._holds(position)
+        self.numbers: list[tuple[int, ...]] = self._numbers(enough)
         # A goal may lie behind the next ones: the teacher stops before the first of all that are still to come.
         stops = [made[goal.value] for _, goal, _ in self.planned]
         for number, pool in enumerate(self.pools):
@@ -222,20 +124,23 @@ class LayerFits:
         folder, limit = self.context.scratch, int(self.batches.memory / 2)
         stores = ActivationStore(folder, limit), ActivationStore(folder, limit)
         try:
-            student = IncrementalExecutor(self.student, iter(self.batches), stores[0], self.context.threads)
-            teacher = IncrementalExecutor(
-                self.context.original, iter(self.batches), stores[1], self.context.threads
-            )
+            student = IncrementalExecutor(self.student, (), stores[0], self.context.threads)
+            teacher = IncrementalExecutor(self.context.original, (), stores[1], self.context.threads)
+            for walk in (student, teacher):
+                walk.join(self.batches.numbered(self.numbers[0]))
             teacher.go(self.teacher_stops[0])
             for number, (layer, goal, position) in enumerate(self.planned):
                 student.go(position, self.holds[number])
+                new = set(self.numbers[number]) - set(student.sizes)
+                for walk in (student, teacher) if new else ():
+                    walk.join(self.batches.numbered(new))
                 following = self.teacher_stops[min(number + 1, len(self.planned) - 1)]
                 chain = self.chains[number]
                 samples = prefetch(self._samples(student, teacher, number, following), self.context.threads)
                 weights = [inner.layer.columns() for inner in chain]
-                images, rows = self.batches.samples, self.batches.samples * layer.rows
+                images = sum(size for one, size in student.sizes.items() if one < self.batches.first_held)
                 held = len(self.batches.held)
-                yield LayerFit(number, layer, goal, samples, images, rows, held, chain)
+                yield LayerFit(number, layer, goal, samples, images, images * layer.rows, held, chain)
                 for _ in samples:
                     # The walk must go on even where nobody looked at the samples.
                     pass
@@ -244,6 +149,15 @@ class LayerFits:
         finally:
             for store in stores:
                 store.clear()
+
+    def _numbers(self, enough: Callable[[Sequence[Layer]], float] | None) -> list[tuple[int, ...]]:
+        """Per site, the batches that take part: never fewer than before it."""
+        found, most = list[tuple[int, ...]](), 0.0
+        for (layer, _, _), chain in zip(self.planned, self.chains, strict=True):
+            layers = [*(inner.layer for inner in chain), layer]
+            most = max(most, math.inf if enough is None else enough(layers))
+            found.append(self.batches.enough(most))
+        return found
 
     def _pool(self, layer: Layer, goal: FitTarget, made: dict[str, int]) -> Pool | None:
         """A pool whose map and mean the teacher has too; sums with other tensors have no pixels of their own."""
@@ -280,7 +194,7 @@ class LayerFits:
         mine = student.values([layer.x, *goal.others, *begin, *front])
         theirs = teacher.advance(following, [goal.value, *front])
         kept = self.kept.get(goal.value)
-        for number, (own, clean) in enumerate(zip(mine, theirs, strict=True)):
+        for number, own, clean in zip(student.sizes, mine, theirs, strict=True):
             found = self._sample(layer, goal, kept, own, clean[goal.value])
             held = number >= self.batches.first_held
             pixels = None

@@ -24,7 +24,7 @@ from edgec.graph.sharing import SharedWeights
 from edgec.passes.base import Context
 from edgec.passes.incremental.executor import IncrementalExecutor, batch_size
 from edgec.passes.incremental.store import ActivationStore
-from edgec.passes.refit.layer_fits import MEMORY
+from edgec.passes.refit.batches import MEMORY
 from edgec.passes.solvers.parallel import in_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -76,7 +76,8 @@ def measure(
     found: dict[str, tuple[Sensitivity, ...]] = {}
     try:
         walk = IncrementalExecutor(model, data.batches(batch_size(model.graph)), store, context.threads)
-        reference = [centred(*one, names, parts) for one in zip(walk.values(names), walk.sizes, strict=True)]
+        found_sizes = zip(walk.values(names), walk.sizes.values(), strict=True)
+        reference = [centred(*one, names, parts) for one in found_sizes]
         sessions = _Sessions(walk, names)
         ordered = sorted(subjects, key=lambda one: position[one.node])
         for subject in context.progress.over(f"{label}: sensitivity", ordered, len(subjects)):

@@ -91,15 +91,15 @@ def refine(
     lam: float,
     iterations: int,
     threads: int = 1,
-    hopeless: Callable[[Sequence[Link], float], bool] = lambda links, condition: False,
+    hopeless: Callable[[Sequence[Link], float, int], bool] = lambda links, condition, steps: False,
     perfect: Callable[[float], bool] = lambda condition: False,
 ) -> Refined:
     """The links after ``iterations`` joint steps, after the first that gains little (`LITTLE`), or after the first that is
-    ``hopeless``: a judge of links, solved at the worst condition so far, that knows other samples. None is taken where no links
-    solved at that condition can be told from the present ones, ``perfect`` as they are."""
+    ``hopeless``: a judge of links, solved at the worst condition so far after so many steps, that knows other samples. None is
+    taken where no links solved at that condition can be told from the present ones, ``perfect`` as they are."""
     chain = _Chain(links, target, lam, threads)
     errors = [chain.error]
-    for _ in range(iterations):
+    for steps in range(1, iterations + 1):
         before = chain.links
         chain.solve_last()
         if perfect(chain.condition):
@@ -112,7 +112,7 @@ def refine(
             break
         if not moved or errors[-1] > (1 - LITTLE) * errors[-2]:
             break
-        if hopeless(chain.links, chain.condition):
+        if hopeless(chain.links, chain.condition, steps):
             return Refined(chain.links, errors, chain.condition)
     before = chain.links
     chain.solve_last()

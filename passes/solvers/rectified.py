@@ -29,6 +29,8 @@ Tile = tuple[Array, Array, "Array | None"]
 
 
 BLOCK = 8192
+BEYOND = np.float32(1e38)
+"""Further than anything that a network makes: what is so far out loses every comparison."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,15 @@ class Clipping:
 
     def nearest(self, prediction: Array, target: Array, offset: Array | None) -> Array:
         """z: the target, or the prediction where both are clipped to the same bound (``offset`` is added before clipping)."""
-        rest = np.float32(0) if offset is None else offset
-        found = target
+        rest, found = np.float32(0) if offset is None else offset, target
         if self.low is not None:
             bound = np.float32(self.low) - rest
-            found = np.where(target > bound, found, np.minimum(prediction, bound))
+            found = _raised(target <= bound, -BEYOND, found)
+            np.maximum(found, np.minimum(prediction, bound), out=found)
         if self.high is not None:
             bound = np.float32(self.high) - rest
-            found = np.where(target < bound, found, np.maximum(prediction, bound))
+            found = _raised(target >= bound, BEYOND, found)
+            np.minimum(found, np.maximum(prediction, bound), out=found)
         return found
 
     def apply(self, value: Array, out: Array | None = None) -> Array:
@@ -78,6 +81,14 @@ class Clipping:
             flow *= value > self.low
         if self.high is not None:
             flow *= value < self.high
+
+
+def _raised(where: Array, by: np.float32, value: Array) -> Array:
+    """``value`` + ``by`` where that is said, else ``value`` to the last bit. Choosing by a mask takes ten times as long, for a
+    processor cannot foresee which."""
+    found = np.multiply(where, by, dtype=np.float32)
+    found += value
+    return found
 
 
 def squared(values: Array) -> float:

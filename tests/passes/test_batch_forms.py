@@ -15,7 +15,8 @@ from edgec.graph.data import Dataset
 from edgec.graph.execute import Executor
 from edgec.passes.base import Context
 from edgec.passes.pipeline_string import parse_pipeline
-from edgec.passes.refit.layer_fits import Batches, LayerFits
+from edgec.passes.refit.batches import Batches
+from edgec.passes.refit.layer_fits import LayerFits
 from tests.conftest import output_error
 
 Canonical = Callable[..., ir.Model]

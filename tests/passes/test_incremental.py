@@ -16,9 +16,10 @@ from edgec.graph.execute import Executor
 from edgec.passes.base import Context
 from edgec.passes.incremental.executor import IncrementalExecutor, batch_size, visits
 from edgec.passes.incremental.store import ActivationStore
+from edgec.passes.refit.batches import Batches, spread, wants_flips
 from edgec.passes.refit.channel_map import channel_maps, record_removal
 from edgec.passes.refit.fit_target import chain_before, fit_target_of
-from edgec.passes.refit.layer_fits import Batches, LayerFits, touched_layers, wants_flips
+from edgec.passes.refit.layer_fits import LayerFits, touched_layers
 from edgec.passes.refit.layers import Layer, layers_of
 from edgec.passes.solvers.rectified import Clipping
 
@@ -56,7 +57,7 @@ def test_stops_hold_what_the_whole_network_computes(model: ir.Model, noise: Nois
     names = [value.name or "" for node in nodes for value in node.outputs]
     whole = Executor(model, outputs=names).run(next(iter(data.batches(10))))
     walk = IncrementalExecutor(model, data.batches(4), ActivationStore(tmp_path, 1 << 20), 1)
-    assert walk.sizes == [4, 4, 2]
+    assert walk.sizes == {0: 4, 1: 4, 2: 2}
     for position in range(1, len(nodes)):
         walk.go(position)
         assert set(walk.live) == {
@@ -311,3 +312,64 @@ def test_layers_that_change_together_are_computed_again(
             own = Executor(model, outputs=["t"]).run(feeds)
             np.testing.assert_allclose(np.concatenate([s.x for s in samples]), own["t"], rtol=1e-4, atol=1e-4)
     assert seen == ["branch", "head"]
+
+
+def test_samples_join_where_a_layer_needs_them_first(
+    model: ir.Model, noise: Noise, context: Callable[..., Context]
+) -> None:
+    teacher = model.clone()
+    prune(model, {"inner": [0, 1]})
+    data = noise(model, 24)
+    around = context(teacher, data)
+    batches = Batches(data.take(20), data.take(4, seed=1), 4, hflip=True)
+    wanted = {"branch": 9.0, "classify": 30.0}
+    sites = LayerFits(model, around, list(wanted), batches, enough=lambda layers: wanted[layers[-1].name])
+    for site in sites:
+        # Pairs of four as they are and mirrored: 16 are the first that hold 9, 32 the first that hold 30.
+        numbers = {"branch": [0, 1, 8, 9, 10], "classify": [0, 1, 2, 3, 4, 5, 8, 9, 10]}[site.layer.name]
+        x = np.concatenate([feeds["x"] for number, feeds in batches.numbered(numbers)])
+        samples = list(site.samples)
+        assert [sample.held for sample in samples] == [number == 10 for number in numbers]
+        assert (site.images, site.rows) == (len(x) - 4, (len(x) - 4) * site.layer.rows)
+        own = Executor(model, outputs=["d", "f"]).run({"x": x})
+        got = np.concatenate([sample.x for sample in samples])
+        if site.layer.name == "branch":
+            np.testing.assert_allclose(got, own["d"], rtol=1e-4, atol=1e-5)
+            site.layer.view.set(bias=np.ones(6, np.float32))
+        else:  # those that came later went through the layers as they are by now
+            np.testing.assert_allclose(got, own["f"], rtol=1e-4, atol=1e-4)
+            clean = Executor(teacher, outputs=["y"]).run({"x": x})
+            target = np.concatenate([sample.target for sample in samples])
+            np.testing.assert_allclose(target, clean["y"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("hflip", [False, True])
+@pytest.mark.parametrize("count", [1, 7, 16, 33])
+def test_some_batches_are_a_part_of_more_and_spread_over_all(
+    model: ir.Model, noise: Noise, count: int, hflip: bool
+) -> None:
+    data = noise(model, count + 3)
+    batches = Batches(data.only(range(count)), data.only(range(count, count + 3)), 2, hflip)
+    whole = list(batches)
+    assert len(whole) == batches.count
+    before: set[int] = set()
+    for samples in (0.0, 1.0, count / 3, count, 2 * count, np.inf):
+        numbers = batches.enough(samples)
+        assert before <= set(numbers)
+        before = set(numbers)
+        assert set(range(batches.first_held, batches.count)) <= before
+        fitted = [number for number in numbers if number < batches.first_held]
+        held = sum(len(whole[number]["x"]) for number in fitted)
+        assert held >= min(samples, batches.samples)
+        for number, feeds in batches.numbered(numbers):
+            np.testing.assert_array_equal(feeds["x"], whole[number]["x"])
+    assert before == set(range(batches.count))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 16, 33, 100])
+def test_the_first_of_an_order_are_spread(count: int) -> None:
+    order = spread(count)
+    assert sorted(order) == list(range(count))
+    for taken in range(1, count + 1):
+        gaps = np.diff([0, *sorted(order[:taken]), count])
+        assert gaps.max() <= np.ceil(4 * count / taken)

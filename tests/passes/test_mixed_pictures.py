@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgec.passes.refit.layer_fits import blended, mirrored
+from edgec.passes.refit.batches import blended, mirrored
 
 
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64", "uint8", "int64"])

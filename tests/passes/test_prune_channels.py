@@ -24,9 +24,9 @@ from edgec.passes.channel_pruning.statistics import consumers_of, gather, unit_r
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
 from edgec.passes.prune_channels import PruneChannels
 from edgec.passes.recover_lsq import RecoverLsq
+from edgec.passes.refit.batches import Batches
 from edgec.passes.refit.channel_map import channel_maps
 from edgec.passes.refit.fit import FitOptions
-from edgec.passes.refit.layer_fits import Batches
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.sensitivity.measure import Sensitivity, output_names, scaled_errors
 

@@ -19,10 +19,11 @@ from edgec.passes.fold_pointwise import FoldPointwise
 from edgec.passes.recover_bias import RecoverBias
 from edgec.passes.recover_fskd import RecoverFskd, insert_after
 from edgec.passes.recover_lsq import RecoverLsq
+from edgec.passes.refit.batches import Batches
 from edgec.passes.refit.channel_map import record_removal
 from edgec.passes.refit.fit import FitOptions, row_fraction
 from edgec.passes.refit.joint import Maps
-from edgec.passes.refit.layer_fits import Batches, Sample
+from edgec.passes.refit.layer_fits import Sample
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.solvers.gram import Patches
 

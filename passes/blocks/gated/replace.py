@@ -21,8 +21,8 @@ from edgec.passes.blocks.gated.rows import Collector, Rows
 from edgec.passes.blocks.gated.surgery import BlockWeights, Kernel, Placed, put_in, skip_value
 from edgec.passes.incremental.executor import batch_size
 from edgec.passes.incremental.store import ActivationStore
+from edgec.passes.refit.batches import channels_last, mirrored
 from edgec.passes.refit.fit_target import clipping_of
-from edgec.passes.refit.layer_fits import channels_last, mirrored
 from edgec.passes.refit.layers import layers_of
 from edgec.passes.solvers.gated_joint import JointGoal, Stage, refine_jointly
 from edgec.passes.solvers.gram import Gram, Patches, targets_at

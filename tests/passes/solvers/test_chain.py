@@ -125,7 +125,7 @@ def test_a_hopeless_fit_stops_at_its_first_step() -> None:
     links = CHAINS["two convolutions"]
     seen: list[float] = []
 
-    def hopeless(moved: Sequence[Link], condition: float) -> bool:
+    def hopeless(moved: Sequence[Link], condition: float, steps: int) -> bool:
         seen.append(condition)
         return True
 
@@ -133,6 +133,19 @@ def test_a_hopeless_fit_stops_at_its_first_step() -> None:
     assert seen == [condition]
     assert len(errors) == 2
     assert not np.array_equal(fitted[0].columns, links[0].columns)
+
+
+def test_a_judge_hears_after_how_many_steps_it_is_asked() -> None:
+    links = CHAINS["two convolutions"]
+    seen: list[int] = []
+
+    def hopeless(moved: Sequence[Link], condition: float, steps: int) -> bool:
+        seen.append(steps)
+        return steps == 2
+
+    _, errors, _ = refine(links, problem(links), 1e-3, 5, hopeless=hopeless)
+    assert seen == [1, 2]
+    assert len(errors) == 3
 
 
 def test_a_perfect_chain_stays() -> None:

@@ -82,6 +82,29 @@ def test_statistics_that_are_not_finite_are_refused() -> None:
         factor(np.array([[np.nan]]), 1e-3)
 
 
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(
+    "clipping", [Clipping(), Clipping(0.0, 6.0), Clipping(None, 6.0), Clipping(-1.0, 1.0)]
+)
+def test_the_nearest_that_would_do_is_chosen_to_the_last_bit(clipping: Clipping, shifted: bool) -> None:
+    rng = np.random.default_rng(0)
+    made, wanted = (5 * rng.standard_normal((2, 40, 50, 6))).astype(np.float32)
+    wanted[::5], wanted[1::5] = np.float32(clipping.low or 0), np.float32(clipping.high or 0)
+    wanted[2::5] *= np.float32(1e-30)
+    offset = rng.standard_normal(made.shape).astype(np.float32) if shifted else None
+    rest = np.zeros_like(made) if offset is None else offset
+    expected = wanted.copy()
+    if clipping.low is not None:
+        low = np.float32(clipping.low) - rest
+        expected = np.where(wanted <= low, np.minimum(made, low), expected)
+    if clipping.high is not None:
+        high = np.float32(clipping.high) - rest
+        expected = np.where(wanted >= high, np.maximum(made, high), expected)
+    found = clipping.nearest(made, wanted, offset)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("clipping", [Clipping(), Clipping(0.0, 1.0), Clipping(None, 0.5)])
 @pytest.mark.parametrize("shifted", [False, True])
 def test_clipped_fit_reaches_the_minimum_of_its_convex_loss(clipping: Clipping, shifted: bool) -> None:

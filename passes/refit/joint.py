@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgec.graph.memory import give_back
 from edgec.passes.refit.layer_fits import LayerFit, Sample
 from edgec.passes.refit.layers import Layer
 from edgec.passes.solvers.chain import Link, Target, chain_errors, refine
@@ -84,6 +85,7 @@ def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: 
     links.append(Link(site.layer.patches, site.layer.columns(), site.goal.clipping))
     wanted = joined(maps.fit)
     judged = joined(maps.held) if maps.held else wanted
+    give_back()
     before, energy = chain_errors(links, judged, threads)
     unknowns = sum(link.patches.unknowns for link in links)
 

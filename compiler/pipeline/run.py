@@ -14,6 +14,7 @@ from edgec.compiler.pipeline.checks import check_needs, check_result
 from edgec.compiler.pipeline.resources import measured
 from edgec.graph.cost import cost
 from edgec.graph.errors import EdgecError, PassError
+from edgec.graph.memory import give_back
 from edgec.graph.plugins import blamed
 from edgec.graph.provenance import mark
 from edgec.graph.resolution.resize import resized, size_of
@@ -143,6 +144,7 @@ def _run_one(one: Pass, model: ir.Model, context: Context) -> Step:
         result = guarded(one, model, result, context)
         mark(model, result.model, one.name)
         check_result(one, model, result)
+    give_back()  # what this pass took from the heap: the next one asks for other sizes
     now = cost(result.model)
     return Step(
         one=one,

@@ -314,7 +314,9 @@ def _learning_hint(facts: RunFacts) -> str:
     if any(step.one.name == REFINE for step in facts.steps) or 1 - agreement <= share(WORTH_LEARNING):
         return ""
     need = "" if has_torch() else " (pip install 'edgec[torch]' first)"
-    return f"{1 - agreement:.1%} of the answers changed: --learn on --time 5m may win some back{need}"
+    # What is learned is learned in float: beside an int8 network's own figures this one needs its name.
+    where = "" if facts.plan.recipe.precision == "fp32" else "in float "
+    return f"{where}{1 - agreement:.1%} of the answers changed: --learn on --time 5m may win some back{need}"
 
 
 def _told(found: Sequence[Finding]) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from edgec.compiler.assemble import STAGES, _learning_hint
 from edgec.compiler.read.asked import resolve_passes
 from edgec.compiler.read.recipe import make_recipe
 from edgec.graph.errors import UsageError
@@ -41,6 +43,27 @@ def test_learning_stands_behind_what_compresses_and_before_what_quantises(monkey
     assert passes_of(passes=behind, learn="on")[-1] == "refine-quantized{steps=3}"
     for spelt in (False, "no", "off"):
         assert not any("refine" in one for one in passes_of(budget="macs=50%", learn=spelt))
+
+
+@pytest.mark.parametrize(
+    ("agreement", "precision", "learn", "said"),
+    [
+        (0.875, "fp32", "off", "12.5% of the answers changed: --learn on"),
+        (0.875, "int8", "off", "in float 12.5% of the answers changed: --learn on"),
+        (0.96, "int8", "off", ""),
+        (0.875, "int8", "auto", ""),
+    ],
+)
+def test_who_lost_much_hears_of_learning_and_of_which_network_that_is(
+    agreement: float, precision: str, learn: str, said: str
+) -> None:
+    facts = SimpleNamespace(
+        evaluation=SimpleNamespace(by_stage={STAGES["fp32"]: {"agreement": agreement}}),
+        steps=[SimpleNamespace(one=SimpleNamespace(recovers=True, name="recover-lsq"), modified=True)],
+        plan=SimpleNamespace(recipe=SimpleNamespace(learn=learn, precision=precision)),
+    )
+    assert _learning_hint(facts).startswith(said)
+    assert bool(_learning_hint(facts)) == bool(said)
 
 
 WRONG = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx_ir as ir
@@ -19,13 +20,16 @@ from edgec.passes.fold_pointwise import FoldPointwise
 from edgec.passes.recover_bias import RecoverBias
 from edgec.passes.recover_fskd import RecoverFskd, insert_after
 from edgec.passes.recover_lsq import RecoverLsq
+from edgec.passes.refit import joint
 from edgec.passes.refit.batches import Batches
 from edgec.passes.refit.channel_map import record_removal
-from edgec.passes.refit.fit import FitOptions, row_fraction
+from edgec.passes.refit.fit import FitOptions, enough_samples, row_fraction
 from edgec.passes.refit.joint import Maps
 from edgec.passes.refit.layer_fits import Sample
 from edgec.passes.refit.layers import layers_of
+from edgec.passes.solvers.chain import Link, Refined, Target
 from edgec.passes.solvers.gram import Patches
+from edgec.passes.solvers.guard import Verdict
 
 Canonical = Callable[..., ir.Model]
 Noise = Callable[..., Dataset]
@@ -235,11 +239,11 @@ def test_layers_fitted_together_reach_further(teacher: ir.Model, noise: Noise, c
     student = pruned(teacher, {"inner": [0, 2, 5, 6]})
     data, fresh = noise(teacher, 128), noise(teacher, 64, seed=9)
     errors = []
-    for joint in (0, 8):
-        result = RecoverLsq(joint=joint).run(student.clone(), context(teacher, data))
+    for steps in (0, 8):
+        result = RecoverLsq(joint=steps).run(student.clone(), context(teacher, data))
         errors.append(error(teacher, result.model, fresh))
         branch = next(layer for layer in result.layers if layer.node == "branch")
-        assert ("fitted together with inner" in branch.note) == bool(joint)
+        assert ("fitted together with inner" in branch.note) == bool(steps)
     assert errors[1] < 0.95 * errors[0]
 
 
@@ -270,6 +274,41 @@ def test_joint_fits_keep_the_share_of_images_that_memory_allows(share: float) ->
         maps.add(Sample(zeros, zeros, None, held=number >= 16, start=zeros))
     assert sum(len(one.value) for one in maps.fit) == int(np.ceil(160 * share))
     assert sum(len(one.value) for one in maps.held) == int(np.ceil(40 * share))
+
+
+def test_small_maps_need_more_samples_than_large_ones() -> None:
+    patches = Patches(96, (1, 1), (1, 1), (0,) * 4, (1, 1))
+    large, small, pooled = (SimpleNamespace(patches=patches, rows=rows) for rows in (112 * 112, 14 * 14, 1))
+    needed = [enough_samples([one], FitOptions()) for one in (large, small, pooled)]  # type: ignore[list-item]
+    assert needed == [512, 16 * 16384 / (14 * 14), 16 * 16384]
+    # Together with a layer of more unknowns in front, as many as their whole maps call for.
+    wide = SimpleNamespace(patches=Patches(40_000, (1, 1), (1, 1), (0,) * 4, (1, 1)), rows=112 * 112)
+    assert enough_samples([wide, large], FitOptions(joint=4)) == 512  # type: ignore[list-item]
+    assert enough_samples([wide, small], FitOptions(joint=4)) > 60 * 40_000 / (14 * 14)  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("gain", "steps", "ends"),
+    [(-2.0, 1, False), (-2.0, 2, True), (-4.0, 1, True), (0.5, 2, False), (0.0, 3, False)],
+)
+def test_a_joint_fit_ends_where_held_out_samples_are_worse(
+    monkeypatch: pytest.MonkeyPatch, gain: float, steps: int, ends: bool
+) -> None:
+    heard: list[bool] = []
+
+    def refine(links: list[Link], *_: object, hopeless: Callable[..., bool], **__: object) -> Refined:
+        heard.append(hopeless(links, 1.0, steps))
+        return Refined(links, [1.0], 1.0)
+
+    monkeypatch.setattr(joint, "refine", refine)
+    monkeypatch.setattr(joint, "chain_errors", lambda *_: (np.ones(3), 1.0))
+    monkeypatch.setattr(joint, "judge", lambda *_, **__: Verdict(gain, 1.0, 0.5, 3))
+    layer = SimpleNamespace(patches=SimpleNamespace(unknowns=3), columns=lambda: np.zeros((1, 3, 1)))
+    site = SimpleNamespace(chain=(), layer=layer, goal=SimpleNamespace(clipping=None))
+    pieces = [Target(np.zeros((3, 1, 1, 3), np.float32), np.zeros((3, 1, 1, 1), np.float32))]
+    found = joint.fit_chain(site, joint.Maps(1.0, fit=pieces), 1e-3, 4)  # type: ignore[arg-type]
+    assert heard == [ends]
+    assert not found.verdict.kept
 
 
 def test_blends_are_pictures_between_two_and_the_same_every_time(canonical: Canonical, noise: Noise) -> None:

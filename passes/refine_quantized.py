@@ -51,7 +51,9 @@ class RefineQuantized(Learning):
     requires_before: ClassVar[frozenset[str]] = frozenset({"quantize"})
 
     rate: float = option(
-        0.001, "largest step of a weight, as a share of its root mean square", Range(0, 1, above=True)
+        0.001,
+        "largest step of a weight in codes, as a share of their root mean square",
+        Range(0, 1, above=True),
     )
 
     above: str = option("0%", ABOVE, reads=part)

@@ -76,8 +76,8 @@ def measure(
     found: dict[str, tuple[Sensitivity, ...]] = {}
     try:
         walk = IncrementalExecutor(model, data.batches(batch_size(model.graph)), store, context.threads)
-        found_sizes = zip(walk.values(names), walk.sizes.values(), strict=True)
-        reference = [centred(*one, names, parts) for one in found_sizes]
+        answered = zip(walk.values(names), walk.sizes.values(), strict=True)
+        reference = [centred(*one, names, parts) for one in answered]
         sessions = _Sessions(walk, names)
         ordered = sorted(subjects, key=lambda one: position[one.node])
         for subject in context.progress.over(f"{label}: sensitivity", ordered, len(subjects)):

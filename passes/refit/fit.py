@@ -29,6 +29,7 @@ MIN_ROWS = 16384
 MIN_NUMBERS = 32 << 20
 """Nor are they where the patches of all groups hold fewer numbers: each row of a depthwise layer is one of every channel."""
 SPREAD = 16
+"""Of so many pixels of an image a fit draws one at most, where there are images enough."""
 FEWEST_SAMPLES = 512
 """Of the inputs, mirrored ones included, so many at least take part in every fit: with half as many MobileNetV1 at 80% was 2%
 further from its source (by the divergence, means of three seeds), with a quarter of the spread too 9%."""

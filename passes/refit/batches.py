@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.batch import sample_bytes
 from edgec.graph.data import Dataset
 from edgec.graph.errors import PassError
 from edgec.graph.inputs import is_channels_last
+from edgec.graph.views import is_constant
 from edgec.passes.base import Context
 from edgec.passes.incremental.executor import batch_size
 from edgec.passes.solvers.guard import held_count
@@ -38,6 +40,8 @@ class Batches:
     mixup: bool = False
     channels_last: frozenset[str] = frozenset()
     """Inputs of (N, height, width, channels), which mirroring must know."""
+    largest: int = 0
+    """Bytes of the largest map of a sample; 0: not known."""
 
     @staticmethod
     def of(
@@ -48,7 +52,11 @@ class Batches:
             raise PassError("needs calibration data")
         size = batch_size(graph)
         fit, held = split(context.data, held_out, context.seed)
-        return Batches(fit, held, size, hflip, mixup=mixup, channels_last=channels_last(graph))
+        made = (value for node in graph for value in node.outputs if not is_constant(value))
+        largest = max(map(sample_bytes, made), default=0)
+        return Batches(
+            fit, held, size, hflip, mixup=mixup, channels_last=channels_last(graph), largest=largest
+        )
 
     def __iter__(self) -> Iterator[Feeds]:
         return (feeds for _, feeds in self.numbered(range(self.count)))
@@ -74,8 +82,10 @@ class Batches:
         """Numbers of so many batches that they hold ``samples`` to fit on, or all; those that judge are always among them.
 
         They are spread over all samples, whatever the order of these, and what is enough for fewer is a part of what is enough
-        for more.
+        for more. Where the largest map of all of them stays in memory, nothing is saved by taking fewer: then it is all.
         """
+        if self.largest and self.samples * self.largest <= self.memory / 2:
+            samples = self.samples
         found, seen = list(range(self.first_held, self.count)), 0
         for number in spread(self.first_held // self.each):
             if seen >= samples:

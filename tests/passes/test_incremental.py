@@ -373,3 +373,10 @@ def test_the_first_of_an_order_are_spread(count: int) -> None:
     for taken in range(1, count + 1):
         gaps = np.diff([0, *sorted(order[:taken]), count])
         assert gaps.max() <= np.ceil(4 * count / taken)
+
+
+def test_maps_that_stay_in_memory_need_no_choice(model: ir.Model, noise: Noise) -> None:
+    data = noise(model, 16)
+    batches = Batches(data, data.take(0), 2, largest=1000, memory=32_000)
+    assert batches.enough(1) == tuple(range(8))
+    assert batches.enough(1) != Batches(data, data.take(0), 2, largest=1001, memory=32_000).enough(1)

@@ -129,8 +129,7 @@ class LayerFits:
             for walk in (student, teacher):
                 walk.join(self.batches.numbered(self.numbers[0]))
             teacher.go(self.teacher_stops[0])
-            for number, (layer, goal, position) in enumerate(self.planned):
-                student.go(position, self.holds[number])
+            for number, (layer, goal, _) in enumerate(self.planned):
                 new = set(self.numbers[number]) - set(student.sizes)
                 for walk in (student, teacher) if new else ():
                     walk.join(self.batches.numbered(new))
@@ -187,12 +186,16 @@ class LayerFits:
     def _samples(
         self, student: IncrementalExecutor, teacher: IncrementalExecutor, site: int, following: int
     ) -> Iterator[Sample]:
-        layer, goal, _ = self.planned[site]
+        layer, goal, position = self.planned[site]
         chain, pool = self.chains[site], self.pools[site]
         begin = [chain[0].layer.x] if chain else []
         front = [] if pool is None else [pool.map]
-        mine = student.values([layer.x, *goal.others, *begin, *front])
-        theirs = teacher.advance(following, [goal.value, *front])
+        # Both walk on while what they gave is looked at.
+        threads = self.context.threads
+        mine = prefetch(
+            student.advance(position, [layer.x, *goal.others, *begin, *front], self.holds[site]), threads
+        )
+        theirs = prefetch(teacher.advance(following, [goal.value, *front]), threads)
         kept = self.kept.get(goal.value)
         for number, own, clean in zip(student.sizes, mine, theirs, strict=True):
             found = self._sample(layer, goal, kept, own, clean[goal.value])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.batch import sample_bytes
 from edgec.graph.channels import ChannelGroup
 from edgec.graph.sharing import SharedWeights
 from edgec.graph.views import sole_consumer
@@ -30,6 +32,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_UNKNOWNS = 8000
 """Wider consumers would need matrices of gigabytes."""
+TOGETHER_BYTES = 96 << 20
+"""Maps of one batch and normal matrices of the layers that are looked at in one go."""
 
 
 @dataclass
@@ -116,24 +120,123 @@ def gather(
 ) -> dict[str, ConsumerStatistics]:
     """Run ``model`` once, front to back, and collect the statistics of ``layers``, by node name, each from as many of ``batches``
     as a fit of it needs."""
-    position = {node: number for number, node in enumerate(model.graph)}
-    places = [_stop(layer, position) for layer in layers]
-    stops = [*(min(places[i:]) for i in range(1, len(places))), *places[-1:]]
-    store = ActivationStore(context.scratch, int(batches.memory))
-    found: dict[str, ConsumerStatistics] = {}
-    try:
-        walk, most = IncrementalExecutor(model, (), store, context.threads), 0.0
-        ways = context.progress.over(label, zip(layers, stops, strict=True), len(layers))
-        for number, (layer, following) in enumerate(ways):
-            most = max(most, enough_samples([layer], options))
-            if not number:
-                walk.join(batches.numbered(batches.enough(most)))
-                walk.go(min(places))
-            walk.join(batches.numbered(set(batches.enough(most)) - set(walk.sizes)))
-            found[layer.name] = _one(walk, layer, following, position, options, number)
-    finally:
-        store.clear()
-    return _pooled(model, found)
+    walk = _Walk.of(model, layers, batches, options, context)
+    found = context.progress.over(label, walk, len(layers))
+    return _pooled(model, {one.layer.name: one for one in found})
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Front to back through ``model``, some neighbouring ``layers`` at a time: what stands between them is held nowhere.
+
+    ``wanted``: how many samples each of them takes part of; ``stops``: where the walk stands behind each.
+    """
+
+    model: ir.Model
+    layers: Sequence[Layer]
+    batches: Batches
+    options: FitOptions
+    context: Context
+    position: dict[ir.Node, int]
+    wanted: Sequence[float]
+    stops: Sequence[int]
+
+    @staticmethod
+    def of(
+        model: ir.Model, layers: Sequence[Layer], batches: Batches, options: FitOptions, context: Context
+    ) -> _Walk:
+        position = {node: number for number, node in enumerate(model.graph)}
+        places = [_stop(layer, position) for layer in layers]
+        stops = [*(min(places[i:]) for i in range(len(places))), *places[-1:]]
+        wanted = list(accumulate((enough_samples([layer], options) for layer in layers), max))
+        return _Walk(model, layers, batches, options, context, position, wanted, stops)
+
+    def __iter__(self) -> Iterator[ConsumerStatistics]:
+        with ActivationStore(self.context.scratch, int(self.batches.memory)) as store:
+            walk = IncrementalExecutor(self.model, (), store, self.context.threads)
+            for numbers, sums in self._together():
+                walk.join(self.batches.numbered(set(numbers) - set(walk.sizes)))
+                walk.go(self.stops[sums[0].number])
+                samples, names = sum(walk.sizes.values()), list(_distinct(sums))
+                seen = walk.advance(self.stops[sums[-1].number + 1], names)
+                for index, found in enumerate(prefetch(seen, walk.threads)):
+                    for one in sums:
+                        one.add(found, index, samples, self.options)
+                while sums:
+                    yield sums.pop(0).statistics(self.options.ridge)
+
+    def _together(self) -> Iterator[tuple[tuple[int, ...], list[_Sums]]]:
+        """Layers that are looked at in one go, and the batches that they take part of: as many as `TOGETHER_BYTES` hold."""
+        some: list[_Sums] = []
+        numbers: tuple[int, ...] = ()
+        for number, layer in enumerate(self.layers):
+            mine, one = self.batches.enough(self.wanted[number]), _Sums.of(layer, number, self.position)
+            maps = self.batches.size * sum(map(sample_bytes, _distinct([*some, one]).values()))
+            held = maps + sum(each.gram.h.nbytes for each in (*some, one))
+            if some and (mine != numbers or held > TOGETHER_BYTES):
+                yield numbers, some
+                some = []
+            some.append(one)
+            numbers = mine
+        if some:
+            yield numbers, some
+
+
+@dataclass
+class _Sums:
+    """What is summed for one layer, number ``number`` of them; its target is what it makes here, so that only H is needed."""
+
+    layer: Layer
+    number: int
+    behind: ir.Value
+    """What the layer's output becomes."""
+    pool: Pool | None
+    gram: Gram
+    dense: Gram
+    columns: Array
+    energy: float = 0.0
+    pixels: float = 0.0
+
+    @staticmethod
+    def of(layer: Layer, number: int, position: dict[ir.Node, int]) -> _Sums:
+        goal = fit_target_of(layer, position)
+        behind, patches = value_named(layer, goal.value), layer.patches
+        reader = sole_consumer(behind)
+        if reader is not None and clipping_of(reader) is not None:
+            behind = reader.outputs[0]
+        gram, dense = (Gram.zeros(patches.group, patches.unknowns, 0) for _ in range(2))
+        return _Sums(layer, number, behind, Pool.before(layer), gram, dense, layer.columns())
+
+    @property
+    def values(self) -> list[ir.Value]:
+        """All that is looked at."""
+        front = None if self.pool is None else self.pool.node.inputs[0]
+        return [self.layer.view.x, self.behind, *([] if front is None else [front])]
+
+    def add(self, found: Mapping[str, Array], index: int, samples: int, options: FitOptions) -> None:
+        """One batch, number ``index`` of those that hold ``samples``."""
+        layer, patches = self.layer, self.layer.patches
+        x, wanted = layer.first(found[layer.x]), layer.first(found[self.behind.name or ""])
+        self.pixels += wanted.size / wanted.shape[1]
+        self.energy += squared(wanted)
+        fraction = row_fraction(patches, layer.rows * samples, options)
+        picked = patches.sample(x, fraction, np.random.default_rng((options.seed, self.number, index)))
+        for _, p in patches.tiles(x, picked):
+            self.gram.add(p, p[:, :, :0])
+        if self.pool is not None:
+            add_pixels(self.dense, layer, found[self.pool.map])
+
+    def statistics(self, ridge: float) -> ConsumerStatistics:
+        """Of all batches."""
+        gram, columns = mixed(self.gram, self.dense), self.columns
+        return ConsumerStatistics(
+            self.layer,
+            _block_diagonal(gram.h) / max(gram.rows, 1.0),
+            columns.reshape(-1, columns.shape[2]),
+            self.energy / max(self.pixels, 1.0),
+            gram.rows,
+            ridge,
+        )
 
 
 def _pooled(model: ir.Model, found: dict[str, ConsumerStatistics]) -> dict[str, ConsumerStatistics]:
@@ -152,43 +255,9 @@ def _pooled(model: ir.Model, found: dict[str, ConsumerStatistics]) -> dict[str, 
     return found
 
 
-def _one(
-    walk: IncrementalExecutor,
-    layer: Layer,
-    following: int,
-    position: dict[ir.Node, int],
-    options: FitOptions,
-    number: int,
-) -> ConsumerStatistics:
-    patches = layer.patches
-    goal = fit_target_of(layer, position)
-    reader = sole_consumer(value_named(layer, goal.value))
-    behind = goal.value if reader is None or clipping_of(reader) is None else reader.outputs[0].name or ""
-    pool = Pool.before(layer)
-    front = [] if pool is None else [pool.map]
-    columns = layer.columns()
-    # What the layer makes is its own target here, so only H is summed.
-    gram, dense = (Gram.zeros(patches.group, patches.unknowns, 0) for _ in range(2))
-    energy = pixels = 0.0
-    for index, found in enumerate(prefetch(walk.advance(following, [layer.x, behind, *front]), walk.threads)):
-        x, wanted = layer.first(found[layer.x]), layer.first(found[behind])
-        pixels += wanted.size / wanted.shape[1]
-        energy += squared(wanted)
-        fraction = row_fraction(patches, layer.rows * sum(walk.sizes.values()), options)
-        picked = patches.sample(x, fraction, np.random.default_rng((options.seed, number, index)))
-        for _, p in patches.tiles(x, picked):
-            gram.add(p, p[:, :, :0])
-        if pool is not None:
-            add_pixels(dense, layer, found[pool.map])
-    gram = mixed(gram, dense)
-    return ConsumerStatistics(
-        layer,
-        _block_diagonal(gram.h) / max(gram.rows, 1.0),
-        columns.reshape(-1, columns.shape[2]),
-        energy / max(pixels, 1.0),
-        gram.rows,
-        options.ridge,
-    )
+def _distinct(sums: Sequence[_Sums]) -> dict[str, ir.Value]:
+    """Values that they look at, by name."""
+    return {value.name or "": value for one in sums for value in one.values}
 
 
 def _stop(layer: Layer, position: dict[ir.Node, int]) -> int:

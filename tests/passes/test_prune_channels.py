@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -17,10 +19,12 @@ from edgec.graph.execute import Executor
 from edgec.passes import prune_channels
 from edgec.passes.base import Context
 from edgec.passes.budget import parse_budget
+from edgec.passes.channel_pruning import statistics
 from edgec.passes.channel_pruning.costs import cost_of
 from edgec.passes.channel_pruning.criteria import score_curve
 from edgec.passes.channel_pruning.removal import removed
 from edgec.passes.channel_pruning.statistics import consumers_of, gather, unit_rows
+from edgec.passes.incremental.executor import IncrementalExecutor
 from edgec.passes.pipeline_string import parse_pipeline, print_pass
 from edgec.passes.prune_channels import PruneChannels
 from edgec.passes.recover_lsq import RecoverLsq
@@ -255,6 +259,47 @@ def test_statistics_predict_the_damage_of_a_removal(teacher: ir.Model, noise: No
     measured = np.square(after - before["e"]).sum() / np.square(before["t"]).sum()
     gap = columns - found.columns
     assert np.einsum("no,nm,mo->", gap, found.h, gap) / found.energy == pytest.approx(measured, rel=1e-3)
+
+
+@pytest.mark.parametrize("images", [12, 40])
+def test_layers_looked_at_in_one_go_have_the_statistics_of_each_alone(
+    teacher: ir.Model, noise: Noise, context: Around, monkeypatch: pytest.MonkeyPatch, images: int
+) -> None:
+    """All at once, some at a time, one by one, on one thread and two: the same; and nothing stays on the disk."""
+    around = context(teacher, noise(teacher, images))
+    layers, _ = consumers_of(teacher, groups(teacher))
+    assert len(layers) > 3
+    batches = replace(Batches.of(around, teacher.graph, held_out=0.1, hflip=True), size=5, memory=1e4)
+    walked: list[int] = []
+    advance = IncrementalExecutor.advance
+
+    def counted(self: IncrementalExecutor, *given: Any, **more: Any) -> Any:
+        walked.append(1)
+        return advance(self, *given, **more)
+
+    monkeypatch.setattr(IncrementalExecutor, "advance", counted)
+
+    def gathered(together: int, threads: int) -> tuple[list[Any], int]:
+        monkeypatch.setattr(statistics, "TOGETHER_BYTES", together)
+        walked.clear()
+        there = replace(around, threads=threads)
+        found = gather(teacher, layers, batches, FitOptions(rows_per_unknown=2), there, "test").values()
+        assert not list(around.scratch.iterdir())
+        return [(one.layer.name, one.rows, one.h, one.energy) for one in found], len(walked)
+
+    alone, most = gathered(0, 1)
+    assert [name for name, *_ in alone] == [layer.name for layer in layers]
+    assert most >= len(layers)
+    for together in (20_000, 1 << 30):
+        found, walks = gathered(together, 1)
+        assert walks < most
+        twice, _ = gathered(together, 2)
+        for one, other, single in zip(found, twice, alone, strict=True):
+            assert one[:2] == other[:2] == single[:2]
+            np.testing.assert_array_equal(one[2], other[2])
+            # The runtime may pick another kernel for a part of another size.
+            np.testing.assert_allclose(one[2], single[2], rtol=1e-4, atol=1e-6)
+            assert one[3] == other[3] == pytest.approx(single[3], rel=1e-5)
 
 
 def test_units_of_grouped_layers_lie_in_their_groups(canonical: Canonical) -> None:

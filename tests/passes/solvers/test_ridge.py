@@ -105,6 +105,30 @@ def test_the_nearest_that_would_do_is_chosen_to_the_last_bit(clipping: Clipping,
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("shape", [(3, 50, 41), (1, 1), (2, 1024), (0, 4)])
+@pytest.mark.parametrize(
+    "clipping", [Clipping(), Clipping(0.0, 6.0), Clipping(None, 6.0), Clipping(-1.0, 1.0)]
+)
+def test_an_activation_bounds_every_number_wherever_it_lies(
+    clipping: Clipping, shape: tuple[int, ...]
+) -> None:
+    value = (5 * np.random.default_rng(0).standard_normal((*shape, 2))).astype(np.float32)
+    value[..., :1] = np.float32(clipping.high or 0)
+    low, high = (
+        bound if given is None else given
+        for bound, given in ((-np.inf, clipping.low), (np.inf, clipping.high))
+    )
+    expected = np.clip(value, np.float32(low), np.float32(high))
+    for turned in (value, value[::-1], np.asfortranarray(value), value[..., 1:]):
+        wanted = np.clip(turned, np.float32(low), np.float32(high))
+        np.testing.assert_array_equal(clipping.apply(turned), wanted)
+        room = np.empty_like(turned)
+        assert clipping.apply(turned, out=room) is room
+        np.testing.assert_array_equal(room, wanted)
+    assert clipping.apply(value, out=value) is value
+    np.testing.assert_array_equal(value, expected)
+
+
 @pytest.mark.parametrize("clipping", [Clipping(), Clipping(0.0, 1.0), Clipping(None, 0.5)])
 @pytest.mark.parametrize("shifted", [False, True])
 def test_clipped_fit_reaches_the_minimum_of_its_convex_loss(clipping: Clipping, shifted: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 import sys
@@ -15,6 +16,8 @@ _GROUPS = (
 """Of the control group that a container runs in: its folder, its limit and use, and what of the use are copies of files that
 nobody needs, as versions 2 and 1 of the interface name them."""
 _ENDLESS = 1 << 62
+WORTH_GIVING = 64 << 20
+"""Freed bytes."""
 
 
 def free_memory() -> int:
@@ -22,10 +25,10 @@ def free_memory() -> int:
     return min(_free_of_system(), *(_free_of_group(*files) for files in _GROUPS))
 
 
-def give_back() -> None:
-    """Hand pages that were freed to the system. glibc does so by itself only above the last piece that is in use; other libraries
-    have no such call."""
-    if sys.platform == "linux":
+def give_back(freed: float = math.inf) -> None:
+    """Hand pages that were freed to the system, where they are many: a few are soon asked for again, and new ones cost more than
+    old ones. glibc does so by itself only above the last piece that is in use; other libraries have no such call."""
+    if freed >= WORTH_GIVING and sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)

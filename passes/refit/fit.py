@@ -97,8 +97,9 @@ def fit_site(site: LayerFit, options: FitOptions) -> LayerReport:
     together = False
     if rows.maps is not None:
         # Nothing reads the rows again, and the maps need their room.
+        freed = sum(one.nbytes for tile, _ in rows.tiles for one in tile if one is not None)
         rows.tiles.clear()
-        give_back()
+        give_back(freed)
         joint = fit_chain(site, rows.maps, options.ridge, options.joint, options.threads)
         choices.append(Choice.of("together", joint.verdict))
         together = joint.verdict.kept

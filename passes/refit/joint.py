@@ -85,7 +85,7 @@ def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: 
     links.append(Link(site.layer.patches, site.layer.columns(), site.goal.clipping))
     wanted = joined(maps.fit)
     judged = joined(maps.held) if maps.held else wanted
-    give_back()
+    give_back(wanted.x.nbytes + wanted.value.nbytes)  # the pieces of which they were made
     before, energy = chain_errors(links, judged, threads)
     unknowns = sum(link.patches.unknowns for link in links)
 
@@ -98,10 +98,12 @@ def fit_chain(site: LayerFit, maps: Maps, lam: float, iterations: int, threads: 
         return best.gain <= best.noise
 
     def hopeless(chain: Sequence[Link], condition: float, steps: int) -> bool:
-        return verdict_of(chain, condition).margin < (-CLEAR if steps == 1 else 0.0)
+        found = verdict_of(chain, condition)
+        return found.margin < (-CLEAR if steps == 1 else 0.0) or CLEAR * abs(found.gain) < found.noise
 
     # Margins moved by up to 2 from the first step to the last: what is worse by more than `CLEAR` is not made good; nor is what
-    # is worse at all after two steps, for each gains about half as much as the one before it.
+    # is worse at all after two steps, for each gains about half as much as the one before it. So all of them gain less than
+    # `CLEAR` times the first, and what that leaves within the noise of the arithmetic stays there.
     fitted = refine(
         links,
         wanted,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +19,33 @@ class Spill:
     """One array in one file. ``tofile`` and ``np.save`` lose a full disk's error; this does not.
 
     Another array may take its place: the system finds no new pages for bytes that are written over, which costs it several times
-    as much as to copy them.
+    as much as to copy them. So the file of a smaller one keeps its length.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
-        """Bytes on the disk."""
+        """Bytes on the disk: of the largest array so far."""
         self._shape: tuple[int, ...] = ()
         self._dtype: np.dtype[Any] = np.dtype(np.uint8)
 
     def write(self, array: Array) -> None:
         """Hold this array from now on. Raises EdgecError where the disk refuses it or took less than it was given."""
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        written = 0
         with disk_errors(self.path, needed=flat.nbytes, hint=MORE_SPACE):
             try:
-                # Of an earlier array what the new one does not write over goes.
-                with self.path.open("r+b" if self.size else "wb") as stream:
-                    stream.write(flat.data)
-                    stream.truncate()
-                    size = os.fstat(stream.fileno()).st_size
+                with self.path.open("r+b" if self.size else "wb", buffering=0) as stream:
+                    while count := stream.write(flat.data[written:]):
+                        written += count
             except OSError:
                 self.remove()
                 raise
-        if size != flat.nbytes:
-            why = f"{size} bytes where {flat.nbytes} were written"
+        if written != flat.nbytes:
+            self.remove()
+            why = f"{written} bytes where {flat.nbytes} were given"
             raise EdgecError("a temporary file was cut short", where=str(self.path), why=why, hint=MORE_SPACE)
-        self.size, self._shape, self._dtype = size, array.shape, array.dtype
+        self.size, self._shape, self._dtype = max(self.size, written), array.shape, array.dtype
 
     def read(self) -> Array:
         """The array. Raises EdgecError where the file is gone or no longer whole."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,14 +40,15 @@ def file_limit(size: int) -> Iterator[None]:
 
 
 def test_arrays_come_back_from_one_file(tmp_path: Path) -> None:
-    spill = Spill(tmp_path / "f")
-    for array in [*ARRAYS, *reversed(ARRAYS)]:
+    spill, most = Spill(tmp_path / "f"), 0
+    for array in [*reversed(ARRAYS), *ARRAYS]:
+        most = max(most, array.nbytes)
         spill.write(array)
         found = spill.read()
         assert found.dtype == array.dtype
         assert found.shape == array.shape
         np.testing.assert_array_equal(found, array)
-        assert (tmp_path / "f").stat().st_size == spill.size == array.nbytes
+        assert (tmp_path / "f").stat().st_size == spill.size == most
     spill.remove()
     assert not (tmp_path / "f").exists()
     spill.remove()
@@ -64,6 +67,23 @@ def test_what_takes_the_place_of_another_and_does_not_fit_is_an_error(tmp_path: 
     spill.write(np.ones(1000, np.float32))
     with file_limit(20_000), pytest.raises(EdgecError, match="cannot write"):
         spill.write(np.ones(10_000, np.float32))
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_disk_that_takes_less_than_it_is_given_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And takes nothing more; what an earlier array left behind there is not taken for the rest of this one."""
+    spill = Spill(tmp_path / "f")
+    spill.write(np.ones(1000, np.float32))
+
+    class Stingy(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(data[:100]) if self.tell() < 300 else 0
+
+    monkeypatch.setattr(Path, "open", lambda path, mode, **_: Stingy(path, mode))
+    with pytest.raises(EdgecError, match="300 bytes where 400 were given"):
+        spill.write(np.zeros(100, np.float32))
     assert not (tmp_path / "f").exists()
 
 

@@ -89,7 +89,7 @@ def _spills(one: Pass, samples: int, peak: int) -> int:
     if most:  # corrections keep everything in files
         return int(CORRECTED * min(samples, most) * peak)
     shown = samples * (2 if getattr(one, "hflip", "no") != "no" else 1)
-    return max(0, NETWORKS * shown * peak - int(MEMORY))
+    return max(0, NETWORKS * shown * peak - int(MEMORY / 2))
 
 
 def _space(folder: Path, needed: int) -> Space:

@@ -32,7 +32,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_UNKNOWNS = 8000
 """Wider consumers would need matrices of gigabytes."""
-TOGETHER_BYTES = 96 << 20
+TOGETHER_BYTES = 48 << 20
 """Maps of one batch and normal matrices of the layers that are looked at in one go."""
 
 

@@ -121,7 +121,8 @@ class LayerFits:
     def __iter__(self) -> Iterator[LayerFit]:
         if not self.planned:
             return
-        folder, limit = self.context.scratch, int(self.batches.memory / 2)
+        # A quarter for each: the other half is for the sessions, which run while rows are gathered.
+        folder, limit = self.context.scratch, int(self.batches.memory / 4)
         stores = ActivationStore(folder, limit), ActivationStore(folder, limit)
         try:
             student = IncrementalExecutor(self.student, (), stores[0], self.context.threads)
@@ -190,12 +191,8 @@ class LayerFits:
         chain, pool = self.chains[site], self.pools[site]
         begin = [chain[0].layer.x] if chain else []
         front = [] if pool is None else [pool.map]
-        # Both walk on while what they gave is looked at.
-        threads = self.context.threads
-        mine = prefetch(
-            student.advance(position, [layer.x, *goal.others, *begin, *front], self.holds[site]), threads
-        )
-        theirs = prefetch(teacher.advance(following, [goal.value, *front]), threads)
+        mine = student.advance(position, [layer.x, *goal.others, *begin, *front], self.holds[site])
+        theirs = teacher.advance(following, [goal.value, *front])
         kept = self.kept.get(goal.value)
         for number, own, clean in zip(student.sizes, mine, theirs, strict=True):
             found = self._sample(layer, goal, kept, own, clean[goal.value])

@@ -129,7 +129,7 @@ def gather(
 class _Walk:
     """Front to back through ``model``, some neighbouring ``layers`` at a time: what stands between them is held nowhere.
 
-    ``wanted``: how many samples each of them takes part of; ``stops``: where the walk stands behind each.
+    ``wanted``: from how many samples each of them is summed; ``stops``: where the walk stands in front of each, and at the end.
     """
 
     model: ir.Model

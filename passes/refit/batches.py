@@ -82,8 +82,8 @@ class Batches:
         """Numbers of so many batches that they hold ``samples`` to fit on, or all; those that judge are always among them.
 
         They are spread over all samples, whatever the order of these, and what is enough for fewer is a part of what is enough
-        for more. Where the largest map of all of them takes no more than half of ``memory``, little is saved by taking fewer: then
-        it is all.
+        for more. Where the largest map of all of them takes no more than half of ``memory``, little is saved by taking fewer:
+        then it is all.
         """
         if self.largest and self.samples * self.largest <= self.memory / 2:
             samples = self.samples

@@ -32,6 +32,7 @@ from edgec.passes.refit.batches import Batches
 from edgec.passes.refit.channel_map import channel_maps
 from edgec.passes.refit.fit import FitOptions
 from edgec.passes.refit.layers import layers_of
+from edgec.passes.refit.pooled import Pool
 from edgec.passes.sensitivity.measure import Sensitivity, output_names, scaled_errors
 
 Canonical = Callable[..., ir.Model]
@@ -262,14 +263,26 @@ def test_statistics_predict_the_damage_of_a_removal(teacher: ir.Model, noise: No
 
 
 @pytest.mark.parametrize("images", [12, 40])
+@pytest.mark.parametrize("growing", [False, True])
 def test_layers_looked_at_in_one_go_have_the_statistics_of_each_alone(
-    teacher: ir.Model, noise: Noise, context: Around, monkeypatch: pytest.MonkeyPatch, images: int
+    teacher: ir.Model,
+    noise: Noise,
+    context: Around,
+    monkeypatch: pytest.MonkeyPatch,
+    images: int,
+    growing: bool,
 ) -> None:
-    """All at once, some at a time, one by one, on one thread and two: the same; and nothing stays on the disk."""
+    """All at once, some at a time, one by one, on one thread and two: the same; and nothing stays on the disk. ``growing``: the
+    last layers take more samples than the first."""
     around = context(teacher, noise(teacher, images))
     layers, _ = consumers_of(teacher, groups(teacher))
     assert len(layers) > 3
-    batches = replace(Batches.of(around, teacher.graph, held_out=0.1, hflip=True), size=5, memory=1e4)
+    batches = Batches.of(around, teacher.graph, held_out=0.1, hflip=True)
+    batches = replace(batches, size=5, memory=1e4, largest=0)
+    enough = {
+        layer.name: 1000.0 if number > 1 or not growing else 10.0 for number, layer in enumerate(layers)
+    }
+    monkeypatch.setattr(statistics, "enough_samples", lambda some, _: enough[some[-1].name])
     walked: list[int] = []
     advance = IncrementalExecutor.advance
 
@@ -290,6 +303,12 @@ def test_layers_looked_at_in_one_go_have_the_statistics_of_each_alone(
     alone, most = gathered(0, 1)
     assert [name for name, *_ in alone] == [layer.name for layer in layers]
     assert most >= len(layers)
+    for layer, (_, count, *_) in zip(layers, alone, strict=True):
+        numbers = batches.enough(enough[layer.name])
+        assert growing or numbers == tuple(range(batches.count))
+        samples = sum(len(feeds["x"]) for _, feeds in batches.numbered(numbers))
+        if Pool.before(layer) is None:  # so few rows are all taken; pixels in front of a pool are rows too
+            assert count == layer.rows * samples
     for together in (20_000, 1 << 30):
         found, walks = gathered(together, 1)
         assert walks < most

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from edgec.graph import memory
 
 PROGRAM = """
 from pathlib import Path
@@ -30,3 +33,14 @@ def test_freed_memory_below_what_is_in_use_goes_back() -> None:
     if freed < full - 16000:
         pytest.skip("this C library gave it back by itself")
     assert given < full - 24000  # of 32,000 pages of 4 kB
+
+
+def test_a_little_stays_with_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed: list[int] = []
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: SimpleNamespace(malloc_trim=trimmed.append))
+    memory.give_back(memory.WORTH_GIVING - 1)
+    assert trimmed == []
+    memory.give_back(memory.WORTH_GIVING)
+    memory.give_back()
+    assert trimmed == [0, 0]

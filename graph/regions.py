@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from edgec.graph.cost import macs_of
 from edgec.graph.errors import UsageError, did_you_mean
-from edgec.graph.views import is_constant
+from edgec.graph.views import computed_from, is_constant
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _leak(
 ) -> tuple[ir.Node, ir.Value, bool] | None:
     """A node and a value that cross a region's border elsewhere than at its ends; True when it enters."""
     members, made = set(inside), {value for node in inside for value in node.outputs}
-    computed = _computed(graph)
+    computed = computed_from(graph.inputs)
     for node in inside:
         for value in node.inputs:
             if value is not None and value in computed and value not in made and value is not start:
@@ -158,15 +158,6 @@ def _leak(
             if value.is_graph_output():
                 return node, value, False
     return None
-
-
-def _computed(graph: ir.Graph) -> set[ir.Value]:
-    """Values that depend on a graph input."""
-    found = set(graph.inputs)
-    for node in graph:
-        if any(value in found for value in node.inputs):
-            found.update(node.outputs)
-    return found
 
 
 def _block(graph: ir.Graph, fork: ir.Value, join: ir.Node, sides: tuple[ir.Value, ir.Value]) -> Region | None:

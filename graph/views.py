@@ -6,7 +6,7 @@ in, and gives its constant operands as numpy arrays. It holds no state of its ow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +121,18 @@ def set_attribute(node: ir.Node, name: str, value: int | float | str | Sequence[
     node.attributes[name] = ir.convenience.convert_attribute(
         name, value if isinstance(value, (int, float, str)) else list(value)
     )
+
+
+def computed_from(values: Iterable[ir.Value]) -> set[ir.Value]:
+    """``values`` and all that is computed from them."""
+    found: set[ir.Value] = set()
+    pending = list(values)
+    while pending:
+        value = pending.pop()
+        if value not in found:
+            found.add(value)
+            pending += (made for node in value.consumers() for made in node.outputs)
+    return found
 
 
 def sole_consumer(value: ir.Value) -> ir.Node | None:

@@ -7,7 +7,7 @@ block coordinate descent, arXiv 1812.01839). Both networks are walked through on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.sharing import shares_weight
-from edgec.graph.views import constant
+from edgec.graph.views import computed_from, constant
 from edgec.passes.base import Context
 from edgec.passes.incremental.executor import IncrementalExecutor
 from edgec.passes.incremental.store import ActivationStore
@@ -149,7 +149,7 @@ class LayerFits:
                     for a, b in zip(chain, weights, strict=True)
                     if not np.array_equal(a.layer.columns(), b)
                 ]
-                stale = made_of(changed)
+                stale = {value.name for value in computed_from(changed)}
                 for held_value in [value for value in student.live if value in stale]:
                     student.forget(held_value)
         finally:
@@ -230,18 +230,6 @@ class LayerFits:
 def made_at(graph: ir.Graph) -> dict[str, int]:
     """Value name -> number of the node that makes it."""
     return {value.name or "": number for number, node in enumerate(graph) for value in node.outputs}
-
-
-def made_of(values: Iterable[ir.Value]) -> set[str]:
-    """Names of ``values`` and of all that is computed from them."""
-    found: set[str] = set()
-    pending = list(values)
-    while pending:
-        value = pending.pop()
-        if (value.name or "") not in found:
-            found.add(value.name or "")
-            pending += (made for node in value.consumers() for made in node.outputs)
-    return found
 
 
 def touched_layers(student: ir.Model, teacher: ir.Model) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ Tile = tuple[Array, Array, "Array | None"]
 
 BLOCK = 8192
 ROW = 1024
+"""Numbers that fill a register many times over and leave room in the first cache."""
 BEYOND = np.float32(1e38)
 """Further than anything that a network makes: what is so far out loses every comparison."""
 
